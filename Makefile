@@ -1,0 +1,66 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Everything else is for developers.
+PYTHON ?= python3.11
+SECONDS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEV_READY := $(VENV)/.dev-ready
+# The embedded local AWS needs another botocore than aioboto3, so it lives in a virtual environment of its own.
+AWS_READY := .venv-aws/.ready
+
+.PHONY: demo test lint types check soak bench schema lock clean help
+
+help:
+	@echo "make demo [SECONDS=20]  the real daemon on an embedded local AWS"
+	@echo "make test               lint, types, import contract and the whole test suite"
+	@echo "make lint types         only those"
+	@echo "make schema             rewrite config/consumer.schema.json"
+	@echo "make lock               pin all dependencies anew, with hashes"
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(READY): $(VENV)/bin/python requirements.lock pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-build.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+$(DEV_READY): $(READY) requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	touch $@
+
+$(AWS_READY): requirements-local-aws.lock
+	$(PYTHON) -m venv .venv-aws
+	.venv-aws/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-local-aws.lock
+	touch $@
+
+demo: $(READY) $(AWS_READY)
+	@$(BIN)/python -m consumer.local.demo $(if $(SECONDS),--seconds $(SECONDS))
+
+test: $(DEV_READY) $(AWS_READY) check
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: lint types
+
+lint: $(DEV_READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+
+types: $(DEV_READY)
+	$(BIN)/mypy
+
+schema: $(READY)
+	$(BIN)/stream-consumer schema > config/consumer.schema.json
+
+lock: $(DEV_READY)
+	$(BIN)/python -m pip install --quiet pip-tools
+	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-header --output-file requirements.lock pyproject.toml
+	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-header --allow-unsafe --output-file requirements-build.lock requirements-build.in
+	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-header --constraint requirements.lock --output-file requirements-dev.lock requirements-dev.in
+	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-header --output-file requirements-local-aws.lock requirements-local-aws.in
+
+clean:
+	rm -rf .venv .venv-aws .pytest_cache .mypy_cache .ruff_cache .hypothesis

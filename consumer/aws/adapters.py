@@ -1,0 +1,124 @@
+"""Builds the AWS adapters of one process from the settings: one session for the main loop, one for the upkeep loop.
+
+Clients belong to the event loop they were made on; the upkeep thread therefore has its own, and its renewals never
+queue behind the main loop's calls in a connection pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import Self
+
+from consumer.aws.dynamodb_streams import DynamoDBStreamSource
+from consumer.aws.errors import ApiCaller
+from consumer.aws.lease_table import DynamoDBLeaseStore
+from consumer.aws.session import AwsSession
+from consumer.aws.sqs import SqsDeadLetters
+from consumer.domain.errors import StreamConsumerError
+from consumer.ports import Clock, DeadLetters, LeaseStore
+from consumer.settings.model import Settings
+
+Observe = Callable[[str, str, float], None]
+
+SHARD_CONNECTIONS = 128  # polls at the same time; more shards than that take turns
+
+
+class MainAdapters:
+    """Source, lease store and dead letters of the main loop. Use as an async context manager."""
+
+    source: DynamoDBStreamSource
+    store: LeaseStore
+    dead_letters: DeadLetters | None
+
+    def __init__(self, settings: Settings, observe: Observe, clock: Clock) -> None:
+        self._settings = settings
+        self._caller = ApiCaller(observe)
+        self._clock = clock
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        settings = self._settings
+        async with AsyncExitStack() as stack:
+            session = await stack.enter_async_context(
+                AwsSession(
+                    settings.aws.region,
+                    settings.aws.endpoints.as_dict(),
+                    max_pool_connections=SHARD_CONNECTIONS,
+                )
+            )
+            dynamodb = await session.client("dynamodb")
+            self.source = DynamoDBStreamSource(
+                await session.client("dynamodbstreams"),
+                dynamodb,
+                self._caller,
+                table=settings.source.table,
+                stream_arn=settings.source.stream_arn,
+            )
+            self.store = lease_store(settings, dynamodb, self._caller, self._clock)
+            self.dead_letters = None
+            if settings.on_failure.destination is not None:
+                self.dead_letters = SqsDeadLetters(
+                    await session.client("sqs"), self._caller, settings.on_failure.destination
+                )
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+
+class UpkeepAdapters:
+    """The lease store of the upkeep thread. ``open`` and ``close`` run on its loop."""
+
+    def __init__(self, settings: Settings, observe: Observe, clock: Clock) -> None:
+        self._settings = settings
+        self._caller = ApiCaller(observe)
+        self._clock = clock
+        self._stack = AsyncExitStack()
+
+    async def open(self) -> LeaseStore:
+        session = await self._stack.enter_async_context(
+            AwsSession(self._settings.aws.region, self._settings.aws.endpoints.as_dict(), max_pool_connections=4)
+        )
+        return lease_store(self._settings, await session.client("dynamodb"), self._caller, self._clock)
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+
+def lease_store(settings: Settings, dynamodb: object, caller: ApiCaller, clock: Clock) -> DynamoDBLeaseStore:
+    return DynamoDBLeaseStore(
+        dynamodb, caller, table=settings.leases.table, application=settings.application, clock_wall=clock.wall
+    )
+
+
+@asynccontextmanager
+async def lease_table(settings: Settings, clock: Clock) -> AsyncIterator[LeaseStore]:
+    """The lease store alone, for commands that need nothing else."""
+    async with AwsSession(settings.aws.region, settings.aws.endpoints.as_dict(), max_pool_connections=4) as session:
+        yield lease_store(settings, await session.client("dynamodb"), ApiCaller(), clock)
+
+
+async def probe(settings: Settings, clock: Clock) -> list[tuple[str, StreamConsumerError | None]]:
+    """Ask for everything that the daemon will need, changing nothing: what was asked, and what came back."""
+    findings: list[tuple[str, StreamConsumerError | None]] = []
+
+    async def ask(what: str, question: Awaitable[object]) -> None:
+        try:
+            await question
+        except StreamConsumerError as error:
+            findings.append((what, error))
+        else:
+            findings.append((what, None))
+
+    async with MainAdapters(settings, lambda *_: None, clock) as adapters:
+        await ask("stream", adapters.source.describe())
+        await ask("shards", adapters.source.list_shards())
+        await ask(f"lease table {settings.leases.table}", adapters.store.prepare(create=False))
+        if adapters.dead_letters is not None:
+            await ask(f"dead letters {adapters.dead_letters.destination}", adapters.dead_letters.prepare())
+    return findings

@@ -1,0 +1,249 @@
+"""From what the SDK raises to what the domain understands.
+
+The rest of the program never sees a ``ClientError``: it sees a permission that is missing, a resource that is not
+there, a service that asks for patience, or a dependency that failed. Codes decide, never messages: emulators and AWS
+itself leave messages empty. Messages come from outside, so they are cut to one short line before they reach a log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeVar
+
+import aiohttp
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+from botocore.parsers import ResponseParserError
+
+from consumer.domain.errors import (
+    DependencyError,
+    ExpiredIterator,
+    PermissionDenied,
+    ResourceMissing,
+    StreamConsumerError,
+    Throttled,
+    TrimmedData,
+)
+
+T = TypeVar("T")
+
+MAX_MESSAGE: Final = 300  # characters; service messages quote ARNs and sometimes whole requests
+
+_THROTTLES: Final = re.compile(
+    r"Thrott|SlowDown|TooManyRequests|RequestLimitExceeded|ThroughputExceeded|BandwidthLimit|OverLimit|^429$"
+    r"|^LimitExceeded(Exception)?$"
+)
+_DENIED: Final = re.compile(r"AccessDenied|UnauthorizedOperation|AuthorizationError|NotAuthorized|^403$|^Forbidden$")
+_MISSING: Final = re.compile(
+    r"ResourceNotFound|QueueDoesNotExist|NonExistentQueue|NoSuchBucket|NoSuchKey|TableNotFound|^NotFound|^404$"
+)
+_BAD_CREDENTIALS: Final = re.compile(
+    r"UnrecognizedClient|InvalidSignature|SignatureDoesNotMatch|ExpiredToken|InvalidClientTokenId|InvalidAccessKeyId"
+    r"|MissingAuthenticationToken|IncompleteSignature|InvalidToken|TokenRefreshRequired|RequestTimeTooSkewed"
+    r"|RequestExpired|AuthFailure"
+)
+_CONDITION_FAILED: Final = "ConditionalCheckFailed"
+_NAMED_BY_AWS: Final = re.compile(r"not authorized to perform: ([a-z0-9-]+:[A-Za-z]+)(?: on resource: (\S+))?")
+_IAM_NAMES: Final = {
+    "HeadBucket": "s3:ListBucket",
+    "HeadObject": "s3:GetObject",
+    "TransactWriteItems": "dynamodb:PutItem",
+}
+_PREFIXES: Final = (
+    ("sqs", re.compile(r"Queue|Message")),
+    ("sns", re.compile(r"Publish|Topic|Subscri(be|ption)")),
+    ("s3", re.compile(r"Object|Bucket|MultipartUpload|UploadPart")),
+    ("sts", re.compile(r"CallerIdentity|AssumeRole")),
+)
+
+
+class AwsConfigurationError(StreamConsumerError):
+    """Region, credentials, profile or an endpoint are not configured in a way the SDK can use."""
+
+    exit_code = 78
+
+
+class CredentialsRejected(DependencyError):
+    """The service does not accept the credentials: wrong, expired, or the machine's clock is off.
+
+    A DependencyError because it passes once a rotation is through; ``action`` and ``resource`` say what was refused.
+    """
+
+    exit_code = 77
+
+    def __init__(self, action: str, resource: str, code: str, message: str = "") -> None:
+        advice = "renew the credentials; check the clock"
+        super().__init__(action, code, f"{message or 'no reason given'} on {resource} ({advice})")
+        self.action = action
+        self.resource = resource
+
+
+class Unanswered(DependencyError):
+    """No usable answer came back, so the request may or may not have been applied."""
+
+
+class ConditionFailed(StreamConsumerError):
+    """A conditional write was refused. ``item`` is the row as it stands (``ALL_OLD``), None when absent."""
+
+    def __init__(self, operation: str, item: Mapping[str, Any] | None) -> None:
+        super().__init__(f"{operation}: the condition does not hold")
+        self.item = item
+
+
+def one_line(text: object) -> str:
+    """Text from outside as a single line of at most ``MAX_MESSAGE`` characters."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= MAX_MESSAGE else line[: MAX_MESSAGE - 3] + "..."
+
+
+def iam_action(operation: str, resource: str) -> str:
+    """The IAM action behind an API operation: streams and tables share ``dynamodb:``; an ARN names other services."""
+    if operation in _IAM_NAMES:
+        return _IAM_NAMES[operation]
+    match = re.match(r"arn:[^:]*:([a-z0-9-]+):", resource)
+    if match:
+        return f"{match[1]}:{operation}"
+    service = next((name for name, pattern in _PREFIXES if pattern.search(operation)), "dynamodb")
+    return f"{service}:{operation}"
+
+
+def translate(error: BaseException, operation: str, resource: str) -> StreamConsumerError:
+    """The domain's name for what went wrong. Errors that have one already are returned as they are.
+
+    Args:
+        error: what the SDK, its HTTP client or the operating system raised.
+        operation: the API operation, such as ``GetRecords``.
+        resource: what it was about: an ARN, or a table, shard or queue name.
+    """
+    if isinstance(error, StreamConsumerError):
+        return error
+    if isinstance(error, ClientError):
+        return _from_answer(error, operation, resource)
+    if isinstance(error, TimeoutError):
+        return Unanswered(operation, "Timeout", one_line(error) or "no answer in time")
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound | NoRegionError):
+        return AwsConfigurationError(f"AWS credentials or region are not usable: {one_line(error)}")
+    if isinstance(error, HTTPClientError | ResponseParserError | aiohttp.ClientError | OSError):
+        return Unanswered(operation, type(error).__name__, one_line(error))
+    return DependencyError(operation, type(error).__name__, one_line(error))
+
+
+def _from_answer(error: ClientError, operation: str, resource: str) -> StreamConsumerError:
+    details = error.response.get("Error", {})
+    code = str(details.get("Code") or "Unknown").rpartition("#")[2]
+    message = one_line(details.get("Message") or details.get("message") or "")
+    if code.startswith(_CONDITION_FAILED):
+        return ConditionFailed(operation, error.response.get("Item") or None)
+    if code == "TransactionCanceledException":
+        return _from_cancelled(error, operation, message)
+    if code == "ExpiredIteratorException":
+        return ExpiredIterator(f"{operation} on {resource}: the shard iterator has expired")
+    if code == "TrimmedDataAccessException":
+        return TrimmedData(f"{operation} on {resource}: the position is older than the oldest record that is kept")
+    if _THROTTLES.search(code):
+        return Throttled(operation, code, message)
+    if _BAD_CREDENTIALS.search(code):
+        return CredentialsRejected(iam_action(operation, resource), resource, code, message)
+    if _DENIED.search(code):
+        return _denied(code, operation, resource, message)
+    if _MISSING.search(code):
+        return ResourceMissing(resource, f"{operation}: {message or code}")
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    kind = Unanswered if status >= 500 or code.startswith("5") else DependencyError  # a 5xx may have been applied
+    return kind(operation, code, message)
+
+
+def _from_cancelled(error: ClientError, operation: str, message: str) -> StreamConsumerError:
+    """A transaction lists one reason per item; a failed condition explains more than a conflict next to it."""
+    reasons = error.response.get("CancellationReasons") or [
+        {"Code": code} for code in re.findall(r"[A-Za-z]+", message.rpartition("[")[2])
+    ]
+    for reason in reasons:
+        if str(reason.get("Code")).startswith(_CONDITION_FAILED):
+            return ConditionFailed(operation, reason.get("Item") or None)
+    codes = [str(reason.get("Code")) for reason in reasons if reason.get("Code") not in (None, "None")]
+    code = codes[0] if codes else "TransactionCanceledException"
+    return (Throttled if _THROTTLES.search(code) else DependencyError)(operation, code, message)
+
+
+def _denied(code: str, operation: str, resource: str, message: str) -> PermissionDenied:
+    named = _NAMED_BY_AWS.search(message)
+    if named:  # AWS says which action it evaluated; for encrypted resources that is a KMS one
+        return PermissionDenied(named[1], (named[2] or resource).rstrip(".,"), message)
+    action = iam_action(operation, resource)
+    if "kms" in code.lower():
+        action = "kms:GenerateDataKey" if action.startswith(("sqs:Send", "s3:Put")) else "kms:Decrypt"
+    return PermissionDenied(action, resource, message)
+
+
+# Everything a call may raise for reasons outside this program; whatever else it raises is a bug and stays visible.
+FAULTS: Final = (StreamConsumerError, ClientError, BotoCoreError, ResponseParserError, aiohttp.ClientError, OSError)
+
+
+class ApiCaller:
+    """Runs calls to AWS: bounded in time, translated, and counted.
+
+    Args:
+        observe: called after every call with the operation, its outcome (``ok``, ``throttled``, ``denied``,
+            ``condition_failed``, ``missing``, ``expired``, ``trimmed``, ``timeout`` or ``error``) and its seconds.
+            A cancelled call has no outcome and is not reported.
+    """
+
+    def __init__(self, observe: Callable[[str, str, float], None] | None = None) -> None:
+        self._observe = observe
+
+    async def call(self, operation: str, resource: str, awaitable: Awaitable[T], timeout: float = 10.0) -> T:  # noqa: ASYNC109 - every call needs its own bound
+        """Await one API call for at most ``timeout`` seconds.
+
+        Raises:
+            StreamConsumerError: whatever ``translate`` makes of a failure. ``Unanswered`` means that a write may
+                have been applied all the same.
+        """
+        started = time.monotonic()
+        outcome = "ok"
+        try:
+            async with asyncio.timeout(timeout):
+                return await awaitable
+        except asyncio.CancelledError:
+            outcome = ""
+            raise
+        except FAULTS as error:
+            translated = translate(error, operation, resource)
+            outcome = outcome_of(translated)
+            if translated is error:
+                raise
+            raise translated from error
+        except BaseException:
+            outcome = "error"
+            raise
+        finally:
+            if self._observe is not None and outcome:
+                self._observe(operation, outcome, time.monotonic() - started)
+
+
+_OUTCOMES: Final[tuple[tuple[type[StreamConsumerError], str], ...]] = (
+    (Throttled, "throttled"),
+    (PermissionDenied, "denied"),
+    (CredentialsRejected, "denied"),
+    (ConditionFailed, "condition_failed"),
+    (ResourceMissing, "missing"),
+    (ExpiredIterator, "expired"),
+    (TrimmedData, "trimmed"),
+)
+
+
+def outcome_of(error: StreamConsumerError) -> str:
+    """The metric label of a failed call: a small closed set, so that label values stay bounded."""
+    if isinstance(error, DependencyError) and error.code == "Timeout":
+        return "timeout"
+    return next((label for kind, label in _OUTCOMES if isinstance(error, kind)), "error")

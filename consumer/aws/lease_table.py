@@ -1,0 +1,386 @@
+"""The lease table: how the fleet agrees, as conditional writes on one DynamoDB table.
+
+Every write is safe to repeat, because a time-out says nothing about whether it was applied. Writes on a lease are
+conditional on owner and epoch, which the write itself keeps or which only its own success can have changed. Where a
+refusal after a lost response could be our own success, a nonce in the row tells the two apart.
+
+Only ``GetItem``, ``PutItem``, ``UpdateItem``, ``DeleteItem``, ``Query``, ``DescribeTable`` and, for losses,
+``ConditionCheckItem`` are needed; ``CreateTable`` only when the table is to be created. No index, no Scan.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from consumer.aws import lease_items as items
+from consumer.aws.errors import ApiCaller, ConditionFailed, Unanswered
+from consumer.aws.lease_items import Changes, Clause
+from consumer.domain.errors import DependencyError, LeaseLost, MisconfiguredResource, ResourceMissing, SessionFenced
+from consumer.domain.lease import LeaseRow, SessionRow
+from consumer.ports import Loss, Registration
+
+ATTEMPTS: Final = 3  # of one write within its time-out, when no answer comes
+PAUSE: Final = 0.05  # seconds before the second attempt, doubled before the third
+ACTIVE_DEADLINE: Final = 120.0  # seconds for a table that is being created or updated
+ACTIVE_POLL: Final = 0.5  # seconds between looks at it
+
+PRESENT: Final[Clause] = ("pk", "present", None)
+NEW: Final[Clause] = ("pk", "absent", None)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What came of a conditional write. ``found`` is the row that refused it; ``doubtful``: an earlier attempt of the
+    same write got no answer, so a refusal may be the echo of its success."""
+
+    attributes: items.Item
+    refused: bool = False
+    found: items.Item | None = None
+    doubtful: bool = False
+
+
+class DynamoDBLeaseStore:
+    """``ports.LeaseStore`` on DynamoDB.
+
+    Args:
+        client: a dynamodb client of ``AwsSession``.
+        caller: runs, translates and counts the calls.
+        table: name of the lease table; several applications may share it.
+        application: namespaces every row. Must not contain ``#``, which separates the parts of a key.
+        clock_wall: Unix time, for ``updated_at`` only; no decision depends on it.
+        timeout: seconds for one operation including its repetitions.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        caller: ApiCaller,
+        *,
+        table: str,
+        application: str,
+        clock_wall: Callable[[], float],
+        timeout: float = 6.0,
+    ) -> None:
+        if "#" in application:
+            raise MisconfiguredResource(f"the application name {application!r} must not contain '#'")
+        self._client = client
+        self._caller = caller
+        self._table = table
+        self._resource = f"lease table {table}"
+        self._application = application
+        self._sessions_pk = items.partition(application, items.SESSIONS)
+        self._wall = clock_wall
+        self._timeout = timeout / ATTEMPTS
+
+    # --- table and application ---------------------------------------------------------------------
+
+    async def prepare(self, *, create: bool) -> bool:
+        """Check the table, create it when allowed and missing, wait until it is active; True when created here.
+
+        Raises:
+            ResourceMissing: there is no such table and it may not be created.
+            MisconfiguredResource: its keys are not ``pk`` and ``sk`` (strings), or it cannot become active.
+        """
+        created = create and await self._create_if_missing()
+        deadline = time.monotonic() + ACTIVE_DEADLINE
+        while not await self._active(created):
+            if time.monotonic() > deadline:
+                raise DependencyError("DescribeTable", "NotActive", f"{self._resource} did not become active")
+            await asyncio.sleep(ACTIVE_POLL)
+        return created
+
+    async def _create_if_missing(self) -> bool:
+        try:
+            await self._describe()
+            return False
+        except ResourceMissing:
+            pass
+        request = {"TableName": self._table, "BillingMode": "PAY_PER_REQUEST", **items.TABLE_KEYS}
+        try:
+            await self._caller.call("CreateTable", self._resource, self._client.create_table(**request))
+        except DependencyError as error:
+            if error.code != "ResourceInUseException":  # otherwise another worker was faster: just as good
+                raise
+            return False
+        return True
+
+    async def _active(self, created: bool) -> bool:
+        try:
+            table = await self._describe()
+        except ResourceMissing:
+            if created:
+                return False  # DescribeTable is eventually consistent
+            raise
+        problem = items.table_problem(table)
+        if problem:
+            raise MisconfiguredResource(f"{self._resource}: {problem}")
+        return bool(table.get("TableStatus", "ACTIVE") == "ACTIVE")
+
+    async def _describe(self) -> dict[str, Any]:
+        call = self._client.describe_table(TableName=self._table)
+        table: dict[str, Any] = (await self._caller.call("DescribeTable", self._resource, call))["Table"]
+        return table
+
+    async def pin_application(self, table_name: str) -> None:
+        """Claim the application name for one source table. MisconfiguredResource when another one has it."""
+        item = items.application_item(self._application, table_name)
+        written = await self._put(item)
+        if written.refused:
+            found = written.found or await self._get(self._application, items.META)
+            problem = items.application_problem(found, table_name) if found else "its meta row was just deleted"
+            if problem:
+                raise MisconfiguredResource(f"application {self._application} in {self._resource}: {problem}")
+
+    async def register(self, label: str, registration: Registration) -> Registration:
+        """Write the start of the application once; whoever comes later gets what was written."""
+        written = await self._put(items.registration_item(self._pk(label), registration))
+        if not written.refused:
+            return registration
+        found = items.registration(written.found) if written.found else await self.registration(label)
+        if found is None:
+            raise DependencyError("PutItem", "RegistrationDeleted", f"the registration of {label} was just deleted")
+        return found
+
+    async def registration(self, label: str) -> Registration | None:
+        found = await self._get(self._pk(label), items.META)
+        return items.registration(found) if found else None
+
+    # --- sessions ----------------------------------------------------------------------------------
+
+    async def open_session(self, session: SessionRow) -> None:
+        """Write a session row that was never there. SessionFenced when it was: an incarnation is used once only.
+
+        After a DependencyError the row may exist; open another incarnation then. Reopening this one would renew the
+        owner's belief while observers see the same counter as before.
+        """
+        nonce = items.text(uuid.uuid4().hex)
+        written = await self._put(items.session_item(self._sessions_pk, session) | {"open_nonce": nonce})
+        if written.refused:
+            found = written.found or await self._get(self._sessions_pk, session.incarnation) or {}
+            if found.get("open_nonce") != nonce:
+                raise SessionFenced(f"the incarnation {session.incarnation} was used before")
+
+    async def bump_session(self, incarnation: str, counter: int) -> None:
+        """Set the counter, which must be higher than ever before, also after a bump that failed.
+
+        A bump that arrives late must not turn the counter back: an observer could then see the same number twice and
+        fence a live session. So the condition also asks for a lower counter.
+
+        Raises:
+            SessionFenced: the row is fenced or gone.
+            DependencyError: no answer, or ``CounterNotAdvanced``.
+        """
+        where: list[Clause] = [PRESENT, ("fenced", "absent", None), ("counter", "<", items.number(counter))]
+        written = await self._update(self._sessions_pk, incarnation, {"counter": items.number(counter)}, where)
+        if not written.refused:
+            return
+        row = await self._live_session(written, incarnation)
+        if not (written.doubtful and row.counter == counter):
+            raise DependencyError("UpdateItem", "CounterNotAdvanced", f"{counter} after {row.counter}")
+
+    async def announce(self, incarnation: str, *, handoffs: int, leaving: bool) -> None:
+        changes = {"handoffs": items.number(handoffs), "leaving": {"BOOL": leaving}}
+        written = await self._update(self._sessions_pk, incarnation, changes, [PRESENT, ("fenced", "absent", None)])
+        if written.refused:
+            await self._live_session(written, incarnation)
+
+    async def close_session(self, incarnation: str) -> None:
+        await self._write("DeleteItem", {"Key": items.key(self._sessions_pk, incarnation)})
+
+    async def sessions(self) -> list[SessionRow]:
+        found = await self._query(self._sessions_pk)
+        return [row for row in map(items.session_row, found) if row is not None]
+
+    async def fence_session(self, incarnation: str, counter: int) -> bool:
+        """Fence the session if it has not moved. A row that is gone is False: it may have moved before it went."""
+        where: list[Clause] = [PRESENT, ("counter", "=", items.number(counter))]
+        written = await self._update(self._sessions_pk, incarnation, {"fenced": {"BOOL": True}}, where)
+        if not written.refused:
+            return True
+        found = written.found or await self._get(self._sessions_pk, incarnation)
+        return found is not None and "fenced" in found
+
+    async def _live_session(self, written: Written, incarnation: str) -> SessionRow:
+        """The row that refused a write, when it is not a fence that refused."""
+        found = written.found or await self._get(self._sessions_pk, incarnation)
+        if not found:
+            raise SessionFenced(f"the session {incarnation} was deleted")
+        row = items.session_row(found)
+        if row is None or row.fenced:
+            raise SessionFenced(f"the session {incarnation} was {'fenced' if row else 'damaged'}")
+        return row
+
+    # --- leases ------------------------------------------------------------------------------------
+
+    async def add_lease(self, label: str, row: LeaseRow) -> bool:
+        item = items.lease_item(self._pk(label), row) | {"updated_at": self._now()}
+        return not (await self._put(item)).refused
+
+    async def leases(self, label: str) -> list[LeaseRow]:
+        return [items.lease_row(item) for item in await self._query(self._pk(label), items.SHARD)]
+
+    async def lease(self, label: str, shard_id: str) -> LeaseRow | None:
+        found = await self._get(self._pk(label), items.SHARD + shard_id)
+        return items.lease_row(found) if found else None
+
+    async def take(self, label: str, seen: LeaseRow, owner: str, nonce: str) -> LeaseRow | None:
+        """Become the owner of a lease that is still as ``seen``; None when somebody was faster.
+
+        None also when no answer came and the row does not show our nonce: should the write still arrive, the row
+        names ``owner``, and whoever reads it next sees that it is theirs.
+        """
+        changes = {
+            "owner": items.text(owner),
+            "epoch": items.number(seen.epoch + 1),
+            "take_nonce": items.text(nonce),
+            "updated_at": self._now(),
+        }
+        sk = items.SHARD + seen.shard_id
+        try:
+            written = await self._update(self._pk(label), sk, changes, _as_seen(seen), answer="ALL_NEW")
+        except Unanswered:
+            written = Written({}, refused=True)
+        if not written.refused:
+            return items.lease_row(written.attributes)
+        found = written.found or await self._get(self._pk(label), sk)
+        return items.lease_row(found) if found and found.get("take_nonce") == changes["take_nonce"] else None
+
+    async def save(self, label: str, held: LeaseRow) -> None:
+        sk = items.SHARD + held.shard_id
+        changes = items.progress(held) | {"updated_at": self._now()}
+        written = await self._update(self._pk(label), sk, changes, _held(held))
+        if written.refused:
+            raise await self._lost(label, held, written)
+
+    async def hand_over(self, label: str, held: LeaseRow, target: str | None) -> None:
+        """Pass the lease on with its frontier in one write. Releasing (None) leaves the epoch to the next take."""
+        nonce = items.text(uuid.uuid4().hex)
+        changes = items.progress(held) | {"updated_at": self._now(), "handover_nonce": nonce}
+        if target is None:
+            changes["owner"] = None
+        else:
+            changes |= {"owner": items.text(target), "epoch": items.number(held.epoch + 1)}
+        sk = items.SHARD + held.shard_id
+        written = await self._update(self._pk(label), sk, changes, _held(held))
+        if written.refused:
+            found = written.found or await self._get(self._pk(label), sk) or {}
+            if found.get("handover_nonce") != nonce:  # otherwise an attempt whose answer was lost did succeed
+                raise await self._lost(label, held, written)
+
+    async def remove_lease(self, label: str, seen: LeaseRow) -> bool:
+        where = [*_as_seen(seen), ("state", "=", items.text(seen.state))]
+        where.append(
+            ("updated_at", "=", items.number(float(seen.updated_at)))
+            if seen.updated_at
+            else ("updated_at", "absent", None)
+        )
+        key = items.key(self._pk(label), items.SHARD + seen.shard_id)
+        written = await self._write("DeleteItem", {"Key": key, **items.expressions(where)})
+        if not written.refused:
+            return True
+        return written.doubtful and not written.found and await self.lease(label, seen.shard_id) is None
+
+    # --- losses ------------------------------------------------------------------------------------
+
+    async def record_loss(self, label: str, held: LeaseRow, loss: Loss) -> None:
+        """One transaction, so that a worker that lost the shard cannot leave a trace of what the new owner handles."""
+        check = {"Key": items.key(self._pk(label), items.SHARD + held.shard_id), **items.expressions(_held(held))}
+        put = {"Item": items.loss_item(self._pk(label), loss)}
+        parts = [{"ConditionCheck": check | {"TableName": self._table}}, {"Put": put | {"TableName": self._table}}]
+        written = await self._write("TransactWriteItems", {"TransactItems": parts})
+        if written.refused:
+            raise await self._lost(label, held, written)
+
+    async def losses(self, label: str) -> list[Loss]:
+        found = [item for kind in items.LOSS_KINDS for item in await self._query(self._pk(label), f"{kind}#")]
+        return [items.loss(item) for item in found]
+
+    # --- requests ----------------------------------------------------------------------------------
+
+    def _pk(self, label: str) -> str:
+        return items.partition(self._application, label)
+
+    def _now(self) -> dict[str, Any]:
+        return items.number(float(self._wall()))
+
+    async def _lost(self, label: str, held: LeaseRow, written: Written) -> LeaseLost:
+        found = written.found or await self._get(self._pk(label), items.SHARD + held.shard_id)
+        if not found:
+            return LeaseLost(held.shard_id, held.epoch, "the row was deleted")
+        row = items.lease_row(found)
+        return LeaseLost(held.shard_id, held.epoch, f"owner {row.owner or 'nobody'}, epoch {row.epoch}")
+
+    async def _put(self, item: items.AttributeMap) -> Written:
+        """Create a row that must not be there yet."""
+        return await self._write("PutItem", {"Item": item, **items.expressions([NEW])})
+
+    async def _update(
+        self, pk: str, sk: str, changes: Changes, where: Iterable[Clause], *, answer: str = "NONE"
+    ) -> Written:
+        request = {"Key": items.key(pk, sk), "ReturnValues": answer, **items.expressions(where, changes)}
+        return await self._write("UpdateItem", request)
+
+    async def _write(self, operation: str, request: dict[str, Any]) -> Written:
+        """Send a write; send it again when no answer came or a transaction was in the way."""
+        method = getattr(self._client, _METHODS[operation])
+        if operation != "TransactWriteItems":
+            request = {"TableName": self._table, **request}
+        doubtful = False
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                answer = await self._caller.call(operation, self._resource, method(**request), self._timeout)
+                return Written(answer.get("Attributes") or {})
+            except ConditionFailed as refusal:
+                return Written({}, refused=True, found=refusal.item, doubtful=doubtful)
+            except DependencyError as error:
+                unanswered = isinstance(error, Unanswered)
+                if attempt == ATTEMPTS or not (unanswered or error.code.startswith("TransactionConflict")):
+                    raise
+                doubtful = doubtful or unanswered
+            await asyncio.sleep(PAUSE * attempt)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _get(self, pk: str, sk: str) -> items.Item | None:
+        reading = self._client.get_item(TableName=self._table, Key=items.key(pk, sk), ConsistentRead=True)
+        answer = await self._caller.call("GetItem", self._resource, reading, self._timeout)
+        return answer.get("Item") or None
+
+    async def _query(self, pk: str, prefix: str = "") -> list[items.Item]:
+        """All rows of a partition, every page: half a list of leases would look like deleted ones."""
+        request: dict[str, Any] = {
+            "TableName": self._table,
+            "ConsistentRead": True,
+            "KeyConditionExpression": "pk = :pk" + (" AND begins_with(sk, :prefix)" if prefix else ""),
+            "ExpressionAttributeValues": {":pk": {"S": pk}} | ({":prefix": {"S": prefix}} if prefix else {}),
+        }
+        found: list[items.Item] = []
+        while True:
+            answer = await self._caller.call("Query", self._resource, self._client.query(**request), self._timeout)
+            found.extend(answer.get("Items", ()))
+            if not answer.get("LastEvaluatedKey"):
+                return found
+            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+
+_METHODS: Final = {
+    "PutItem": "put_item",
+    "UpdateItem": "update_item",
+    "DeleteItem": "delete_item",
+    "TransactWriteItems": "transact_write_items",
+}
+
+
+def _held(row: LeaseRow) -> list[Clause]:
+    if row.owner is None:
+        raise ValueError(f"the lease of {row.shard_id} is not held by anybody")
+    return _as_seen(row)
+
+
+def _as_seen(row: LeaseRow) -> list[Clause]:
+    owner: Clause = ("owner", "absent", None) if row.owner is None else ("owner", "=", items.text(row.owner))
+    return [PRESENT, owner, ("epoch", "=", items.number(row.epoch))]

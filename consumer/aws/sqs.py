@@ -1,0 +1,111 @@
+"""Dead letters to an Amazon SQS queue.
+
+SQS acknowledges a message once it is stored redundantly, so a ``send`` that returned is durable. A ``send`` without an
+answer may have been stored too: the caller sends again and the ``idempotency_key`` attribute is the same both times.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from consumer.aws.errors import ApiCaller
+from consumer.domain.errors import DependencyError, MisconfiguredResource, PayloadTooLarge, ResourceMissing
+
+SERVICE_LIMIT: Final = 1024 * 1024  # bytes of a message, its attributes included
+MAX_ATTRIBUTES: Final = 10
+
+_FORBIDDEN: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class SqsDeadLetters:
+    """``ports.DeadLetters`` on a standard SQS queue.
+
+    Args:
+        client: an sqs client of ``AwsSession``.
+        caller: runs, translates and counts the calls.
+        queue_arn: ``arn:aws:sqs:REGION:ACCOUNT:NAME``.
+    """
+
+    def __init__(self, client: Any, caller: ApiCaller, queue_arn: str) -> None:
+        self.destination = queue_arn
+        self._client = client
+        self._caller = caller
+        *_, self._account, self._name = queue_arn.split(":")
+        self._url = ""
+        self.maximum_size = SERVICE_LIMIT
+        self.encrypted = False
+
+    async def prepare(self) -> None:
+        """Find the queue and read its limits.
+
+        ``maximum_size`` (bytes) is the queue's own limit, which is often 256 KiB although the service takes 1 MiB;
+        ``encrypted`` says whether messages are encrypted at rest.
+
+        Raises:
+            ResourceMissing, PermissionDenied, DependencyError: as the service says.
+            MisconfiguredResource: a FIFO queue, which would need a message group.
+        """
+        url = await self._find()
+        asking = self._client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+        answer = await self._caller.call("GetQueueAttributes", self.destination, asking)
+        attributes: Mapping[str, str] = answer.get("Attributes", {})
+        if attributes.get("FifoQueue") == "true":
+            raise MisconfiguredResource(f"{self.destination} is a FIFO queue: dead letters need a standard one")
+        self.maximum_size = min(SERVICE_LIMIT, int(attributes.get("MaximumMessageSize", SERVICE_LIMIT)))
+        self.encrypted = attributes.get("SqsManagedSseEnabled") == "true" or bool(attributes.get("KmsMasterKeyId"))
+        self._url = url
+
+    async def send(self, document: bytes, *, attributes: dict[str, str]) -> None:
+        """Store one document as the body of one message, with string attributes (at most ten; empty ones are left out).
+
+        Raises:
+            PayloadTooLarge: the queue does not take messages of this size.
+            ResourceMissing, PermissionDenied, DependencyError: the caller tries again.
+        """
+        if not self._url:
+            await self.prepare()
+        extra = _message_attributes(attributes)
+        size = len(document) + sum(
+            len(name) + len("String") + len(v["StringValue"].encode()) for name, v in extra.items()
+        )
+        if size > self.maximum_size:
+            raise PayloadTooLarge(self.destination, size, self.maximum_size)
+        sending = self._client.send_message(
+            QueueUrl=self._url, MessageBody=document.decode("utf-8"), MessageAttributes=extra
+        )
+        try:
+            await self._caller.call("SendMessage", self.destination, sending)
+        except ResourceMissing:
+            self._url = ""  # deleted, perhaps made again: look anew next time
+            raise
+        except DependencyError as error:
+            if error.code.startswith("InvalidParameter"):
+                self._url = ""  # the queue's size limit may have been lowered: read it again next time
+            raise
+
+    async def _find(self) -> str:
+        """The queue's URL. Local servers often know one account only; on AWS the account must match, or a queue of
+        the same name in our own account would receive somebody else's records."""
+        looking = self._client.get_queue_url(QueueName=self._name, QueueOwnerAWSAccountId=self._account)
+        try:
+            answer = await self._caller.call("GetQueueUrl", self.destination, looking)
+        except (ResourceMissing, DependencyError):
+            if "amazonaws.com" in str(self._client.meta.endpoint_url):
+                raise
+            answer = await self._caller.call(
+                "GetQueueUrl", self.destination, self._client.get_queue_url(QueueName=self._name)
+            )
+        return str(answer["QueueUrl"])
+
+
+def _message_attributes(attributes: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """As SQS wants them: typed, not empty, without the control characters it refuses the whole message for."""
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise ValueError(f"SQS takes {MAX_ATTRIBUTES} attributes, not {len(attributes)}")
+    return {
+        name: {"DataType": "String", "StringValue": _FORBIDDEN.sub("?", value)}
+        for name, value in attributes.items()
+        if value
+    }

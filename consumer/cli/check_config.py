@@ -1,0 +1,54 @@
+"""`stream-consumer check-config FILE`: every problem of a configuration file at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import click
+
+from consumer.settings.effective import effective_yaml
+from consumer.settings.errors import ConfigError
+from consumer.settings.load import load_settings
+from consumer.settings.model import Settings
+
+EXIT_CONFIG = 78
+"""sysexits' EX_CONFIG."""
+
+
+@click.command("check-config")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--print-effective", is_flag=True, help="Print the YAML with every default, secrets redacted.")
+@click.option("--aws", is_flag=True, help="Also ask AWS: stream, lease table, destination, permissions.")
+def check_config(file: Path, print_effective: bool, aws: bool) -> None:
+    """Check the configuration FILE and report every problem with its line.
+
+    Exit code 0 when the file is good, 78 when it is not; with --aws also 69 and 77 as for ``run``. With --print-effective standard output is only the
+    YAML, so that it can be piped.
+    """
+    try:
+        settings = load_settings(file, os.environ)
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        raise SystemExit(EXIT_CONFIG) from None
+    if aws:
+        _probe(settings)
+    if print_effective:
+        click.echo(effective_yaml(settings), nl=False)
+    click.echo(f"{click.format_filename(file)}: ok", err=print_effective)
+
+
+def _probe(settings: Settings) -> None:
+    """Ask every dependency once and report every answer; ends with the code of the first failure."""
+    from consumer.aws.adapters import probe
+    from consumer.cli.failures import one_line_errors
+    from consumer.worker.clock import SystemClock
+
+    with one_line_errors():
+        findings = asyncio.run(probe(settings, SystemClock()))
+    for what, error in findings:
+        click.echo(f"{what}: {'ok' if error is None else ' '.join(str(error).split())}", err=True)
+    codes = [error.exit_code for _, error in findings if error is not None]
+    if codes:
+        raise SystemExit(codes[0])

@@ -1,0 +1,94 @@
+"""``stream-consumer health``: ask the local daemon whether it works. For container health checks, so it must be quick:
+the standard library asks, and the configuration is only read when nothing else names the address."""
+
+from __future__ import annotations
+
+import http.client
+import os
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import click
+
+DEFAULT_ADDRESS: Final = ("127.0.0.1", 9464)
+VARIABLE: Final = "STREAM_CONSUMER_HTTP"
+TIMEOUT_SECONDS: Final = 3.0
+
+HEALTHY: Final = 0
+UNREACHABLE: Final = 69
+WEDGED: Final = 70
+BAD_CONFIG: Final = 78
+_WILDCARDS: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1", "*": "127.0.0.1"}  # noqa: S104 - asked, not bound
+
+
+@click.command("health")
+@click.option("--config", type=click.Path(dir_okay=False), help="Take the address from this file's http section.")
+@click.option("--url", help=f"Address of the daemon, http://HOST:PORT. Also {VARIABLE}=HOST:PORT.")
+def health(config: str | None, url: str | None) -> None:
+    """Ask the local daemon whether it is healthy.
+
+    Exit codes: 0 healthy, 69 it cannot be reached, 70 it is wedged, 78 the configuration is bad.
+    """
+    code, message = ask(*_address(config, url))
+    click.echo(message, err=code != HEALTHY)
+    raise SystemExit(code)
+
+
+def ask(host: str, port: int, timeout: float = TIMEOUT_SECONDS) -> tuple[int, str]:
+    """Exit code and a line for people. ``timeout`` in seconds, for connecting and for each read."""
+    where = f"{f'[{host}]' if ':' in host else host}:{port}"
+    connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    try:
+        connection.connect()
+    except (OSError, UnicodeError) as error:
+        return UNREACHABLE, f"unreachable: {where}: {getattr(error, 'strerror', None) or error}"
+    try:
+        connection.request("GET", "/healthz", headers={"Connection": "close"})
+        response = connection.getresponse()
+        detail = " ".join(response.read(512).decode("utf-8", "replace").split())
+    except TimeoutError:
+        # The kernel took the connection but the process does not answer: stopped, or its upkeep thread hangs.
+        return WEDGED, f"wedged: {where} does not answer within {timeout:g}s"
+    except (OSError, http.client.HTTPException) as error:
+        return UNREACHABLE, f"unreachable: {where}: {str(error) or type(error).__name__}"
+    finally:
+        connection.close()
+    if response.status == 200:
+        return HEALTHY, f"healthy: {where}"
+    if response.status == 503:
+        return WEDGED, f"unhealthy: {where}: {detail or 'no reason given'}"
+    return UNREACHABLE, f"unreachable: {where} answers {response.status}, so it is something else"
+
+
+def _address(config: str | None, url: str | None) -> tuple[str, int]:
+    given = url or os.environ.get(VARIABLE)
+    if given:
+        return _parse(given, "--url" if url else VARIABLE)
+    if config:
+        return _configured(Path(config))
+    return DEFAULT_ADDRESS
+
+
+def _configured(path: Path) -> tuple[str, int]:
+    # Here, not at the top: reading the configuration costs most of the start-up time.
+    from consumer.settings.errors import ConfigError
+    from consumer.settings.load import load_settings
+
+    try:
+        section = load_settings(path, os.environ).http
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        raise SystemExit(BAD_CONFIG) from error
+    return _WILDCARDS.get(section.host, section.host), section.port
+
+
+def _parse(text: str, source: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(text if "://" in text else f"//{text}", scheme="http")
+        host, port = parts.hostname or "", parts.port or DEFAULT_ADDRESS[1]
+    except ValueError as error:
+        raise click.UsageError(f"{source}: {text!r} is not HOST:PORT ({error})") from error
+    if parts.scheme != "http" or not parts.netloc:
+        raise click.UsageError(f"{source}: {text!r} is neither HOST:PORT nor an http:// URL")
+    return _WILDCARDS.get(host, host), port

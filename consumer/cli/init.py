@@ -1,0 +1,32 @@
+"""``stream-consumer init``: create the lease table once, by a role that may, so that the daemon's role need not."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:  # imported on use: --help must not wait for it
+    from consumer.settings.model import Settings
+
+
+@click.command()
+@click.option("--config", "-c", type=click.Path(path_type=Path), required=True, help="The YAML config file.")
+def init(config: Path) -> None:
+    """Create the lease table if it is missing, and check it if it is not."""
+    from consumer.cli.failures import one_line_errors, settings_or_exit
+
+    settings = settings_or_exit(config)
+    with one_line_errors():
+        created = asyncio.run(_create(settings))
+    click.echo(f"lease table {settings.leases.table}: {'created' if created else 'already there, and usable'}")
+
+
+async def _create(settings: Settings) -> bool:
+    from consumer.aws.adapters import lease_table
+    from consumer.worker.clock import SystemClock
+
+    async with lease_table(settings, SystemClock()) as store:
+        return await store.prepare(create=True)

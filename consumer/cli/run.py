@@ -1,0 +1,64 @@
+"""``stream-consumer run``: the daemon, its signals and its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:  # imported on use: --help must not wait for it
+    from consumer.settings.model import Settings
+
+
+def _quit_early(signum: int, frame: FrameType | None) -> None:
+    # Nothing is owned and nothing runs yet: ending at once is the graceful end. As PID 1 the kernel would otherwise
+    # ignore the signal until a handler is installed.
+    os._exit(0)
+
+
+@click.command()
+@click.option("--config", "-c", type=click.Path(path_type=Path), required=True, help="The YAML config file.")
+def run(config: Path) -> None:
+    """Run the daemon until SIGTERM or SIGINT. A second signal exits at once."""
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, _quit_early)
+    from consumer.cli.failures import one_line_errors, settings_or_exit
+
+    settings = settings_or_exit(config)
+    from consumer.operate.logs import close_logging, configure_logging
+
+    configure_logging(settings.logging.level, settings.logging.format)
+    try:
+        with one_line_errors():
+            asyncio.run(_serve(settings))
+    finally:
+        close_logging()
+    sys.stdout.flush()
+    # Threads that user code left behind (a hung plain function) must not keep a finished daemon alive.
+    os._exit(0)
+
+
+async def _serve(settings: Settings) -> None:
+    from consumer.worker.app import Daemon, arm_hard_stop
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(signum: int, frame: FrameType | None) -> None:
+        # A plain handler, not loop.add_signal_handler: it also runs while user code blocks the loop.
+        if stopping:
+            os._exit(128 + signum)
+        stopping.append(signum)
+        arm_hard_stop(settings.shutdown.grace)
+        loop.call_soon_threadsafe(stop.set)
+
+    stopping: list[int] = []
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, on_signal)
+    await Daemon(settings, stop).run()

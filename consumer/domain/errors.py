@@ -1,0 +1,119 @@
+"""Every error this product raises on purpose. An error is a type with attributes, not a text to parse.
+
+``exit_code`` is what the process ends with when the error reaches the command line (sysexits.h numbers).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class StreamConsumerError(Exception):
+    """Root of all errors of this package. ``str()`` is one line: what, where, why and what to do."""
+
+    exit_code: ClassVar[int] = 70
+
+
+# --- AWS, as the adapters report it -----------------------------------------------------------------
+
+
+class DependencyError(StreamConsumerError):
+    """A call to a dependency failed in a way that may pass: time-out, 5xx, reset, page that does not decode.
+
+    ``operation`` is the API operation (``GetRecords``), ``code`` the service's error code or the kind of fault.
+    """
+
+    exit_code = 69
+
+    def __init__(self, operation: str, code: str, message: str = "") -> None:
+        super().__init__(f"{operation} failed: {code}" + (f": {message}" if message else ""))
+        self.operation = operation
+        self.code = code
+
+
+class Throttled(DependencyError):
+    """The service asked us to slow down (``ProvisionedThroughputExceeded``, ``LimitExceeded``, ...)."""
+
+
+class PermissionDenied(StreamConsumerError):
+    """The credentials may not do ``action`` (an IAM action such as ``dynamodb:GetRecords``) on ``resource``."""
+
+    exit_code = 77
+
+    def __init__(self, action: str, resource: str, message: str = "") -> None:
+        why = f": {message}" if message else ""
+        super().__init__(f"permission denied: {action} on {resource}{why} (allow it in the role's policy)")
+        self.action = action
+        self.resource = resource
+
+
+class ResourceMissing(StreamConsumerError):
+    """A table, stream, shard or queue does not exist (any more). ``resource`` names it."""
+
+    exit_code = 78
+
+    def __init__(self, resource: str, hint: str = "") -> None:
+        super().__init__(f"{resource} does not exist" + (f" ({hint})" if hint else ""))
+        self.resource = resource
+
+
+class MisconfiguredResource(StreamConsumerError):
+    """A resource exists but cannot be used as configured (stream disabled, wrong key schema, foreign rows)."""
+
+    exit_code = 78
+
+
+class ExpiredIterator(StreamConsumerError):
+    """The shard iterator is older than 15 minutes (GetRecords ``ExpiredIteratorException``)."""
+
+
+class TrimmedData(StreamConsumerError):
+    """The position lies before the oldest record that is kept (``TrimmedDataAccessException``)."""
+
+
+# --- coordination ----------------------------------------------------------------------------------
+
+
+class LeaseLost(StreamConsumerError):
+    """A conditional write on a lease row was refused: this worker's epoch of the shard is over."""
+
+    def __init__(self, shard_id: str, epoch: int, found: str) -> None:
+        super().__init__(f"lease of {shard_id} at epoch {epoch} is lost: {found}")
+        self.shard_id = shard_id
+        self.epoch = epoch
+        self.found = found
+
+
+class SessionFenced(StreamConsumerError):
+    """Another worker fenced this incarnation, or its row is gone: it can never renew again."""
+
+
+class CorruptCheckpoint(StreamConsumerError):
+    """A lease row holds something that is not a frontier. The shard is quarantined, never guessed at."""
+
+
+# --- handlers and destinations ---------------------------------------------------------------------
+
+
+class HandlerImportError(StreamConsumerError):
+    """``handler.target`` cannot be imported, is not callable, or its import hangs."""
+
+    exit_code = 78
+
+
+class Wedged(StreamConsumerError):
+    """The process makes no progress any more and must be replaced."""
+
+    exit_code = 70
+
+
+class PayloadTooLarge(StreamConsumerError):
+    """A dead letter is larger than its destination takes. It is never truncated."""
+
+    def __init__(self, destination: str, size: int, limit: int) -> None:
+        super().__init__(
+            f"a dead letter of {size} bytes does not fit into {destination} (limit {limit} bytes): raise the"
+            " destination's limit, or lower batch.batch_size"
+        )
+        self.size = size
+        self.limit = limit

@@ -1,0 +1,128 @@
+"""Leases and sessions: who may read which shard, and until when a worker may believe so.
+
+One session row per worker incarnation carries the only heartbeat. The rules (docs/architecture.md has the proof idea):
+
+* the owner believes in its leases until *time of sending* its last successful bump + ``duration``;
+* an observer that saw a counter unchanged for 1.1 x ``duration`` on its own clock, stamped after its read, may fence
+  the session, and only then take its leases;
+* every write to a lease row is conditional on the owner's incarnation and on the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from consumer.domain.frontier import FrontierSnapshot
+
+TAKE_MARGIN = 1.1  # observers wait this much longer than owners believe: clock rates may differ by 10 %
+
+LeaseState = Literal["waiting", "open", "draining", "done", "halted"]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRow:
+    """One shard's lease as stored. ``epoch`` grows by one with every change of owner; 0 was never owned.
+
+    ``draining``: read and settled to its end, children not visible yet. ``done``: children are registered.
+    ``halted``: records were trimmed before they were read and ``on_gap`` is halt; ``note`` says what was found.
+    ``corrupt`` is set by the store when the stored frontier cannot be read: the shard is quarantined.
+    """
+
+    shard_id: str
+    parents: tuple[str, ...] = ()
+    owner: str | None = None
+    epoch: int = 0
+    state: LeaseState = "waiting"
+    frontier: FrontierSnapshot = FrontierSnapshot()
+    starting_sequence_number: str | None = None
+    note: str = ""
+    corrupt: str = ""
+    updated_at: float = 0.0
+
+    @property
+    def settled(self) -> bool:
+        """Read and settled to its end: children may start."""
+        return self.state in ("draining", "done")
+
+    @property
+    def finished(self) -> bool:
+        """Nothing left to do for an owner; does not count for the fair share."""
+        return self.state == "done"
+
+    def held_by(self, owner: str, epoch: int) -> LeaseRow:
+        return replace(self, owner=owner, epoch=epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """One worker incarnation. ``incarnation`` is ``host/pid/uuid`` and never used again.
+
+    ``handoffs`` grows whenever this worker released or handed over leases: peers that see it change look at the
+    leases at once. ``leaving`` workers are shutting down and get no new leases. ``capacity`` 0 means no limit.
+    """
+
+    incarnation: str
+    counter: int = 0
+    fenced: bool = False
+    handoffs: int = 0
+    leaving: bool = False
+    capacity: int = 0
+    started_at: float = 0.0
+
+
+class Belief:
+    """Until when this worker may start handler calls. One writer (the keeper), many readers; no lock needed.
+
+    A float attribute is read and written atomically, also across threads.
+    """
+
+    __slots__ = ("fenced", "valid_until")
+
+    def __init__(self) -> None:
+        self.valid_until = float("-inf")
+        self.fenced = False
+
+    def renewed(self, sent_at: float, duration: float) -> None:
+        """A bump that was sent at ``sent_at`` succeeded. Late answers never shorten the belief."""
+        self.valid_until = max(self.valid_until, sent_at + duration)
+
+    def lost(self) -> None:
+        self.fenced = True
+        self.valid_until = float("-inf")
+
+    def holds(self, now: float) -> bool:
+        return now < self.valid_until
+
+
+class Observer:
+    """What this worker has seen of the others' counters, on its own monotonic clock."""
+
+    def __init__(self, duration: float) -> None:
+        self._wait = duration * TAKE_MARGIN
+        self._seen: dict[str, tuple[int | None, float]] = {}
+
+    def saw(self, sessions: Iterable[SessionRow], owners: Iterable[str], now: float) -> None:
+        """Record one reading, stamped *after* the read. ``owners`` of leases without a session row are watched too:
+        such an incarnation can never renew, but it may still believe in a bump that it sent earlier."""
+        current: dict[str, int | None] = dict.fromkeys(owners)
+        current.update({session.incarnation: session.counter for session in sessions})
+        self._seen = {
+            who: self._seen[who] if who in self._seen and self._seen[who][0] == counter else (counter, now)
+            for who, counter in current.items()
+        }
+
+    def expired(self, now: float) -> list[str]:
+        """Incarnations that have not moved for long enough that none of them can still believe."""
+        return [who for who, (_, since) in self._seen.items() if now - since >= self._wait]
+
+    def is_live(self, incarnation: str, now: float) -> bool:
+        counter, since = self._seen.get(incarnation, (None, now))
+        return counter is not None and now - since < self._wait
+
+
+def free_leases(rows: Mapping[str, LeaseRow], dead: Iterable[str]) -> list[LeaseRow]:
+    """Leases nobody can be working on: unowned, or owned by an incarnation that is fenced for good."""
+    gone = set(dead)
+    return [row for row in rows.values() if row.owner is None or row.owner in gone]

@@ -1,0 +1,103 @@
+"""What a handler call is and what came of it, with Lambda's rules for answers as a pure function."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from consumer.domain.record import Record
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerCall:
+    """One invocation. ``attempt`` is 1 for the first call of a batch; ``timeout`` in seconds."""
+
+    records: Sequence[Record]
+    request_id: str
+    attempt: int
+    application: str
+    shard_id: str
+    lease_epoch: int
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerFault:
+    """Why a call failed. ``kind``: raised, timeout, crashed (process died), bad_response,
+    reported (the handler named failed records), cancelled."""
+
+    kind: Literal["raised", "timeout", "crashed", "bad_response", "reported", "cancelled"]
+    type: str
+    message: str
+    stack: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """``ok``: all settled. ``partial``: ``failed`` (sequence numbers, all from the batch) and later are not.
+    ``failed``: none is. ``not_invoked``: user code never ran (no worker, throttle): no retry is spent."""
+
+    kind: Literal["ok", "partial", "failed", "not_invoked"]
+    failed: tuple[str, ...] = ()
+    fault: HandlerFault | None = None
+    seconds: float = 0.0
+
+
+OK = Outcome("ok")
+
+
+def bad_response(message: str) -> Outcome:
+    return Outcome("failed", fault=HandlerFault("bad_response", "BadResponse", message))
+
+
+def from_lambda_response(response: Any, batch: Collection[str], *, report_failures: bool) -> Outcome:
+    """Lambda's ReportBatchItemFailures rules, as recorded on real AWS (reference: lambda-semantics 1.5).
+
+    ``response`` is the decoded JSON the function returned, ``batch`` the sequence numbers it was given.
+
+    * None, ``{}``, ``[]``, ``""`` and an empty or null ``batchItemFailures`` are success;
+    * an item with a missing, null, empty, non-text or unknown identifier fails the whole batch;
+    * without ReportBatchItemFailures the response is ignored.
+
+    Lambda also takes any other JSON (a number, a text, another object) as success; so do we for objects and null. A
+    response that is neither an object, nor null, nor empty cannot be meant as an answer: it fails the batch.
+    """
+    if not report_failures or response is None or response in ({}, [], ""):
+        return OK
+    if not isinstance(response, dict):
+        return bad_response(f"the handler returned {type(response).__name__}, not an object or null")
+    failures = response.get("batchItemFailures")
+    if failures is None or failures == []:
+        return OK
+    if not isinstance(failures, list):
+        return bad_response(f"batchItemFailures is {type(failures).__name__}, not a list")
+    identifiers: list[str] = []
+    for item in failures:
+        identifier = item.get("itemIdentifier") if isinstance(item, dict) else None
+        if not isinstance(identifier, str) or identifier not in batch:
+            return bad_response(f"batchItemFailures names {str(identifier)[:64]!r}, which is not in the batch")
+        identifiers.append(identifier)
+    return Outcome("partial", failed=tuple(identifiers))
+
+
+def from_python_result(result: Any, batch: Collection[str], *, report_failures: bool) -> Outcome:
+    """A ``python`` handler returns None, or an iterable of the records (or their sequence numbers) that failed.
+
+    A dict is read by Lambda's rules, so that a Lambda-style function also works. Anything else fails the batch.
+    """
+    if result is None:
+        return OK
+    if isinstance(result, dict):
+        return from_lambda_response(result, batch, report_failures=report_failures)
+    if not isinstance(result, list | tuple | set | frozenset):
+        return bad_response(f"the handler returned {type(result).__name__}, not None or the failed records")
+    identifiers: list[str] = []
+    for item in result:
+        identifier = item.sequence_number if isinstance(item, Record) else item
+        if not isinstance(identifier, str) or identifier not in batch:
+            return bad_response(f"the handler returned {str(identifier)[:64]!r}, which is not a record of the batch")
+        identifiers.append(identifier)
+    if not identifiers:
+        return OK
+    return Outcome("partial", failed=tuple(identifiers)) if report_failures else OK

@@ -1,0 +1,50 @@
+"""From the settings to the adapter that runs the user's code."""
+
+from __future__ import annotations
+
+import os
+from typing import assert_never
+
+from consumer.domain.errors import HandlerImportError
+from consumer.handlers.inline import InlineHandler
+from consumer.handlers.process_pool import ProcessPoolHandler
+from consumer.ports import Handler
+from consumer.settings.model import Settings
+
+
+def build_handler(settings: Settings) -> Handler:
+    """The handler that ``settings.handler`` describes, not started. HandlerImportError for a kind we cannot run.
+
+    ``isolation: inline`` counts for ``python`` only. Lambda code keeps state in module globals and relies on one call
+    at a time per process and on being killed at its time limit, so it always gets processes.
+    """
+    handler = settings.handler
+    path = str(handler.path)
+    report_failures = settings.batch.report_batch_item_failures
+    if handler.kind == "http":
+        raise HandlerImportError(f"handler.kind http ({handler.target}) is not supported yet: use python or lambda")
+    if handler.kind == "python" and handler.isolation == "inline":
+        return InlineHandler(handler.target, path, timeout=handler.timeout, report_failures=report_failures)
+    if handler.kind == "python" or handler.kind == "lambda":
+        return ProcessPoolHandler(
+            kind=handler.kind,
+            target=handler.target,
+            path=path,
+            processes=handler.processes,
+            timeout=handler.timeout,
+            report_failures=report_failures,
+            region=settings.aws.region or _region_of(settings.source.stream_arn),
+            environment=_function_name(settings.application),
+        )
+    assert_never(handler.kind)
+
+
+def _function_name(application: str) -> dict[str, str]:
+    """The application names the function, unless the user's environment already does (code moved off Lambda)."""
+    return {} if os.environ.get("AWS_LAMBDA_FUNCTION_NAME") else {"AWS_LAMBDA_FUNCTION_NAME": application}
+
+
+def _region_of(arn: str | None) -> str | None:
+    """The fourth part of an ARN: Lambda code reads AWS_REGION when it is imported, long before the first event."""
+    parts = (arn or "").split(":")
+    return parts[3] if len(parts) > 5 else None

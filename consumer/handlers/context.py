@@ -1,0 +1,100 @@
+"""The ``context`` argument of every handler: Lambda's attributes, plus what this product knows about the call."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+DEFAULT_MEMORY_MB = "1024"
+FUNCTION_VERSION = "$LATEST"
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionIdentity:
+    """What stays the same for all calls of a process: the name tags that Lambda code reads from its context."""
+
+    name: str
+    version: str
+    memory_mb: str
+    log_group: str
+    log_stream: str
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str], application: str) -> FunctionIdentity:
+        """As Lambda's own runtime does it: the environment names the function, so context and environment agree."""
+        name = environment.get("AWS_LAMBDA_FUNCTION_NAME") or application
+        return cls(
+            name=name,
+            version=environment.get("AWS_LAMBDA_FUNCTION_VERSION", FUNCTION_VERSION),
+            memory_mb=environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", DEFAULT_MEMORY_MB),
+            log_group=environment.get("AWS_LAMBDA_LOG_GROUP_NAME", f"/aws/lambda/{name}"),
+            log_stream=environment.get("AWS_LAMBDA_LOG_STREAM_NAME", f"[{FUNCTION_VERSION}]{os.getpid():x}"),
+        )
+
+
+@functools.lru_cache(maxsize=64)
+def function_arn(source_arn: str, function_name: str) -> str:
+    """The ARN a function of this name would have beside its stream: same partition, region and account.
+
+    There is no function, but Powertools logs the ARN and user code splits it for region and account.
+    """
+    parts = source_arn.split(":")
+    partition, region, account = (parts[1], parts[3], parts[4]) if len(parts) > 5 else ("aws", "", "")
+    return f"arn:{partition}:lambda:{region}:{account}:function:{function_name}"
+
+
+class Context:
+    """Lambda's context object, plus ``application``, ``shard_id``, ``lease_epoch`` and ``attempt``.
+
+    ``lease_epoch`` is the fencing token: it grows with every change of owner of the shard, so a sink that refuses
+    smaller epochs than it has seen cannot be written by a worker that lost its lease. ``attempt`` is 1 for the
+    first call of a batch. Every argument has a default, so that handler tests can write ``Context()``.
+
+    A plain object on purpose (no ``__slots__``): Lambda middleware stores its own attributes on the context.
+    """
+
+    identity: None = None
+    client_context: None = None
+    tenant_id: None = None
+
+    def __init__(
+        self,
+        *,
+        function: FunctionIdentity | None = None,
+        aws_request_id: str = "00000000-0000-0000-0000-000000000000",
+        invoked_function_arn: str = "",
+        application: str = "application",
+        shard_id: str = "",
+        lease_epoch: int = 0,
+        attempt: int = 1,
+        deadline: float | None = None,
+    ) -> None:
+        """``deadline`` is a ``time.monotonic()`` instant, which all processes of a host share; default: in 60 s."""
+        if function is None:
+            function = FunctionIdentity.from_environment({}, application)
+        self.function_name = function.name
+        self.function_version = function.version
+        # Lambda gives the memory size as text, straight from the environment.
+        self.memory_limit_in_mb = function.memory_mb
+        self.log_group_name = function.log_group
+        self.log_stream_name = function.log_stream
+        self.aws_request_id = aws_request_id
+        self.invoked_function_arn = invoked_function_arn or function_arn("", function.name)
+        self.application = application
+        self.shard_id = shard_id
+        self.lease_epoch = lease_epoch
+        self.attempt = attempt
+        self._deadline = time.monotonic() + 60.0 if deadline is None else deadline
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Milliseconds until this call is cancelled (inline) or its process killed; never negative."""
+        return max(int((self._deadline - time.monotonic()) * 1000), 0)
+
+    def __repr__(self) -> str:
+        return (
+            f"Context(aws_request_id={self.aws_request_id!r}, shard_id={self.shard_id!r}, "
+            f"lease_epoch={self.lease_epoch}, attempt={self.attempt})"
+        )

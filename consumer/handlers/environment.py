@@ -1,0 +1,47 @@
+"""The environment and command line of a worker process: what Lambda code expects to find, and how it starts."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import sys
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+from consumer.handlers.context import DEFAULT_MEMORY_MB, FUNCTION_VERSION
+
+# The folder that holds the package: needed when the daemon runs from a checkout. It goes through the command line and
+# not through PYTHONPATH, which belongs to the user and is inherited by everything the user's code starts.
+_PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
+_BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv[1]); from consumer.handlers.child import main; main()"
+
+
+def worker_command(descriptor: int) -> list[str]:
+    """The command of a worker: ``-P`` keeps the daemon's working directory off ``sys.path``."""
+    arguments = [_PACKAGE_PARENT, str(descriptor), str(os.getpid()), "stream-consumer-worker"]
+    return [sys.executable, "-P", "-c", _BOOTSTRAP, *arguments]
+
+
+def worker_environment(
+    own: Mapping[str, str], extra: Mapping[str, str], target: str, region: str | None
+) -> dict[str, str]:
+    """The daemon's own environment, ``extra`` over it, and Lambda's variables where the user set none.
+
+    A variable that is set wins, so that code moved off Lambda can keep its function name (Powertools derives
+    idempotency keys from it). ``LAMBDA_TASK_ROOT`` is not set: its presence turns X-Ray tracing on.
+    """
+    environment = {**own, **extra}
+    function = environment.setdefault("AWS_LAMBDA_FUNCTION_NAME", target.partition(":")[0])
+    environment.setdefault("AWS_LAMBDA_FUNCTION_VERSION", FUNCTION_VERSION)
+    environment.setdefault("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", DEFAULT_MEMORY_MB)
+    environment.setdefault("AWS_LAMBDA_LOG_GROUP_NAME", f"/aws/lambda/{function}")
+    today = dt.datetime.now(tz=dt.UTC)
+    environment.setdefault("AWS_LAMBDA_LOG_STREAM_NAME", f"{today:%Y/%m/%d}/[{FUNCTION_VERSION}]{uuid.uuid4().hex}")
+    environment.setdefault("_HANDLER", target.replace(":", "."))
+    environment.setdefault("POWERTOOLS_TRACE_DISABLED", "true")
+    known = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or region
+    if known:
+        environment.setdefault("AWS_REGION", known)
+        environment.setdefault("AWS_DEFAULT_REGION", known)
+    return environment

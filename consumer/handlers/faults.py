@@ -1,0 +1,83 @@
+"""Exceptions, deaths and time-outs of user code as ``HandlerFault``, worded as Lambda words them.
+
+Dead letters carry these texts, and people search for them: ``Task timed out after 3.00 seconds`` and
+``Runtime exited with error: signal: killed`` lead straight to the known explanations.
+"""
+
+from __future__ import annotations
+
+import signal
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from consumer.domain.outcome import HandlerFault
+
+_OWN_FOLDER = str(Path(__file__).resolve().parent)
+_MAX_MESSAGE = 4096
+_MAX_LINE = 1024
+_FIRST_FRAMES = 10
+_LAST_FRAMES = 30
+
+
+def _clean(text: str, limit: int) -> str:
+    """Text that survives every encoder (no lone surrogates), of bounded size."""
+    return text[:limit].encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def describe(error: BaseException) -> str:
+    """``str(error)``, even when that raises; the parts of an exception group are named too."""
+    try:
+        text = str(error)
+    except Exception as second:  # noqa: BLE001  # user code, again
+        text = f"(its __str__ raised {type(second).__name__})"
+    if isinstance(error, BaseExceptionGroup):
+        parts = [f"{type(part).__name__}: {describe(part)}" for part in error.exceptions[:5]]
+        text += ": " + "; ".join(parts)
+    return _clean(text, _MAX_MESSAGE)
+
+
+def _stack(tb: TracebackType | None) -> tuple[str, ...]:
+    frames = traceback.StackSummary.extract(traceback.walk_tb(tb), lookup_lines=False)
+    theirs = [frame for frame in frames if not frame.filename.startswith(_OWN_FOLDER)]
+    if len(theirs) > _FIRST_FRAMES + _LAST_FRAMES:
+        theirs = theirs[:_FIRST_FRAMES] + theirs[-_LAST_FRAMES:]
+    return tuple(_clean(line, _MAX_LINE) for line in traceback.StackSummary.from_list(theirs).format())
+
+
+def fault_of(error: BaseException) -> HandlerFault:
+    """What user code raised, whatever it is; building the description never raises."""
+    name = type(error).__name__
+    try:
+        return HandlerFault("raised", _clean(name, 256), describe(error), _stack(error.__traceback__))
+    except Exception:  # noqa: BLE001  # e.g. MemoryError again: the failure itself must still be reported
+        return HandlerFault("raised", name, "(no description: describing the exception failed)")
+
+
+def timeout_fault(request_id: str, seconds: float) -> HandlerFault:
+    return HandlerFault(
+        "timeout", "Sandbox.Timedout", f"RequestId: {request_id} Error: Task timed out after {seconds:.2f} seconds"
+    )
+
+
+def exit_text(returncode: int) -> str:
+    """How a process ended: ``exit status 3`` or ``signal: SIGKILL``."""
+    if returncode >= 0:
+        return f"exit status {returncode}"
+    try:
+        name = signal.Signals(-returncode).name
+    except ValueError:
+        name = str(-returncode)
+    return f"signal: {name}" + (" (out of memory?)" if -returncode == signal.SIGKILL else "")
+
+
+def crash_fault(request_id: str, returncode: int | None, detail: str = "") -> HandlerFault:
+    how = detail or exit_text(-signal.SIGKILL if returncode is None else returncode)
+    return HandlerFault(
+        "crashed", "Runtime.ExitError", f"RequestId: {request_id} Error: Runtime exited with error: {how}"
+    )
+
+
+def marshal_fault(reason: str, type_: Literal["Runtime.MarshalError", "Function.ResponseSizeTooLarge"]) -> HandlerFault:
+    return HandlerFault("bad_response", type_, _clean(reason, _MAX_MESSAGE))

@@ -1,0 +1,104 @@
+"""The daemon's side of the guard process (see ``guard_main``): keep it running, tell it which groups live."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+import structlog
+
+_SCRIPT = str(Path(__file__).with_name("guard_main.py"))
+log = structlog.get_logger(__name__)
+
+
+class Guard:
+    """One per pool. A guard that died (the OOM killer takes anything) is replaced and told all groups again.
+
+    A guard that cannot be started is a warning, not an error: on Linux the workers still die with the daemon.
+    """
+
+    def __init__(self) -> None:
+        self._groups: set[int] = set()
+        self._pipe: int | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the guard process and the task that replaces it."""
+        await self._spawn()
+        self._keeper = asyncio.create_task(self._keep(), name="handler-guard")
+
+    async def close(self) -> None:
+        """End the guard: it kills whatever is still registered and exits. Idempotent."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait({self._keeper})
+            self._keeper = None
+        self._close_pipe()
+        process, self._process = self._process, None
+        if process is not None:
+            await process.wait()
+
+    def add(self, group: int) -> None:
+        """From now on ``group`` dies with the daemon."""
+        self._groups.add(group)
+        self._tell(b"+%d\n" % group)
+
+    def remove(self, group: int) -> None:
+        """``group`` is gone; its number may belong to somebody else soon."""
+        self._groups.discard(group)
+        self._tell(b"-%d\n" % group)
+
+    def _tell(self, line: bytes) -> None:
+        if self._pipe is not None:
+            # A guard that died is replaced by ``_keep``, which tells the new one everything.
+            with contextlib.suppress(OSError):
+                os.write(self._pipe, line)
+
+    async def _spawn(self) -> None:
+        self._close_pipe()
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-I",
+                "-S",
+                _SCRIPT,
+                stdin=reading,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(writing)
+            log.warning("handler.guard_failed", error=str(error))
+        except BaseException:
+            os.close(writing)
+            raise
+        else:
+            self._pipe = writing
+            for group in self._groups:
+                self._tell(b"+%d\n" % group)
+        finally:
+            os.close(reading)
+
+    async def _keep(self) -> None:
+        delay = 0.0
+        while True:
+            process = self._process
+            if process is not None:
+                code = await process.wait()
+                self._process = None
+                log.warning("handler.guard_ended", exit_status=code)
+            await asyncio.sleep(delay)
+            delay = min(30.0, delay * 2 or 0.5)
+            await self._spawn()
+
+    def _close_pipe(self) -> None:
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None

@@ -1,0 +1,145 @@
+"""What user code prints, as structlog events: ``handler.output`` with the line and the call it belongs to.
+
+The read ends of a worker's pipes are polled by the loop and drained once more when a call ends, before its outcome is
+reported: the worker has flushed by then, so every line is attributed to the right call. A flood costs reading and
+counting only; beyond a budget per second lines are dropped and their number is logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import structlog
+
+from consumer.domain.outcome import HandlerCall
+
+MAX_LINE = 16 << 10
+LINES_PER_SECOND = 1000
+BYTES_PER_SECOND = 1 << 20
+_CHUNK = 64 << 10
+# At most 4 MiB when a call ends: a grandchild that floods the pipe must not keep the loop.
+_DRAIN_READS = 64
+log = structlog.get_logger("consumer.handlers.output")
+
+
+class Output:
+    """One stream (``stdout`` or ``stderr``) of one worker process. Owns ``fd`` and closes it."""
+
+    def __init__(self, fd: int, stream: str) -> None:
+        os.set_blocking(fd, False)
+        self.call: HandlerCall | None = None
+        self._fd = fd
+        self._stream = stream
+        self._partial = b""
+        self._skipping = False  # inside a line whose beginning was already reported as truncated
+        self._window = 0.0
+        self._lines = 0
+        self._bytes = 0
+        self._dropped = 0
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(fd, self._read)
+
+    def drain(self) -> None:
+        """Take what is in the pipe now, without waiting."""
+        for _ in range(_DRAIN_READS):
+            if not self._read():
+                break
+
+    def end_call(self) -> None:
+        """Attribute everything printed so far to the call in progress, which is over."""
+        self.drain()
+        if self._partial:
+            self._emit(self._partial, truncated=False)
+            self._partial = b""
+        self._report_dropped()
+        self.call = None
+
+    def close(self) -> None:
+        """Report what is left and close. Does not wait for the end of the stream: a grandchild may hold it open."""
+        if self._fd >= 0:
+            self.end_call()
+        self._shut()
+
+    def _shut(self) -> None:
+        if self._fd >= 0:
+            self._loop.remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _read(self) -> bool:
+        """One chunk; True when there may be more."""
+        if self._fd < 0:
+            return False
+        try:
+            data = os.read(self._fd, _CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self._shut()
+            return False
+        self._feed(data)
+        return True
+
+    def _feed(self, data: bytes) -> None:
+        self._roll()
+        if self._over():
+            self._drop(data)
+            return
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            if self._skipping:
+                self._skipping = False
+                continue
+            whole = self._partial + line
+            self._partial = b""
+            self._emit(whole[:MAX_LINE], truncated=len(whole) > MAX_LINE)
+        if not self._skipping:
+            self._partial += rest
+            if len(self._partial) > MAX_LINE:
+                self._emit(self._partial[:MAX_LINE], truncated=True)
+                self._partial = b""
+                self._skipping = True
+
+    def _drop(self, data: bytes) -> None:
+        """Over budget: only count, and remember whether the stream stands inside a line."""
+        self._dropped += data.count(b"\n")
+        self._partial = b""
+        self._skipping = not data.endswith(b"\n")
+
+    def _over(self) -> bool:
+        return self._lines >= LINES_PER_SECOND or self._bytes >= BYTES_PER_SECOND
+
+    def _roll(self) -> None:
+        now = self._loop.time()
+        if now - self._window >= 1.0:
+            self._window = now
+            self._lines = self._bytes = 0
+            self._report_dropped()
+
+    def _report_dropped(self) -> None:
+        if self._dropped:
+            log.warning("handler.output_dropped", stream=self._stream, lines=self._dropped)
+            self._dropped = 0
+
+    def _emit(self, line: bytes, *, truncated: bool) -> None:
+        if self._over():
+            self._dropped += 1
+            return
+        self._lines += 1
+        self._bytes += len(line)
+        text = line.decode("utf-8", "backslashreplace").rstrip("\r")
+        if not text:
+            return
+        call = self.call
+        more = {"truncated": True} if truncated else {}
+        log.info(
+            "handler.output",
+            stream=self._stream,
+            line=text,
+            request_id=None if call is None else call.request_id,
+            shard_id=None if call is None else call.shard_id,
+            **more,
+        )

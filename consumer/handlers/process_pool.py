@@ -1,0 +1,214 @@
+"""Handlers in worker processes: a fixed number of them, each replaced whenever it dies.
+
+One keeper task per slot starts a process, offers it, waits for its end and starts the next. Calls take any idle
+process, the most recently used first (its caches are warm). A call that cannot be run because no process can be
+started ends as ``not_invoked``: no retry is spent on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Mapping
+from typing import Literal
+
+import structlog
+
+from consumer.domain.errors import HandlerImportError
+from consumer.domain.outcome import HandlerCall, HandlerFault, Outcome
+from consumer.domain.record import batch_event_json
+from consumer.handlers.environment import worker_environment
+from consumer.handlers.faults import fault_of
+from consumer.handlers.frames import Setup
+from consumer.handlers.guard import Guard
+from consumer.handlers.worker import Worker
+
+_FIRST_BACKOFF = 0.2
+_MAX_BACKOFF = 10.0
+log = structlog.get_logger(__name__)
+
+
+class ProcessPoolHandler:
+    """``consumer.ports.Handler`` for ``kind: lambda``, and for ``kind: python`` with ``isolation: process``.
+
+    ``import_timeout`` and ``close_grace`` (seconds) may be changed before ``start``.
+    """
+
+    def __init__(
+        self,
+        *,
+        kind: Literal["lambda", "python"],
+        target: str,
+        path: str | None,
+        processes: int,
+        timeout: float,
+        report_failures: bool,
+        region: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """``timeout`` (seconds) holds for calls that bring none; ``environment`` goes over the daemon's own."""
+        self.import_timeout = 30.0
+        self.close_grace = 2.0
+        self._setup = Setup(kind, target, path, report_failures)
+        self._processes = processes
+        self._timeout = timeout
+        self._region = region
+        self._environment = dict(environment or {})
+        self._guard = Guard()
+        self._workers: dict[int, Worker] = {}
+        self._live = 0
+        self._idle: list[Worker] = []
+        self._waiters: deque[asyncio.Future[Worker | HandlerFault]] = deque()
+        self._keepers: list[asyncio.Task[None]] = []
+        self._state: Literal["new", "open", "closed"] = "new"
+
+    @property
+    def width(self) -> int:
+        return self._processes
+
+    @property
+    def pids(self) -> list[int]:
+        """The worker processes that are ready, for status pages and tests."""
+        return [worker.pid for worker in self._workers.values() if worker.usable and worker.pid is not None]
+
+    async def start(self) -> None:
+        """Start all processes at once and import the target in each. HandlerImportError."""
+        loop = asyncio.get_running_loop()
+        firsts: list[asyncio.Future[None]] = [loop.create_future() for _ in range(self._processes)]
+        self._state = "open"
+        try:
+            await self._guard.start()
+            for slot, first in enumerate(firsts):
+                keeper = asyncio.create_task(self._keep(slot, first), name=f"handler-keeper-{slot}")
+                keeper.add_done_callback(self._keeper_done)
+                self._keepers.append(keeper)
+            await asyncio.gather(*firsts)
+        except BaseException:
+            await self.close()
+            for first in firsts:
+                if first.done() and not first.cancelled():
+                    first.exception()  # seen: all processes of a broken target fail alike, one report is enough
+            raise
+
+    async def invoke(self, call: HandlerCall) -> Outcome:
+        """Run one batch in an idle process, waiting for one if need be (that wait is outside the time limit)."""
+        worker = await self._acquire()
+        if isinstance(worker, HandlerFault):
+            return Outcome("not_invoked", fault=worker)
+        try:
+            try:
+                event = batch_event_json(tuple(call.records))
+            except Exception as error:  # noqa: BLE001  # a record that cannot be written is poison, not our end
+                return Outcome("failed", fault=fault_of(error))
+            return await worker.call(call, event, call.timeout if call.timeout > 0 else self._timeout)
+        finally:
+            self._offer(worker)
+
+    async def close(self) -> None:
+        """End all processes: orderly within ``close_grace`` seconds, then by force. Idempotent."""
+        self._state = "closed"
+        self._refuse(HandlerFault("cancelled", "Closed", "the handler is closed"))
+        workers = list(self._workers.values())
+        try:
+            await asyncio.gather(*[worker.end(self.close_grace) for worker in workers])
+        finally:
+            for worker in workers:
+                worker.kill("closed")
+            for keeper in self._keepers:
+                keeper.cancel()
+            if self._keepers:
+                await asyncio.wait(self._keepers)
+            self._keepers.clear()
+            await self._guard.close()
+
+    # -- processes
+
+    async def _keep(self, slot: int, first: asyncio.Future[None]) -> None:
+        """Keep slot ``slot`` filled. ``first`` gets the result of the first start, which alone may fail ``start``."""
+        try:
+            await self._keep_filled(slot, first)
+        except BaseException as error:
+            if not first.done():
+                first.set_exception(error)
+            if not isinstance(error, HandlerImportError):
+                raise
+
+    async def _keep_filled(self, slot: int, first: asyncio.Future[None]) -> None:
+        barren = 0  # processes in a row that failed to start or died before they answered any call
+        while self._state == "open":
+            environment = worker_environment(os.environ, self._environment, self._setup.target, self._region)
+            worker = Worker(self._setup, environment, self._guard)
+            try:
+                await self._live_once(slot, worker, first)
+            except HandlerImportError as error:
+                if not first.done():
+                    raise
+                log.error("handler.worker_start_failed", slot=slot, error=str(error))
+                if self._live == 0:
+                    self._refuse(HandlerFault("crashed", "HandlerImportError", str(error)))
+            barren = 0 if worker.answered else barren + 1
+            # The first replacement is immediate; the more barren ones in a row, the slower.
+            if barren > 1:
+                await asyncio.sleep(min(_MAX_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(barren - 2, 10)))
+
+    async def _live_once(self, slot: int, worker: Worker, first: asyncio.Future[None]) -> None:
+        self._workers[slot] = worker
+        try:
+            await worker.start(self.import_timeout)
+            if not first.done():
+                first.set_result(None)
+            self._live += 1
+            try:
+                self._offer(worker)
+                await worker.wait_gone()
+            finally:
+                self._live -= 1
+        finally:
+            if worker in self._idle:
+                self._idle.remove(worker)
+            worker.kill("closed")
+            await worker.wait_gone()
+            self._workers.pop(slot, None)
+        if self._state == "open":
+            log.warning("handler.worker_replaced", slot=slot, pid=worker.pid, reason=worker.ending)
+
+    def _keeper_done(self, keeper: asyncio.Task[None]) -> None:
+        if not keeper.cancelled() and (error := keeper.exception()) is not None:
+            log.critical("handler.keeper_failed", keeper=keeper.get_name(), error=repr(error), exc_info=error)
+            self._refuse(HandlerFault("crashed", type(error).__name__, str(error)))
+
+    # -- who gets which
+
+    async def _acquire(self) -> Worker | HandlerFault:
+        if self._state != "open":
+            return HandlerFault("cancelled", "Closed", f"the handler is {self._state}, not started")
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.usable:
+                return worker
+        waiter: asyncio.Future[Worker | HandlerFault] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and isinstance(given := waiter.result(), Worker):
+                self._offer(given)
+            raise
+
+    def _offer(self, worker: Worker) -> None:
+        if not worker.usable:
+            return
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(worker)
+                return
+        self._idle.append(worker)
+
+    def _refuse(self, fault: HandlerFault) -> None:
+        """Tell everyone who waits for a process that there is none."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(fault)

@@ -1,0 +1,105 @@
+"""Importing ``module:attribute`` so that every way this can fail is one clear line.
+
+The module keeps its import name (``app:handler`` is module ``app``): Powertools derives idempotency keys from it,
+and pickles and logger names must be the ones the code had on Lambda.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from consumer.domain.errors import HandlerImportError
+from consumer.handlers.faults import describe
+
+
+def load_target(target: str, path: str | None) -> Callable[..., Any]:
+    """Import ``target`` with ``path`` first on ``sys.path``. HandlerImportError when there is no callable there."""
+    module_name, colon, attribute = target.partition(":")
+    names = attribute.split(".")
+    if not colon or not all(part.isidentifier() for part in [*module_name.split("."), *names]):
+        raise _refuse(target, "write it as module:attribute, such as app.handlers:handler")
+    if path is not None:
+        if path in sys.path:
+            sys.path.remove(path)
+        sys.path.insert(0, path)
+        importlib.invalidate_caches()
+    found: Any = _import(target, module_name, path)
+    where = module_name
+    for name in names:
+        try:
+            found = getattr(found, name)
+        except Exception as error:
+            if not isinstance(error, AttributeError):
+                raise _refuse(target, f"{_place(error, path)}{type(error).__name__}: {describe(error)}") from error
+            hint = _did_you_mean(name, [known for known in dir(found) if not known.startswith("_")])
+            raise _refuse(target, f"{_file_of(module_name)}{where} has no attribute {name!r}{hint}") from error
+        where += f".{name}"
+    if not callable(found):
+        raise _refuse(target, f"{_file_of(module_name)}{where} is not callable, it is a {type(found).__name__}")
+    return found  # type: ignore[no-any-return]  # user code: only its callability can be known
+
+
+def _import(target: str, module_name: str, path: str | None) -> Any:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if module_name == missing or module_name.startswith(missing + "."):
+            raise _refuse(target, _missing_module(module_name, missing, path)) from error
+        raise _refuse(target, f"{_place(error, path)}{type(error).__name__}: {describe(error)}") from error
+    except BaseException as error:  # a module may raise anything while it is imported, SystemExit included
+        raise _refuse(target, f"{_place(error, path)}{type(error).__name__}: {describe(error)}") from error
+
+
+def _refuse(target: str, problem: str) -> HandlerImportError:
+    return HandlerImportError(" ".join(f"handler.target {target!r}: {problem}".split())[:1500])
+
+
+def _missing_module(module_name: str, missing: str, path: str | None) -> str:
+    parent, _, leaf = missing.rpartition(".")
+    if parent:
+        folders = list(getattr(sys.modules.get(parent), "__path__", []))
+    else:
+        folders = [path] if path is not None else [entry for entry in sys.path if entry]
+    hint = _did_you_mean(leaf, [module.name for module in pkgutil.iter_modules(folders)])
+    if parent == "consumer":
+        hint = " (the name 'consumer' belongs to dynamodb-stream-consumer: rename your package)"
+    looked = f" in {path}" if path is not None and not parent else ""
+    wanted = "" if missing == module_name else f" (needed for {module_name!r})"
+    return f"ModuleNotFoundError: there is no module {missing!r}{looked}{wanted}{hint}"
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _file_of(module_name: str) -> str:
+    file = getattr(sys.modules.get(module_name), "__file__", None)
+    return f"{file}: " if file else ""
+
+
+def _place(error: BaseException, path: str | None) -> str:
+    """``file:line: `` of the failure: the innermost line of the user's own code, else of any code but ours."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}: "
+    own = str(Path(__file__).parent)
+    places = [
+        (frame.filename, frame.lineno)
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(("<frozen ", own)) and not _is_importlib(frame.filename)
+    ]
+    mine = [place for place in places if path is not None and place[0].startswith(path)]
+    file, line = (mine or places or [("", 0)])[-1]
+    return f"{file}:{line}: " if file else ""
+
+
+def _is_importlib(filename: str) -> bool:
+    return filename == importlib.__file__

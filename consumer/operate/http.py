@@ -1,0 +1,214 @@
+"""The health, metrics and status server. It runs in the upkeep thread's loop, so it answers while a handler blocks the
+main loop, which is exactly when somebody asks.
+
+It trusts nobody: GET and HEAD only, five exact paths, one request a connection, and a guard in front of aiohttp that
+bounds what a connection may cost (8 KiB in, five seconds, 32 at a time), because aiohttp itself waits without limit
+for a slow request. It never touches AWS and never waits for the main loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import web
+
+from consumer.domain.errors import StreamConsumerError
+from consumer.operate.metrics import Metrics
+from consumer.operate.status import StatusBoard
+from consumer.operate.status_page import status_json, status_page
+
+REQUEST_BYTES: Final = 8 * 1024
+CONNECTION_SECONDS: Final = 5.0
+MAX_CONNECTIONS: Final = 32
+
+_TEXT: Final = "text/plain; charset=utf-8"
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Server": "stream-consumer",
+    "X-Content-Type-Options": "nosniff",
+}
+_BUSY: Final = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+Answer = tuple[int, str, bytes]  # status, content type, body
+
+
+class CannotListen(StreamConsumerError):
+    """The configured address cannot be bound. ``address`` is host:port."""
+
+    exit_code = 78
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"cannot listen on {address}: {reason} (set http.host and http.port; port 0 takes a free one)")
+        self.address = address
+
+
+class HealthServer:
+    """``start`` binds and serves until ``close``. ``connection_seconds`` is the life of a connection, for tests."""
+
+    def __init__(
+        self,
+        board: StatusBoard,
+        metrics: Metrics,
+        host: str,
+        port: int,
+        *,
+        connection_seconds: float = CONNECTION_SECONDS,
+    ) -> None:
+        self._board = board
+        self._metrics = metrics
+        self._host = host
+        self._requested_port = port
+        self._connection_seconds = connection_seconds
+        self._open: set[_Guard] = set()
+        self._web: web.Server | None = None
+        self._listener: asyncio.Server | None = None
+        self._routes: dict[str, Callable[[web.BaseRequest], Answer]] = {
+            "/": self._page,
+            "/healthz": self._health,
+            "/metrics": self._exposition,
+            "/readyz": self._readiness,
+            "/status.json": self._json,
+        }
+
+    async def start(self) -> None:
+        """Bind and serve. CannotListen when the address is taken, not ours, or does not resolve."""
+        server = self._web = web.Server(self._answer, access_log=None, lingering_time=0)
+        try:
+            self._listener = await asyncio.get_running_loop().create_server(
+                lambda: _Guard(server(), self._open, self._connection_seconds),
+                self._host,
+                self._requested_port,
+                backlog=MAX_CONNECTIONS,
+            )
+        except (OSError, OverflowError, UnicodeError) as error:
+            self._web = None
+            reason = getattr(error, "strerror", None) or str(error)
+            raise CannotListen(f"{self._host}:{self._requested_port}", reason) from error
+
+    async def close(self) -> None:
+        """Stop listening and end open connections. Idempotent."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        if self._web is not None:
+            await self._web.shutdown(timeout=0.5)
+            self._web = None
+        for guard in list(self._open):
+            guard.abort()
+
+    @property
+    def port(self) -> int:
+        """The bound port (which is not the configured one when that was 0)."""
+        if self._listener is None or not self._listener.sockets:
+            return self._requested_port
+        port: int = self._listener.sockets[0].getsockname()[1]
+        return port
+
+    @property
+    def url(self) -> str:
+        """The address of the status page, as a person on this machine would open it."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104 - shown, not bound
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        status, content_type, body = self._route(request)
+        headers = {**_HEADERS, "Content-Type": content_type}
+        if status == 405:
+            headers["Allow"] = "GET, HEAD"
+        response = web.Response(status=status, body=body, headers=headers)
+        response.force_close()
+        return response
+
+    def _route(self, request: web.BaseRequest) -> Answer:
+        make = self._routes.get(request.rel_url.raw_path)
+        if make is None:
+            return 404, _TEXT, b"not found\n"
+        if request.method not in ("GET", "HEAD"):
+            return 405, _TEXT, b"only GET and HEAD\n"
+        return make(request)
+
+    def _health(self, _: web.BaseRequest) -> Answer:
+        return _verdict(*self._board.health())
+
+    def _readiness(self, _: web.BaseRequest) -> Answer:
+        return _verdict(*self._board.readiness())
+
+    def _exposition(self, request: web.BaseRequest) -> Answer:
+        body, content_type = self._metrics.render(request.headers.get("Accept", ""))
+        return 200, content_type, body
+
+    def _page(self, _: web.BaseRequest) -> Answer:
+        return 200, "text/html; charset=utf-8", status_page(self._board)
+
+    def _json(self, _: web.BaseRequest) -> Answer:
+        return 200, "application/json", status_json(self._board)
+
+
+def _verdict(good: bool, reason: str) -> Answer:
+    return (200 if good else 503), _TEXT, f"{' '.join(reason.splitlines())}\n".encode("utf-8", "replace")
+
+
+class _Guard(asyncio.Protocol):
+    """Stands between a socket and aiohttp's protocol and ends what costs too much."""
+
+    def __init__(self, inner: asyncio.Protocol, peers: set[_Guard], seconds: float) -> None:
+        self._inner = inner
+        self._peers = peers
+        self._seconds = seconds
+        self._received = 0
+        self._admitted = False
+        self._transport: asyncio.Transport | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if not isinstance(transport, asyncio.Transport):  # pragma: no cover - create_server makes no others
+            transport.close()
+            return
+        self._transport = transport
+        if len(self._peers) >= MAX_CONNECTIONS:
+            transport.write(_BUSY)
+            transport.close()
+            return
+        self._admitted = True
+        self._peers.add(self)
+        self._deadline = asyncio.get_running_loop().call_later(self._seconds, self.abort)
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._admitted or self._transport is None or self._transport.is_closing():
+            return
+        self._received += len(data)
+        if self._received > REQUEST_BYTES:
+            self._transport.write(_TOO_LARGE)
+            self._transport.close()
+            return
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received() if self._admitted else None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._admitted:
+            return
+        self._peers.discard(self)
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._inner.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        if self._admitted:
+            self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._admitted:
+            self._inner.resume_writing()
+
+    def abort(self) -> None:
+        """End the connection now, whatever is still to be sent."""
+        if self._transport is not None:
+            self._transport.abort()

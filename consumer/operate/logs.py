@@ -1,0 +1,282 @@
+"""Logging: every event, ours and the libraries', becomes one line of ASCII on standard output.
+
+Records come from whoever may write to the source table, so nothing in a line is trusted: JSON is written with every
+non-ASCII and control character escaped (no forged lines, no terminal sequences), texts are cut, and exceptions are
+structured with their message marked by its own field. Libraries are kept at WARNING and above, because botocore's DEBUG
+prints request bodies and authorization headers.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Final
+
+import structlog
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
+
+from consumer.operate.log_writer import LogWriter, write_stdout
+
+TEXT_LIMIT: Final = 4096  # characters of one value
+LINE_LIMIT: Final = 32 * 1024  # characters of one line
+MESSAGE_LIMIT: Final = 512  # characters of an exception's message
+FRAMES: Final = 30  # stack frames kept of an exception: the innermost ones
+CAUSES: Final = 3  # exceptions kept of a chain
+
+LEVELS: Final[Mapping[str, int]] = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+PINNED: Final = ("aioboto3", "aiobotocore", "aiohttp", "asyncio", "boto3", "botocore", "s3transfer", "urllib3")
+
+OnError = Callable[[str, str], None]
+Render = Callable[[MutableMapping[str, Any]], str]
+
+
+class _State:
+    """What ``configure_logging`` set up, so that it can be replaced and taken down."""
+
+    writer: LogWriter | None = None
+    handler: logging.Handler | None = None
+    render: Render
+    on_error: OnError | None = None
+
+
+def configure_logging(level: str, format: str, *, on_error: OnError | None = None) -> None:  # noqa: A002
+    """Send all logging of this process to standard output. May be called again to change level or format.
+
+    Args:
+        level: debug, info, warning or error; libraries stay at warning or above.
+        format: json (one object a line) or console (for people; also one line an event).
+        on_error: called with event and text of every ERROR, for the status page. Must not block.
+
+    Raises:
+        ValueError: an unknown level or format.
+    """
+    renders: dict[str, Render] = {"json": _json_line, "console": _console_line}
+    if level not in LEVELS or format not in renders:
+        raise ValueError(f"unknown log level {level!r} or format {format!r}")
+    if _State.writer is None:
+        _State.writer = LogWriter(write_stdout(), _drops_line)
+        atexit.register(close_logging)
+    _State.render = renders[format]
+    _State.on_error = on_error
+    structlog.configure(
+        processors=[*_shared_processors(), _emit],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=_NamedLogger,
+        cache_logger_on_first_use=False,  # a changed level must reach loggers that exist already
+    )
+    _route_standard_logging(LEVELS[level])
+
+
+def close_logging() -> None:
+    """Write what is queued (for at most two seconds) and let go of standard output. Idempotent.
+
+    Events that come later are dropped: structlog's own default would print to a pipe that may be broken.
+    """
+    writer, _State.writer = _State.writer, None
+    if writer is None:
+        return
+    atexit.unregister(close_logging)
+    if _State.handler is not None:
+        logging.getLogger().removeHandler(_State.handler)
+        logging.captureWarnings(False)
+        _State.handler = None
+    writer.close()
+
+
+def dropped_lines() -> int:
+    """Lines lost since logging was configured, because nobody read them in time."""
+    return 0 if _State.writer is None else _State.writer.dropped
+
+
+# --- from event to line
+
+
+class _NamedLogger:
+    """What structlog wraps: it only carries the name given to ``structlog.get_logger(name)``."""
+
+    def __init__(self, name: str = "consumer") -> None:
+        self.name = name
+
+    def msg(self, message: str) -> None:
+        """Never called with text: ``_emit`` ends every event."""
+
+    debug = info = warning = warn = error = critical = fatal = exception = log = msg
+
+
+def _shared_processors() -> list[Processor]:
+    return [structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level, _add_logger, _structure_exception]
+
+
+def _add_logger(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    event.setdefault("logger", getattr(logger, "name", "consumer"))
+    return event
+
+
+def _structure_exception(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    info = event.pop("exc_info", None)
+    event.pop("stack_info", None)
+    if method == "exception" and info is None:
+        info = True
+    found = _exception_of(info)
+    if found is not None:
+        event["exception"] = describe_exception(found)
+    return event
+
+
+def _exception_of(info: ExcInfo | BaseException | bool | None) -> BaseException | None:
+    if isinstance(info, BaseException):
+        return info
+    if isinstance(info, tuple):
+        return info[1]
+    if info:
+        return sys.exc_info()[1]
+    return None
+
+
+def describe_exception(error: BaseException, depth: int = CAUSES) -> dict[str, Any]:
+    """An exception as data: type, message (cut), the innermost frames without locals, cause, and parts of a group."""
+    kind = type(error)
+    described: dict[str, Any] = {
+        "type": kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}",
+        "message": _cut(_text(error), MESSAGE_LIMIT),
+        "stack": _frames(error.__traceback__),
+    }
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if depth > 1:
+        if isinstance(error, BaseExceptionGroup):
+            described["exceptions"] = [describe_exception(part, depth - 1) for part in error.exceptions[:CAUSES]]
+        if cause is not None:
+            described["cause"] = describe_exception(cause, depth - 1)
+    return described
+
+
+def _frames(trace: TracebackType | None) -> list[str]:
+    frames = [
+        f"{frame.f_code.co_filename}:{line} in {frame.f_code.co_name}" for frame, line in traceback.walk_tb(trace)
+    ]
+    return frames[-FRAMES:]
+
+
+def _emit(logger: WrappedLogger, method: str, event: EventDict) -> str:
+    """The end of the chain: render, queue, and tell the status page about errors."""
+    if event.get("level") in ("error", "critical") and _State.on_error is not None:
+        _State.on_error(_text(event.get("event", "")), _summary(event))
+    writer = _State.writer
+    if writer is not None:
+        writer.put(_render(event).encode("ascii", "backslashreplace"))
+    raise structlog.DropEvent
+
+
+def _render(event: MutableMapping[str, Any]) -> str:
+    ordered: dict[str, Any] = {
+        "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "level": event.pop("level", "info"),
+        "event": _text(event.pop("event", "")),
+        "logger": event.pop("logger", "consumer"),
+    }
+    ordered.update((str(name), _cut(value)) for name, value in event.items() if not str(name).startswith("_"))
+    ordered["event"] = _cut(ordered["event"])
+    try:
+        line = _State.render(ordered)
+    except (TypeError, ValueError, RecursionError):  # circular, NaN, a key that is no text
+        line = _State.render(_flat(ordered))
+    if len(line) > LINE_LIMIT:
+        line = _State.render(_flat(ordered) | {"truncated": True})
+    return line + "\n"
+
+
+def _json_line(event: MutableMapping[str, Any]) -> str:
+    # DEL is the one control character that json leaves as it is.
+    return json.dumps(event, default=_text, allow_nan=False, separators=(",", ":")).replace("\x7f", "\\u007f")
+
+
+def _console_line(event: MutableMapping[str, Any]) -> str:
+    fields = dict(event)
+    timestamp, level, name = fields.pop("timestamp"), fields.pop("level"), fields.pop("event")
+    fields.pop("logger", None)
+    shown = " ".join(f"{_plain(str(key))}={_plain(value)}" for key, value in fields.items())
+    return f"{timestamp} [{_plain(level):<7}] {_plain(name)}  {shown}".rstrip()
+
+
+def _plain(value: Any) -> str:
+    """A value for people: bare when it is a plain word or sentence, else JSON (so also escaped)."""
+    if isinstance(value, str) and value.isascii() and value.isprintable() and value and '"' not in value:
+        return value
+    return _json_line(value)
+
+
+def _flat(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Every value as a short text: always renders, always fits."""
+    limit = max(32, LINE_LIMIT // 6 // (len(event) + 1))  # an escape makes up to six characters of one
+    return {name[:limit]: _cut(_text(value), min(limit, 200)) for name, value in list(event.items())[:100]}
+
+
+def _cut(value: Any, limit: int = TEXT_LIMIT) -> Any:
+    if isinstance(value, str) and len(value) > limit:
+        return f"{value[:limit]}...(+{len(value) - limit})"
+    return value
+
+
+def _text(value: Any) -> str:
+    """``str`` that never raises: logging must survive objects with a broken ``__str__``."""
+    try:
+        return value if type(value) is str else str(value)
+    except Exception as error:  # noqa: BLE001 - whatever a foreign __str__ does
+        return f"<{type(value).__name__} without text: {type(error).__name__}>"
+
+
+def _summary(event: Mapping[str, Any]) -> str:
+    hidden = ("event", "level", "logger", "timestamp", "exception")
+    parts = [f"{name}={_cut(_text(value), 200)}" for name, value in event.items() if name not in hidden]
+    exception = event.get("exception")
+    if isinstance(exception, Mapping):
+        parts.append(f"{exception.get('type')}: {exception.get('message')}")
+    return " ".join(parts)
+
+
+def _drops_line(lost: int) -> bytes:
+    return _render({"level": "warning", "event": "log.dropped", "lines": lost}).encode("ascii", "backslashreplace")
+
+
+# --- the libraries' logging
+
+
+class _StandardHandler(logging.Handler):
+    """Standard-library records through the same chain. A record that cannot be formatted is shown as it came."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno < logging.WARNING and record.name.partition(".")[0] in PINNED:
+            return  # somebody set a library's logger to DEBUG; the root logger's level does not stop that
+        try:
+            message = record.getMessage()
+        except Exception:  # noqa: BLE001 - a wrong format string in foreign code
+            message = f"{record.msg} {record.args!r}"
+        level = record.levelname.lower()
+        event: EventDict = structlog.contextvars.get_contextvars()
+        event.update(event=message, level=level, logger=record.name, exc_info=record.exc_info)
+        with suppress(structlog.DropEvent):
+            _emit(None, level, _structure_exception(None, level, event))
+
+
+def _route_standard_logging(level: int) -> None:
+    root = logging.getLogger()
+    if _State.handler is not None:
+        root.removeHandler(_State.handler)
+    _State.handler = _StandardHandler()
+    root.addHandler(_State.handler)
+    root.setLevel(level)
+    for name in PINNED:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    logging.captureWarnings(True)

@@ -1,0 +1,169 @@
+"""What the outside may know about this worker: the bridge from the main loop to the health server's thread.
+
+The main loop publishes a frozen snapshot; the server, on the upkeep thread, reads whatever snapshot is there. One
+attribute assignment is atomic in Python, so readers need no lock and can never see half a snapshot.
+
+Health is about this process alone. It fails when the main loop made no progress for ``wedged_after`` seconds or a root
+task died: things that a restart cures. An AWS outage is neither, and restarting a fleet during one makes it worse.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Final, Literal
+
+RECENT_ERRORS: Final = 20
+_ERROR_LENGTH: Final = 512
+
+# The same clock as consumer.worker.clock: it goes on while the machine is suspended (Linux only).
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+StartStep = Literal["config", "lease_table", "first_plan"]
+START_STEPS: Final[tuple[StartStep, ...]] = ("config", "lease_table", "first_plan")
+_MISSING: Final[Mapping[str, str]] = {
+    "config": "the configuration is not loaded yet",
+    "lease_table": "the lease table was not reached yet",
+    "first_plan": "the first planning cycle is not done yet",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStatus:
+    """One lease as this worker sees it. What only the owner knows is None for other workers' shards.
+
+    ``lag`` and ``checkpoint_age`` in seconds, ``in_flight`` in records.
+    """
+
+    shard_id: str
+    state: str
+    owner: str | None = None
+    mine: bool = False
+    epoch: int = 0
+    lag: float | None = None
+    in_flight: int | None = None
+    checkpoint_age: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One snapshot of the worker. Times are Unix seconds; ``totals`` are counts since the start of the process."""
+
+    application: str
+    table: str
+    incarnation: str
+    stream_arn: str = ""
+    version: str = ""
+    started_at: float = 0.0
+    updated_at: float = 0.0
+    workers: int = 1
+    shards: tuple[ShardStatus, ...] = ()
+    totals: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RecentError:
+    """An ERROR event. ``count`` is how often it came in a row with the same text."""
+
+    at: float
+    event: str
+    detail: str
+    count: int = 1
+
+
+def _now() -> float:
+    return time.clock_gettime(_CLOCK)
+
+
+class StatusBoard:
+    """Written by the main loop, read by the health server and ``sd_notify``. Thread-safe.
+
+    ``wedged_after`` in seconds. ``monotonic`` must be the clock that the ``now`` of ``progress`` comes from.
+    """
+
+    def __init__(self, wedged_after: float, monotonic: Callable[[], float] = _now) -> None:
+        self.wedged_after = wedged_after
+        self._monotonic = monotonic
+        self._progress_at = monotonic()
+        self._dead: str = ""
+        self._steps: frozenset[str] = frozenset()
+        self._stopping = False
+        self._status: Status | None = None
+        self._errors: deque[RecentError] = deque(maxlen=RECENT_ERRORS)
+        self._errors_lock = Lock()  # the keeper's thread reports errors too
+
+    # --- the worker's side
+
+    def publish(self, status: Status) -> None:
+        """Replace the snapshot."""
+        self._status = status
+
+    def progress(self, now: float | None = None) -> None:
+        """The main loop is alive. Call it at least every ``wedged_after / 4`` seconds, from the main loop itself."""
+        self._progress_at = self._monotonic() if now is None else now
+
+    def task_died(self, name: str, reason: str) -> None:
+        """A task that must run for ever has ended: only a restart helps. The first one is kept."""
+        self._dead = self._dead or f"task {name} died: {reason}"
+
+    def reached(self, step: StartStep) -> None:
+        """One of the steps of the start is done (for good: readiness does not depend on AWS afterwards)."""
+        self._steps |= {step}
+
+    def stopping(self) -> None:
+        """Shutdown began: not ready any more, still healthy."""
+        self._stopping = True
+
+    def error(self, event: str, detail: str, at: float | None = None) -> None:
+        """Remember an error for the status page. Repeats are counted instead of pushing the others out."""
+        text = detail if len(detail) <= _ERROR_LENGTH else detail[:_ERROR_LENGTH] + "…"
+        with self._errors_lock:
+            latest = self._errors[-1] if self._errors else None
+            count = 1
+            if latest is not None and (latest.event, latest.detail) == (event, text):
+                count = latest.count + 1
+                self._errors.pop()
+            self._errors.append(RecentError(time.time() if at is None else at, event, text, count))
+
+    # --- the readers' side
+
+    @property
+    def status(self) -> Status | None:
+        return self._status
+
+    @property
+    def errors(self) -> tuple[RecentError, ...]:
+        """Newest first."""
+        with self._errors_lock:
+            return tuple(reversed(self._errors))
+
+    @property
+    def progress_age(self) -> float:
+        """Seconds since the last progress of the main loop."""
+        return max(0.0, self._monotonic() - self._progress_at)
+
+    def health(self) -> tuple[bool, str]:
+        """Whether the process works at all, and a line that says why not."""
+        if self._dead:
+            return False, self._dead
+        age = self.progress_age
+        if age > self.wedged_after:
+            return False, f"wedged: no progress for {age:.1f}s (limit {self.wedged_after:g}s)"
+        return True, "ok"
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether the start is complete and no shutdown began, and a line that says what is missing."""
+        if self._stopping:
+            return False, "stopping"
+        for step in START_STEPS:
+            if step not in self._steps:
+                return False, _MISSING[step]
+        return True, "ready"
+
+    @property
+    def ready(self) -> bool:
+        return self.readiness()[0]

@@ -1,0 +1,138 @@
+"""Rules that concern more than one key.
+
+They are a table of functions over finished settings, not pydantic validators, because pydantic skips a
+model's validators as soon as one of its keys is wrong, and then a user would see these only in the second
+run. The loader runs every rule none of whose keys is itself wrong.
+"""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from consumer.settings.arns import NameRefused, require_http_url, require_stream_arn, stream_region
+from consumer.settings.units import format_duration
+
+if TYPE_CHECKING:
+    from consumer.settings.model import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A broken rule: the key to point at (dotted), what is wrong, what to do."""
+
+    path: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`check` returns what is wrong, or None; it only looks at the keys `reads`."""
+
+    reads: tuple[str, ...]
+    check: Callable[[Settings], Violation | None]
+
+
+def violations(settings: Settings) -> list[Violation]:
+    """Every broken rule."""
+    return [found for rule in RULES if (found := rule.check(settings)) is not None]
+
+
+def _one_source(settings: Settings) -> Violation | None:
+    source = settings.source
+    if source.table is not None and source.stream_arn is not None:
+        return Violation("source.stream_arn", "cannot be given together with source.table", "keep one of them")
+    if source.table is None and source.stream_arn is None:
+        return Violation("source", "must have table or stream_arn", "table: NAME reads the table's latest stream")
+    return None
+
+
+def _stream_arn(settings: Settings) -> Violation | None:
+    source = settings.source
+    if source.stream_arn is None:
+        return None
+    try:
+        require_stream_arn(source.stream_arn, source.kind)
+    except NameRefused as error:
+        return Violation("source.stream_arn", error.message, error.hint)
+    return None
+
+
+def _region(settings: Settings) -> Violation | None:
+    """Emulators take any region, so the rule rests when an endpoint is configured."""
+    endpoints = settings.aws.endpoints
+    if settings.aws.region is None or endpoints.dynamodb or endpoints.dynamodb_streams or endpoints.kinesis:
+        return None
+    for path, name in (("source.stream_arn", settings.source.stream_arn), ("source.table", settings.source.table)):
+        region = stream_region(name or "")
+        if region and region != settings.aws.region:
+            return Violation(path, f"is in region {region}, but aws.region is {settings.aws.region}", "make them agree")
+    return None
+
+
+def _target(settings: Settings) -> Violation | None:
+    target, kind = settings.handler.target, settings.handler.kind
+    if kind == "http":
+        try:
+            require_http_url(target)
+        except NameRefused as error:
+            return Violation("handler.target", f"{error.message} for kind http")
+        return None
+    expected = f"must be module:attribute for kind {kind}"
+    if "://" in target:
+        return Violation("handler.target", expected, "a URL needs kind: http")
+    module, colon, attribute = target.partition(":")
+    if not colon:
+        head, _, tail = target.rpartition(".")
+        hint = f"write {head}:{tail}" if _dotted(head) and _dotted(tail) else "for example myapp.handlers:handler"
+        return Violation("handler.target", expected, hint)
+    if "/" in module or module.endswith(".py"):
+        return Violation("handler.target", expected, "name the module as in an import, not its file")
+    if not (_dotted(module) and _dotted(attribute)):
+        return Violation("handler.target", expected, "both sides are Python names, for example myapp.handlers:handler")
+    return None
+
+
+def _dotted(name: str) -> bool:
+    return all(part.isidentifier() and not keyword.iskeyword(part) for part in name.split("."))
+
+
+def _isolation(settings: Settings) -> Violation | None:
+    handler = settings.handler
+    if handler.kind == "lambda" and handler.isolation == "inline":
+        return Violation("handler.isolation", "must be process for kind lambda, found 'inline'", "use kind: python")
+    return None
+
+
+def _backoff(settings: Settings) -> Violation | None:
+    backoff = settings.retry.backoff
+    if backoff.initial <= backoff.max:
+        return None
+    longest = format_duration(backoff.max)
+    found = format_duration(backoff.initial)
+    return Violation("retry.backoff.initial", f"must not be longer than retry.backoff.max ({longest}), found {found}")
+
+
+def _tumbling_window(settings: Settings) -> Violation | None:
+    batch = settings.batch
+    if batch.tumbling_window > 0 and batch.parallelization_factor > 1:
+        return Violation(
+            "batch.tumbling_window",
+            f"cannot be used with parallelization_factor {batch.parallelization_factor}",
+            "Lambda refuses it too; set batch.parallelization_factor: 1",
+        )
+    return None
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(("source.table", "source.stream_arn"), _one_source),
+    Rule(("source.kind", "source.stream_arn"), _stream_arn),
+    Rule(("source.table", "source.stream_arn", "aws.region", "aws.endpoints"), _region),
+    Rule(("handler.kind", "handler.target"), _target),
+    Rule(("handler.kind", "handler.isolation"), _isolation),
+    Rule(("retry.backoff.initial", "retry.backoff.max"), _backoff),
+    Rule(("batch.tumbling_window", "batch.parallelization_factor"), _tumbling_window),
+)

@@ -1,0 +1,151 @@
+"""Pydantic's errors as sentences for the person who wrote the file.
+
+Each says what is allowed and what was found, and where it can, what was probably meant.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from consumer.settings.arns import redact_url
+from consumer.settings.model import Settings
+from consumer.settings.values import SECRET_NAME, Location, Values, write_location
+
+_MAX_SHOWN = 60
+_OUR_OWN = "refused"
+
+
+def explain(error: ErrorDetails, values: Values) -> tuple[str, str]:
+    """Message and hint for one pydantic error."""
+    kind, location = error["type"], error["loc"]
+    if kind == "missing":
+        return "is required", _missing_hint(location)
+    if kind == "extra_forbidden":
+        return _unknown_key(location)
+    found = f", found {_found(error['input'], location, values)}"
+    context = error.get("ctx", {})
+    if kind == _OUR_OWN:
+        message = str(context["problem"])
+        return message if ", found " in message else message + found, str(context["hint"])
+    if kind == "literal_error":
+        return f"must be {_choices(str(context['expected']))}{found}", _meant_value(error)
+    if kind == "string_type":
+        return f"must be text{found}", "put it in quotes" if isinstance(error["input"], int | float) else ""
+    return _WRONG_TYPES.get(kind, error["msg"]) + found, ""
+
+
+_WRONG_TYPES = {
+    "model_type": "must be a mapping of keys to values",
+    "dict_type": "must be a mapping of keys to values",
+    "tuple_type": "must be a list",
+}
+
+
+def is_unknown_key(error: ErrorDetails) -> bool:
+    """The error is about a key rather than its value."""
+    return error["type"] == "extra_forbidden"
+
+
+def _found(value: object, location: Location, values: Values) -> str:
+    place = values.places.get(location)
+    if place is not None and place.secret:
+        return "a value that is not shown"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    if value is None or value == "":
+        return "nothing"
+    written = place.text if place is not None and place.text is not None else str(value)
+    shown = redact_url(written)
+    shown = shown if len(shown) <= _MAX_SHOWN else f"{shown[: _MAX_SHOWN - 3]}..."
+    return repr(shown) if isinstance(value, str) else " ".join(shown.split())
+
+
+def _missing_hint(location: Location) -> str:
+    examples: dict[Location, str] = {
+        ("application",): "the name of this consumer",
+        ("source",): "at least source.table",
+        ("handler",): "at least handler.target",
+        ("handler", "target"): "for example myapp.handlers:handler",
+    }
+    return examples.get(location, "")
+
+
+def _choices(expected: str) -> str:
+    return expected.replace("'", "")
+
+
+def _meant_value(error: ErrorDetails) -> str:
+    choices = re.findall(r"'([^']+)'", str(error.get("ctx", {}).get("expected", "")))
+    written = error["input"]
+    if not isinstance(written, str) or len(written) > _MAX_SHOWN:
+        return ""
+    close = difflib.get_close_matches(written.lower().replace("-", "_"), choices, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def _unknown_key(location: Location) -> tuple[str, str]:
+    key = str(location[-1])
+    if key == "<<":
+        return "unknown key", "merge keys are not supported; repeat the values"
+    if SECRET_NAME.search(key):
+        return (
+            "credentials do not belong in this file",
+            "the SDK's own chain finds them: environment variables, profile, or the role of the machine",
+        )
+    known = _keys_at(location[:-1])
+    snake = _snake_case(key[:_MAX_SHOWN])
+    elsewhere = _leaf_paths().get(snake) or _LAMBDA_NAMES.get(snake)
+    if elsewhere and snake not in known:
+        return "unknown key", f"did you mean {elsewhere}?"
+    close = difflib.get_close_matches(snake, known, n=1, cutoff=0.6)
+    if close:
+        return "unknown key", f"did you mean {close[0]}?"
+    return "unknown key", f"allowed here: {', '.join(known)}" if known else ""
+
+
+_LAMBDA_NAMES = {
+    "maximum_batching_window_in_seconds": "batch.batching_window",
+    "maximum_record_age_in_seconds": "retry.max_record_age",
+    "maximum_retry_attempts": "retry.max_retry_attempts",
+    "bisect_batch_on_function_error": "retry.bisect_on_error",
+    "tumbling_window_in_seconds": "batch.tumbling_window",
+    "function_response_types": "batch.report_batch_item_failures",
+    "event_source_arn": "source.stream_arn",
+    "filter_criteria": "filters",
+    "destination_config": "on_failure.destination",
+}
+"""Lambda's names for what is called differently here, in snake_case."""
+
+
+def _snake_case(key: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).replace("-", "_").lower()
+
+
+def _keys_at(location: Location) -> list[str]:
+    model: type[BaseModel] | None = Settings
+    for part in location:
+        field = model.model_fields.get(str(part)) if model else None
+        model = _section(field.annotation) if field else None
+    return list(model.model_fields) if model else []
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _leaf_paths(model: type[BaseModel] = Settings, prefix: Location = ()) -> dict[str, str]:
+    """Where each key belongs, for keys that were written at the wrong level; the first place wins."""
+    paths: dict[str, str] = {}
+    for name, field in model.model_fields.items():
+        paths.setdefault(name, write_location((*prefix, name)))
+        section = _section(field.annotation)
+        if section is not None:
+            paths = {**_leaf_paths(section, (*prefix, name)), **paths}
+    return paths

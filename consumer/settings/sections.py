@@ -1,0 +1,314 @@
+"""The sections of the configuration file, one frozen model each.
+
+Durations are float seconds, sizes int bytes, whatever they were written as. Every description gives the
+unit or range, the default and the reason, because it is also the documentation in the JSON Schema.
+Rules that concern more than one key are in `cross_field.py`; here every key is judged alone, so that one
+pass finds every bad key.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
+
+from consumer.settings.arns import TABLE_NAME, require_http_url, require_s3_url, require_table, service_of_destination
+from consumer.settings.fields import (
+    DurationRange,
+    Flag,
+    Position,
+    SizeRange,
+    StartingPosition,
+    Text,
+    WholeNumber,
+    directory,
+    shaped,
+)
+
+_DAY = 86400.0
+_MIB = 1024**2
+
+Boolean = Annotated[bool, Flag()]
+Url = Annotated[str, AfterValidator(shaped(require_http_url))]
+Filter = dict[str, Any]
+
+
+class Section(BaseModel):
+    """A mapping in the file: immutable, no unknown keys, and empty means all defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_means_defaults(cls, data: Any) -> Any:
+        return {} if data is None else data
+
+
+class Endpoints(Section):
+    """Where to reach each AWS service, for emulators and private endpoints. AWS_ENDPOINT_URL* also work."""
+
+    dynamodb: Url | None = Field(default=None, description="URL for tables: the lease table and table lookups.")
+    dynamodb_streams: Url | None = Field(default=None, description="URL for reading DynamoDB Streams.")
+    kinesis: Url | None = Field(default=None, description="URL for Kinesis Data Streams.")
+    sqs: Url | None = Field(default=None, description="URL for SQS dead letters.")
+    sns: Url | None = Field(default=None, description="URL for SNS dead letters.")
+    s3: Url | None = Field(default=None, description="URL for S3 dead letters and overflow.")
+
+    def get(self, service: str) -> str | None:
+        """The URL configured for a service (named as the keys here), or None for the SDK's own choice."""
+        return self.as_dict().get(service)
+
+    def as_dict(self) -> dict[str, str]:
+        """Only the services that have a URL here."""
+        return {name: url for name, url in self if url is not None}
+
+
+class Aws(Section):
+    """How to reach AWS. Credentials never belong here; the SDK finds them (environment, profile, role)."""
+
+    region: Annotated[str, Text(r"[A-Za-z0-9-]{1,63}", "must be a region name such as eu-west-1")] | None = Field(
+        default=None,
+        description="Region of the stream and the lease table. Default: the SDK's own chain (AWS_REGION, profile).",
+    )
+    endpoints: Endpoints = Field(
+        default_factory=Endpoints, description="Service URLs, for emulators. Default: AWS's own."
+    )
+
+
+class Poll(Section):
+    """How a shard is read."""
+
+    max_records: Annotated[int, WholeNumber(1, 1000)] = Field(
+        default=1000,
+        description="Records per GetRecords call, 1..1000, default 1000: the API's own limit, fewest calls.",
+    )
+    idle_backoff_max: Annotated[float, DurationRange(0.001, 300)] = Field(
+        default=5.0,
+        description="Duration 1ms..5m, default 5s. Empty polls back off up to this; any record resets it. "
+        "Longer is cheaper and adds as much latency to the first record after a quiet time.",
+    )
+
+
+class Source(Section):
+    """The stream to consume: exactly one of `table` and `stream_arn`."""
+
+    kind: Literal["dynamodb", "kinesis"] = Field(default="dynamodb", description="dynamodb (default) or kinesis.")
+    table: Annotated[str, AfterValidator(shaped(require_table))] | None = Field(
+        default=None, description="Table name or table ARN; its latest stream is looked up at start."
+    )
+    stream_arn: str | None = Field(
+        default=None,
+        description="ARN of one particular stream, when it is not the table's latest or must never change.",
+    )
+    starting_position: Annotated[StartingPosition, Position()] = Field(
+        default="trim_horizon",
+        description="Where an application without checkpoints starts: trim_horizon (default, the oldest record "
+        "kept, so nothing is missed), latest, or an ISO-8601 time with a zone.",
+    )
+    on_gap: Literal["halt", "continue"] = Field(
+        default="halt",
+        description="What to do when records were trimmed (24h) before they were read: halt (default, so that "
+        "somebody decides) or continue with the oldest record left.",
+    )
+    poll: Poll = Field(default_factory=Poll, description="How shards are read.")
+
+
+class Handler(Section):
+    """The user's code, and how it is run."""
+
+    kind: Literal["lambda", "python", "http"] = Field(
+        default="lambda",
+        description="lambda (default: handler(event, context), unmodified), python (records, context; may be "
+        "async) or http (POST to a URL).",
+    )
+    target: Annotated[str, Text(r"\S(.*\S)?", "must be module:attribute, or a URL")] = Field(
+        description="module:attribute for lambda and python, an http(s) URL for http. Required."
+    )
+    path: Annotated[Path, PlainValidator(directory), WithJsonSchema({"type": "string"})] = Field(
+        default=Path(),
+        validate_default=True,
+        description="Existing directory put first on sys.path, relative to this file. Default `.`, the file's own "
+        "directory. PYTHONPATH works too.",
+    )
+    isolation: Literal["process", "inline"] = Field(
+        default="process",
+        description="process (default: a hung or crashing handler is killed and replaced) or inline (in the "
+        "daemon's own event loop; fastest, python only).",
+    )
+    processes: Annotated[int, WholeNumber(1, 256)] = Field(
+        default=2,
+        description="Worker processes, 1..256, default 2. Each runs one invocation at a time. Unused when inline.",
+    )
+    timeout: Annotated[float, DurationRange(0.1, _DAY)] = Field(
+        default=60.0,
+        description="Duration 100ms..24h, default 60s. An invocation that takes longer is killed and has failed.",
+    )
+
+
+class Batch(Section):
+    """How records are grouped into invocations."""
+
+    batch_size: Annotated[int, WholeNumber(1, 10000)] = Field(
+        default=100, description="Most records per invocation, 1..10000, default 100 as in Lambda."
+    )
+    batching_window: Annotated[float, DurationRange(0, 300)] = Field(
+        default=0.0, description="Duration 0..300s, default 0: how long to gather a fuller batch before invoking."
+    )
+    parallelization_factor: Annotated[int, WholeNumber(1, 256)] = Field(
+        default=8,
+        description="Concurrent batches per shard, 1..256, default 8. A key is in at most one of them, so order "
+        "per key holds. Lambda stops at 10.",
+    )
+    report_batch_item_failures: Boolean = Field(
+        default=True, description="true (default): a returned batchItemFailures list is honoured, by Lambda's rules."
+    )
+    tumbling_window: Annotated[float, DurationRange(0, 900)] = Field(
+        default=0.0, description="Duration 0..900s, default 0 = off: Lambda's tumbling window aggregation."
+    )
+
+
+class Backoff(Section):
+    """Pauses between attempts: doubling from `initial` to `max`, with jitter."""
+
+    initial: Annotated[float, DurationRange(0.001, 3600)] = Field(
+        default=0.2, description="Duration 1ms..1h, default 200ms: before the first retry, about what Lambda does."
+    )
+    max: Annotated[float, DurationRange(0.001, _DAY)] = Field(
+        default=30.0, description="Duration 1ms..24h, default 30s: the pause stops growing here."
+    )
+
+
+class Retry(Section):
+    """What happens after a failed invocation."""
+
+    max_retry_attempts: Annotated[int, WholeNumber(-1, 10000)] = Field(
+        default=-1, description="Retries, -1..10000, default -1 = until the record expires. n means n+1 invocations."
+    )
+    max_record_age: Annotated[float, DurationRange(60, 7 * _DAY, or_forever=True)] = Field(
+        default=-1.0,
+        description="Duration 1m..7d, or -1 (default) for no limit: older records are not invoked any more.",
+    )
+    bisect_on_error: Boolean = Field(
+        default=True, description="true (default): a failed batch is split, so that one bad record fails alone."
+    )
+    backoff: Backoff = Field(default_factory=Backoff, description="Pauses between attempts.")
+
+
+class OnFailure(Section):
+    """Where records go that are given up."""
+
+    destination: Annotated[str, AfterValidator(shaped(service_of_destination))] | None = Field(
+        default=None, description="ARN of a standard SQS queue or SNS topic, or s3://bucket/prefix. Default: none."
+    )
+    overflow: Annotated[str, AfterValidator(shaped(require_s3_url))] | None = Field(
+        default=None, description="s3://bucket/prefix for payloads that the destination cannot hold. Default: none."
+    )
+    order: Literal["continue", "park_key", "block"] = Field(
+        default="continue",
+        description="What later records of a dead-lettered key do: continue (default, as in Lambda), park_key "
+        "(follow it to the destination) or block.",
+    )
+
+    @property
+    def destination_kind(self) -> Literal["sqs", "sns", "s3"] | None:
+        """Which service the destination belongs to; None without a destination."""
+        if self.destination is None:
+            return None
+        kinds: dict[str, Literal["sqs", "sns", "s3"]] = {"sqs": "sqs", "sns": "sns", "s3": "s3"}
+        return kinds[service_of_destination(self.destination)]
+
+
+class Idempotency(Section):
+    """How records that were already handled are recognised after a restart or a change of owner."""
+
+    mode: Literal["frontier", "ledger", "off"] = Field(
+        default="frontier",
+        description="frontier (default: what is settled above the checkpoint, kept in the lease row), ledger (a "
+        "row per record) or off.",
+    )
+
+
+class Leases(Section):
+    """Who owns which shard."""
+
+    table: Annotated[str, Text(TABLE_NAME, "must be a table name: 3 to 255 of a-z A-Z 0-9 _ . -")] = Field(
+        default="stream-consumer",
+        description="DynamoDB table for leases and checkpoints; several applications may share it.",
+    )
+    create_table: Boolean = Field(
+        default=False,
+        description="Create the table at start when it is missing. Default false: production roles rarely may.",
+    )
+    duration: Annotated[float, DurationRange(1, 300)] = Field(
+        default=10.0,
+        description="Duration 1s..300s, default 10s: a worker silent for this long loses its shards. Shorter "
+        "fails over sooner and writes more.",
+    )
+
+
+class Limits(Section):
+    """Bounds for the whole process."""
+
+    buffer: Annotated[int, SizeRange(_MIB, 1024 * 1024 * _MIB)] = Field(
+        default=64 * _MIB,
+        description="Size 1MiB..1024GiB, default 64MiB: records read but not yet settled, over all shards.",
+    )
+    max_shards: Annotated[int, WholeNumber(0, 100_000)] = Field(
+        default=0, description="Most shards this process takes, 0..100000, default 0 = no limit."
+    )
+
+
+class Checkpoint(Section):
+    """How often progress is written."""
+
+    interval: Annotated[float, DurationRange(0.001, 3600)] = Field(
+        default=1.0, description="Duration 1ms..1h, default 1s: between checkpoint writes of a shard."
+    )
+
+
+class Shutdown(Section):
+    """What happens at SIGTERM."""
+
+    grace: Annotated[float, DurationRange(0, _DAY)] = Field(
+        default=25.0,
+        description="Duration 0..24h, default 25s: to finish batches; below the 30s that ECS and Kubernetes give.",
+    )
+
+
+class Http(Section):
+    """The server for health, metrics and the status page."""
+
+    host: Annotated[str, Text(r"[^\s/]{1,253}", "must be a host name or address")] = Field(
+        default="127.0.0.1", description="Address to listen on. Default 127.0.0.1; 0.0.0.0 in a container."
+    )
+    port: Annotated[int, WholeNumber(0, 65535)] = Field(
+        default=9464, description="Port, 0..65535, default 9464; 0 takes any free one."
+    )
+
+
+class Logging(Section):
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level. Default info."
+    )
+    format: Literal["console", "json"] = Field(
+        default="json", description="json (default, one object a line) or console."
+    )
+
+
+def _no_filters(value: Any) -> Any:
+    return () if value is None else value
+
+
+Filters = Annotated[tuple[Filter, ...], BeforeValidator(_no_filters)]

@@ -1,0 +1,122 @@
+"""Durations and sizes as people write them: `250ms`, `10s`, `5m`, `24h`; `64KiB`, `4MiB`.
+
+A bare number is refused on purpose: `timeout: 60` means seconds to one reader and milliseconds to the
+next. Arithmetic is decimal, so that a value printed by `format_*` parses back to the very same value.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import Decimal, localcontext
+
+DURATION_PATTERN = r"(0|[0-9]+(\.[0-9]+)?(ms|s|m|h|d))"
+"""Regular expression of a written duration; also published in the JSON Schema."""
+
+SIZE_PATTERN = r"[0-9]+(\.[0-9]+)?(KiB|MiB|GiB)"
+"""Regular expression of a written size; also published in the JSON Schema."""
+
+_DURATION_UNITS = {
+    "ms": Decimal("0.001"),
+    "s": Decimal(1),
+    "m": Decimal(60),
+    "h": Decimal(3600),
+    "d": Decimal(86400),
+}
+_SIZE_UNITS = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_QUANTITY = re.compile(r"([-+]?[0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
+_MAX_TEXT = 40  # longer than any sensible quantity; keeps decimal arithmetic exact and cheap
+
+
+class UnitError(ValueError):
+    """A text is not a duration or size. `hint` says how to write it; it may be empty."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from `250ms`, `10s`, `5m`, `24h`, `7d` or `0`.
+
+    Raises:
+        UnitError: unit missing or unknown, negative, or not a duration at all.
+    """
+    expected = "must be a duration such as 250ms, 10s, 5m or 24h"
+    number, unit = _split(text, expected)
+    if number.is_signed():
+        raise UnitError("must not be negative")
+    if not unit:
+        if number == 0:
+            return 0.0
+        raise UnitError(expected, f"add a unit: {text.strip()}s or {text.strip()}ms")
+    if unit not in _DURATION_UNITS:
+        raise UnitError(expected, _unit_hint(unit, tuple(_DURATION_UNITS)))
+    return float(_product(number, _DURATION_UNITS[unit]))
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest exact text for a duration in seconds: the largest unit that gives a whole number."""
+    if not math.isfinite(seconds) or seconds < 0:
+        raise ValueError(f"not a duration: {seconds!r}")
+    if seconds == 0:
+        return "0s"
+    exact = Decimal(repr(seconds))
+    for unit in ("h", "m", "s", "ms"):
+        count = exact / _DURATION_UNITS[unit]
+        if count == count.to_integral_value() and _product(count, _DURATION_UNITS[unit]) == exact:
+            return f"{count.to_integral_value():f}{unit}"
+    return f"{exact:f}s"
+
+
+def parse_size(text: str) -> int:
+    """Bytes from `64KiB`, `4MiB` or `1GiB`.
+
+    Raises:
+        UnitError: unit missing or decimal (KB, MB), negative, or not a whole number of bytes.
+    """
+    expected = "must be a size such as 64KiB, 4MiB or 1GiB"
+    number, unit = _split(text, expected)
+    if number.is_signed():
+        raise UnitError("must not be negative")
+    if not unit:
+        raise UnitError(expected, "add a unit: KiB, MiB or GiB")
+    if unit not in _SIZE_UNITS:
+        raise UnitError(expected, _unit_hint(unit, tuple(_SIZE_UNITS)))
+    count = _product(number, Decimal(_SIZE_UNITS[unit]))
+    if count != count.to_integral_value():
+        raise UnitError("must be a whole number of bytes")
+    return int(count)
+
+
+def format_size(size: int) -> str:
+    """The exact text for a size in bytes: the largest unit that divides it, else a decimal of KiB."""
+    if size < 0:
+        raise ValueError(f"not a size: {size!r}")
+    for unit, factor in reversed(_SIZE_UNITS.items()):
+        if size >= factor and size % factor == 0:
+            return f"{size // factor}{unit}"
+    with localcontext() as context:
+        context.prec = 80  # a division by 2**10 is exact in ten decimals
+        return f"{(Decimal(size) / 1024).normalize():f}KiB"
+
+
+def _product(number: Decimal, factor: Decimal) -> Decimal:
+    with localcontext() as context:
+        context.prec = 120  # two texts of at most 40 digits: never rounds
+        return number * factor
+
+
+def _split(text: str, expected: str) -> tuple[Decimal, str]:
+    match = _QUANTITY.fullmatch(text.strip()) if len(text) <= _MAX_TEXT else None
+    if match is None:
+        raise UnitError(expected)
+    return Decimal(match[1]), match[2]
+
+
+def _unit_hint(unit: str, known: tuple[str, ...]) -> str:
+    for candidate in known:
+        if candidate.lower() == unit.lower() or candidate.lower().replace("i", "") == unit.lower():
+            return f"write {candidate}, not {unit}"
+    return f"units are {', '.join(known)}"

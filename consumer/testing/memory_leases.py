@@ -1,0 +1,365 @@
+"""The lease table in memory, with the semantics of the real one.
+
+``MemoryTable`` is the table; every worker opens its own ``MemoryLeaseStore`` on it, so several workers can be run
+against each other in one process. Reads and conditional writes are atomic, as DynamoDB's are; before and after each of
+them lies a point where other tasks run, so interleavings exist. A ``Link`` decides what happens on the way: it can
+delay a request or its response (by sleeping) or lose either (by raising ``DependencyError``). A lost response leaves
+the write applied, which is what makes the ambiguous cases real; the store then resolves them as the DynamoDB one does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
+
+from consumer.domain.errors import (
+    DependencyError,
+    LeaseLost,
+    MisconfiguredResource,
+    PermissionDenied,
+    ResourceMissing,
+    SessionFenced,
+    Throttled,
+)
+from consumer.domain.lease import LeaseRow, SessionRow
+from consumer.ports import Loss, Registration
+
+T = TypeVar("T")
+Applied = tuple[bool, Any]  # whether the condition held, and what the write returns
+
+ATTEMPTS = 3  # of one write when no answer comes, as in the DynamoDB store
+
+
+class Link(Protocol):
+    """The network between one worker and the table. Operations are the names of the LeaseStore methods."""
+
+    async def request(self, operation: str) -> None:
+        """Before the table sees it. Raise DependencyError to lose the request."""
+
+    async def response(self, operation: str) -> None:
+        """After it was applied. Raise DependencyError to lose the response."""
+
+
+class DirectLink:
+    """A network without faults that still lets other tasks run on the way."""
+
+    async def request(self, operation: str) -> None:
+        await asyncio.sleep(0)
+
+    async def response(self, operation: str) -> None:
+        await asyncio.sleep(0)
+
+
+@dataclass(slots=True)
+class _Lease:
+    row: LeaseRow
+    take_nonce: str = ""
+    handover_nonce: object = None
+
+
+@dataclass(slots=True)
+class _Session:
+    row: SessionRow
+    opened_by: object
+
+
+@dataclass
+class MemoryTable:
+    """The rows. Public so that tests can look at them and damage them.
+
+    Leases and sessions are keyed by application first; what ``leases`` holds besides the row are the nonces.
+    """
+
+    name: str = "memory-leases"
+    exists: bool = True
+    applications: dict[str, str] = field(default_factory=dict)
+    registrations: dict[tuple[str, str], Registration] = field(default_factory=dict)
+    leases: dict[tuple[str, str], dict[str, _Lease]] = field(default_factory=dict)
+    sessions: dict[str, dict[str, _Session]] = field(default_factory=dict)
+    losses: dict[tuple[str, str], dict[tuple[str, str, str], Loss]] = field(default_factory=dict)
+
+    def edit(self, application: str, label: str, shard_id: str, **changes: Any) -> None:
+        """Change fields of a lease row behind everybody's back, as somebody with table access could."""
+        lease = self.leases[application, label][shard_id]
+        lease.row = replace(lease.row, **changes)
+
+    def drop_lease(self, application: str, label: str, shard_id: str) -> None:
+        """Delete a lease row behind everybody's back."""
+        del self.leases[application, label][shard_id]
+
+    def drop_session(self, application: str, incarnation: str) -> None:
+        """Delete a session row behind everybody's back."""
+        del self.sessions[application][incarnation]
+
+
+class MemoryLeaseStore:
+    """``ports.LeaseStore`` on a ``MemoryTable``.
+
+    Args:
+        table: shared by all workers.
+        application: namespaces every row.
+        clock_wall: Unix time, for ``updated_at`` only.
+        link: this worker's network; without one nothing is ever lost.
+    """
+
+    def __init__(
+        self, table: MemoryTable, application: str, clock_wall: Callable[[], float], link: Link | None = None
+    ) -> None:
+        self._table = table
+        self._application = application
+        self._wall = clock_wall
+        self._link: Link = link if link is not None else DirectLink()
+
+    # --- table and application ---------------------------------------------------------------------
+
+    async def prepare(self, *, create: bool) -> bool:
+        await asyncio.sleep(0)
+        if self._table.exists:
+            return False
+        if not create:
+            raise ResourceMissing(f"lease table {self._table.name}")
+        self._table.exists = True
+        return True
+
+    async def pin_application(self, table_name: str) -> None:
+        def apply() -> Applied:
+            return True, self._table.applications.setdefault(self._application, table_name)
+
+        found = (await self._write("pin_application", apply))[1]
+        if found != table_name:
+            raise MisconfiguredResource(
+                f"application {self._application} in lease table {self._table.name}: "
+                f"it reads the table {found}, not {table_name}: choose another application name"
+            )
+
+    async def register(self, label: str, registration: Registration) -> Registration:
+        def apply() -> Applied:
+            return True, self._table.registrations.setdefault((self._application, label), registration)
+
+        found: Registration = (await self._write("register", apply))[1]
+        return found
+
+    async def registration(self, label: str) -> Registration | None:
+        return await self._read("registration", lambda: self._table.registrations.get((self._application, label)))
+
+    # --- sessions ----------------------------------------------------------------------------------
+
+    async def open_session(self, session: SessionRow) -> None:
+        mine = object()
+
+        def apply() -> Applied:
+            found = self._sessions.setdefault(session.incarnation, _Session(session, mine))
+            return found.opened_by is mine, None
+
+        if not (await self._write("open_session", apply))[0]:
+            raise SessionFenced(f"the incarnation {session.incarnation} was used before")
+
+    async def bump_session(self, incarnation: str, counter: int) -> None:
+        written_here = False
+
+        def apply() -> Applied:
+            nonlocal written_here
+            session = self._live(incarnation)
+            if session.row.counter < counter:
+                session.row = replace(session.row, counter=counter)
+                written_here = True
+            return written_here and session.row.counter == counter, session.row.counter
+
+        advanced, found = await self._write("bump_session", apply)
+        if not advanced:
+            raise DependencyError("UpdateItem", "CounterNotAdvanced", f"{counter} after {found}")
+
+    async def announce(self, incarnation: str, *, handoffs: int, leaving: bool) -> None:
+        def apply() -> Applied:
+            session = self._live(incarnation)
+            session.row = replace(session.row, handoffs=handoffs, leaving=leaving)
+            return True, None
+
+        await self._write("announce", apply)
+
+    async def close_session(self, incarnation: str) -> None:
+        def apply() -> Applied:
+            return self._sessions.pop(incarnation, None) is not None, None
+
+        await self._write("close_session", apply)
+
+    async def sessions(self) -> list[SessionRow]:
+        return await self._read("sessions", lambda: [session.row for session in self._sessions.values()])
+
+    async def fence_session(self, incarnation: str, counter: int) -> bool:
+        def apply() -> Applied:
+            session = self._sessions.get(incarnation)
+            if session is not None and session.row.counter == counter:
+                session.row = replace(session.row, fenced=True)
+            return session is not None and session.row.fenced, None
+
+        return (await self._write("fence_session", apply))[0]
+
+    # --- leases ------------------------------------------------------------------------------------
+
+    async def add_lease(self, label: str, row: LeaseRow) -> bool:
+        def apply() -> Applied:
+            leases = self._leases(label)
+            if row.shard_id in leases:
+                return False, None
+            leases[row.shard_id] = _Lease(replace(row, updated_at=self._wall()))
+            return True, None
+
+        return (await self._write("add_lease", apply))[0]
+
+    async def leases(self, label: str) -> list[LeaseRow]:
+        return await self._read("leases", lambda: [lease.row for _, lease in sorted(self._leases(label).items())])
+
+    async def lease(self, label: str, shard_id: str) -> LeaseRow | None:
+        def read() -> LeaseRow | None:
+            lease = self._leases(label).get(shard_id)
+            return lease.row if lease is not None else None
+
+        return await self._read("lease", read)
+
+    async def take(self, label: str, seen: LeaseRow, owner: str, nonce: str) -> LeaseRow | None:
+        def apply() -> Applied:
+            lease = self._leases(label).get(seen.shard_id)
+            if lease is None:
+                return False, None
+            if (lease.row.owner, lease.row.epoch) == (seen.owner, seen.epoch):
+                lease.row = replace(lease.row, owner=owner, epoch=seen.epoch + 1, updated_at=self._wall())
+                lease.take_nonce = nonce
+            return lease.take_nonce == nonce, lease.row
+
+        try:
+            taken, row = await self._write("take", apply)
+        except DependencyError as error:
+            if isinstance(error, Throttled):
+                raise
+            await self._link.request("lease")
+            lease = self._leases(label).get(seen.shard_id)
+            taken, row = (lease.take_nonce == nonce, lease.row) if lease is not None else (False, None)
+            await self._link.response("lease")
+        return row if taken else None
+
+    async def save(self, label: str, held: LeaseRow) -> None:
+        def apply() -> Applied:
+            lease = self._held(label, held)
+            lease.row = self._progress(lease.row, held)
+            return True, None
+
+        await self._write("save", apply)
+
+    async def hand_over(self, label: str, held: LeaseRow, target: str | None) -> None:
+        nonce = object()
+
+        def apply() -> Applied:
+            lease = self._leases(label).get(held.shard_id)
+            if lease is not None and lease.handover_nonce is nonce:
+                return True, None  # an attempt whose answer was lost did succeed
+            lease = self._held(label, held)
+            epoch = held.epoch if target is None else held.epoch + 1
+            lease.row = replace(self._progress(lease.row, held), owner=target, epoch=epoch)
+            lease.handover_nonce = nonce
+            return True, None
+
+        await self._write("hand_over", apply)
+
+    async def remove_lease(self, label: str, seen: LeaseRow) -> bool:
+        removed = False
+
+        def apply() -> Applied:
+            nonlocal removed
+            lease = self._leases(label).get(seen.shard_id)
+            if lease is not None and _same(lease.row, seen):
+                del self._leases(label)[seen.shard_id]
+                removed = True
+            return removed, None
+
+        return (await self._write("remove_lease", apply))[0]
+
+    # --- losses ------------------------------------------------------------------------------------
+
+    async def record_loss(self, label: str, held: LeaseRow, loss: Loss) -> None:
+        def apply() -> Applied:
+            self._held(label, held)
+            key = (loss.kind, loss.shard_id, loss.first_sequence_number or f"{loss.detected_at:.6f}")
+            self._table.losses.setdefault((self._application, label), {})[key] = loss
+            return True, None
+
+        await self._write("record_loss", apply)
+
+    async def losses(self, label: str) -> list[Loss]:
+        def read() -> list[Loss]:
+            found = self._table.losses.get((self._application, label), {})
+            return [loss for _, loss in sorted(found.items(), key=lambda entry: (entry[0][0] != "gap", entry[0]))]
+
+        return await self._read("losses", read)
+
+    # --- the table ---------------------------------------------------------------------------------
+
+    @property
+    def _sessions(self) -> dict[str, _Session]:
+        return self._table.sessions.setdefault(self._application, {})
+
+    def _leases(self, label: str) -> dict[str, _Lease]:
+        return self._table.leases.setdefault((self._application, label), {})
+
+    def _live(self, incarnation: str) -> _Session:
+        session = self._sessions.get(incarnation)
+        if session is None:
+            raise SessionFenced(f"the session {incarnation} was deleted")
+        if session.row.fenced:
+            raise SessionFenced(f"the session {incarnation} was fenced")
+        return session
+
+    def _held(self, label: str, held: LeaseRow) -> _Lease:
+        if held.owner is None:
+            raise ValueError(f"the lease of {held.shard_id} is not held by anybody")
+        lease = self._leases(label).get(held.shard_id)
+        if lease is None:
+            raise LeaseLost(held.shard_id, held.epoch, "the row was deleted")
+        row = lease.row
+        if (row.owner, row.epoch) != (held.owner, held.epoch):
+            raise LeaseLost(held.shard_id, held.epoch, f"owner {row.owner or 'nobody'}, epoch {row.epoch}")
+        return lease
+
+    def _progress(self, stored: LeaseRow, held: LeaseRow) -> LeaseRow:
+        """What an owner may change. The frontier of a corrupt row is evidence and stays."""
+        row = replace(stored, state=held.state, note=held.note, updated_at=self._wall())
+        return row if held.corrupt else replace(row, frontier=held.frontier, corrupt="")
+
+    async def _read(self, operation: str, read: Callable[[], T]) -> T:
+        await self._link.request(operation)
+        self._require_table()
+        found = read()
+        await self._link.response(operation)
+        return found
+
+    async def _write(self, operation: str, apply: Callable[[], Applied]) -> Applied:
+        """Apply a write atomically; apply it again when its answer was lost."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                await self._link.request(operation)
+                self._require_table()
+                refusal: Exception | None = None
+                try:
+                    applied = apply()
+                except (LeaseLost, SessionFenced) as error:
+                    refusal = error
+                await self._link.response(operation)
+                if refusal is not None:
+                    raise refusal
+                return applied
+            except (Throttled, PermissionDenied):
+                raise
+            except DependencyError:
+                if attempt == ATTEMPTS:
+                    raise
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _require_table(self) -> None:
+        if not self._table.exists:
+            raise ResourceMissing(f"lease table {self._table.name}")
+
+
+def _same(row: LeaseRow, seen: LeaseRow) -> bool:
+    return (row.owner, row.epoch, row.state, row.updated_at) == (seen.owner, seen.epoch, seen.state, seen.updated_at)

@@ -1,0 +1,275 @@
+"""The composition root: builds the adapters, waits for the dependencies, and runs incarnations until told to stop.
+
+Start: handler import, then the stream, the lease table and the destination (each error names what is wrong), then the
+upkeep thread, then the first plan. Stop: read nothing more, finish or cancel what is in flight within
+``shutdown.grace``, write every frontier, release every lease, end the session, exit 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import socket
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any, TypeVar
+
+import structlog
+
+from consumer.aws.adapters import MainAdapters, UpkeepAdapters
+from consumer.domain.errors import DependencyError, ResourceMissing, StreamConsumerError
+from consumer.domain.lease import Belief, SessionRow
+from consumer.handlers.build import build_handler
+from consumer.operate import sd_notify
+from consumer.operate.http import HealthServer
+from consumer.operate.metrics import Metrics
+from consumer.operate.status import StatusBoard
+from consumer.ports import LeaseStore, StreamDescription
+from consumer.settings.model import Settings
+from consumer.worker.budget import ByteBudget
+from consumer.worker.clock import SystemClock, SystemRandomness
+from consumer.worker.context import HandlerSlots, Ports, WorkerContext
+from consumer.worker.coordinator import Coordinator
+from consumer.worker.discovery import register_start
+from consumer.worker.keeper import Keeper
+from consumer.worker.reporting import Pulse, Reporter
+from consumer.worker.upkeep import UpkeepThread, Watchdog, die
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+START_DEADLINE = 60.0  # seconds a dependency may stay unavailable at the start before the exit with 69
+DRAIN_SHARE = 0.8  # of shutdown.grace: what remains is for cancelling, writing frontiers and releasing leases
+HARD_STOP_MARGIN = 2.0  # seconds after the grace until the process ends itself with 70
+
+
+class _Stopped(Exception):
+    """The stop came before the work was done."""
+
+
+class Daemon:
+    """One process of the fleet. ``run`` returns after a graceful stop and raises StreamConsumerError otherwise."""
+
+    def __init__(self, settings: Settings, stop: asyncio.Event) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._clock = SystemClock()
+        self._random = SystemRandomness()
+        self._metrics = Metrics()
+        # A handler may legitimately block the loop for as long as its own time-out; anything beyond is a wedge.
+        self._board = StatusBoard(max(60.0, 2 * settings.handler.timeout))
+        self._pulse = Pulse(self._clock, self._board, self._metrics)
+        self._watchdog = Watchdog(lambda: self._pulse.beats, self._board.wedged_after)
+        self._upkeep = UpkeepThread()
+        self._started_at = self._clock.wall()
+
+    async def run(self) -> None:
+        self._board.reached("config")
+        async with AsyncExitStack() as stack:
+            try:
+                await self._until_stopped(self._start(stack))
+                while not self._stop.is_set():
+                    await self._incarnation()
+            except _Stopped:
+                log.info("daemon.stopped_during_start")
+        log.info("daemon.stopped")
+
+    # --- start -----------------------------------------------------------------------------------------
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        settings = self._settings
+        pulse = asyncio.create_task(self._pulse.run(), name="pulse")
+        pulse.add_done_callback(self._task_ended)
+        stack.callback(pulse.cancel)
+        self._upkeep.start()
+        stack.push_async_callback(self._upkeep.stop)
+        self._upkeep.spawn(self._watchdog.run())
+        server = HealthServer(self._board, self._metrics, settings.http.host, settings.http.port)
+        await self._upkeep.call(server.start())
+        stack.push_async_callback(lambda: self._upkeep.call(server.close()))
+        log.info("http.listening", host=settings.http.host, port=server.port)
+
+        handler = build_handler(settings)
+        stack.push_async_callback(handler.close)
+        await handler.start()
+
+        adapters = await stack.enter_async_context(MainAdapters(settings, self._metrics.observe_api, self._clock))
+        stream = await self._patiently("the stream", adapters.source.describe)
+        await self._patiently("the lease table", lambda: self._prepare_table(adapters.store, stream))
+        self._board.reached("lease_table")
+        if adapters.dead_letters is not None:
+            await self._patiently("the dead-letter destination", adapters.dead_letters.prepare)
+        self._registration = await self._patiently(
+            "the registration",
+            lambda: register_start(adapters.source, adapters.store, stream, settings.source.starting_position),
+        )
+        upkeep = UpkeepAdapters(settings, self._metrics.observe_api, self._clock)
+        self._keeper_store = await self._upkeep.call(upkeep.open())
+        stack.push_async_callback(lambda: self._upkeep.call(upkeep.close()))
+
+        self._stream: StreamDescription = stream
+        self._ports = Ports(adapters.source, adapters.store, handler, adapters.dead_letters, self._clock, self._random)
+        self._slots = HandlerSlots(handler.width)
+        self._budget = ByteBudget(settings.limits.buffer)
+        log.info("daemon.started", application=settings.application, stream_arn=stream.stream_arn, pid=os.getpid())
+
+    async def _prepare_table(self, store: LeaseStore, stream: StreamDescription) -> None:
+        leases = self._settings.leases
+        try:
+            if await store.prepare(create=leases.create_table):
+                log.info("lease_table.created", table=leases.table)
+        except ResourceMissing as error:
+            raise ResourceMissing(
+                f"lease table {leases.table}",
+                "create it with `stream-consumer init --config FILE`, or set leases.create_table: true",
+            ) from error
+        await store.pin_application(stream.table_name)
+
+    async def _patiently(self, what: str, attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Try until it works; what may pass is retried until the start deadline."""
+        deadline = self._clock.monotonic() + START_DEADLINE
+        pause = 0.5
+        while True:
+            try:
+                return await attempt()
+            except DependencyError as error:
+                if self._clock.monotonic() + pause > deadline or error.exit_code != DependencyError.exit_code:
+                    raise
+                log.warning("start.waiting", waiting_for=what, error=str(error))
+                await self._clock.sleep(pause)
+                pause = min(5.0, pause * 2)
+
+    # --- one incarnation -------------------------------------------------------------------------------
+
+    async def _incarnation(self) -> None:
+        """Live as one session until the stop, or until the session is fenced (then the next one starts afresh)."""
+        loop = asyncio.get_running_loop()
+        lost = asyncio.Event()
+        context = self._context()
+        await self._open_session(context)
+        keeper = Keeper(
+            self._keeper_store,
+            self._clock,
+            context.belief,
+            context.incarnation,
+            self._settings.leases.duration,
+            may_renew=lambda: not self._watchdog.wedged,
+            on_lost=lambda: loop.call_soon_threadsafe(lost.set) and None,
+        )
+        keeping = self._upkeep.spawn(keeper.run())
+        coordinator = Coordinator(context, self._registration)
+        reporter = Reporter(context, coordinator, self._board, self._started_at)
+        try:
+            await self._live(coordinator, reporter, keeping, lost)
+        finally:
+            keeping.cancel()
+            await self._close_session(context)
+
+    async def _live(
+        self,
+        coordinator: Coordinator,
+        reporter: Reporter,
+        keeping: concurrent.futures.Future[None],
+        lost: asyncio.Event,
+    ) -> None:
+        running = asyncio.create_task(coordinator.run(), name="coordinator")
+        reporting = asyncio.create_task(reporter.run(), name="reporter")
+        kept = asyncio.ensure_future(asyncio.wrap_future(keeping))
+        stopped = asyncio.ensure_future(self._stop.wait())
+        fenced = asyncio.ensure_future(lost.wait())
+        roots = {running, reporting, kept}
+        try:
+            await asyncio.wait({*roots, stopped, fenced}, return_when=asyncio.FIRST_COMPLETED)
+            for task in roots:
+                if task.done() and not (task is kept and lost.is_set()) and not task.cancelled():
+                    self._raise_death(task)
+            if self._stop.is_set() and not lost.is_set():
+                self._board.stopping()
+                sd_notify.stopping()
+                log.info("daemon.stopping", grace=self._settings.shutdown.grace)
+                await self._drain(coordinator, running, fenced)
+        finally:
+            for task in (running, reporting, stopped, fenced):
+                task.cancel()
+            await asyncio.gather(running, reporting, stopped, fenced, return_exceptions=True)
+            kept.cancel()
+
+    async def _drain(self, coordinator: Coordinator, *ends: asyncio.Future[Any]) -> None:
+        """Drain until done, or until there is nothing left to save (the session was fenced meanwhile)."""
+        draining = asyncio.create_task(coordinator.drain(self._settings.shutdown.grace * DRAIN_SHARE))
+        await asyncio.wait({draining, *ends}, return_when=asyncio.FIRST_COMPLETED)
+        if draining.done():
+            draining.result()
+        draining.cancel()
+
+    def _raise_death(self, task: asyncio.Future[None]) -> None:
+        error = task.exception()
+        name = task.get_name() if isinstance(task, asyncio.Task) else "keeper"
+        self._board.task_died(name, repr(error))
+        log.critical("task.died", task=name, exc_info=error)
+        raise StreamConsumerError(f"background task {name} ended: {error!r}") from error
+
+    def _context(self) -> WorkerContext:
+        return WorkerContext(
+            settings=self._settings,
+            ports=self._ports,
+            metrics=self._metrics,
+            stream=self._stream,
+            incarnation=f"{socket.gethostname()}/{os.getpid()}/{self._random.token()}",
+            belief=Belief(),
+            budget=self._budget,
+            slots=self._slots,
+            start_at=self._registration.start_at,
+        )
+
+    async def _open_session(self, context: WorkerContext) -> None:
+        row = SessionRow(context.incarnation, capacity=self._settings.limits.max_shards, started_at=self._clock.wall())
+
+        async def open_session() -> None:
+            sent_at = self._clock.monotonic()
+            await self._keeper_store.open_session(row)
+            context.belief.renewed(sent_at, self._settings.leases.duration)
+
+        await self._until_stopped(self._patiently("the session", lambda: self._upkeep.call(open_session())))
+        log.info("session.opened", incarnation=context.incarnation)
+
+    async def _close_session(self, context: WorkerContext) -> None:
+        try:
+            await self._upkeep.call(self._keeper_store.close_session(context.incarnation))
+        except StreamConsumerError as error:
+            log.warning("session.close_failed", error=str(error))  # it expires by itself
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await ``work``, or cancel it and raise _Stopped when the stop comes first."""
+        task = asyncio.create_task(work)
+        stopped = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise _Stopped
+        finally:
+            stopped.cancel()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            self._board.task_died(task.get_name(), repr(task.exception()))
+
+
+def arm_hard_stop(grace: float) -> threading.Timer:
+    """From the stop signal on: whatever hangs (a handler that ignores cancellation, a table that does not answer), the
+    process ends by itself shortly after the grace, with 70. The records in flight are redelivered elsewhere."""
+
+    def expire() -> None:
+        log.critical("shutdown.overrun", grace=grace, exit_code=70)
+        die(70)
+
+    timer = threading.Timer(grace + HARD_STOP_MARGIN, expire)
+    timer.daemon = True
+    timer.start()
+    return timer

@@ -1,0 +1,63 @@
+"""What every part of the worker is given: the ports, the settings and the shared process-wide limits."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+
+from consumer.domain.lease import Belief
+from consumer.domain.settlement import RetryPolicy
+from consumer.operate.metrics import Metrics
+from consumer.ports import Clock, DeadLetters, Handler, LeaseStore, Randomness, StreamDescription, StreamSource
+from consumer.settings.model import Settings
+from consumer.worker.budget import ByteBudget
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The outside world, as adapters."""
+
+    source: StreamSource
+    store: LeaseStore
+    handler: Handler
+    dead_letters: DeadLetters | None
+    clock: Clock
+    random: Randomness
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerContext:
+    """One incarnation of a worker on one stream."""
+
+    settings: Settings
+    ports: Ports
+    metrics: Metrics
+    stream: StreamDescription
+    incarnation: str
+    belief: Belief
+    budget: ByteBudget
+    slots: HandlerSlots
+    start_at: float | None
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        retry = self.settings.retry
+        return RetryPolicy(
+            max_retries=retry.max_retry_attempts,
+            max_age=None if retry.max_record_age < 0 else retry.max_record_age,
+            bisect=retry.bisect_on_error,
+            initial_backoff=retry.backoff.initial,
+            max_backoff=retry.backoff.max,
+        )
+
+
+class HandlerSlots:
+    """As many handler calls at once as the handler can really run, so that the ownership check is made right before
+    user code starts and not before a wait for a free process."""
+
+    def __init__(self, width: int) -> None:
+        self._slots = asyncio.Semaphore(width) if width else None
+
+    def one(self) -> AbstractAsyncContextManager[None]:
+        return self._slots if self._slots is not None else nullcontext()

@@ -1,0 +1,258 @@
+"""This worker's part in sharing the leases: watch the sessions, fence the dead, take what is free, hand over surplus.
+
+No leader and no theft from the living: every worker computes the same plan (``domain/planner.py``) from the same rows
+and carries out its own part. One incarnation has one coordinator; when the session is fenced, everything here is
+dropped at once and the application starts a new incarnation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import structlog
+
+from consumer.domain.errors import DependencyError, PermissionDenied, ResourceMissing, SessionFenced
+from consumer.domain.lease import LeaseRow, Observer, SessionRow, free_leases
+from consumer.domain.planner import plan
+from consumer.domain.shards import may_start
+from consumer.ports import Registration
+from consumer.worker.context import WorkerContext
+from consumer.worker.discovery import Discovery
+from consumer.worker.shard_worker import How, LetGo, ShardWorker
+
+log = structlog.get_logger()
+
+OVERDUE_CYCLES = 3
+RESTART_PAUSE = 2.0  # seconds before a shard worker that failed with a bug is started again
+
+
+class Coordinator:
+    """Owns the shard workers of one incarnation. ``run`` ends by ``stop`` or by cancellation."""
+
+    def __init__(self, context: WorkerContext, registration: Registration) -> None:
+        self._context = context
+        self._duration: float = context.settings.leases.duration
+        self._cycle = min(1.0, self._duration / 10)
+        self._observer = Observer(self._duration)
+        self._free_since: dict[str, float] = {}
+        self._wake = asyncio.Event()
+        self._discovery = Discovery(context, registration, self._wake.set)
+        self._workers: dict[str, ShardWorker] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._sessions: list[SessionRow] = []
+        self._dead: set[str] = set()
+        self._handoffs = 0
+        self._announce = asyncio.Event()
+        self._stopping = False
+        self._digest: object = None
+        self._scanned_at = float("-inf")
+        self._not_before: dict[str, float] = {}
+        self._stale: set[str] = set()
+        self.planned = asyncio.Event()
+
+    @property
+    def workers(self) -> Iterable[ShardWorker]:
+        return self._workers.values()
+
+    @property
+    def rows(self) -> Iterable[LeaseRow]:
+        return self._discovery.rows.values()
+
+    @property
+    def sessions(self) -> Iterable[SessionRow]:
+        return self._sessions
+
+    async def run(self) -> None:
+        """The planning loop with its helpers, until cancelled. A bug in any of them ends them all, loudly."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._discovery.repair_for_ever(self._is_first), name="shard repair")
+                group.create_task(self._announce_for_ever(), name="announcements")
+                group.create_task(self._first_sync(), name="first sync")
+                await self._plan_for_ever()
+        finally:
+            await self._cancel_workers()
+
+    async def drain(self, grace: float) -> None:
+        """Take nothing more, let every shard finish its calls under way, release every lease. Seconds of ``grace``."""
+        self._stopping = True
+        await self._tell(leaving=True)
+        for worker in self._workers.values():
+            worker.let_go(LetGo(None, grace))
+        while self._tasks:
+            await asyncio.wait(list(self._tasks.values()), return_when=asyncio.FIRST_COMPLETED)
+
+    # --- planning --------------------------------------------------------------------------------------
+
+    async def _first_sync(self) -> None:
+        pause = 0.5
+        while True:
+            try:
+                await self._discovery.sync()
+                return
+            except (DependencyError, PermissionDenied, ResourceMissing) as error:
+                log.warning("shards.sync_failed", error=str(error))
+                await self._context.ports.clock.sleep(pause)
+                pause = min(15.0, pause * 2)
+
+    async def _plan_for_ever(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                await self._look()
+                if not self._stopping:
+                    await self._act()
+                    self.planned.set()
+            except (DependencyError, PermissionDenied, ResourceMissing) as error:
+                log.warning("leases.plan_failed", error=str(error))
+            try:
+                async with asyncio.timeout(self._cycle * (0.8 + 0.4 * self._context.ports.random.random())):
+                    await self._wake.wait()
+                self._digest = None  # woken: something changed that the sessions do not show
+            except TimeoutError:
+                pass
+
+    async def _look(self) -> None:
+        """Read the sessions; read the leases when the sessions changed, and every half ``duration`` anyway."""
+        store, clock = self._context.ports.store, self._context.ports.clock
+        self._sessions = await store.sessions()
+        now = clock.monotonic()
+        digest = tuple(sorted((s.incarnation, s.handoffs, s.leaving, s.fenced) for s in self._sessions))
+        if digest != self._digest or now - self._scanned_at >= self._duration / 2:
+            stale, self._stale = self._stale, set()
+            try:
+                rows = await store.leases(self._context.stream.label)
+            except BaseException:
+                self._stale |= stale
+                raise
+            self._discovery.rows = {row.shard_id: row for row in rows}
+            self._digest, self._scanned_at = digest, clock.monotonic()
+        owners = {row.owner for row in self._discovery.rows.values() if row.owner is not None}
+        self._observer.saw(self._sessions, owners, now)
+
+    async def _act(self) -> None:
+        await self._fence_the_dead()
+        rows = self._discovery.rows
+        me = self._context.incarnation
+        self._adopt([row for row in rows.values() if row.owner == me])
+        live = [s for s in self._sessions if not s.fenced and s.incarnation not in self._dead]
+        todo = plan(me, live, self._dead, rows, self._overdue())
+        if todo.take:
+            await asyncio.gather(*(self._take(row) for row in todo.take))
+            self._wake.set()
+        for shard_id, target in todo.hand_over:
+            worker = self._workers.get(shard_id)
+            if worker is not None:
+                log.info("lease.handing_over", shard_id=shard_id, target=target)
+                worker.let_go(LetGo(target))
+        await self._bury_sessions()
+
+    def _overdue(self) -> set[str]:
+        """Startable leases that stayed free for several planning cycles of everybody."""
+        now = self._context.ports.clock.monotonic()
+        rows = self._discovery.rows
+        free = [row for row in free_leases(rows, self._dead) if not row.finished and may_start(row, rows)]
+        self._free_since = {row.shard_id: self._free_since.get(row.shard_id, now) for row in free}
+        return {shard_id for shard_id, since in self._free_since.items() if now - since > OVERDUE_CYCLES * self._cycle}
+
+    async def _fence_the_dead(self) -> None:
+        """Fence first, take later: a fenced session can never renew, so its leases are safe to take."""
+        clock = self._context.ports.clock
+        by_id = {s.incarnation: s for s in self._sessions}
+        dead = {s.incarnation for s in self._sessions if s.fenced}
+        for incarnation in self._observer.expired(clock.monotonic()):
+            if incarnation == self._context.incarnation or incarnation in dead:
+                continue
+            session = by_id.get(incarnation)
+            if session is None or await self._context.ports.store.fence_session(incarnation, session.counter):
+                dead.add(incarnation)
+                log.warning("session.expired", incarnation=incarnation, fenced=session is not None)
+        self._dead = dead
+
+    async def _bury_sessions(self) -> None:
+        """Remove fenced sessions that own nothing any more."""
+        owners = {row.owner for row in self._discovery.rows.values()}
+        for session in self._sessions:
+            if session.fenced and session.incarnation not in owners:
+                await self._context.ports.store.close_session(session.incarnation)
+
+    def _is_first(self) -> bool:
+        """The slow repair is done by one worker: the first live one by name."""
+        live = [s.incarnation for s in self._sessions if not s.fenced and not s.leaving]
+        return bool(live) and min(live) == self._context.incarnation
+
+    # --- shard workers ---------------------------------------------------------------------------------
+
+    async def _take(self, seen: LeaseRow) -> None:
+        ports, label = self._context.ports, self._context.stream.label
+        for parent in seen.parents:
+            # A Query is not a snapshot: it may show a child and miss the parent that was written before it.
+            if parent not in self._discovery.rows:
+                found = await ports.store.lease(label, parent)
+                if found is not None and not found.settled:
+                    return
+        row = await ports.store.take(label, seen, self._context.incarnation, ports.random.token())
+        if row is None:
+            return
+        self._stale.discard(row.shard_id)
+        self._context.metrics.lease_events("acquired").inc()
+        log.info("lease.acquired", shard_id=row.shard_id, epoch=row.epoch, previous_owner=seen.owner)
+        self._adopt([row])
+
+    def _adopt(self, rows: Iterable[LeaseRow]) -> None:
+        """Start a worker for every lease that is ours and has none: taken, handed to us, or restarted after a bug."""
+        now = self._context.ports.clock.monotonic()
+        for row in rows:
+            if self._stopping or row.finished or row.shard_id in self._tasks or row.shard_id in self._stale:
+                continue
+            if row.corrupt:
+                log.error("shard.quarantined", shard_id=row.shard_id, found=row.corrupt)
+                continue
+            if now < self._not_before.get(row.shard_id, now):
+                continue
+            worker = ShardWorker(self._context, row, self._discovery)
+            self._workers[row.shard_id] = worker
+            task = asyncio.create_task(self._run_worker(worker), name=f"shard {row.shard_id}")
+            self._tasks[row.shard_id] = task
+
+    async def _run_worker(self, worker: ShardWorker) -> None:
+        shard_id = worker.shard_id
+        how: How = "failed"
+        try:
+            how = await worker.run()
+        except Exception:
+            # A bug of ours: never silent, never fatal for the other shards. The row is read again before a restart.
+            log.exception("shard.worker_failed", shard_id=shard_id)
+            self._not_before[shard_id] = self._context.ports.clock.monotonic() + RESTART_PAUSE
+        finally:
+            self._workers.pop(shard_id, None)
+            self._tasks.pop(shard_id, None)
+            self._context.metrics.shard(shard_id).close()
+            self._stale.add(shard_id)  # what we saw of its row is out of date: only a new reading may start it again
+            if how == "released":
+                self._handoffs += 1
+                self._announce.set()
+            self._wake.set()
+
+    async def _announce_for_ever(self) -> None:
+        """Peers look at the leases at once when our ``handoffs`` grows. Many releases make one announcement."""
+        while True:
+            await self._announce.wait()
+            self._announce.clear()
+            await self._tell(leaving=self._stopping)
+            await self._context.ports.clock.sleep(0.05)
+
+    async def _tell(self, *, leaving: bool) -> None:
+        try:
+            await self._context.ports.store.announce(
+                self._context.incarnation, handoffs=self._handoffs, leaving=leaving
+            )
+        except (DependencyError, PermissionDenied, ResourceMissing, SessionFenced) as error:
+            log.warning("session.announce_failed", error=str(error))  # peers find out by their regular reading
+
+    async def _cancel_workers(self) -> None:
+        for task in list(self._tasks.values()):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks.values()))

@@ -1,0 +1,95 @@
+"""Delivery of dead letters: durable at the destination before the records count as settled, retried for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
+from tenacity.wait import wait_exponential_jitter
+
+from consumer.domain.dead_letter import DeadLetterContext, document, idempotency_key
+from consumer.domain.errors import LeaseLost, StreamConsumerError
+from consumer.domain.lease import LeaseRow
+from consumer.domain.settlement import GiveUp
+from consumer.ports import Loss
+from consumer.worker.context import WorkerContext
+
+log = structlog.get_logger()
+
+
+class Graveyard:
+    """Buries batches of one shard. Without a destination the durable trace is a ``discarded`` row in the lease table:
+    nothing is ever skipped without one."""
+
+    def __init__(self, context: WorkerContext, lease: LeaseRow) -> None:
+        self._context = context
+        self._lease = lease
+
+    async def bury(self, step: GiveUp, request_id: str) -> None:
+        """Returns when the records are durable elsewhere. A destination that refuses is retried for ever with
+        back-off (only the keys of this batch wait). LeaseLost when a discard is refused."""
+        destination = self._context.ports.dead_letters
+        if destination is None:
+            await self._persist(lambda: self._discard(step))
+        else:
+            body, attributes = self._letter(step, request_id)
+            await self._persist(lambda: destination.send(body, attributes=attributes))
+        self._context.metrics.dead_letters(step.condition).inc()
+        log.error(
+            "records.discarded" if destination is None else "dead_letter.sent",
+            shard_id=self._lease.shard_id,
+            condition=step.condition,
+            records=len(step.records),
+            first_sequence_number=step.records[0].sequence_number,
+            last_sequence_number=step.records[-1].sequence_number,
+            invocations=step.invocations,
+            error=step.fault.message[:512] if step.fault else None,
+            destination=None if destination is None else destination.destination,
+        )
+
+    def _letter(self, step: GiveUp, request_id: str) -> tuple[bytes, dict[str, str]]:
+        settings = self._context.settings
+        where = DeadLetterContext(
+            application=settings.application,
+            target=settings.handler.target,
+            stream_arn=self._context.stream.stream_arn,
+            shard_id=self._lease.shard_id,
+            request_id=request_id,
+        )
+        attributes = {
+            "application": settings.application,
+            "shard_id": self._lease.shard_id,
+            "condition": step.condition,
+            "idempotency_key": idempotency_key(where, step),
+        }
+        if step.fault is not None:
+            attributes["error_type"] = step.fault.type[:256] or "unknown"
+        return document(where, step, self._context.ports.clock.wall()), attributes
+
+    async def _discard(self, step: GiveUp) -> None:
+        loss = Loss(
+            kind="discarded",
+            shard_id=self._lease.shard_id,
+            first_sequence_number=step.records[0].sequence_number,
+            last_sequence_number=step.records[-1].sequence_number,
+            reason=f"{step.condition}; no on_failure.destination is configured",
+            detected_at=self._context.ports.clock.wall(),
+        )
+        await self._context.ports.store.record_loss(self._context.stream.label, self._lease, loss)
+
+    async def _persist(self, send: Callable[[], Awaitable[None]]) -> None:
+        def tell(state: RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            shard, attempt = self._lease.shard_id, state.attempt_number
+            log.error("dead_letter.refused", shard_id=shard, attempt=attempt, error=str(error)[:512])
+
+        async for attempt in AsyncRetrying(
+            wait=wait_exponential_jitter(initial=0.2, max=30.0, jitter=0.2),
+            retry=retry_if_exception(lambda e: isinstance(e, StreamConsumerError) and not isinstance(e, LeaseLost)),
+            sleep=self._context.ports.clock.sleep,
+            before_sleep=tell,
+            reraise=True,
+        ):
+            with attempt:
+                await send()

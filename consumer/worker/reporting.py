@@ -1,0 +1,131 @@
+"""What the worker tells about itself: signs of life, loop stalls, gauges and the status snapshot."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from consumer import __version__
+from consumer.domain.lease import LeaseRow
+from consumer.domain.settlement import RETENTION_SECONDS
+from consumer.operate import sd_notify
+from consumer.operate.metrics import LEASE_STATES, SHARD_STATES, Metrics
+from consumer.operate.status import ShardStatus, Status, StatusBoard
+from consumer.ports import Clock
+from consumer.worker.context import WorkerContext
+from consumer.worker.coordinator import Coordinator
+from consumer.worker.shard_worker import ShardWorker
+
+PULSE = 0.1  # seconds between beats: the resolution of loop_stall_seconds
+BEATS_PER_REPORT = 10
+
+
+class Pulse:
+    """The main loop's sign of life. ``beats`` is read by the watchdog on the upkeep thread."""
+
+    def __init__(self, clock: Clock, board: StatusBoard, metrics: Metrics) -> None:
+        self._clock = clock
+        self._board = board
+        self._metrics = metrics
+        self.beats = 0
+
+    async def run(self) -> None:
+        """Beat for ever; report the longest stall of the loop in each report interval."""
+        worst = 0.0
+        while True:
+            before = self._clock.monotonic()
+            await self._clock.sleep(PULSE)
+            worst = max(worst, self._clock.monotonic() - before - PULSE)
+            self.beats += 1
+            self._board.progress()
+            if self.beats % BEATS_PER_REPORT == 0:
+                self._metrics.loop_stall_seconds.set(worst)
+                sd_notify.watchdog()
+                worst = 0.0
+
+
+class Reporter:
+    """Publishes one incarnation's state every second."""
+
+    def __init__(self, context: WorkerContext, coordinator: Coordinator, board: StatusBoard, started_at: float) -> None:
+        self._context = context
+        self._coordinator = coordinator
+        self._board = board
+        self._started_at = started_at
+
+    async def run(self) -> None:
+        """Report for ever; the first time as soon as the first plan is carried out."""
+        await self._coordinator.planned.wait()
+        self._board.reached("first_plan")
+        sd_notify.ready("running")
+        while True:
+            self.report()
+            await self._context.ports.clock.sleep(PULSE * BEATS_PER_REPORT)
+
+    def report(self) -> None:
+        now = self._context.ports.clock.wall()
+        workers = {worker.shard_id: worker for worker in self._coordinator.workers}
+        rows = list(self._coordinator.rows)
+        for worker in workers.values():
+            self._shard_gauges(worker, now)
+        self._process_gauges(rows, workers)
+        shards = tuple(self._shard_status(row, workers.get(row.shard_id), now) for row in rows if not row.finished)
+        self._board.publish(self._status(shards, now))
+        lag = max((worker.lag(now) for worker in workers.values()), default=0.0)
+        sd_notify.status(f"shards={len(workers)} lag={lag:.1f}s")
+
+    def _shard_gauges(self, worker: ShardWorker, now: float) -> None:
+        gauges = self._context.metrics.shard(worker.shard_id)
+        lag = worker.lag(now)
+        newest = worker.reader.state.newest_fetched_time
+        gauges.lag.set(lag)
+        gauges.iterator_age.set(0.0 if worker.reader.state.at_tip or not newest else max(0.0, now - newest))
+        gauges.retention_headroom.set(RETENTION_SECONDS - lag)
+        gauges.checkpoint_age.set(worker.checkpoint_age)
+
+    def _process_gauges(self, rows: list[LeaseRow], workers: dict[str, ShardWorker]) -> None:
+        metrics = self._context.metrics
+        states = Counter("quarantined" if row.corrupt else row.state for row in rows)
+        for state in SHARD_STATES:
+            metrics.shards(state).set(states[state])
+        active = [row for row in rows if not row.finished]
+        sharing = max(1, sum(1 for s in self._coordinator.sessions if not s.leaving and not s.fenced))
+        counts = {
+            "owned": len(workers),
+            "target": -(-len(active) // sharing),
+            "free": sum(1 for row in active if row.owner is None),
+            "total": len(active),
+        }
+        for state in LEASE_STATES:
+            metrics.leases(state).set(counts[state])
+        metrics.buffered_bytes.set(self._context.budget.used)
+        metrics.parked_keys.set(sum(worker.parked_keys for worker in workers.values()))
+
+    def _shard_status(self, row: LeaseRow, worker: ShardWorker | None, now: float) -> ShardStatus:
+        if worker is None:
+            return ShardStatus(row.shard_id, row.state, row.owner, epoch=row.epoch, note=row.corrupt or row.note)
+        return ShardStatus(
+            shard_id=row.shard_id,
+            state=worker.state,
+            owner=self._context.incarnation,
+            mine=True,
+            epoch=worker.epoch,
+            lag=worker.lag(now),
+            in_flight=worker.outstanding,
+            checkpoint_age=worker.checkpoint_age,
+            note=worker.reader.state.denied or row.note,
+        )
+
+    def _status(self, shards: tuple[ShardStatus, ...], now: float) -> Status:
+        context = self._context
+        return Status(
+            application=context.settings.application,
+            table=context.stream.table_name,
+            incarnation=context.incarnation,
+            stream_arn=context.stream.stream_arn,
+            version=__version__,
+            started_at=self._started_at,
+            updated_at=now,
+            workers=max(1, sum(1 for s in self._coordinator.sessions if not s.fenced)),
+            shards=shards,
+            totals=context.metrics.totals(),
+        )

@@ -1,0 +1,337 @@
+"""Fixtures that any test may use: a local AWS, clients for it, and lease tables in memory and on a server.
+
+The local AWS is started once per test process. When its interpreter is missing the tests that need it fail: a suite
+that skips its only real server would be green for the wrong reason.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
+
+from consumer.aws.errors import ApiCaller
+from consumer.aws.lease_table import DynamoDBLeaseStore
+from consumer.aws.session import AwsSession
+from consumer.domain.errors import DependencyError
+from consumer.local.server import LocalAws, find_local_aws_python, free_port
+from consumer.ports import LeaseStore
+from consumer.testing.memory_leases import MemoryLeaseStore, MemoryTable
+
+REGION = "us-east-1"
+SERVICES = ("dynamodb", "dynamodb_streams", "sqs", "sns", "s3")
+DYNAMODB_LOCAL = "STREAM_CONSUMER_TEST_DYNAMODB_LOCAL"  # directory of the user's own copy of DynamoDB Local
+DYNAMODB_SERVERS = ["ministack", *(["dynamodb-local"] if os.environ.get(DYNAMODB_LOCAL) else [])]
+
+
+# --- servers ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def local_aws() -> Iterator[LocalAws]:
+    """A running local AWS; ``local_aws.endpoint`` is its URL for every service."""
+    with LocalAws(find_local_aws_python()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def dynamodb_local() -> Iterator[str]:
+    """The URL of the user's own DynamoDB Local. It has no option for the address and listens on every interface."""
+    port = free_port()
+    home = Path(os.environ[DYNAMODB_LOCAL])
+    java = ["java", "-Xmx512m", f"-Djava.library.path={home / 'DynamoDBLocal_lib'}", "-jar", "DynamoDBLocal.jar"]
+    options = ["-disableTelemetry", "-sharedDb", "-inMemory", "-port", str(port)]
+    process = subprocess.Popen([*java, *options], cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_for_port(port, process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _endpoints(kind: str, request: pytest.FixtureRequest) -> dict[str, str]:
+    endpoints = dict.fromkeys(SERVICES, request.getfixturevalue("local_aws").endpoint)
+    if kind == "dynamodb-local":
+        url = request.getfixturevalue("dynamodb_local")
+        endpoints |= {"dynamodb": url, "dynamodb_streams": url}
+    return endpoints
+
+
+@pytest.fixture(scope="session", params=DYNAMODB_SERVERS)
+def dynamodb_endpoints(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Endpoints by service, once for each DynamoDB there is: for contracts that must hold on all of them."""
+    return _endpoints(request.param, request)
+
+
+def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    pytest.fail(f"DynamoDB Local in {os.environ[DYNAMODB_LOCAL]} did not start (exit code {process.poll()})")
+
+
+# --- clients ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def aws_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dummy credentials and nothing of the user's own AWS settings."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_REGION", REGION)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+
+
+@pytest.fixture
+async def local_clients(local_aws: LocalAws, aws_environment: None) -> AsyncIterator[AwsSession]:
+    """A session whose clients all talk to the local AWS."""
+    async with AwsSession(REGION, dict.fromkeys(SERVICES, local_aws.endpoint)) as session:
+        yield session
+
+
+@pytest.fixture
+async def dynamodb_clients(dynamodb_endpoints: dict[str, str], aws_environment: None) -> AsyncIterator[AwsSession]:
+    """The same, repeated for every DynamoDB of ``dynamodb_endpoints``."""
+    async with AwsSession(REGION, dynamodb_endpoints) as session:
+        yield session
+
+
+# --- tables, items, queues -------------------------------------------------------------------------
+
+
+def unique(prefix: str) -> str:
+    """A name no other test uses."""
+    return f"{prefix}-{uuid.uuid4().hex[:12]}"
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """A table with a stream, made for one test. Its key is ``id`` (string)."""
+
+    name: str
+    stream_arn: str
+    session: AwsSession
+
+    async def put(self, *items: Mapping[str, Any]) -> None:
+        """Write items one by one, in order. Attributes are typed: ``{"id": {"S": "a"}}``."""
+        client = await self.session.client("dynamodb")
+        for item in items:
+            await client.put_item(TableName=self.name, Item=dict(item))
+
+    async def delete(self, *ids: str) -> None:
+        client = await self.session.client("dynamodb")
+        for one in ids:
+            await client.delete_item(TableName=self.name, Key={"id": {"S": one}})
+
+
+async def create_source_table(session: AwsSession, view_type: str = "NEW_AND_OLD_IMAGES") -> SourceTable:
+    """A new table with a stream, under a name of its own."""
+    client = await session.client("dynamodb")
+    name = unique("orders")
+    answer = await client.create_table(
+        TableName=name,
+        BillingMode="PAY_PER_REQUEST",
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        StreamSpecification={"StreamEnabled": True, "StreamViewType": view_type},
+    )
+    return SourceTable(name, answer["TableDescription"]["LatestStreamArn"], session)
+
+
+@pytest.fixture
+def source_table(local_clients: AwsSession) -> Callable[..., Awaitable[SourceTable]]:
+    """``await source_table(view_type=...)`` makes a table with a stream on the local AWS."""
+
+    async def make(view_type: str = "NEW_AND_OLD_IMAGES") -> SourceTable:
+        return await create_source_table(local_clients, view_type)
+
+    return make
+
+
+@dataclass(frozen=True)
+class Queue:
+    """An SQS queue, made for one test."""
+
+    arn: str
+    url: str
+    session: AwsSession
+
+    async def receive(self, at_least: int = 1, timeout: float = 10.0) -> list[dict[str, Any]]:
+        """Take messages (with their attributes) until there are ``at_least`` or ``timeout`` seconds are over."""
+        client = await self.session.client("sqs")
+        found: list[dict[str, Any]] = []
+        deadline = time.monotonic() + timeout
+        while len(found) < at_least and time.monotonic() < deadline:
+            answer = await client.receive_message(
+                QueueUrl=self.url, MaxNumberOfMessages=10, WaitTimeSeconds=1, MessageAttributeNames=["All"]
+            )
+            for message in answer.get("Messages", ()):
+                found.append(message)
+                await client.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
+        return found
+
+
+@pytest.fixture
+def queue(local_clients: AwsSession) -> Callable[..., Awaitable[Queue]]:
+    """``await queue(MaximumMessageSize="1024")`` makes a queue on the local AWS."""
+
+    async def make(name: str | None = None, **attributes: str) -> Queue:
+        client = await local_clients.client("sqs")
+        url = (await client.create_queue(QueueName=name or unique("dlq"), Attributes=attributes))["QueueUrl"]
+        answer = await client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
+        return Queue(answer["Attributes"]["QueueArn"], url, local_clients)
+
+    return make
+
+
+# --- lease tables ----------------------------------------------------------------------------------
+
+
+class Faults:
+    """What the network does to the next writes. Reads always get through."""
+
+    def __init__(self) -> None:
+        self.lose_requests = 0
+        self.lose_responses = 0
+
+    def take_request(self) -> bool:
+        self.lose_requests, lost = max(0, self.lose_requests - 1), self.lose_requests > 0
+        return lost
+
+    def take_response(self) -> bool:
+        self.lose_responses, lost = max(0, self.lose_responses - 1), self.lose_responses > 0
+        return lost
+
+
+class FaultyLink:
+    """The faults, for the store in memory."""
+
+    READS = frozenset({"registration", "sessions", "leases", "lease", "losses"})
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+
+    async def request(self, operation: str) -> None:
+        if operation not in self.READS and self._faults.take_request():
+            raise DependencyError(operation, "Timeout")
+
+    async def response(self, operation: str) -> None:
+        if operation not in self.READS and self._faults.take_response():
+            raise DependencyError(operation, "Timeout")
+
+
+class FaultyClient:
+    """The faults, around a real client: the write is applied and then its answer is thrown away."""
+
+    WRITES = frozenset({"put_item", "update_item", "delete_item", "transact_write_items"})
+
+    def __init__(self, client: Any, faults: Faults) -> None:
+        self._client = client
+        self._faults = faults
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        if name not in self.WRITES:
+            return method
+
+        async def call(**request: Any) -> Any:
+            if self._faults.take_request():
+                raise ConnectTimeoutError(endpoint_url="test")
+            answer = await method(**request)
+            if self._faults.take_response():
+                raise ReadTimeoutError(endpoint_url="test")
+            return answer
+
+        return call
+
+
+class MemoryLeases:
+    """Lease stores on one table in memory, and a hand that reaches into the table behind their backs."""
+
+    def __init__(self) -> None:
+        self.table = MemoryTable()
+        self.faults = Faults()
+
+    def store(self, application: str = "app") -> LeaseStore:
+        return MemoryLeaseStore(self.table, application, time.time, FaultyLink(self.faults))
+
+    async def damage_frontier(self, label: str, shard_id: str, application: str = "app") -> None:
+        self.table.edit(application, label, shard_id, corrupt="low is not a sequence number: 'rubbish'")
+
+    async def delete_lease(self, label: str, shard_id: str, application: str = "app") -> None:
+        self.table.drop_lease(application, label, shard_id)
+
+    async def delete_session(self, incarnation: str, application: str = "app") -> None:
+        self.table.drop_session(application, incarnation)
+
+
+class DynamoDBLeases:
+    """The same on a DynamoDB table."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.table = unique("leases")
+        self.faults = Faults()
+        self.calls: list[tuple[str, str]] = []
+
+    def store(self, application: str = "app") -> DynamoDBLeaseStore:
+        caller = ApiCaller(lambda operation, outcome, _: self.calls.append((operation, outcome)))
+        faulty = FaultyClient(self.client, self.faults)
+        return DynamoDBLeaseStore(faulty, caller, table=self.table, application=application, clock_wall=time.time)
+
+    async def set_attribute(self, pk: str, sk: str, name: str, value: dict[str, Any]) -> None:
+        await self.client.update_item(
+            TableName=self.table,
+            Key={"pk": {"S": pk}, "sk": {"S": sk}},
+            UpdateExpression="SET #a = :v",
+            ExpressionAttributeNames={"#a": name},
+            ExpressionAttributeValues={":v": value},
+        )
+
+    async def damage_frontier(self, label: str, shard_id: str, application: str = "app") -> None:
+        await self.set_attribute(f"{application}#{label}", f"shard#{shard_id}", "low", {"S": "rubbish"})
+
+    async def delete_lease(self, label: str, shard_id: str, application: str = "app") -> None:
+        await self._delete(f"{application}#{label}", f"shard#{shard_id}")
+
+    async def delete_session(self, incarnation: str, application: str = "app") -> None:
+        await self._delete(f"{application}#sessions", incarnation)
+
+    async def _delete(self, pk: str, sk: str) -> None:
+        await self.client.delete_item(TableName=self.table, Key={"pk": {"S": pk}, "sk": {"S": sk}})
+
+
+@pytest.fixture(params=["memory", *DYNAMODB_SERVERS])
+async def leases(request: pytest.FixtureRequest, aws_environment: None) -> AsyncIterator[MemoryLeases | DynamoDBLeases]:
+    """A prepared lease table, once in memory and once on every DynamoDB there is."""
+    if request.param == "memory":
+        yield MemoryLeases()
+        return
+    async with AwsSession(REGION, _endpoints(request.param, request)) as session:
+        world = DynamoDBLeases(await session.client("dynamodb"))
+        await world.store().prepare(create=True)
+        yield world
+
+
+@pytest.fixture
+async def dynamodb_leases(dynamodb_clients: AwsSession) -> DynamoDBLeases:
+    """A lease table on DynamoDB only, not prepared: for what memory has no equivalent of."""
+    return DynamoDBLeases(await dynamodb_clients.client("dynamodb"))

@@ -1,0 +1,279 @@
+"""What every lease store promises, on the one in memory and on real servers: ownership, fencing, sessions."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from consumer.domain.errors import DependencyError, LeaseLost, MisconfiguredResource, SessionFenced
+from consumer.domain.frontier import FrontierSnapshot
+from consumer.domain.lease import LeaseRow, SessionRow
+from consumer.ports import Loss, Registration
+
+LABEL = "2026-01-02T03:04:05.678"
+SHARD = "shardId-00000001700000000000-abcdef01"
+NUMBER = "000000000000000000042"
+LONG = "9" * 40
+
+
+async def held(store, owner="a", shard=SHARD, **fields):
+    """A fresh lease that ``owner`` has taken."""
+    row = LeaseRow(shard, **fields)
+    assert await store.add_lease(LABEL, row)
+    taken = await store.take(LABEL, row, owner, f"nonce of {owner} for {shard}")
+    assert taken is not None
+    return taken
+
+
+class TestApplication:
+    async def test_prepare_is_idempotent(self, leases):
+        assert await leases.store().prepare(create=False) is False
+        assert await leases.store().prepare(create=True) is False
+
+    async def test_one_application_reads_one_table(self, leases):
+        await leases.store().pin_application("orders")
+        await leases.store().pin_application("orders")
+        with pytest.raises(MisconfiguredResource, match=r"reads the table orders, not customers"):
+            await leases.store().pin_application("customers")
+        await leases.store("other").pin_application("customers")
+
+    async def test_the_first_registration_holds(self, leases):
+        store = leases.store()
+        assert await store.registration(LABEL) is None
+        first = Registration("arn:one", 1_700_000_000.25, frozenset({"s1", "s2"}))
+        assert await store.register(LABEL, first) == first
+        assert await store.register(LABEL, Registration("arn:one", None)) == first
+        assert await leases.store().registration(LABEL) == first
+        assert await store.register("other label", Registration("arn:two", None)) == Registration("arn:two", None)
+
+    async def test_two_applications_in_one_table_do_not_see_each_other(self, leases):
+        one, two = leases.store("app"), leases.store("app2")
+        mine = await held(one)
+        await one.open_session(SessionRow("host/1/u"))
+        await one.register(LABEL, Registration("arn", None))
+        await one.record_loss(LABEL, mine, Loss("gap", SHARD, None, NUMBER, "trimmed", 5.0))
+        assert (await two.leases(LABEL), await two.sessions(), await two.losses(LABEL)) == ([], [], [])
+        assert await two.registration(LABEL) is None
+        assert await two.add_lease(LABEL, LeaseRow(SHARD)) is True
+        assert await one.lease(LABEL, SHARD) == mine
+
+    async def test_leases_of_another_stream_are_another_namespace(self, leases):
+        store = leases.store()
+        await held(store)
+        assert await store.leases("2027-01-01T00:00:00.000") == []
+
+
+class TestLeases:
+    async def test_a_row_comes_back_as_it_was_written(self, leases):
+        store = leases.store()
+        row = LeaseRow(
+            SHARD,
+            parents=("p1", "p2"),
+            state="open",
+            frontier=FrontierSnapshot(NUMBER, "000000000000000000001", ((LONG[:-1] + "0", LONG),)),
+            starting_sequence_number="000000000000000000001",
+            note="two words",
+        )
+        assert await store.add_lease(LABEL, row) is True
+        assert await store.add_lease(LABEL, LeaseRow(SHARD, state="done")) is False
+        found = await store.lease(LABEL, SHARD)
+        assert replace(found, updated_at=0.0) == row
+        assert found.updated_at > 0
+        assert await store.leases(LABEL) == [found]
+        assert await store.lease(LABEL, "no such shard") is None
+
+    async def test_exactly_one_of_sixteen_takers_wins(self, leases):
+        store = leases.store()
+        for number in range(5):
+            row = LeaseRow(f"{SHARD}-{number}")
+            await store.add_lease(LABEL, row)
+            takes = [leases.store().take(LABEL, row, f"w{n}", f"nonce-{n}") for n in range(16)]
+            won = [found for found in await asyncio.gather(*takes) if found is not None]
+            assert len(won) == 1
+            assert won[0].epoch == 1
+            assert await store.lease(LABEL, row.shard_id) == won[0]
+
+    async def test_take_needs_the_owner_and_the_epoch_as_seen(self, leases):
+        store = leases.store()
+        first = await held(store, "a")
+        assert await store.take(LABEL, LeaseRow(SHARD), "b", "n1") is None  # no longer free
+        assert await store.take(LABEL, replace(first, epoch=0), "b", "n2") is None
+        assert await store.take(LABEL, replace(first, owner="x"), "b", "n3") is None
+        second = await store.take(LABEL, first, "b", "n4")
+        assert (second.owner, second.epoch) == ("b", 2)
+        assert await store.take(LABEL, LeaseRow("no such shard"), "b", "n5") is None
+
+    async def test_take_keeps_what_the_last_owner_wrote(self, leases):
+        store = leases.store()
+        first = await held(store, parents=("p",))
+        await store.save(LABEL, replace(first, state="open", frontier=FrontierSnapshot(NUMBER, NUMBER)))
+        second = await store.take(LABEL, first, "b", "n")
+        assert (second.state, second.frontier, second.parents) == ("open", FrontierSnapshot(NUMBER, NUMBER), ("p",))
+
+    async def test_save_replaces_state_and_frontier(self, leases):
+        store = leases.store()
+        row = await held(store)
+        full = FrontierSnapshot(NUMBER, NUMBER, (("50", "60"), ("70", "70")))
+        await store.save(LABEL, replace(row, state="open", frontier=full, note="x"))
+        assert (await store.lease(LABEL, SHARD)).frontier == full
+        await store.save(LABEL, replace(row, state="done", frontier=FrontierSnapshot(LONG, NUMBER)))
+        found = await store.lease(LABEL, SHARD)
+        assert (found.state, found.frontier, found.note) == ("done", FrontierSnapshot(LONG, NUMBER), "")
+        assert (found.owner, found.epoch) == ("a", 1)
+
+    async def test_a_stale_owner_writes_nothing(self, leases):
+        store = leases.store()
+        stale = await held(store, "a")
+        current = await store.take(LABEL, stale, "b", "n")
+        for write in (
+            store.save(LABEL, replace(stale, state="done")),
+            store.save(LABEL, replace(stale, owner="b", state="done")),  # right owner, old epoch
+            store.hand_over(LABEL, stale, None),
+            store.hand_over(LABEL, stale, "c"),
+            store.record_loss(LABEL, stale, Loss("gap", SHARD, NUMBER, NUMBER, "trimmed", 1.0)),
+        ):
+            with pytest.raises(LeaseLost, match=r"owner b, epoch 2") as caught:
+                await write
+            assert caught.value.found == "owner b, epoch 2"
+        assert await store.lease(LABEL, SHARD) == current
+        assert await store.losses(LABEL) == []
+
+    async def test_a_deleted_row_is_lost_and_not_made_again(self, leases):
+        store = leases.store()
+        row = await held(store)
+        await leases.delete_lease(LABEL, SHARD)
+        for write in (store.save(LABEL, row), store.hand_over(LABEL, row, "b")):
+            with pytest.raises(LeaseLost, match=r"the row was deleted"):
+                await write
+        assert await store.lease(LABEL, SHARD) is None
+
+    async def test_hand_over_moves_owner_epoch_and_frontier_together(self, leases):
+        store = leases.store()
+        row = await held(store, "a")
+        await store.hand_over(LABEL, replace(row, state="open", frontier=FrontierSnapshot(NUMBER)), "b")
+        found = await store.lease(LABEL, SHARD)
+        assert (found.owner, found.epoch, found.state, found.frontier.low) == ("b", 2, "open", NUMBER)
+        with pytest.raises(LeaseLost):
+            await store.save(LABEL, row)
+        await store.save(LABEL, found)
+
+    async def test_release_frees_the_lease_for_the_next_epoch(self, leases):
+        store = leases.store()
+        row = await held(store, "a")
+        await store.hand_over(LABEL, row, None)
+        free = await store.lease(LABEL, SHARD)
+        assert free.owner is None
+        with pytest.raises(LeaseLost, match=r"owner nobody"):
+            await store.save(LABEL, row)
+        again = await store.take(LABEL, free, "a", "n2")
+        assert again.epoch == row.epoch + 1
+        with pytest.raises(LeaseLost):
+            await store.save(LABEL, row)  # same owner, but an epoch ago
+
+    async def test_only_an_unchanged_tombstone_is_removed(self, leases):
+        store = leases.store()
+        row = await held(store)
+        await store.save(LABEL, replace(row, state="done"))
+        seen = await store.lease(LABEL, SHARD)
+        assert await store.remove_lease(LABEL, replace(seen, epoch=9)) is False
+        assert await store.remove_lease(LABEL, replace(seen, state="open")) is False
+        assert await store.remove_lease(LABEL, seen) is True
+        assert await store.lease(LABEL, SHARD) is None
+        assert await store.remove_lease(LABEL, seen) is False
+
+    async def test_a_damaged_frontier_is_reported_and_kept(self, leases):
+        store = leases.store()
+        row = await held(store)
+        await store.save(LABEL, replace(row, frontier=FrontierSnapshot(NUMBER)))
+        await leases.damage_frontier(LABEL, SHARD)
+        (found,) = await store.leases(LABEL)
+        assert "rubbish" in found.corrupt
+        taken = await store.take(LABEL, found, "b", "n")
+        assert taken.corrupt
+        await store.save(LABEL, replace(taken, state="halted", note="quarantined"))
+        await store.hand_over(LABEL, taken, None)
+        assert (await store.lease(LABEL, SHARD)).corrupt  # the evidence is not written over
+        again = await store.take(LABEL, await store.lease(LABEL, SHARD), "b", "n2")
+        await store.save(LABEL, replace(again, corrupt="", frontier=FrontierSnapshot(NUMBER)))
+        repaired = await store.lease(LABEL, SHARD)
+        assert (repaired.corrupt, repaired.frontier.low) == ("", NUMBER)
+
+    async def test_losses_are_kept_once_each(self, leases):
+        store = leases.store()
+        row = await held(store)
+        gap = Loss("gap", SHARD, None, NUMBER, "trimmed", 1_700_000_000.5)
+        discarded = Loss("discarded", SHARD, NUMBER, LONG, "RecordAgeExceeded", 1_700_000_001.0)
+        for loss in (gap, discarded, gap):
+            await store.record_loss(LABEL, row, loss)
+        assert await store.losses(LABEL) == [gap, discarded]
+
+
+class TestSessions:
+    async def test_an_incarnation_is_used_once(self, leases):
+        store = leases.store()
+        session = SessionRow("host/1/u", capacity=3, started_at=1_700_000_000.0)
+        await store.open_session(session)
+        assert await store.sessions() == [session]
+        with pytest.raises(SessionFenced, match=r"used before"):
+            await leases.store().open_session(session)
+
+    async def test_bump_and_announce(self, leases):
+        store = leases.store()
+        await store.open_session(SessionRow("s"))
+        await store.bump_session("s", 1)
+        await store.announce("s", handoffs=2, leaving=True)
+        assert await store.sessions() == [SessionRow("s", counter=1, handoffs=2, leaving=True)]
+
+    async def test_a_counter_never_stands_still_or_goes_back(self, leases):
+        store = leases.store()
+        await store.open_session(SessionRow("s"))
+        await store.bump_session("s", 5)
+        for late in (4, 5):
+            with pytest.raises(DependencyError, match=r"CounterNotAdvanced"):
+                await store.bump_session("s", late)
+        assert (await store.sessions())[0].counter == 5
+
+    async def test_a_fenced_session_never_renews(self, leases):
+        store = leases.store()
+        await store.open_session(SessionRow("s"))
+        await store.bump_session("s", 1)
+        assert await store.fence_session("s", 1) is True
+        assert await store.fence_session("s", 1) is True
+        assert await store.fence_session("s", 0) is True  # fenced already, whatever was seen
+        for write in (store.bump_session("s", 2), store.announce("s", handoffs=1, leaving=False)):
+            with pytest.raises(SessionFenced, match=r"fenced"):
+                await write
+        assert await store.sessions() == [SessionRow("s", counter=1, fenced=True)]
+
+    async def test_a_session_that_moved_is_not_fenced(self, leases):
+        store = leases.store()
+        await store.open_session(SessionRow("s"))
+        await store.bump_session("s", 1)
+        assert await store.fence_session("s", 0) is False
+        assert await store.fence_session("nobody", 0) is False
+        await store.bump_session("s", 2)
+
+    async def test_fence_and_bump_race_has_one_winner(self, leases):
+        store = leases.store()
+        for number in range(8):
+            await store.open_session(SessionRow(f"s{number}"))
+            fenced, bumped = await asyncio.gather(
+                store.fence_session(f"s{number}", 0), store.bump_session(f"s{number}", 1), return_exceptions=True
+            )
+            assert (fenced is True) == isinstance(bumped, SessionFenced)
+
+    async def test_a_deleted_session_never_renews(self, leases):
+        store = leases.store()
+        await store.open_session(SessionRow("s"))
+        await leases.delete_session("s")
+        for write in (store.bump_session("s", 1), store.announce("s", handoffs=1, leaving=False)):
+            with pytest.raises(SessionFenced, match=r"deleted"):
+                await write
+        assert await store.sessions() == []
+        await store.close_session("s")  # harmless
+
+    async def test_close_removes_the_row(self, leases):
+        store = leases.store()
+        await store.open_session(SessionRow("s"))
+        await store.close_session("s")
+        assert await store.sessions() == []

@@ -1,0 +1,131 @@
+"""Lost requests and lost responses: a write that got no answer is repeated, and never mistaken for somebody else's."""
+
+from dataclasses import replace
+
+import pytest
+
+from consumer.domain.errors import DependencyError, LeaseLost, SessionFenced
+from consumer.domain.frontier import FrontierSnapshot
+from consumer.domain.lease import LeaseRow, SessionRow
+from consumer.ports import Loss, Registration
+from tests.contract.test_lease_store import LABEL, NUMBER, SHARD, held
+
+
+@pytest.fixture(params=["lose_requests", "lose_responses"])
+def fault(request):
+    return request.param
+
+
+async def test_a_take_survives_a_fault(leases, fault):
+    store = leases.store()
+    await store.add_lease(LABEL, LeaseRow(SHARD))
+    setattr(leases.faults, fault, 1)
+    taken = await store.take(LABEL, LeaseRow(SHARD), "a", "n")
+    assert (taken.owner, taken.epoch) == ("a", 1)
+    assert await store.lease(LABEL, SHARD) == taken
+
+
+async def test_a_take_whose_every_answer_is_lost_is_recognised_by_its_nonce(leases):
+    store = leases.store()
+    await store.add_lease(LABEL, LeaseRow(SHARD))
+    leases.faults.lose_responses = 3
+    taken = await store.take(LABEL, LeaseRow(SHARD), "a", "n")
+    assert (taken.owner, taken.epoch) == ("a", 1)
+
+
+async def test_a_take_that_never_arrived_is_not_ours(leases):
+    store = leases.store()
+    await store.add_lease(LABEL, LeaseRow(SHARD))
+    leases.faults.lose_requests = 3
+    assert await store.take(LABEL, LeaseRow(SHARD), "a", "n") is None
+    assert (await store.lease(LABEL, SHARD)).owner is None
+
+
+async def test_an_earlier_take_of_ours_is_not_taken_for_this_one(leases):
+    store = leases.store()
+    first = await held(store, "a")
+    assert await store.take(LABEL, LeaseRow(SHARD), "a", "another nonce") is None
+    assert await store.lease(LABEL, SHARD) == first
+
+
+async def test_a_save_survives_a_fault(leases, fault):
+    store = leases.store()
+    row = await held(store)
+    setattr(leases.faults, fault, 2)
+    await store.save(LABEL, replace(row, state="open", frontier=FrontierSnapshot(NUMBER)))
+    assert (await store.lease(LABEL, SHARD)).frontier.low == NUMBER
+
+
+@pytest.mark.parametrize("target", ["b", None])
+async def test_a_hand_over_survives_a_fault(leases, fault, target):
+    store = leases.store()
+    row = await held(store)
+    setattr(leases.faults, fault, 2)
+    await store.hand_over(LABEL, replace(row, state="open"), target)
+    found = await store.lease(LABEL, SHARD)
+    assert (found.owner, found.state) == (target, "open")
+    with pytest.raises(LeaseLost):
+        await store.hand_over(LABEL, row, target)  # a second one is another write
+
+
+async def test_faults_without_end_are_reported(leases, fault):
+    store = leases.store()
+    row = await held(store)
+    for write in (store.save(LABEL, row), store.hand_over(LABEL, row, "b")):
+        setattr(leases.faults, fault, 3)
+        with pytest.raises(DependencyError):
+            await write
+
+
+async def test_a_bump_survives_a_fault(leases, fault):
+    store = leases.store()
+    await store.open_session(SessionRow("s"))
+    setattr(leases.faults, fault, 2)
+    await store.bump_session("s", 1)
+    assert (await store.sessions())[0].counter == 1
+
+
+async def test_the_bump_after_one_without_answer_counts(leases, fault):
+    store = leases.store()
+    await store.open_session(SessionRow("s"))
+    setattr(leases.faults, fault, 3)
+    with pytest.raises(DependencyError):
+        await store.bump_session("s", 1)
+    await store.bump_session("s", 2)
+
+
+async def test_a_session_opened_without_answer_is_open(leases, fault):
+    setattr(leases.faults, fault, 1)
+    await leases.store().open_session(SessionRow("s"))
+    with pytest.raises(SessionFenced):
+        await leases.store().open_session(SessionRow("s"))
+
+
+async def test_the_rest_survives_a_fault(leases, fault):
+    store = leases.store()
+
+    def once_more():
+        setattr(leases.faults, fault, 1)
+
+    once_more()
+    await store.pin_application("orders")
+    once_more()
+    registration = Registration("arn", 5.0, frozenset({"x"}))
+    assert await store.register(LABEL, registration) == registration
+    once_more()
+    await store.add_lease(LABEL, LeaseRow(SHARD))
+    row = await store.take(LABEL, LeaseRow(SHARD), "a", "n")
+    once_more()
+    await store.record_loss(LABEL, row, Loss("gap", SHARD, NUMBER, NUMBER, "trimmed", 5.0))
+    assert len(await store.losses(LABEL)) == 1
+    await store.open_session(SessionRow("s"))
+    once_more()
+    await store.announce("s", handoffs=1, leaving=False)
+    once_more()
+    assert await store.fence_session("s", 0) is True
+    once_more()
+    await store.close_session("s")
+    assert await store.sessions() == []
+    once_more()
+    assert await store.remove_lease(LABEL, await store.lease(LABEL, SHARD)) is True
+    assert await store.leases(LABEL) == []

@@ -1,0 +1,185 @@
+"""Daemon processes on a real local server: start them, load the table, hurt them, and read what they did."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from consumer.local.server import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+LEASE_SECONDS = 3.0
+
+
+def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
+    """Poll until ``condition`` holds; fail with ``what`` after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what}")
+        time.sleep(0.05)
+
+
+@dataclass
+class Worker:
+    """One daemon process."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+    config: Path
+
+    def status(self) -> dict[str, Any]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/status.json", timeout=2) as answer:
+                return json.load(answer)
+        except (OSError, ValueError):
+            return {}
+
+    def metrics(self) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=2) as answer:
+            return answer.read().decode()
+
+    def metric(self, line_start: str) -> float:
+        """The sum of all samples whose line starts with this."""
+        return sum(float(line.rsplit(" ", 1)[1]) for line in self.metrics().splitlines() if line.startswith(line_start))
+
+    def owned(self) -> list[dict[str, Any]]:
+        return [shard for shard in self.status().get("shards", []) if shard["mine"]]
+
+    def events(self) -> list[dict[str, Any]]:
+        lines = self.log.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def send(self, signum: int) -> None:
+        self.process.send_signal(signum)
+
+    def wait(self, seconds: float = 40) -> int:
+        return self.process.wait(seconds)
+
+
+@dataclass
+class Fleet:
+    """Workers of one application on one table."""
+
+    endpoint: str
+    folder: Path
+    table: str
+    queue_arn: str = ""
+    workers: list[Worker] = field(default_factory=list)
+
+    def config(self, **overrides: Any) -> dict[str, Any]:
+        config: dict[str, Any] = {
+            "application": f"app-{self.table}",
+            "aws": {
+                "region": "us-east-1",
+                "endpoints": dict.fromkeys(("dynamodb", "dynamodb_streams", "sqs"), self.endpoint),
+            },
+            "source": {"table": self.table, "poll": {"idle_backoff_max": "500ms"}},
+            "handler": {
+                "kind": "lambda",
+                "target": "journal_handler:lambda_handler",
+                "path": str(Path(__file__).parent),
+                "timeout": "10s",
+            },
+            "batch": {"batch_size": 50, "parallelization_factor": 4},
+            "retry": {"max_retry_attempts": 1, "backoff": {"initial": "50ms", "max": "200ms"}},
+            "leases": {"table": f"leases-{self.table}", "create_table": True, "duration": f"{LEASE_SECONDS:g}s"},
+            "checkpoint": {"interval": "500ms"},
+            "shutdown": {"grace": "10s"},
+        }
+        if self.queue_arn:
+            config["on_failure"] = {"destination": self.queue_arn}
+        for section, values in overrides.items():
+            config[section] = {**config.get(section, {}), **values} if isinstance(values, dict) else values
+        return config
+
+    def start(self, name: str, environment: dict[str, str] | None = None, **overrides: Any) -> Worker:
+        port = free_port()
+        path = self.folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(self.config(http={"port": port}, **overrides)))
+        path.chmod(0o600)
+        log = self.folder / f"{name}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "consumer", "run", "--config", str(path)],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                env={
+                    **os.environ,
+                    "AWS_ACCESS_KEY_ID": "test",
+                    "AWS_SECRET_ACCESS_KEY": "test",
+                    "AWS_EC2_METADATA_DISABLED": "true",
+                    "JOURNAL": str(self.journal_path),
+                    "WORKER": name,
+                    **(environment or {}),
+                },
+            )
+        worker = Worker(name, process, port, log, path)
+        self.workers.append(worker)
+        return worker
+
+    @property
+    def journal_path(self) -> Path:
+        return self.folder / "journal.jsonl"
+
+    def journal(self) -> list[list[Any]]:
+        if not self.journal_path.exists():
+            return []
+        text = self.journal_path.read_text()
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+    def handled(self) -> set[tuple[str, int]]:
+        return {(line[0], line[1]) for line in self.journal()}
+
+    def wait_for(self, expected: set[tuple[str, int]], seconds: float = 60) -> None:
+        wait_until(lambda: expected <= self.handled(), seconds, f"{len(expected)} records handled")
+
+    def close(self) -> None:
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                worker.process.send_signal(signal.SIGCONT)
+                worker.process.kill()
+                worker.process.wait()
+
+
+def out_of_order(journal: list[list[Any]]) -> int:
+    """Records whose first handling came after the first handling of a later version of the same key."""
+    newest: dict[str, int] = {}
+    seen: set[tuple[str, int]] = set()
+    count = 0
+    for key, version, *_ in journal:
+        if (key, version) in seen:
+            continue
+        seen.add((key, version))
+        count += version < newest.get(key, 0)
+        newest[key] = max(version, newest.get(key, 0))
+    return count
+
+
+def duplicates(journal: list[list[Any]]) -> int:
+    return sum(count - 1 for count in Counter((key, version) for key, version, *_ in journal).values())
+
+
+@contextmanager
+def closing(fleet: Fleet) -> Iterator[Fleet]:
+    """End every process by its id, whatever the test did to it."""
+    try:
+        yield fleet
+    finally:
+        fleet.close()

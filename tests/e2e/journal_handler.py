@@ -1,0 +1,48 @@
+"""Handlers for the end-to-end tests. Every record is one line of ``$JOURNAL`` (O_APPEND: lines never mix).
+
+A line: [key, version, worker, shard id, lease epoch, start of the call (monotonic seconds)].
+"""
+
+import json
+import os
+import time
+
+
+def _write(lines: list[list[object]]) -> None:
+    journal = os.open(os.environ["JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(journal, "".join(json.dumps(line) + "\n" for line in lines).encode())
+    finally:
+        os.close(journal)
+
+
+def lambda_handler(event, context):
+    """Journals first (so that a kill in the middle shows as a repeat, never as a loss), then takes its time."""
+    started = time.monotonic()
+    lines = []
+    for record in event["Records"]:
+        image = record["dynamodb"].get("NewImage") or record["dynamodb"]["OldImage"]
+        key, version = record["dynamodb"]["Keys"]["pk"]["S"], int(image["version"]["N"])
+        if image.get("poison", {}).get("BOOL"):
+            raise ValueError(f"poison: {key} version {version}")
+        lines.append([key, version, os.environ["WORKER"], context.shard_id, context.lease_epoch, started])
+    _write(lines)
+    time.sleep(float(os.environ.get("HANDLER_SECONDS", "0")))
+
+
+async def python_handler(records, context):
+    """The same for ``kind: python``."""
+    started = time.monotonic()
+    lines = []
+    for record in records:
+        image = record.new_image or record.old_image
+        if image.get("poison"):
+            raise ValueError(f"poison: {record.keys['pk']}")
+        lines.append(
+            [record.keys["pk"], int(image["version"]), os.environ["WORKER"], context.shard_id, context.lease_epoch, started]
+        )
+    _write(lines)
+    if "HANDLER_SECONDS" in os.environ:
+        import asyncio
+
+        await asyncio.sleep(float(os.environ["HANDLER_SECONDS"]))

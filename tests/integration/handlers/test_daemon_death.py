@@ -1,0 +1,125 @@
+"""Worker processes and everything they started die with the daemon; signals alone do not end them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.handlers.support import alive, call, eventually, running, write_module
+
+HANDLER = """
+import os, subprocess, sys, time
+
+def note(text):
+    with open(os.path.join(os.path.dirname(__file__), "pids"), "a") as file:
+        file.write(text + " ")
+
+note(str(os.getpid()))
+
+def handler(event, context):
+    program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    note(str(program.pid))
+    pid = os.fork()  # keeps a copy of every descriptor
+    if pid == 0:
+        time.sleep(600)
+    note(str(pid))
+    note("done")
+    HOW
+"""
+
+DAEMON = """
+import asyncio, sys
+from consumer.handlers.process_pool import ProcessPoolHandler
+from tests.integration.handlers.support import call
+
+async def main():
+    handler = ProcessPoolHandler(kind="lambda", target="app:handler", path=sys.argv[1], processes=2, timeout=600,
+                                 report_failures=True)
+    await handler.start()
+    await asyncio.gather(*[handler.invoke(call(timeout=600)) for _ in range(2)])
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "time.sleep(600)",
+        "return None",
+        # Holds the interpreter lock for ever: no thread of the worker could notice anything.
+        "import re; re.match(r'(a+)+$', 'a' * 60 + 'b')",
+    ],
+    ids=["busy", "idle", "wedged"],
+)
+async def test_nothing_outlives_a_daemon_that_was_killed(tmp_path: Path, how: str) -> None:
+    path = write_module(tmp_path, HANDLER.replace("HOW", how))
+    root = str(Path(__file__).parents[3])
+    daemon = subprocess.Popen([sys.executable, "-c", DAEMON, path], cwd=root, env={**os.environ, "PYTHONPATH": root})
+
+    def words() -> list[str]:
+        file = tmp_path / "pids"
+        return file.read_text().split() if file.exists() else []
+
+    try:
+        await eventually(lambda: words().count("done") == 2, 8)
+        pids = [int(word) for word in words() if word != "done"]
+        assert len(pids) == 6
+        children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
+        assert len(children) == 3  # two workers and the guard
+        assert all(alive(pid) for pid in pids)
+    finally:
+        daemon.kill()
+        daemon.wait()
+    pids += [int(pid) for pid in children]
+    await eventually(lambda: not any(alive(pid) for pid in pids))
+
+
+async def test_signals_to_a_worker_do_not_end_it_but_its_programs_get_the_defaults(tmp_path: Path) -> None:
+    path = write_module(
+        tmp_path,
+        """
+        import multiprocessing, os, signal, subprocess, time
+
+        def handler(event, context):
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+            program = subprocess.Popen(["sleep", "600"])
+            program.terminate()
+            assert program.wait(5) == -signal.SIGTERM
+            forked = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+            forked.start()
+            forked.terminate()
+            forked.join(5)
+            assert forked.exitcode == -signal.SIGTERM
+            assert os.getpgid(0) == os.getpid()
+        """,
+    )
+    async with running(path) as handler:
+        (pid,) = handler.pids
+        os.kill(pid, signal.SIGINT)
+        os.kill(pid, signal.SIGTERM)
+        outcome = await handler.invoke(call())
+        assert outcome.kind == "ok", outcome
+        assert handler.pids == [pid]
+
+
+async def test_a_guard_that_dies_is_replaced_and_knows_the_workers(tmp_path: Path) -> None:
+    path = write_module(tmp_path, "def handler(e, c): pass")
+    async with running(path) as handler:
+        guard = handler._guard
+        assert guard._process is not None
+        first = guard._process.pid
+        os.kill(first, signal.SIGKILL)
+        await eventually(lambda: guard._process is not None and guard._process.pid != first)
+        (pid,) = handler.pids
+        assert guard._pipe is not None
+        os.close(guard._pipe)  # what the death of the daemon looks like
+        guard._pipe = None
+        await eventually(lambda: not alive(pid))

@@ -1,0 +1,297 @@
+"""Lambda code in worker processes: events, answers, errors, output, environment."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.integration.handlers.support import SOURCE_ARN, call, number, running, write_module
+
+
+async def test_the_event_is_lambdas_and_fresh_for_every_call(tmp_path: Path) -> None:
+    path = write_module(
+        tmp_path,
+        """
+        import json
+
+        def handler(event, context):
+            print(json.dumps(event))
+            event["Records"].clear()
+            event["mine"] = True
+        """,
+    )
+    with capture_logs() as logs:
+        async with running(path) as handler:
+            batch = call(2)
+            for _ in range(2):
+                assert (await handler.invoke(batch)).kind == "ok"
+    events = [json.loads(entry["line"]) for entry in logs if entry["event"] == "handler.output"]
+    assert len(events) == 2
+    assert events[0] == events[1] == {"Records": [record.as_event() for record in batch.records]}
+
+
+async def test_context_and_environment_are_lambdas(tmp_path: Path) -> None:
+    path = write_module(
+        tmp_path,
+        """
+        import json, os, sys, time
+
+        def handler(event, context):
+            first = context.get_remaining_time_in_millis()
+            time.sleep(0.02)
+            seen = {name: getattr(context, name) for name in (
+                "function_name", "function_version", "invoked_function_arn", "memory_limit_in_mb", "aws_request_id",
+                "log_group_name", "log_stream_name", "identity", "client_context", "tenant_id",
+                "application", "shard_id", "lease_epoch", "attempt")}
+            seen["remaining"] = [first, context.get_remaining_time_in_millis()]
+            seen["env"] = {name: value for name, value in os.environ.items()
+                           if name.startswith(("AWS_LAMBDA_", "_HANDLER", "POWERTOOLS", "LAMBDA", "AWS_REGION"))}
+            seen["module"] = handler.__module__
+            seen["path"] = sys.path[0]
+            print(json.dumps(seen))
+        """,
+    )
+    with capture_logs() as logs:
+        async with running(path) as handler:
+            assert (await handler.invoke(call(attempt=3))).kind == "ok"
+    (line,) = [entry for entry in logs if entry["event"] == "handler.output"]
+    assert (line["request_id"], line["shard_id"], line["stream"]) == ("request-1", "shardId-1", "stdout")
+    seen = json.loads(line["line"])
+    first, second = seen.pop("remaining")
+    assert 4000 < second < first <= 5000
+    environment = seen.pop("env")
+    assert environment["AWS_LAMBDA_FUNCTION_NAME"] == seen["function_name"] == "orders-projector"
+    assert environment["_HANDLER"] == "app.handler"
+    assert environment["AWS_REGION"] == "eu-west-1"
+    assert environment["POWERTOOLS_TRACE_DISABLED"] == "true"
+    assert "LAMBDA_TASK_ROOT" not in environment
+    assert seen["invoked_function_arn"] == "arn:aws:lambda:eu-west-1:123456789012:function:orders-projector"
+    assert seen["log_group_name"] == "/aws/lambda/orders-projector"
+    assert (seen["identity"], seen["client_context"], seen["tenant_id"]) == (None, None, None)
+    assert (seen["application"], seen["shard_id"], seen["lease_epoch"], seen["attempt"]) == (
+        "orders-projector",
+        "shardId-1",
+        7,
+        3,
+    )
+    assert (seen["module"], seen["path"], seen["aws_request_id"]) == ("app", path, "request-1")
+    assert SOURCE_ARN.split(":")[4] in seen["invoked_function_arn"]
+
+
+RETURNS = [
+    ("None", "ok", ""),
+    ("{}", "ok", ""),
+    ('{"batchItemFailures": []}', "ok", ""),
+    ('{"batchItemFailures": None}', "ok", ""),
+    ('{"decimal": Decimal("1.5")}', "ok", ""),
+    ('{"batchItemFailures": [{"itemIdentifier": NUMBER}]}', "partial", ""),
+    ('{"batchItemFailures": [{"itemIdentifier": ""}]}', "failed", "BadResponse"),
+    ('{"batchItemFailures": [{"itemIdentifier": "1"}]}', "failed", "BadResponse"),
+    ('{"batchItemFailures": "x"}', "failed", "BadResponse"),
+    ("42", "failed", "BadResponse"),
+    ("'text'", "failed", "BadResponse"),
+    ("[1]", "failed", "BadResponse"),
+    ("'\\ud800'", "failed", "BadResponse"),
+    ("float('nan')", "failed", "Runtime.MarshalError"),
+    ("object()", "failed", "Runtime.MarshalError"),
+    ("{1, 2}", "failed", "Runtime.MarshalError"),
+    ("b'bytes'", "failed", "Runtime.MarshalError"),
+    ("(x for x in [1])", "failed", "Runtime.MarshalError"),
+    ("coroutine()", "failed", "Runtime.MarshalError"),
+    ("cycle()", "failed", "Runtime.MarshalError"),
+    ("'x' * 6_300_000", "failed", "Function.ResponseSizeTooLarge"),
+]
+
+
+async def test_every_shape_of_answer(tmp_path: Path) -> None:
+    cases = ",\n".join(f"    lambda: {expression}" for expression, _, _ in RETURNS)
+    path = write_module(
+        tmp_path,
+        f"""
+from decimal import Decimal
+NUMBER = {number(1)!r}
+async def coroutine():
+    pass
+def cycle():
+    a = []
+    a.append(a)
+    return a
+CASES = [
+{cases}
+]
+def handler(event, context):
+    return CASES[context.attempt]()
+""",
+    )
+    async with running(path) as handler:
+        pids = handler.pids
+        for index, (expression, kind, type_) in enumerate(RETURNS):
+            outcome = await handler.invoke(call(2, attempt=index))
+            assert outcome.kind == kind, (expression, outcome)
+            assert (outcome.fault.type if outcome.fault else "") == type_, (expression, outcome)
+            if kind == "partial":
+                assert outcome.failed == (number(1),)
+        assert handler.pids == pids
+
+
+RAISES = [
+    ("raise ValueError('boom')", "ValueError", "boom"),
+    ("sys.exit(3)", "SystemExit", "3"),
+    ("raise KeyboardInterrupt", "KeyboardInterrupt", ""),
+    ("raise GeneratorExit", "GeneratorExit", ""),
+    ("recurse()", "RecursionError", "maximum recursion depth"),
+    ("raise MemoryError", "MemoryError", ""),
+    ("raise ExceptionGroup('many', [ValueError('one')])", "ExceptionGroup", "ValueError: one"),
+    ("raise asyncio.CancelledError", "CancelledError", ""),
+    ("raise Exception('\\ud800')", "Exception", "\\ud800"),
+    ("raise Unprintable", "Unprintable", "__str__ raised"),
+]
+
+
+@pytest.mark.parametrize(("kind", "prefix"), [("lambda", "def"), ("python", "def"), ("python", "async def")])
+async def test_whatever_is_raised_fails_the_call_and_the_process_lives_on(
+    tmp_path: Path, kind: str, prefix: str
+) -> None:
+    branches = "\n".join(f"    if context.attempt == {i}:\n        {code}" for i, (code, _, _) in enumerate(RAISES))
+    path = write_module(
+        tmp_path,
+        f"""
+import asyncio, sys
+class Unprintable(Exception):
+    def __str__(self):
+        raise RuntimeError
+def recurse():
+    recurse()
+{prefix} handler(batch, context):
+{branches}
+""",
+    )
+    async with running(path, kind) as handler:
+        pids = handler.pids
+        for attempt, (code, type_, message) in enumerate(RAISES):
+            outcome = await handler.invoke(call(attempt=attempt))
+            fault = outcome.fault
+            assert outcome.kind == "failed", code
+            assert fault is not None
+            assert (fault.kind, fault.type) == ("raised", type_), code
+            assert message in fault.message, code
+            assert "app.py" in fault.stack[0], code
+            assert "in handler" in fault.stack[0], code
+            assert len(fault.stack) <= 45, code
+        assert (await handler.invoke(call(attempt=99))).kind == "ok"
+        assert handler.pids == pids
+
+
+async def test_output_is_forwarded_line_by_line_and_cannot_corrupt_the_wire(tmp_path: Path) -> None:
+    path = write_module(
+        tmp_path,
+        """
+        import os, sys
+        print("importing")
+
+        def handler(event, context):
+            print("hello")
+            print("no newline", end="")
+            sys.stderr.write("careful\\n")
+            os.write(1, b"\\x00\\xff binary\\n")
+            print("x" * 40_000)
+            os.system("echo from a program")
+        """,
+    )
+    with capture_logs() as logs:
+        async with running(path) as handler:
+            assert (await handler.invoke(call())).kind == "ok"
+            during = [entry for entry in logs if entry["event"] == "handler.output"]
+    assert during[0]["line"] == "importing"
+    assert during[0]["request_id"] is None
+    rest = during[1:]
+    assert {entry["request_id"] for entry in rest} == {"request-1"}
+    assert [entry["line"] for entry in rest if entry["stream"] == "stderr"] == ["careful"]
+    out = [entry["line"] for entry in rest if entry["stream"] == "stdout"]
+    assert out[0] == "hello"
+    assert "from a program" in out
+    assert any("\\xff binary" in line for line in out)
+    assert [len(entry["line"]) for entry in rest if entry.get("truncated")] == [16 << 10]
+
+
+async def test_a_flood_of_output_is_bounded(tmp_path: Path) -> None:
+    path = write_module(
+        tmp_path,
+        """
+        def handler(event, context):
+            for n in range(200_000):
+                print(n, "some text to make this line longer")
+        """,
+    )
+    with capture_logs() as logs:
+        async with running(path) as handler:
+            assert (await handler.invoke(call(timeout=8))).kind == "ok"
+    lines = sum(entry["event"] == "handler.output" for entry in logs)
+    dropped = sum(entry["lines"] for entry in logs if entry["event"] == "handler.output_dropped")
+    assert lines < 10_000
+    assert dropped > 150_000
+
+
+async def test_without_report_batch_item_failures_the_answer_is_ignored(tmp_path: Path) -> None:
+    path = write_module(tmp_path, "def handler(e, c): return {'batchItemFailures': [{'itemIdentifier': 'x'}]}")
+    async with running(path, report_failures=False) as handler:
+        assert (await handler.invoke(call())).kind == "ok"
+
+
+async def test_pythonpath_works_and_the_users_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = tmp_path / "library"
+    library.mkdir()
+    write_module(library, "VALUE = 5", "shared_library")
+    monkeypatch.setenv("PYTHONPATH", str(library))
+    monkeypatch.setenv("POWERTOOLS_TRACE_DISABLED", "false")
+    path = write_module(
+        tmp_path,
+        """
+        import os, shared_library
+
+        def handler(event, context):
+            assert shared_library.VALUE == 5
+            assert os.environ["POWERTOOLS_TRACE_DISABLED"] == "false"
+            assert os.environ["PYTHONPATH"] == os.path.dirname(shared_library.__file__)
+        """,
+    )
+    async with running(path) as handler:
+        outcome = await handler.invoke(call())
+        assert outcome.kind == "ok", outcome
+
+
+POWERTOOLS = """
+import json, os
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
+
+processor = BatchProcessor(event_type=EventType.DynamoDBStreams)
+logger = Logger(service="orders")
+
+def record_handler(record):
+    if record.dynamodb.keys["pk"] in os.environ["BAD"].split(","):
+        raise ValueError("bad record")
+
+@logger.inject_lambda_context(clear_state=True)
+def handler(event, context):
+    logger.info("handling")
+    return process_partial_response(event=event, record_handler=record_handler, processor=processor, context=context)
+"""
+
+
+async def test_powertools_unmodified(tmp_path: Path) -> None:
+    path = write_module(tmp_path, POWERTOOLS)
+    with capture_logs() as logs:
+        async with running(path, environment={"BAD": "k1,k3"}) as handler:
+            outcome = await handler.invoke(call(5))
+            alone = await handler.invoke(call(1))
+    assert outcome.kind == "partial", outcome
+    assert outcome.failed == (number(1), number(3))
+    assert alone.kind == "ok"
+    lines = [json.loads(entry["line"]) for entry in logs if entry["event"] == "handler.output"]
+    handling = [line for line in lines if line.get("message") == "handling"]
+    assert handling[0]["function_request_id"] == "request-1"
+    assert handling[0]["function_name"] == "app"

@@ -1,0 +1,128 @@
+"""``kind: python`` in worker processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from structlog.testing import capture_logs
+
+from tests.integration.handlers.support import call, number, running, write_module
+
+RETURNS = [
+    ("None", "ok"),
+    ("[]", "ok"),
+    ("{}", "ok"),
+    ("[records[1]]", "partial"),
+    ("{records[1].sequence_number}", "partial"),
+    ('{"batchItemFailures": [{"itemIdentifier": records[1].sequence_number}]}', "partial"),
+    ("['unknown']", "failed"),
+    ("[None]", "failed"),
+    ("7", "failed"),
+    ("True", "failed"),
+    ("float('nan')", "failed"),
+    ("'text'", "failed"),
+    ("(r for r in records)", "failed"),
+    ("coroutine()", "failed"),
+    ("object()", "failed"),
+    ("[Hostile()]", "failed"),
+]
+
+
+async def test_every_shape_of_answer(tmp_path: Path) -> None:
+    cases = ",\n".join(f"    lambda records: {expression}" for expression, _ in RETURNS)
+    path = write_module(
+        tmp_path,
+        f"""
+import warnings
+from consumer import Context, Record
+warnings.simplefilter("error")
+async def coroutine():
+    pass
+class Hostile(str):
+    def __hash__(self):
+        raise SystemExit(1)
+CASES = [
+{cases}
+]
+def plain(records, context):
+    assert isinstance(context, Context) and isinstance(records[0], Record)
+    return CASES[context.attempt](records)
+async def asynchronous(records, context):
+    return CASES[context.attempt](records)
+""",
+    )
+    with capture_logs() as logs:
+        for target in ("app:plain", "app:asynchronous"):
+            async with running(path, "python", target) as handler:
+                pids = handler.pids
+                for index, (expression, kind) in enumerate(RETURNS):
+                    outcome = await handler.invoke(call(2, attempt=index))
+                    assert outcome.kind == kind, (target, expression, outcome)
+                    assert outcome.failed == ((number(1),) if kind == "partial" else ()), expression
+                    if kind == "failed":
+                        assert outcome.fault is not None
+                        assert outcome.fault.kind == "bad_response"
+                assert handler.pids == pids
+    assert not [entry for entry in logs if "never awaited" in str(entry.get("line"))]
+
+
+async def test_records_are_decoded_and_one_loop_serves_all_calls(tmp_path: Path) -> None:
+    path = write_module(
+        tmp_path,
+        """
+        import asyncio
+        loops = set()
+
+        async def handler(records, context):
+            loops.add(asyncio.get_running_loop())
+            await asyncio.sleep(0)
+            assert len(loops) == 1
+            assert [r.new_image["n"] for r in records] == [0, 1], records
+            assert records[0].keys == {"pk": "k0"}
+            assert context.lease_epoch == 7
+            records[0].new_image["n"] = "changed"
+            records.clear()
+        """,
+    )
+    async with running(path, "python") as handler:
+        batch = call(2)
+        for _ in range(2):
+            outcome = await handler.invoke(batch)
+            assert outcome.kind == "ok", outcome
+
+
+async def test_a_fork_that_returns_from_the_handler_does_not_answer(tmp_path: Path) -> None:
+    path = write_module(
+        tmp_path,
+        """
+        import os
+
+        def handler(records, context):
+            pid = os.fork()
+            if pid == 0:
+                return ["the child's answer"]
+            os.waitpid(pid, 0)
+        """,
+    )
+    async with running(path, "python") as handler:
+        for _ in range(2):
+            assert (await handler.invoke(call())).kind == "ok"
+
+
+async def test_stopping_the_loop_is_a_crash_and_the_process_is_replaced(tmp_path: Path) -> None:
+    path = write_module(
+        tmp_path,
+        """
+        import asyncio
+
+        async def handler(records, context):
+            if context.attempt == 1:
+                asyncio.get_running_loop().stop()
+                await asyncio.sleep(60)
+        """,
+    )
+    async with running(path, "python") as handler:
+        outcome = await handler.invoke(call())
+        assert outcome.fault is not None
+        assert outcome.fault.kind == "crashed"
+        assert (await handler.invoke(call(attempt=2))).kind == "ok"

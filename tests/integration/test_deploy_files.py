@@ -1,0 +1,369 @@
+"""Everything in deploy/ and the Dockerfile, checked by the validators of its platform without a network."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import kubernetes_validate
+import pytest
+import yaml
+from botocore.validate import ParamValidator
+
+from consumer.operate.metrics import Metrics
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+KUBERNETES = DEPLOY / "kubernetes"
+GRACE = 25  # shutdown.grace of every configuration here
+
+LEAST_ACTIONS = {
+    "ReadTheStream": {"dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"},
+    "FindTheStream": {"dynamodb:DescribeTable"},
+    "CheckTheLeaseTable": {"dynamodb:DescribeTable"},
+    "OwnLeaseRowsOnly": {
+        "dynamodb:ConditionCheckItem",
+        "dynamodb:DeleteItem",
+        "dynamodb:GetItem",
+        "dynamodb:PutItem",
+        "dynamodb:Query",
+        "dynamodb:UpdateItem",
+    },
+    "SendDeadLetters": {"sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage"},
+}
+
+
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+def as_set(value: str | list[str]) -> set[str]:
+    return {value} if isinstance(value, str) else set(value)
+
+
+# --- the image
+
+
+def instructions() -> list[tuple[str, str]]:
+    text = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text())
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    return [(line.split(None, 1)[0], " ".join(line.split(None, 1)[1].split())) for line in lines]
+
+
+def final_stage() -> list[tuple[str, str]]:
+    found = instructions()
+    start = max(index for index, (name, _) in enumerate(found) if name == "FROM")
+    return found[start:]
+
+
+def test_dockerfile_has_only_known_instructions_and_two_stages() -> None:
+    known = {"ARG", "FROM", "ENV", "WORKDIR", "RUN", "COPY", "LABEL", "VOLUME", "USER", "EXPOSE", "STOPSIGNAL"}
+    known |= {"HEALTHCHECK", "ENTRYPOINT", "CMD"}
+    assert {name for name, _ in instructions()} <= known
+    assert sum(name == "FROM" for name, _ in instructions()) == 2
+
+
+def test_dockerfile_base_can_be_pinned_and_is_never_latest() -> None:
+    first = instructions()[0]
+    assert first == ("ARG", "BASE_IMAGE=python:3.13-slim")
+    for name, value in instructions():
+        if name == "FROM":
+            assert value.startswith("${BASE_IMAGE} AS ")
+        assert ":latest" not in value
+
+
+def test_dockerfile_commands_are_in_exec_form() -> None:
+    stage = dict(final_stage())
+    assert json.loads(stage["ENTRYPOINT"]) == ["stream-consumer"]
+    assert json.loads(stage["CMD"]) == ["run", "--config", "/etc/stream-consumer/config.yaml"]
+    command = stage["HEALTHCHECK"].partition("CMD ")[2]
+    assert json.loads(command) == ["stream-consumer", "health", "--config", "/etc/stream-consumer/config.yaml"]
+
+
+def test_dockerfile_runs_as_a_fixed_user_and_leaves_no_build_tools() -> None:
+    stage = final_stage()
+    users = [value for name, value in stage if name == "USER"]
+    assert users == ["10001:10001"]
+    after_user = stage[stage.index(("USER", users[0])) :]
+    assert not {name for name, _ in after_user} & {"RUN", "COPY"}
+    assert not any(name == "RUN" and "pip" in value for name, value in stage)
+    assert all("--from=builder" in value for name, value in stage if name == "COPY")
+
+
+def test_dockerfile_installs_only_what_is_locked() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    assert not re.search(r"curl|wget|sudo|chmod 777|--trusted-host|ADD http", text)
+    installs = [value for name, value in instructions() if name == "RUN" and '"install"' in value]
+    assert installs
+    for command in installs:
+        assert '"--require-hashes"' in command or '"--no-index"' in command
+
+
+def test_dockerfile_environment_and_labels() -> None:
+    environment = " ".join(value for name, value in final_stage() if name == "ENV")
+    for variable in ("PYTHONUNBUFFERED=1", "PYTHONFAULTHANDLER=1", "PYTHONDONTWRITEBYTECODE=1"):
+        assert variable in environment
+    labels = " ".join(value for name, value in final_stage() if name == "LABEL")
+    for label in ("title", "description", "licenses", "version", "revision"):
+        assert f"org.opencontainers.image.{label}=" in labels
+
+
+def test_dockerignore_lets_in_what_the_build_copies_and_nothing_else() -> None:
+    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    assert lines[0] == "*"
+    allowed = {line[1:] for line in lines if line.startswith("!")}
+    copied: set[str] = set()
+    for name, value in instructions():
+        if name == "COPY" and "--from" not in value:
+            copied |= set(value.split()[:-1])
+    assert allowed == copied
+
+
+# --- systemd
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_systemd_unit_verifies_without_a_warning(tmp_path: Path) -> None:
+    text = (DEPLOY / "systemd" / "stream-consumer@.service").read_text()
+    assert "ExecStart=/opt/stream-consumer/bin/stream-consumer run --config /etc/stream-consumer/%i.yaml\n" in text
+    unit = tmp_path / "stream-consumer@orders.service"
+    unit.write_text(re.sub(r"(?m)^ExecStart=\S+", f"ExecStart={shutil.which('true')}", text))
+    result = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=60
+    )
+    # Only what concerns this unit: the machine's own units are not ours to judge.
+    complaints = [line for line in result.stderr.splitlines() if "stream-consumer" in line]
+    assert not complaints
+    assert result.returncode == 0, result.stderr
+
+
+def test_systemd_unit_settings() -> None:
+    text = (DEPLOY / "systemd" / "stream-consumer@.service").read_text()
+    settings = dict(line.split("=", 1) for line in text.splitlines() if re.match(r"[A-Z][A-Za-z]+=", line))
+    assert settings["Type"] == "notify"
+    assert settings["NotifyAccess"] == "main"
+    assert settings["Restart"] == "on-failure"
+    assert settings["RestartPreventExitStatus"] == "77 78"
+    assert settings["KillMode"] == "mixed"
+    assert int(settings["WatchdogSec"]) >= 20
+    assert int(settings["TimeoutStopSec"]) > GRACE
+    for name in ("DynamicUser", "NoNewPrivileges", "PrivateTmp", "RestrictNamespaces"):
+        assert settings[name] == "yes"
+    assert settings["ProtectSystem"] == "strict"
+
+
+# --- Kubernetes
+
+MANIFESTS = ["serviceaccount", "deployment", "poddisruptionbudget", "networkpolicy"]
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+@pytest.mark.parametrize("version", ["1.29", kubernetes_validate.latest_version()])
+def test_kubernetes_manifests_are_valid(name: str, version: str) -> None:
+    kubernetes_validate.validate(load(KUBERNETES / f"{name}.yaml"), version, strict=True)
+
+
+def test_kubernetes_config_map_is_valid() -> None:
+    kustomization = load(KUBERNETES / "kustomization.yaml")
+    (generator,) = kustomization["configMapGenerator"]
+    data = {name: (KUBERNETES / name).read_text() for name in generator["files"]}
+    config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": generator["name"]}, "data": data}
+    kubernetes_validate.validate(config_map, kubernetes_validate.latest_version(), strict=True)
+    assert list(data) == ["config.yaml"]
+
+
+def test_kustomization_names_every_file_and_the_optional_one_stays_out() -> None:
+    kustomization = load(KUBERNETES / "kustomization.yaml")
+    assert kustomization["kind"] == "Kustomization"
+    assert sorted(kustomization["resources"]) == sorted(f"{name}.yaml" for name in MANIFESTS)
+    monitor = load(KUBERNETES / "podmonitor.yaml")
+    assert (monitor["apiVersion"], monitor["kind"]) == ("monitoring.coreos.com/v1", "PodMonitor")
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert (endpoint["port"], endpoint["path"]) == ("http", "/metrics")
+
+
+def pod() -> dict[str, Any]:
+    template: dict[str, Any] = load(KUBERNETES / "deployment.yaml")["spec"]["template"]
+    return template
+
+
+def test_pod_is_restricted() -> None:
+    spec = pod()["spec"]
+    (container,) = spec["containers"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["runAsUser"] == 10001
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert spec["automountServiceAccountToken"] is False
+    assert container["resources"]["requests"]
+    assert "memory" in container["resources"]["limits"]
+    assert "latest" not in container["image"]
+
+
+def test_pod_lives_and_ends_properly() -> None:
+    spec = pod()["spec"]
+    (container,) = spec["containers"]
+    assert spec["terminationGracePeriodSeconds"] > GRACE
+    assert "lifecycle" not in container
+    paths = {name: container[name]["httpGet"]["path"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert paths == {"startupProbe": "/healthz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
+    (port,) = container["ports"]
+    assert port["containerPort"] == load(KUBERNETES / "config.yaml")["http"]["port"]
+
+
+def test_selectors_match_the_pods() -> None:
+    labels = pod()["metadata"]["labels"].items()
+    selectors = [
+        load(KUBERNETES / "deployment.yaml")["spec"]["selector"]["matchLabels"],
+        load(KUBERNETES / "poddisruptionbudget.yaml")["spec"]["selector"]["matchLabels"],
+        load(KUBERNETES / "networkpolicy.yaml")["spec"]["podSelector"]["matchLabels"],
+        load(KUBERNETES / "podmonitor.yaml")["spec"]["selector"]["matchLabels"],
+    ]
+    for selector in selectors:
+        assert selector.items() <= labels
+
+
+# --- ECS
+
+
+def cloudformation(name: str) -> dict[str, Any]:
+    """The template with intrinsic functions read as ``{function: value}``."""
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    def intrinsic(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Any:
+        if isinstance(node, yaml.ScalarNode):
+            return {suffix: loader.construct_scalar(node)}
+        if isinstance(node, yaml.SequenceNode):
+            return {suffix: loader.construct_sequence(node, deep=True)}
+        return {suffix: loader.construct_mapping(node, deep=True)}
+
+    Loader.add_multi_constructor("!", intrinsic)
+    template: dict[str, Any] = yaml.load((DEPLOY / "ecs" / name).read_text(), Loader)  # a subclass of SafeLoader
+    return template
+
+
+def test_task_definition_fits_the_service_model() -> None:
+    definition = json.loads((DEPLOY / "ecs" / "task-definition.json").read_text())
+    model = botocore.session.get_session().get_service_model("ecs")
+    report = ParamValidator().validate(definition, model.operation_model("RegisterTaskDefinition").input_shape)
+    assert not report.has_errors(), report.generate_report()
+
+
+def test_task_definition_settings() -> None:
+    definition = json.loads((DEPLOY / "ecs" / "task-definition.json").read_text())
+    (container,) = definition["containerDefinitions"]
+    assert definition["requiresCompatibilities"] == ["FARGATE"]
+    assert GRACE < container["stopTimeout"] <= 120
+    assert container["readonlyRootFilesystem"] is True
+    assert container["user"] == "10001:10001"
+    assert container["linuxParameters"]["initProcessEnabled"] is False
+    assert container["logConfiguration"]["logDriver"] == "awslogs"
+    assert container["healthCheck"]["command"][:3] == ["CMD", "stream-consumer", "health"]
+
+
+def test_template_and_task_definition_say_the_same() -> None:
+    (plain,) = json.loads((DEPLOY / "ecs" / "task-definition.json").read_text())["containerDefinitions"]
+    resources = cloudformation("service.yaml")["Resources"]
+    (container,) = resources["TaskDefinition"]["Properties"]["ContainerDefinitions"]
+    assert container["StopTimeout"] == plain["stopTimeout"]
+    assert container["User"] == plain["user"]
+    assert container["HealthCheck"]["Command"] == plain["healthCheck"]["command"]
+    assert [entry["Name"] for entry in container["Environment"]] == [entry["name"] for entry in plain["environment"]]
+
+
+def test_every_variable_of_the_ecs_configuration_is_set_by_the_task() -> None:
+    text = (DEPLOY / "ecs" / "config.yaml").read_text()
+    needed = set(re.findall(r"\$\{([A-Z_]+)\}", text))
+    (plain,) = json.loads((DEPLOY / "ecs" / "task-definition.json").read_text())["containerDefinitions"]
+    assert needed == {entry["name"] for entry in plain["environment"]}
+
+
+def test_cloudformation_template_lints() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", "from cfnlint.runner import main; main()", str(DEPLOY / "ecs" / "service.yaml")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_lease_table_has_the_key_schema_and_survives_the_stack() -> None:
+    table = cloudformation("service.yaml")["Resources"]["LeaseTable"]
+    keys = [(key["AttributeName"], key["KeyType"]) for key in table["Properties"]["KeySchema"]]
+    assert keys == [("pk", "HASH"), ("sk", "RANGE")]
+    assert table["DeletionPolicy"] == table["UpdateReplacePolicy"] == "Retain"
+
+
+# --- IAM
+
+
+def statements() -> dict[str, list[dict[str, Any]]]:
+    plain = json.loads((DEPLOY / "iam" / "policy.json").read_text())["Statement"]
+    role = cloudformation("service.yaml")["Resources"]["TaskRole"]["Properties"]
+    return {"policy.json": plain, "service.yaml": role["Policies"][0]["PolicyDocument"]["Statement"]}
+
+
+@pytest.mark.parametrize("source", ["policy.json", "service.yaml"])
+def test_the_policy_is_least_privilege(source: str) -> None:
+    found = {statement["Sid"]: statement for statement in statements()[source]}
+    assert {sid: as_set(statement["Action"]) for sid, statement in found.items()} == LEAST_ACTIONS
+    for statement in found.values():
+        assert statement["Effect"] == "Allow"
+        assert statement["Resource"] != "*"
+    condition = found["OwnLeaseRowsOnly"]["Condition"]
+    assert len(condition["ForAllValues:StringLike"]["dynamodb:LeadingKeys"]) == 2
+    # Without this a request that names no key at all would satisfy ForAllValues.
+    assert condition["Null"] == {"dynamodb:LeadingKeys": "false"}
+
+
+def test_docs_show_the_same_policy() -> None:
+    text = (ROOT / "docs" / "iam.md").read_text()
+    blocks = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
+    assert json.loads((DEPLOY / "iam" / "policy.json").read_text()) in blocks
+    sids = {statement["Sid"] for block in blocks for statement in block.get("Statement", [])}
+    assert set(LEAST_ACTIONS) <= sids
+
+
+# --- Prometheus and the configurations
+
+
+def test_alerts_use_metrics_that_exist() -> None:
+    groups = load(DEPLOY / "prometheus" / "alerts.yaml")["groups"]
+    metrics = Metrics()
+    shard = metrics.shard("s")
+    for gauge in (shard.lag, shard.retention_headroom, shard.checkpoint_age, shard.iterator_age):
+        gauge.set(0)
+    exposed = set(re.findall(r"^# TYPE (\S+)", metrics.render()[0].decode(), re.MULTILINE))
+    for rule in groups[0]["rules"]:
+        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+        names = set(re.findall(r"stream_consumer_\w+", rule["expr"]))
+        assert names, rule["alert"]
+        assert names <= exposed
+
+
+@pytest.mark.parametrize("path", ["kubernetes/config.yaml", "ecs/config.yaml"])
+def test_configurations_fit_their_containers(path: str) -> None:
+    config = load(DEPLOY / path)
+    assert config["http"] == {"host": "0.0.0.0", "port": 9464}
+    assert config["handler"]["path"] == "/app"
+    assert config["shutdown"]["grace"] == f"{GRACE}s"
+
+
+@pytest.mark.parametrize("path", sorted(path.relative_to(ROOT).as_posix() for path in DEPLOY.rglob("*.yaml")))
+def test_yaml_files_have_no_tabs_and_end_in_a_newline(path: str) -> None:
+    text = (ROOT / path).read_text()
+    assert "\t" not in text
+    assert text.endswith("\n")

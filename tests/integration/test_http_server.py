@@ -1,0 +1,328 @@
+"""The health server over real sockets, with clients that mean no good, and ``stream-consumer health`` against it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from prometheus_client.parser import text_string_to_metric_families
+
+from consumer.cli.health import ask, health
+from consumer.domain.errors import StreamConsumerError
+from consumer.operate.http import MAX_CONNECTIONS, CannotListen, HealthServer
+from consumer.operate.metrics import Metrics
+from consumer.operate.status import START_STEPS, ShardStatus, Status, StatusBoard
+
+LIFE = 1.5  # seconds a connection may live in these tests; five in production
+
+
+class Running:
+    """The server on a thread and loop of its own, as the upkeep thread runs it."""
+
+    def __init__(self) -> None:
+        self.board = StatusBoard(wedged_after=30)
+        self.metrics = Metrics()
+        self.loop = asyncio.new_event_loop()
+        self.server = HealthServer(self.board, self.metrics, host="127.0.0.1", port=0, connection_seconds=LIFE)
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+        self.call(self.server.start())
+        self.port = self.server.port
+
+    def call(self, coroutine: object) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(5)  # type: ignore[arg-type]
+
+    def stop(self) -> None:
+        self.call(self.server.close())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(5)
+        self.loop.close()
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=5)
+
+    def raw(self, request: bytes) -> bytes:
+        """What comes back until the server closes."""
+        with self.connect() as client:
+            with contextlib.suppress(ConnectionError):
+                client.sendall(request)
+            return drain(client)
+
+    def get(self, path: str, method: str = "GET", headers: str = "") -> tuple[int, str, bytes]:
+        head, _, body = self.raw(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode()).partition(
+            b"\r\n\r\n"
+        )
+        return int(head.split()[1]), head.decode().lower(), body
+
+
+def drain(client: socket.socket) -> bytes:
+    answer = b""
+    with contextlib.suppress(ConnectionError):
+        while chunk := client.recv(65536):
+            answer += chunk
+    return answer
+
+
+@pytest.fixture
+def running() -> Iterator[Running]:
+    server = Running()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def test_metrics(running: Running) -> None:
+    running.metrics.gaps.inc()
+    status, head, body = running.get("/metrics")
+    assert status == 200
+    assert "content-type: text/plain; version=0.0.4; charset=utf-8" in head
+    assert "stream_consumer_gaps" in {family.name for family in text_string_to_metric_families(body.decode())}
+    _, head, body = running.get("/metrics", headers="Accept: application/openmetrics-text; version=1.0.0\r\n")
+    assert "content-type: application/openmetrics-text" in head
+    assert body.endswith(b"# EOF\n")
+
+
+def test_health_and_readiness(running: Running) -> None:
+    assert running.get("/healthz")[::2] == (200, b"ok\n")
+    assert running.get("/readyz")[0] == 503
+    for step in START_STEPS:
+        running.board.reached(step)
+    assert running.get("/readyz")[::2] == (200, b"ready\n")
+    running.board.task_died("keeper", "a\nb")
+    assert running.get("/healthz")[::2] == (503, b"task keeper died: a b\n")
+    assert running.get("/readyz")[0] == 200
+
+
+def test_status_page_and_json(running: Running) -> None:
+    shard = ShardStatus("shardId-1", "open", owner="me", mine=True, lag=1.5)
+    running.board.publish(Status("orders<b>", "orders", "host/1/x", shards=(shard,), totals={"handled": 7}))
+    status, head, body = running.get("/")
+    assert status == 200
+    assert "text/html; charset=utf-8" in head
+    assert "default-src 'none'" in head
+    assert b"orders&lt;b&gt;" in body
+    _, head, body = running.get("/status.json?x=1")
+    assert "application/json" in head
+    assert json.loads(body)["shards"][0]["lag"] == 1.5
+
+
+def test_head_has_the_headers_and_no_body(running: Running) -> None:
+    status, head, body = running.get("/healthz", "HEAD")
+    assert (status, body) == (200, b"")
+    assert "content-length: 3" in head
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"])
+def test_other_methods(running: Running, method: str) -> None:
+    status, head, _ = running.get("/metrics", method)
+    assert status == 405
+    assert "allow: get, head" in head
+
+
+def test_a_post_with_a_large_body_is_cut_off(running: Running) -> None:
+    started = time.monotonic()
+    answer = running.raw(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n" + b"x" * 5_000_000)
+    assert answer == b"" or answer.split()[1] in (b"405", b"431")
+    assert time.monotonic() - started < LIFE + 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/metrics/",
+        "//metrics",
+        "/../etc/passwd",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/healthz/..",
+        "/debug",
+        "/%00",
+        "/metrics%2f",
+    ],
+)
+def test_everything_else_is_not_found(running: Running, path: str) -> None:
+    status, head, body = running.get(path)
+    assert status in (400, 404)
+    assert b"root:" not in body
+    if status == 404:
+        assert "server: stream-consumer\r\n" in head
+
+
+def test_a_megabyte_of_header(running: Running) -> None:
+    for flood in (b"X: " + b"a" * 1_000_000 + b"\r\n", b"".join(b"X-%d: abcdef\r\n" % n for n in range(60_000))):
+        answer = running.raw(b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + flood + b"\r\n")
+        assert answer == b"" or answer.split()[1] in (b"400", b"431"), answer[:60]
+    assert running.get("/healthz")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\x00" * 500 + b"\r\n\r\n", b"\x16\x03\x01\x02\x00\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"]
+)
+def test_garbage(running: Running, garbage: bytes) -> None:
+    running.raw(garbage)
+    assert running.get("/healthz")[0] == 200
+
+
+def test_slow_clients_are_ended_and_hold_up_nobody(running: Running) -> None:
+    with running.connect() as silent, running.connect() as slow:
+        started = time.monotonic()
+        ended = False
+        for byte in b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: " + b"a" * 200:
+            try:
+                slow.send(bytes([byte]))
+            except ConnectionError:
+                ended = True
+                break
+            assert running.get("/healthz")[0] == 200
+            time.sleep(0.05)
+        assert ended
+        assert drain(silent) == b""
+        assert time.monotonic() - started < LIFE + 2
+
+
+def test_a_client_that_does_not_read(running: Running) -> None:
+    for number in range(3000):
+        running.metrics.shard(f"shardId-{number:020}").lag.set(1)
+    with running.connect() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert running.get("/healthz")[0] == 200
+        time.sleep(LIFE + 0.5)
+        assert not running.server._open
+
+
+def test_at_most_so_many_connections(running: Running) -> None:
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(running.connect()) for _ in range(MAX_CONNECTIONS)]
+        time.sleep(0.2)
+        assert running.raw(b"").startswith(b"HTTP/1.1 503")
+        assert len(running.server._open) == MAX_CONNECTIONS
+        held[0].close()
+        time.sleep(0.2)
+        assert running.get("/healthz")[0] == 200
+    time.sleep(0.3)
+    assert not running.server._open
+
+
+def test_one_request_a_connection(running: Running) -> None:
+    request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    answer = running.raw(request * 3)
+    assert answer.count(b"HTTP/1.1 200") == 1
+    assert b"connection: close" in answer.lower()
+
+
+async def test_an_address_in_use_is_a_configuration_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server = HealthServer(StatusBoard(1), Metrics(), host="127.0.0.1", port=port)
+        with pytest.raises(CannotListen, match=f"cannot listen on 127.0.0.1:{port}: ") as caught:
+            await server.start()
+    assert isinstance(caught.value, StreamConsumerError)
+    assert caught.value.exit_code == 78
+    assert "\n" not in str(caught.value)
+    await server.close()
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid", "a..b"])
+async def test_an_address_that_is_not_ours(host: str) -> None:
+    with pytest.raises(CannotListen):
+        await HealthServer(StatusBoard(1), Metrics(), host=host, port=0).start()
+
+
+async def test_close_frees_the_port_and_is_idempotent() -> None:
+    server = HealthServer(StatusBoard(1), Metrics(), host="127.0.0.1", port=0)
+    await server.start()
+    port = server.port
+    assert server.url == f"http://127.0.0.1:{port}/"
+    await server.close()
+    await server.close()
+    again = HealthServer(StatusBoard(1), Metrics(), host="127.0.0.1", port=port)
+    await again.start()
+    await again.close()
+
+
+# --- the health command
+
+
+def invoke(*arguments: str, **environ: str | None) -> tuple[int, str]:
+    result = CliRunner().invoke(health, arguments, env={"STREAM_CONSUMER_HTTP": None, **environ})
+    assert result.output.count("\n") == 1, result.output
+    return result.exit_code, result.output.strip()
+
+
+def test_health_command_exit_codes(running: Running) -> None:
+    url = f"http://127.0.0.1:{running.port}"
+    assert invoke("--url", url) == (0, f"healthy: 127.0.0.1:{running.port}")
+    assert invoke(STREAM_CONSUMER_HTTP=f"0.0.0.0:{running.port}")[0] == 0
+    running.board.task_died("coordinator", "KeyError")
+    code, message = invoke("--url", url)
+    assert code == 70
+    assert "task coordinator died: KeyError" in message
+
+
+def test_health_command_when_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    code, message = invoke("--url", f"127.0.0.1:{port}")
+    assert code == 69
+    assert "refused" in message
+    assert invoke("--url", "no-such-host.invalid:1")[0] == 69
+
+
+def test_health_command_when_the_process_hangs() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        code, message = ask("127.0.0.1", silent.getsockname()[1], timeout=0.3)
+    assert code == 70
+    assert "does not answer" in message
+
+
+def test_health_command_when_something_else_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def answer(data: bytes) -> None:
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(data)
+
+        for data in (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", b"SSH-2.0-x\r\n", b""):
+            thread = threading.Thread(target=answer, args=(data,))
+            thread.start()
+            assert ask("127.0.0.1", other.getsockname()[1])[0] == 69
+            thread.join()
+
+
+def test_health_command_takes_the_address_from_the_configuration(running: Running, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "application: a\nsource: {table: orders}\nhandler: {target: 'm:f'}\n"
+        f"http: {{host: 0.0.0.0, port: {running.port}}}\n"
+    )
+    assert invoke("--config", str(config)) == (0, f"healthy: 127.0.0.1:{running.port}")
+    config.write_text("application: [\n")
+    assert invoke("--config", str(config))[0] == 78
+
+
+@pytest.mark.parametrize("url", ["https://x:1", "http://", "127.0.0.1:port", "127.0.0.1:99999"])
+def test_health_command_with_a_bad_address(url: str) -> None:
+    assert CliRunner().invoke(health, ["--url", url]).exit_code == 2
+
+
+def test_health_command_starts_fast_because_it_imports_little() -> None:
+    code = (
+        "import sys; import consumer.cli.health;"
+        "heavy = {'aioboto3', 'botocore', 'aiohttp', 'pydantic', 'prometheus_client', 'structlog', 'asyncio'};"
+        "sys.exit(' '.join(sorted(heavy & set(sys.modules))) or 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert result.returncode == 0, result.stderr

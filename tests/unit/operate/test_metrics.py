@@ -1,0 +1,253 @@
+"""The exposition as Prometheus reads it, against the contract's list."""
+
+from __future__ import annotations
+
+import re
+import threading
+from pathlib import Path
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from consumer.operate.metrics import (
+    API_OUTCOMES,
+    BATCH_RESULTS,
+    GET_RECORDS_OUTCOMES,
+    LEASE_EVENTS,
+    LEASE_STATES,
+    OPERATIONS,
+    SHARD_STATES,
+    Metrics,
+)
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"
+
+# CONTRACT: name as it appears in the exposition, type, label names.
+CONTRACT = {
+    "lag_seconds": ("gauge", {"shard"}),
+    "iterator_age_seconds": ("gauge", {"shard"}),
+    "retention_headroom_seconds": ("gauge", {"shard"}),
+    "checkpoint_age_seconds": ("gauge", {"shard"}),
+    "records_total": ("counter", {"result"}),
+    "batches_total": ("counter", {"result"}),
+    "handler_seconds": ("histogram", set()),
+    "retries_total": ("counter", set()),
+    "dead_letters_total": ("counter", {"reason"}),
+    "duplicates_skipped_total": ("counter", set()),
+    "filtered_total": ("counter", set()),
+    "gaps_total": ("counter", set()),
+    "get_records_total": ("counter", {"outcome"}),
+    "throttles_total": ("counter", {"operation"}),
+    "api_calls_total": ("counter", {"operation", "outcome"}),
+    "leases": ("gauge", {"state"}),
+    "lease_events_total": ("counter", {"event"}),
+    "in_flight_records": ("gauge", set()),
+    "buffered_bytes": ("gauge", set()),
+    "parked_keys": ("gauge", set()),
+    "shards": ("gauge", {"state"}),
+    "loop_stall_seconds": ("gauge", set()),
+    "build_info": ("gauge", {"version", "python"}),
+}
+
+
+def exposition(metrics: Metrics) -> str:
+    return metrics.render()[0].decode()
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    found = {}
+    for family in parse(exposition(metrics)):
+        for sample in family.samples:
+            found[sample.name, frozenset(sample.labels.items())] = sample.value
+    return found
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return samples(metrics).get((f"stream_consumer_{name}", frozenset(labels.items())))
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def measured(metrics: Metrics) -> Metrics:
+    shard = metrics.shard("shardId-1")
+    for gauge in (shard.lag, shard.iterator_age, shard.retention_headroom, shard.checkpoint_age):
+        gauge.set(1)
+    return metrics
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_every_metric_of_the_contract_has_its_name_type_and_labels(measured: Metrics, name: str) -> None:
+    kind, labels = CONTRACT[name]
+    text = exposition(measured)
+    assert f"# TYPE stream_consumer_{name} {kind}\n" in text
+    suffix = "_count" if kind == "histogram" else ""
+    of_this = [label_set for found, label_set in samples(measured) if found == f"stream_consumer_{name}{suffix}"]
+    assert of_this, name
+    assert {key for key, _ in of_this[0]} == labels
+
+
+def test_all_names_are_prefixed_and_total_appears_once(measured: Metrics) -> None:
+    names = re.findall(r"^# TYPE (\S+) ", exposition(measured), re.MULTILINE)
+    assert all(name.startswith("stream_consumer_") for name in names)
+    assert len(names) == len(set(names))
+    assert "_total_total" not in exposition(measured)
+    assert "_created" not in exposition(measured)
+
+
+def test_every_metric_is_documented_and_the_other_way_round(measured: Metrics) -> None:
+    documented = set(re.findall(r"`stream_consumer_([a-z_]+?)(?:\{[^`]*\})?`", DOCUMENT.read_text()))
+    exposed = {n[len("stream_consumer_") :] for n in re.findall(r"^# TYPE (\S+) ", exposition(measured), re.MULTILINE)}
+    exposed = {n for n in exposed if not n.startswith("process_")} | {"api_seconds"}
+    assert {n for n in documented if not n.startswith("process_")} == exposed
+    assert set(CONTRACT) <= exposed
+
+
+def test_help_names_the_unit_of_seconds_and_bytes(metrics: Metrics) -> None:
+    for name, text in re.findall(r"^# HELP (\S+) (.+)$", exposition(metrics), re.MULTILINE):
+        if "process_" in name:
+            continue
+        if "_seconds" in name:
+            assert "second" in text.lower(), name
+        if name.endswith("_bytes"):
+            assert "bytes" in text.lower(), name
+
+
+def test_known_labels_start_at_zero(metrics: Metrics) -> None:
+    for result in BATCH_RESULTS:
+        assert value(metrics, "batches_total", result=result) == 0
+    for outcome in GET_RECORDS_OUTCOMES:
+        assert value(metrics, "get_records_total", outcome=outcome) == 0
+    for event in LEASE_EVENTS:
+        assert value(metrics, "lease_events_total", event=event) == 0
+    for state in LEASE_STATES:
+        assert value(metrics, "leases", state=state) == 0
+    for state in SHARD_STATES:
+        assert value(metrics, "shards", state=state) == 0
+    for operation in OPERATIONS:
+        assert value(metrics, "throttles_total", operation=operation) == 0
+        for outcome in API_OUTCOMES:
+            assert value(metrics, "api_calls_total", operation=operation, outcome=outcome) == 0
+    assert value(metrics, "dead_letters_total", reason="RetryAttemptsExhausted") == 0
+    assert value(metrics, "gaps_total") == 0
+
+
+def test_counting(metrics: Metrics) -> None:
+    metrics.records_ok.inc(3)
+    metrics.records("dead_lettered").inc(2)
+    metrics.dead_letters("RecordAgeExceeded").inc()
+    metrics.handler_seconds.observe(0.02)
+    assert value(metrics, "records_total", result="handled") == 3
+    assert value(metrics, "records_total", result="dead_lettered") == 2
+    assert value(metrics, "dead_letters_total", reason="RecordAgeExceeded") == 1
+    assert value(metrics, "handler_seconds_bucket", le="0.025") == 1
+    assert value(metrics, "build_info", **_build(metrics)) == 1
+
+
+def test_totals_for_the_status_page(metrics: Metrics) -> None:
+    metrics.records_ok.inc(7)
+    metrics.gaps.inc()
+    totals = metrics.totals()
+    assert list(totals)[:2] == ["handled", "dead_lettered"]
+    assert (totals["handled"], totals["gaps"], totals["retries"]) == (7, 1, 0)
+
+
+def _build(metrics: Metrics) -> dict[str, str]:
+    (labels,) = [dict(labels) for name, labels in samples(metrics) if name == "stream_consumer_build_info"]
+    return labels
+
+
+def test_a_shards_series_appear_with_the_first_value_and_go_with_the_shard(metrics: Metrics) -> None:
+    shard = metrics.shard("shardId-7")
+    assert "shardId-7" not in exposition(metrics), "a 0 that nobody measured would raise alerts"
+    assert metrics.shard("shardId-7") is shard
+    shard.lag.set(4)
+    shard.retention_headroom.set(80000)
+    assert value(metrics, "lag_seconds", shard="shardId-7") == 4
+    assert value(metrics, "iterator_age_seconds", shard="shardId-7") is None
+
+    shard.close()
+    shard.close()
+    shard.lag.set(9)
+    shard.checkpoint_age.set(9)
+    assert "shardId-7" not in exposition(metrics)
+
+
+def test_a_shard_that_comes_back_is_not_removed_by_its_former_holder(metrics: Metrics) -> None:
+    before = metrics.shard("s")
+    before.lag.set(1)
+    before.close()
+    again = metrics.shard("s")
+    again.lag.set(2)
+    before.close()
+    before.lag.set(5)
+    assert value(metrics, "lag_seconds", shard="s") == 2
+
+
+def test_many_shards_over_time_leave_nothing_behind(metrics: Metrics) -> None:
+    size = len(exposition(metrics).splitlines())
+    for number in range(300):
+        shard = metrics.shard(f"shardId-{number}")
+        shard.lag.set(number)
+        shard.close()
+    assert len(exposition(metrics).splitlines()) == size
+
+
+def test_api_calls(metrics: Metrics) -> None:
+    metrics.observe_api("GetRecords", "ok", 0.01)
+    metrics.observe_api("GetRecords", "throttled", 0.02)
+    metrics.observe_api("SendMessage", "throttled", 0.02)
+    assert value(metrics, "api_calls_total", operation="GetRecords", outcome="ok") == 1
+    assert value(metrics, "throttles_total", operation="GetRecords") == 1
+    assert value(metrics, "throttles_total", operation="SendMessage") == 1
+    assert value(metrics, "api_seconds_count", operation="GetRecords") == 2
+
+
+def test_two_workers_in_one_process_do_not_share_numbers(metrics: Metrics) -> None:
+    other = Metrics()
+    metrics.gaps.inc()
+    assert value(other, "gaps_total") == 0
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("", "text/plain; version=0.0.4; charset=utf-8"),
+        (
+            "application/openmetrics-text; version=1.0.0, text/plain;q=0.5",
+            "application/openmetrics-text; version=1.0.0",
+        ),
+        ("application/openmetrics-text; version=evil", "text/plain; version=0.0.4"),
+        ("\x00;;;,,,=", "text/plain; version=0.0.4"),
+    ],
+)
+def test_content_negotiation(metrics: Metrics, accept: str, content_type: str) -> None:
+    body, found = metrics.render(accept)
+    assert found.startswith(content_type)
+    if "openmetrics" in content_type:
+        assert {f.name for f in parse_openmetrics(body.decode())} >= {"stream_consumer_records"}
+
+
+def test_rendering_while_shards_come_and_go(metrics: Metrics) -> None:
+    stop = threading.Event()
+
+    def churn() -> None:
+        number = 0
+        while not stop.is_set():
+            shard = metrics.shard(f"s{number % 10}")
+            shard.lag.set(number)
+            shard.close()
+            number += 1
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        for _ in range(50):
+            assert list(parse(exposition(metrics)))
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,150 @@
+"""The JSON Schema, the effective configuration, and the two commands that print them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from consumer.cli.check_config import check_config
+from consumer.cli.schema import schema
+from consumer.settings import Settings, load_settings
+from consumer.settings.effective import effective_yaml
+from consumer.settings.schema import json_schema, json_schema_text
+from tests.unit.settings.conftest import Load
+from tests.unit.settings.test_bad_files import BASE, STREAM
+from tests.unit.settings.test_good_files import SAMPLES
+
+FULL = f"""\
+application: "1e3"
+aws: {{region: eu-west-1, endpoints: {{s3: 'http://h/$${{A}}'}}}}
+source: {{stream_arn: {STREAM}, starting_position: 2026-01-31T13:00:00.5+01:00}}
+handler: {{kind: python, target: 'a.b:c.d', isolation: inline, timeout: 1500ms}}
+retry: {{max_record_age: 90m, backoff: {{initial: 1ms}}}}
+limits: {{buffer: 1.5MiB}}
+idempotency: {{mode: off}}
+"""
+
+
+def _refused(data: dict[str, Any]) -> bool:
+    return not jsonschema.Draft202012Validator(json_schema()).is_valid(data)
+
+
+def test_the_schema_is_valid_and_the_shipped_file_is_the_generated_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(json_schema())
+    shipped = SAMPLES[0].with_name("consumer.schema.json").read_text()
+    assert shipped == json_schema_text(), "regenerate it: stream-consumer schema > config/consumer.schema.json"
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.name)
+def test_the_schema_accepts_every_sample_and_its_effective_form(sample: Path) -> None:
+    validator = jsonschema.Draft202012Validator(json_schema())
+    validator.validate(yaml.safe_load(sample.read_text()))
+    validator.validate(yaml.safe_load(effective_yaml(load_settings(sample, {}))))
+    assert sample.read_text().startswith("# yaml-language-server: $schema=./consumer.schema.json\n")
+
+
+@pytest.mark.parametrize(
+    ("section", "value"),
+    [
+        ("batch", {"batch_size": 0}),
+        ("batch", {"unknown": 1}),
+        ("http", {"port": "80"}),
+        ("leases", {"duration": 10}),
+        ("leases", {"duration": "10 s"}),
+        ("limits", {"buffer": "64MB"}),
+        ("logging", {"level": "warn"}),
+        ("source", {"table": "t", "starting_position": "2026-01-31"}),
+        ("application", "a#b"),
+        ("handler", {}),
+    ],
+)
+def test_the_schema_refuses(section: str, value: object) -> None:
+    good = yaml.safe_load(BASE)
+    assert not _refused(good)
+    assert _refused({**good, section: value})
+
+
+def test_the_schema_accepts_references_and_empty_sections() -> None:
+    good = yaml.safe_load(BASE)
+    assert not _refused({**good, "http": {"port": "${PORT:-1}"}, "leases": {"duration": "${D}s"}, "batch": None})
+
+
+def test_every_key_is_documented_and_defaults_are_as_written() -> None:
+    generated = json_schema()
+    for definition in (generated, *generated["$defs"].values()):
+        for name, field in definition["properties"].items():
+            assert field.get("description") or "$ref" in field, name
+    properties = generated["$defs"]["Handler"]["properties"]
+    assert (properties["timeout"]["default"], properties["path"]["default"]) == ("1m", ".")
+    assert generated["$defs"]["Limits"]["properties"]["buffer"]["default"] == "64MiB"
+    assert generated["$defs"]["Retry"]["properties"]["max_record_age"]["default"] == -1
+
+
+@pytest.mark.parametrize("text", [BASE, FULL])
+def test_effective_yaml_loads_back_to_equal_settings(load: Load, text: str) -> None:
+    settings = load(text)
+    assert load(effective_yaml(settings)) == settings
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.name)
+def test_effective_yaml_of_the_samples_loads_back(load: Load, sample: Path) -> None:
+    settings = load_settings(sample, {})
+    assert load(effective_yaml(settings)) == settings
+
+
+def test_effective_yaml_has_every_key(load: Load) -> None:
+    printed = yaml.safe_load(effective_yaml(load(BASE)))
+    assert list(printed) == list(Settings.model_fields)
+    assert printed["handler"]["timeout"] == "1m"
+    assert printed["limits"] == {"buffer": "64MiB", "max_shards": 0}
+
+
+def test_effective_yaml_redacts_user_info(load: Load) -> None:
+    settings = load(BASE + "aws: {endpoints: {s3: 'https://user:p@ss@host:1/x'}}\n")
+    printed = effective_yaml(settings)
+    assert "https://REDACTED@host:1/x" in printed
+    assert "p@ss" not in printed
+    assert load(printed)
+
+
+class TestCommands:
+    def test_a_good_file(self, tmp_path: Path) -> None:
+        file = tmp_path / "c.yaml"
+        file.write_text(BASE)
+        result = CliRunner().invoke(check_config, [str(file)])
+        assert (result.exit_code, result.stdout, result.stderr) == (0, f"{file}: ok\n", "")
+
+    def test_print_effective_writes_only_yaml_to_stdout(self, tmp_path: Path) -> None:
+        file = tmp_path / "c.yaml"
+        file.write_text(BASE)
+        result = CliRunner().invoke(check_config, ["--print-effective", str(file)])
+        assert result.exit_code == 0
+        assert result.stdout == effective_yaml(load_settings(file, {}))
+
+    def test_a_bad_file(self, tmp_path: Path) -> None:
+        file = tmp_path / "c.yaml"
+        file.write_text(BASE + "bacth: 1\nhttp: {port: x}\n")
+        result = CliRunner().invoke(check_config, [str(file)])
+        assert (result.exit_code, result.stdout) == (78, "")
+        assert result.stderr.count("\n") == 2
+        assert f"{file}:4: bacth: unknown key (did you mean batch?)\n" in result.stderr
+
+    @pytest.mark.parametrize("name", ["missing.yaml", "."])
+    def test_a_file_that_cannot_be_read(self, tmp_path: Path, name: str) -> None:
+        result = CliRunner().invoke(check_config, [str(tmp_path / name)])
+        assert result.exit_code == 78
+        assert result.stderr.count("\n") == 1
+        assert "cannot be read" in result.stderr
+
+    def test_no_file_is_a_usage_error(self) -> None:
+        assert CliRunner().invoke(check_config, []).exit_code == 2
+
+    def test_schema(self) -> None:
+        result = CliRunner().invoke(schema, [])
+        assert json.loads(result.stdout) == json_schema()
