@@ -255,10 +255,11 @@ class FaultyClient:
         async def call(**request: Any) -> Any:
             if self._faults.take_request():
                 raise ConnectTimeoutError(endpoint_url="test")
-            answer = await method(**request)
-            if self._faults.take_response():
-                raise ReadTimeoutError(endpoint_url="test")
-            return answer
+            try:
+                return await method(**request)
+            finally:
+                if self._faults.take_response():  # a refusal can be lost as well
+                    raise ReadTimeoutError(endpoint_url="test")
 
         return call
 

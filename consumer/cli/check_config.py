@@ -24,8 +24,8 @@ EXIT_CONFIG = 78
 def check_config(file: Path, print_effective: bool, aws: bool) -> None:
     """Check the configuration FILE and report every problem with its line.
 
-    Exit code 0 when the file is good, 78 when it is not; with --aws also 69 and 77 as for ``run``. With --print-effective standard output is only the
-    YAML, so that it can be piped.
+    Exit code 0 when the file is good, 78 when it is not; with --aws also 69 and 77, as for ``run``. With
+    --print-effective standard output is only the YAML, so that it can be piped.
     """
     try:
         settings = load_settings(file, os.environ)

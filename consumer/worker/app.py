@@ -148,6 +148,10 @@ class Daemon:
         """Live as one session until the stop, or until the session is fenced (then the next one starts afresh)."""
         loop = asyncio.get_running_loop()
         lost = asyncio.Event()
+
+        def on_lost() -> None:  # called on the upkeep thread
+            loop.call_soon_threadsafe(lost.set)
+
         context = self._context()
         await self._open_session(context)
         keeper = Keeper(
@@ -157,7 +161,7 @@ class Daemon:
             context.incarnation,
             self._settings.leases.duration,
             may_renew=lambda: not self._watchdog.wedged,
-            on_lost=lambda: loop.call_soon_threadsafe(lost.set) and None,
+            on_lost=on_lost,
         )
         keeping = self._upkeep.spawn(keeper.run())
         coordinator = Coordinator(context, self._registration)
@@ -180,9 +184,10 @@ class Daemon:
         kept = asyncio.ensure_future(asyncio.wrap_future(keeping))
         stopped = asyncio.ensure_future(self._stop.wait())
         fenced = asyncio.ensure_future(lost.wait())
-        roots = {running, reporting, kept}
+        roots: tuple[asyncio.Future[None], ...] = (running, reporting, kept)
         try:
-            await asyncio.wait({*roots, stopped, fenced}, return_when=asyncio.FIRST_COMPLETED)
+            ends: set[asyncio.Future[Any]] = {*roots, stopped, fenced}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for task in roots:
                 if task.done() and not (task is kept and lost.is_set()) and not task.cancelled():
                     self._raise_death(task)
@@ -192,8 +197,8 @@ class Daemon:
                 log.info("daemon.stopping", grace=self._settings.shutdown.grace)
                 await self._drain(coordinator, running, fenced)
         finally:
-            for task in (running, reporting, stopped, fenced):
-                task.cancel()
+            for end in (running, reporting, stopped, fenced):
+                end.cancel()
             await asyncio.gather(running, reporting, stopped, fenced, return_exceptions=True)
             kept.cancel()
 

@@ -78,7 +78,8 @@ def test_nothing_in_an_event_can_forge_a_line_or_reach_a_terminal(lines: Lines, 
     configure_logging("info", form)
     log = structlog.get_logger()
     log.error(HOSTILE, value=HOSTILE, nested={HOSTILE: [HOSTILE]}, **{HOSTILE: 1})
-    logging.getLogger("user.code").error("%s", HOSTILE)
+    # pytest captures this one too, and its parallel workers cannot send a lone surrogate.
+    logging.getLogger("user.code").error("%s", HOSTILE.replace("\ud800", ""))
     try:
         raise ValueError(HOSTILE)
     except ValueError:

@@ -1,0 +1,251 @@
+"""The change stream of a DynamoDB table, behind the ``StreamSource`` port.
+
+ARNs, shard iterators and sequence numbers are opaque here: they go back to the service exactly as it gave them
+(sequence numbers have 21 to 40 digits, some with leading zeros; emulators invent region and account of an ARN).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, TypeVar
+
+from consumer.aws.errors import ApiCaller
+from consumer.aws.pages import PageReader
+from consumer.domain.errors import (
+    DependencyError,
+    ExpiredIterator,
+    MisconfiguredResource,
+    ResourceMissing,
+    Throttled,
+    TrimmedData,
+)
+from consumer.domain.shards import ShardInfo
+from consumer.ports import Page, Position, StreamDescription
+
+T = TypeVar("T")
+
+CALL_TIMEOUT: Final = 10.0  # seconds for any one call
+SHARDS_PER_PAGE: Final = 100  # the most DescribeStream gives
+UNPACED_PAGES: Final = 3
+PAGE_PAUSE: Final = 0.15  # seconds between further pages: DescribeStream allows 10 calls a second, for everybody
+THROTTLED_PAUSE: Final = 0.5  # seconds before a throttled page is asked for again, doubled each time
+THROTTLED_ATTEMPTS: Final = 4  # of one page of a listing, so that a long listing need not start again
+
+
+class DynamoDBStreamSource:
+    """Reads the stream of ``table`` (its current one), or the stream ``stream_arn``.
+
+    Args:
+        streams_client: a ``dynamodbstreams`` client; its GetRecords parsing is replaced (see ``consumer.aws.pages``).
+        dynamodb_client: a ``dynamodb`` client, used for DescribeTable only.
+        caller: bounds, translates and counts the calls.
+        table: name or ARN of the table. Exactly one of ``table`` and ``stream_arn`` must be given.
+        stream_arn: ARN of the stream.
+        wall: Unix time in seconds, for servers whose answers carry no date.
+    """
+
+    def __init__(
+        self,
+        streams_client: Any,
+        dynamodb_client: Any,
+        caller: ApiCaller,
+        *,
+        table: str | None,
+        stream_arn: str | None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        if (table is None) == (stream_arn is None):
+            raise ValueError("exactly one of table and stream_arn must be given")
+        self._streams = streams_client
+        self._dynamodb = dynamodb_client
+        self._caller = caller
+        self._table = table
+        self._arn = stream_arn  # in table mode: resolved once, because shards and iterators belong to one stream
+        self._wall = wall
+        self._pages = PageReader(streams_client)
+
+    # --- StreamSource --------------------------------------------------------------------------------------------
+
+    async def describe(self) -> StreamDescription:
+        """Resolve the table or ARN and describe the stream. A disabled stream is described, not refused: what it
+        holds stays readable for 24 hours.
+
+        Raises:
+            MisconfiguredResource: the table has no stream, or its old one was disabled more than 24 hours ago.
+            ResourceMissing: the table or the stream does not exist.
+        """
+        arn = await self._stream_arn()
+        await self._call("GetRecords", arn, self._pages.prepare())
+        try:
+            answer = await self._describe_page(arn, Limit=1)
+        except ResourceMissing as error:
+            if self._table is None:
+                raise
+            raise MisconfiguredResource(
+                f"table {self._table} names the stream {arn}, which is gone; {_how_to_enable(self._table)}"
+            ) from error
+        stream = answer["StreamDescription"]
+        return StreamDescription(
+            stream_arn=arn,
+            label=str(stream.get("StreamLabel") or arn.rpartition("/stream/")[2]),
+            table_name=str(stream.get("TableName") or self._table),
+            status=stream.get("StreamStatus", "ENABLED"),
+            view_type=str(stream.get("StreamViewType", "")),
+            partition_key=_partition_key(stream.get("KeySchema"), arn),
+            server_time=self._server_time(answer),
+        )
+
+    async def list_shards(self) -> list[ShardInfo]:
+        """Every shard, all pages; a page that fails for good raises instead of leaving shards out."""
+        arn = await self._stream_arn()
+        shards: dict[str, ShardInfo] = {}
+        async for shard in self._all_shards(arn):
+            shards[shard.shard_id] = shard
+        return list(shards.values())
+
+    async def child_shards(self, shard_id: str) -> list[ShardInfo]:
+        """The children that the service shows so far. Checked here, because emulators ignore the filter."""
+        arn = await self._stream_arn()
+        only = {"Type": "CHILD_SHARDS", "ShardId": shard_id}
+        shards: dict[str, ShardInfo] = {}
+        async for shard in self._all_shards(arn, ShardFilter=only):
+            if shard_id in shard.parents:
+                shards[shard.shard_id] = shard
+        return list(shards.values())
+
+    async def iterator(self, shard_id: str, position: Position) -> str:
+        """A shard iterator, good for 15 minutes."""
+        arn = await self._stream_arn()
+        request: dict[str, Any] = {"StreamArn": arn, "ShardId": shard_id, "ShardIteratorType": position.kind}
+        if position.sequence_number is not None:
+            request["SequenceNumber"] = position.sequence_number
+        answer = await self._shard_call("GetShardIterator", shard_id, arn, self._streams.get_shard_iterator(**request))
+        iterator = answer.get("ShardIterator")
+        if not isinstance(iterator, str) or not iterator:
+            raise DependencyError("GetShardIterator", "Malformed", f"no iterator for {shard_id}")
+        return iterator
+
+    async def get_records(self, shard_id: str, iterator: str, limit: int) -> Page:
+        """The next page; it may hold records *and* be the last one (``next_iterator`` None)."""
+        arn = await self._stream_arn()
+        return await self._shard_call("GetRecords", shard_id, arn, self._pages.read(iterator, limit, arn))
+
+    # --- which stream --------------------------------------------------------------------------------------------
+
+    async def _stream_arn(self) -> str:
+        if self._arn is None:
+            self._arn = await self._latest_stream_arn(str(self._table))
+        return self._arn
+
+    async def _latest_stream_arn(self, table: str) -> str:
+        try:
+            answer = await self._call("DescribeTable", table, self._dynamodb.describe_table(TableName=table))
+        except ResourceMissing as error:
+            raise ResourceMissing(f"table {table}", "check source.table, the region and the account") from error
+        description = answer.get("Table")
+        if not isinstance(description, dict):  # a body that was cut says nothing about the stream
+            raise DependencyError("DescribeTable", "Malformed", "the answer has no Table")
+        arn = description.get("LatestStreamArn")
+        if not isinstance(arn, str) or not arn:
+            raise MisconfiguredResource(f"table {table} has no stream; {_how_to_enable(table)}")
+        return arn
+
+    async def _describe_page(self, arn: str, **request: Any) -> dict[str, Any]:
+        call = self._streams.describe_stream(StreamArn=arn, **request)
+        try:
+            answer: dict[str, Any] = await self._call("DescribeStream", arn, call)
+        except ResourceMissing as error:
+            hint = (
+                "check source.stream_arn, the region and the account; a stream is gone 24 hours after it was disabled"
+            )
+            raise ResourceMissing(f"stream {arn}", hint) from error
+        stream = answer.get("StreamDescription")
+        if not isinstance(stream, dict) or not isinstance(stream.get("Shards"), list):
+            raise DependencyError("DescribeStream", "Malformed", "the answer has no StreamDescription or no Shards")
+        return answer
+
+    def _server_time(self, answer: dict[str, Any]) -> float:
+        """The service's wall clock, from the HTTP Date of its answer (whole seconds)."""
+        date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+        try:
+            return parsedate_to_datetime(date).timestamp()
+        except (ValueError, TypeError, OverflowError):
+            return self._wall()
+
+    # --- listing -------------------------------------------------------------------------------------------------
+
+    async def _all_shards(self, arn: str, **request: Any) -> AsyncIterator[ShardInfo]:
+        """The shards of all pages of DescribeStream."""
+        seen: set[str] = set()
+        last: str | None = None
+        while True:
+            start = {"ExclusiveStartShardId": last} if last is not None else {}
+            answer = await self._listing_page(arn, Limit=SHARDS_PER_PAGE, **start, **request)
+            stream = answer["StreamDescription"]
+            for shard in stream["Shards"]:
+                yield _shard_info(shard)
+            last = stream.get("LastEvaluatedShardId") or None
+            if last is None:
+                return
+            if last in seen:
+                raise DependencyError("DescribeStream", "PagingLoop", f"LastEvaluatedShardId {last} came twice")
+            seen.add(last)
+            if len(seen) > UNPACED_PAGES:
+                await asyncio.sleep(PAGE_PAUSE)
+
+    async def _listing_page(self, arn: str, **request: Any) -> dict[str, Any]:
+        pause = THROTTLED_PAUSE
+        for _ in range(THROTTLED_ATTEMPTS - 1):
+            try:
+                return await self._describe_page(arn, **request)
+            except Throttled:
+                await asyncio.sleep(pause)
+                pause *= 2
+        return await self._describe_page(arn, **request)
+
+    # --- calls ---------------------------------------------------------------------------------------------------
+
+    async def _call(self, operation: str, resource: str, awaitable: Awaitable[T]) -> T:
+        return await self._caller.call(operation, resource, awaitable, CALL_TIMEOUT)
+
+    async def _shard_call(self, operation: str, shard_id: str, arn: str, awaitable: Awaitable[T]) -> T:
+        """A call about one shard: errors name it. Denials keep the ARN, which is what policies are about."""
+        try:
+            return await self._call(operation, arn, awaitable)
+        except ResourceMissing as error:
+            raise ResourceMissing(f"shard {shard_id} of {arn}", f"{operation} says so") from error
+        except ExpiredIterator as error:
+            raise ExpiredIterator(f"{operation} on {shard_id}: the shard iterator has expired") from error
+        except TrimmedData as error:
+            raise TrimmedData(f"{operation} on {shard_id}: the position is older than what the stream keeps") from error
+
+
+def _how_to_enable(table: str) -> str:
+    return (
+        f"enable one: aws dynamodb update-table --table-name {table} "
+        "--stream-specification StreamEnabled=true,StreamViewType=NEW_AND_OLD_IMAGES"
+    )
+
+
+def _partition_key(schema: Any, arn: str) -> str:
+    for element in schema or ():
+        if element.get("KeyType") == "HASH":
+            return str(element["AttributeName"])
+    raise DependencyError("DescribeStream", "Malformed", f"the description of {arn} has no partition key")
+
+
+def _shard_info(shard: dict[str, Any]) -> ShardInfo:
+    shard_id = shard.get("ShardId")
+    if not isinstance(shard_id, str) or not shard_id:
+        raise DependencyError("DescribeStream", "Malformed", "a shard without ShardId")
+    numbers = shard.get("SequenceNumberRange") or {}
+    parent = shard.get("ParentShardId")
+    return ShardInfo(
+        shard_id,
+        (parent,) if parent else (),
+        numbers.get("StartingSequenceNumber"),
+        numbers.get("EndingSequenceNumber"),
+    )

@@ -1,0 +1,136 @@
+"""What every destination of dead letters promises: stored when ``send`` returns, refused loudly otherwise."""
+
+import json
+
+import pytest
+
+from consumer.aws.errors import ApiCaller
+from consumer.aws.sqs import SqsDeadLetters
+from consumer.domain.errors import DependencyError, MisconfiguredResource, PayloadTooLarge, ResourceMissing
+from consumer.testing.memory_dead_letters import MemoryDeadLetters
+
+ATTRIBUTES = {
+    "application": "orders-projector",
+    "shard_id": "shardId-1",
+    "condition": "RetryAttemptsExhausted",
+    "idempotency_key": "f" * 64,
+    "error_type": "ValueError",
+}
+DOCUMENT = json.dumps({"version": "1.0", "text": "\u0000 \u20ac \U0001f600"}).encode("ascii")
+
+
+class Memory:
+    def __init__(self):
+        self.destination = MemoryDeadLetters(maximum_size=4096)
+
+    async def delivered(self):
+        return [(letter.document, letter.attributes) for letter in self.destination.delivered]
+
+
+class Sqs:
+    def __init__(self, client, queue):
+        self.queue = queue
+        self.destination = SqsDeadLetters(client, ApiCaller(), queue.arn)
+
+    async def delivered(self):
+        return [
+            (
+                message["Body"].encode(),
+                {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()},
+            )
+            for message in await self.queue.receive()
+        ]
+
+
+@pytest.fixture(params=["memory", "sqs"])
+async def world(request, local_clients, queue):
+    if request.param == "memory":
+        return Memory()
+    return Sqs(await local_clients.client("sqs"), await queue(MaximumMessageSize="4096"))
+
+
+class TestAnyDestination:
+    async def test_a_document_arrives_unchanged_with_its_attributes(self, world):
+        await world.destination.prepare()
+        await world.destination.send(DOCUMENT, attributes=ATTRIBUTES)
+        assert await world.delivered() == [(DOCUMENT, ATTRIBUTES)]
+
+    async def test_a_document_that_is_too_big_is_refused_whole(self, world):
+        await world.destination.prepare()
+        with pytest.raises(PayloadTooLarge) as caught:
+            await world.destination.send(b'"' + b"x" * 5000 + b'"', attributes={})
+        assert caught.value.limit == 4096
+        assert caught.value.size >= 5000
+
+    async def test_it_has_a_name(self, world):
+        assert world.destination.destination
+
+
+class TestSqs:
+    async def test_prepare_reads_the_limit_of_the_queue(self, local_clients, queue):
+        destination = SqsDeadLetters(
+            await local_clients.client("sqs"), ApiCaller(), (await queue(MaximumMessageSize="2048")).arn
+        )
+        await destination.prepare()
+        assert destination.maximum_size == 2048
+
+    async def test_attributes_count_against_the_limit(self, local_clients, queue):
+        made = await queue(MaximumMessageSize="1024")
+        destination = SqsDeadLetters(await local_clients.client("sqs"), ApiCaller(), made.arn)
+        with pytest.raises(PayloadTooLarge):
+            await destination.send(b"x" * 1000, attributes={"application": "a" * 30})
+        await destination.send(b"x" * 980, attributes={"application": "a" * 27})
+        assert len(await made.receive()) == 1
+
+    async def test_a_missing_queue_is_named(self, local_clients):
+        arn = "arn:aws:sqs:us-east-1:000000000000:no-such-queue"
+        destination = SqsDeadLetters(await local_clients.client("sqs"), ApiCaller(), arn)
+        for attempt in (destination.prepare(), destination.send(DOCUMENT, attributes={})):
+            with pytest.raises(ResourceMissing, match="no-such-queue"):
+                await attempt
+
+    async def test_an_account_the_local_server_does_not_know_is_no_obstacle(self, local_clients, queue):
+        made = await queue()
+        arn = made.arn.replace("000000000000", "123456789012")
+        destination = SqsDeadLetters(await local_clients.client("sqs"), ApiCaller(), arn)
+        await destination.send(DOCUMENT, attributes={})
+        assert len(await made.receive()) == 1
+
+    async def test_a_fifo_queue_is_refused(self, local_clients, queue):
+        made = await queue(name="dead.fifo", FifoQueue="true")
+        destination = SqsDeadLetters(await local_clients.client("sqs"), ApiCaller(), made.arn)
+        with pytest.raises(MisconfiguredResource, match="FIFO"):
+            await destination.prepare()
+
+    async def test_a_queue_that_is_deleted_and_made_again_is_found_again(self, local_clients, queue):
+        client = await local_clients.client("sqs")
+        made = await queue(name="comes-and-goes")
+        destination = SqsDeadLetters(client, ApiCaller(), made.arn)
+        await destination.send(DOCUMENT, attributes={})
+        await client.delete_queue(QueueUrl=made.url)
+        with pytest.raises(ResourceMissing):
+            await destination.send(DOCUMENT, attributes={})
+        again = await queue(name="comes-and-goes")
+        await destination.send(DOCUMENT, attributes={})
+        assert len(await again.receive()) >= 1
+
+    async def test_control_characters_in_attributes_do_not_refuse_the_message(self, local_clients, queue):
+        made = await queue()
+        destination = SqsDeadLetters(await local_clients.client("sqs"), ApiCaller(), made.arn)
+        await destination.send(DOCUMENT, attributes={"error_type": "Bad\x00\x1bName", "empty": ""})
+        (message,) = await made.receive()
+        assert message["MessageAttributes"]["error_type"]["StringValue"] == "Bad??Name"
+        assert "empty" not in message["MessageAttributes"]
+
+
+class TestMemory:
+    async def test_faults_follow_the_script(self):
+        destination = MemoryDeadLetters()
+        destination.fail_next(DependencyError("SendMessage", "Timeout"))
+        destination.lose_next(DependencyError("SendMessage", "Timeout"))
+        for stored in (0, 1):
+            with pytest.raises(DependencyError):
+                await destination.send(DOCUMENT, attributes={})
+            assert len(destination.delivered) == stored
+        await destination.send(DOCUMENT, attributes={})
+        assert [letter.json()["version"] for letter in destination.delivered] == ["1.0", "1.0"]

@@ -1,0 +1,188 @@
+"""What only a real table has: keys and their schema, pages, attribute types, permissions, lost clients."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from consumer.domain.errors import LeaseLost, MisconfiguredResource, ResourceMissing, SessionFenced
+from consumer.domain.frontier import FrontierSnapshot
+from consumer.domain.lease import LeaseRow, SessionRow
+from consumer.ports import Loss, Registration
+from tests.contract.test_lease_store import LABEL, LONG, NUMBER, SHARD, held
+
+PK = f"app#{LABEL}"
+SK = f"shard#{SHARD}"
+
+
+async def raw(leases, pk, sk):
+    answer = await leases.client.get_item(TableName=leases.table, Key={"pk": {"S": pk}, "sk": {"S": sk}})
+    return answer.get("Item")
+
+
+@pytest.fixture
+async def table(dynamodb_leases):
+    await dynamodb_leases.store().prepare(create=True)
+    return dynamodb_leases
+
+
+class TestPrepare:
+    async def test_a_missing_table_is_made_only_when_allowed(self, dynamodb_leases):
+        store = dynamodb_leases.store()
+        with pytest.raises(ResourceMissing):
+            await store.prepare(create=False)
+        assert await store.prepare(create=True) is True
+        assert await store.prepare(create=True) is False
+        described = (await dynamodb_leases.client.describe_table(TableName=dynamodb_leases.table))["Table"]
+        assert described["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
+
+    async def test_many_workers_may_create_it_at_the_same_time(self, dynamodb_leases):
+        made = await asyncio.gather(*(dynamodb_leases.store().prepare(create=True) for _ in range(8)))
+        assert made.count(True) == 1
+
+    @pytest.mark.parametrize(
+        ("keys", "types", "found"),
+        [
+            ([("pk", "HASH")], {"pk": "S"}, r"pk HASH \(S\):"),
+            ([("leaseKey", "HASH")], {"leaseKey": "S"}, r"leaseKey HASH"),
+            ([("pk", "HASH"), ("sk", "RANGE")], {"pk": "S", "sk": "N"}, r"sk RANGE \(N\)"),
+            ([("sk", "HASH"), ("pk", "RANGE")], {"pk": "S", "sk": "S"}, r"sk HASH"),
+        ],
+    )
+    async def test_a_table_with_other_keys_is_refused(self, dynamodb_leases, keys, types, found):
+        await dynamodb_leases.client.create_table(
+            TableName=dynamodb_leases.table,
+            BillingMode="PAY_PER_REQUEST",
+            KeySchema=[{"AttributeName": name, "KeyType": kind} for name, kind in keys],
+            AttributeDefinitions=[{"AttributeName": name, "AttributeType": kind} for name, kind in types.items()],
+        )
+        for create in (True, False):
+            with pytest.raises(MisconfiguredResource, match=found):
+                await dynamodb_leases.store().prepare(create=create)
+
+    async def test_a_table_deleted_meanwhile_is_missing(self, table):
+        row = await held(table.store())
+        await table.client.delete_table(TableName=table.table)
+        with pytest.raises(ResourceMissing):
+            await table.store().save(LABEL, row)
+        with pytest.raises(ResourceMissing):
+            await table.store().leases(LABEL)
+
+    async def test_an_application_with_a_separator_in_its_name_is_refused(self, dynamodb_leases):
+        with pytest.raises(MisconfiguredResource, match="#"):
+            dynamodb_leases.store("a#b")
+
+
+class TestItems:
+    async def test_rows_have_the_documented_keys_and_types(self, table):
+        store = table.store()
+        await store.pin_application("orders")
+        await store.register(LABEL, Registration("arn", 5.0))
+        await store.open_session(SessionRow("host/1/u"))
+        row = await held(store)
+        await store.save(LABEL, replace(row, frontier=FrontierSnapshot(NUMBER, NUMBER, (("50", LONG),))))
+        await store.record_loss(LABEL, row, Loss("gap", SHARD, NUMBER, None, "trimmed", 5.0))
+        answer = await table.client.scan(TableName=table.table)
+        assert {(item["pk"]["S"], item["sk"]["S"]) for item in answer["Items"]} == {
+            ("app", "meta"),
+            (PK, "meta"),
+            ("app#sessions", "host/1/u"),
+            (PK, SK),
+            (PK, f"gap#{SHARD}#{NUMBER}"),
+        }
+        lease = await raw(table, PK, SK)
+        assert lease["low"] == {"S": NUMBER}  # leading zeros and all
+        assert lease["runs"] == {"L": [{"S": f"50-{LONG}"}]}
+        assert lease["epoch"] == {"N": "1"}
+        assert lease["owner"] == {"S": "a"}
+
+    async def test_a_newer_schema_is_refused(self, table):
+        await table.store().pin_application("orders")
+        await table.set_attribute("app", "meta", "schema_version", {"N": "2"})
+        with pytest.raises(MisconfiguredResource, match=r"schema version 2.*upgrade"):
+            await table.store().pin_application("orders")
+
+    async def test_a_damaged_registration_is_never_guessed(self, table):
+        await table.store().register(LABEL, Registration("arn", 5.0))
+        await table.set_attribute(PK, "meta", "start_at", {"S": "yesterday"})
+        with pytest.raises(MisconfiguredResource, match="start_at"):
+            await table.store().registration(LABEL)
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("low", {"S": "rubbish"}),
+            ("low", {"N": "42"}),
+            ("low", {"S": ""}),
+            ("low", {"S": "-1"}),
+            ("low", {"S": "1" * 200}),
+            ("first", {"BOOL": True}),
+            ("runs", {"S": "1-2"}),
+            ("runs", {"L": [{"S": "2-1"}]}),
+            ("runs", {"L": [{"N": "3"}]}),
+            ("runs", {"L": [{"S": "12"}]}),
+            ("state", {"S": "finished"}),
+            ("parents", {"S": "p"}),
+            ("epoch", {"S": "1"}),
+            ("owner", {"N": "1"}),
+        ],
+    )
+    async def test_any_damage_quarantines_the_shard_and_only_it(self, table, name, value):
+        store = table.store()
+        await held(store)
+        await held(store, shard="shardId-other")
+        await table.set_attribute(PK, SK, name, value)
+        rows = {row.shard_id: row for row in await store.leases(LABEL)}
+        assert name in rows[SHARD].corrupt
+        assert rows["shardId-other"].corrupt == ""
+
+    async def test_a_session_with_a_damaged_counter_can_neither_be_seen_nor_renewed(self, table):
+        store = table.store()
+        await store.open_session(SessionRow("s"))
+        await table.set_attribute("app#sessions", "s", "counter", {"S": "7"})
+        assert await store.sessions() == []
+        with pytest.raises(SessionFenced):
+            await store.bump_session("s", 8)
+
+    async def test_unimportant_damage_does_not_hide_a_session(self, table):
+        store = table.store()
+        await store.open_session(SessionRow("s"))
+        for name in ("handoffs", "capacity", "leaving", "started_at"):
+            await table.set_attribute("app#sessions", "s", name, {"L": []})
+        assert await store.sessions() == [SessionRow("s")]
+
+
+class TestPages:
+    async def test_every_page_is_read(self, table):
+        store = table.store()
+        note = "x" * 1000
+        rows = [LeaseRow(f"shardId-{number:06}", parents=("p" * 900,) * 4, note=note) for number in range(260)]
+        for start in range(0, len(rows), 52):
+            await asyncio.gather(*(store.add_lease(LABEL, row) for row in rows[start : start + 52]))
+        table.calls.clear()
+        found = await store.leases(LABEL)
+        assert [row.shard_id for row in found] == [row.shard_id for row in rows]
+        assert table.calls.count(("Query", "ok")) > 1  # more than 1 MB
+
+    async def test_sessions_do_not_mix_with_leases(self, table):
+        store = table.store()
+        await asyncio.gather(*(store.open_session(SessionRow(f"host/{n}/u")) for n in range(30)))
+        assert len(await store.sessions()) == 30
+        assert await store.leases(LABEL) == []
+
+
+class TestPermissions:
+    async def test_only_the_documented_operations_are_used(self, table):
+        store = table.store()
+        row = await held(store)
+        await store.save(LABEL, row)
+        await store.record_loss(LABEL, row, Loss("gap", SHARD, NUMBER, None, "trimmed", 5.0))
+        await store.losses(LABEL)
+        await store.sessions()
+        await store.hand_over(LABEL, row, None)
+        with pytest.raises(LeaseLost):
+            await store.save(LABEL, row)
+        used = {operation for operation, _ in table.calls}
+        documented = {"DescribeTable", "CreateTable", "GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query"}
+        assert used <= documented | {"TransactWriteItems"}
+        assert ("UpdateItem", "condition_failed") in table.calls

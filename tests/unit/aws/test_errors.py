@@ -1,0 +1,234 @@
+"""Every failure of a call has one meaning for the rest of the program."""
+
+import asyncio
+
+import aiohttp
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
+from botocore.parsers import ResponseParserError
+
+from consumer.aws.errors import (
+    MAX_MESSAGE,
+    ApiCaller,
+    AwsConfigurationError,
+    ConditionFailed,
+    CredentialsRejected,
+    Unanswered,
+    outcome_of,
+    translate,
+)
+from consumer.domain.errors import (
+    DependencyError,
+    ExpiredIterator,
+    LeaseLost,
+    PermissionDenied,
+    ResourceMissing,
+    Throttled,
+    TrimmedData,
+)
+
+STREAM = "arn:aws:dynamodb:eu-west-1:123456789012:table/orders/stream/2026-01-01T00:00:00.000"
+
+
+def answer(code, message="", status=400, operation="GetRecords", **more):
+    response = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}, **more}
+    return ClientError(response, operation)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "ThrottlingException",
+        "Throttling",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "LimitExceededException",
+        "TooManyRequestsException",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "SlowDown",
+        "KMSThrottlingException",
+        "OverLimit",
+        "429",
+    ],
+)
+def test_throttles(code):
+    error = translate(answer(code), "GetRecords", STREAM)
+    assert type(error) is Throttled
+    assert error.code == code
+
+
+@pytest.mark.parametrize(
+    ("operation", "resource", "code", "action"),
+    [
+        ("GetRecords", STREAM, "AccessDeniedException", "dynamodb:GetRecords"),
+        ("GetRecords", "arn:aws:kinesis:eu-west-1:1:stream/s", "AccessDeniedException", "kinesis:GetRecords"),
+        ("UpdateItem", "lease table t", "AccessDeniedException", "dynamodb:UpdateItem"),
+        ("DescribeTable", "t", "UnauthorizedOperation", "dynamodb:DescribeTable"),
+        ("SendMessage", "arn:aws:sqs:eu-west-1:1:q", "AccessDenied", "sqs:SendMessage"),
+        ("SendMessage", "queue", "AWS.SimpleQueueService.AccessDenied", "sqs:SendMessage"),
+        ("SendMessage", "arn:aws:sqs:eu-west-1:1:q", "KMS.AccessDeniedException", "kms:GenerateDataKey"),
+        ("GetRecords", STREAM, "KMSAccessDeniedException", "kms:Decrypt"),
+        ("Publish", "topic", "AuthorizationError", "sns:Publish"),
+        ("PutObject", "s3://b/p", "AccessDenied", "s3:PutObject"),
+        ("HeadBucket", "s3://b", "403", "s3:ListBucket"),
+    ],
+)
+def test_a_denial_names_action_and_resource(operation, resource, code, action):
+    error = translate(answer(code, operation=operation), operation, resource)
+    assert type(error) is PermissionDenied
+    assert (error.action, error.resource, error.exit_code) == (action, resource, 77)
+
+
+def test_the_action_aws_names_wins():
+    message = "User: arn:aws:iam::1:user/u is not authorized to perform: kms:Decrypt on resource: arn:aws:kms:x because"
+    error = translate(answer("AccessDeniedException", message), "GetItem", "t")
+    assert (error.action, error.resource) == ("kms:Decrypt", "arn:aws:kms:x")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "ResourceNotFoundException",
+        "com.amazonaws.dynamodb.v20120810#ResourceNotFoundException",
+        "QueueDoesNotExist",
+        "AWS.SimpleQueueService.NonExistentQueue",
+        "NoSuchBucket",
+        "NotFound",
+        "404",
+    ],
+)
+def test_missing(code):
+    error = translate(answer(code), "GetItem", "orders")
+    assert type(error) is ResourceMissing
+    assert error.resource == "orders"
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [("ExpiredIteratorException", ExpiredIterator), ("TrimmedDataAccessException", TrimmedData)]
+)
+def test_stream_positions_match_on_the_code_alone(code, kind):
+    assert type(translate(answer(code), "GetRecords", STREAM)) is kind
+
+
+@pytest.mark.parametrize(
+    "code", ["UnrecognizedClientException", "InvalidSignatureException", "ExpiredTokenException", "ExpiredToken"]
+)
+def test_refused_credentials_may_pass_and_say_what_to_do(code):
+    error = translate(answer(code), "GetItem", "orders")
+    assert type(error) is CredentialsRejected
+    assert isinstance(error, DependencyError)
+    assert "dynamodb:GetItem" in str(error)
+    assert "renew" in str(error)
+
+
+def test_a_failed_condition_shows_the_row():
+    item = {"epoch": {"N": "3"}}
+    refused = translate(answer("ConditionalCheckFailedException", Item=item), "UpdateItem", "t")
+    assert isinstance(refused, ConditionFailed)
+    assert refused.item == item
+    assert translate(answer("ConditionalCheckFailedException"), "UpdateItem", "t").item is None
+
+
+@pytest.mark.parametrize(
+    ("codes", "kind"),
+    [
+        (["ConditionalCheckFailed", "None"], ConditionFailed),
+        (["TransactionConflict", "ConditionalCheckFailed"], ConditionFailed),
+        (["None", "TransactionConflict"], DependencyError),
+        (["ThrottlingError"], Throttled),
+    ],
+)
+def test_a_cancelled_transaction_means_its_worst_reason(codes, kind):
+    reasons = [{"Code": code} for code in codes]
+    with_reasons = answer("TransactionCanceledException", CancellationReasons=reasons)
+    only_text = answer("TransactionCanceledException", f"Transaction cancelled [{', '.join(codes)}]")
+    for error in (with_reasons, only_text):
+        assert type(translate(error, "TransactWriteItems", "t")) is kind
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TimeoutError(),
+        ReadTimeoutError(endpoint_url="u"),
+        EndpointConnectionError(endpoint_url="u"),
+        aiohttp.ClientPayloadError("cut"),
+        ConnectionResetError(),
+        ResponseParserError("not json"),
+        answer("InternalServerError", status=500),
+        answer("ServiceUnavailable", status=503),
+    ],
+)
+def test_no_usable_answer_is_ambiguous(error):
+    assert type(translate(error, "PutItem", "t")) is Unanswered
+
+
+def test_anything_else_is_a_dependency_error_in_one_short_line():
+    error = translate(answer("ValidationException", "a\nb " * 1000), "PutItem", "t")
+    assert type(error) is DependencyError
+    assert (error.operation, error.code) == ("PutItem", "ValidationException")
+    assert "\n" not in str(error)
+    assert len(str(error)) < MAX_MESSAGE + 60
+
+
+def test_errors_of_ours_stay_what_they_are():
+    error = LeaseLost("s", 1, "x")
+    assert translate(error, "PutItem", "t") is error
+    assert isinstance(translate(NoCredentialsError(), "PutItem", "t"), AwsConfigurationError)
+
+
+class TestApiCaller:
+    async def test_it_returns_the_answer_and_counts(self):
+        seen = []
+        caller = ApiCaller(lambda *call: seen.append(call))
+        assert await caller.call("GetItem", "t", asyncio.sleep(0, "answer")) == "answer"
+        assert seen[0][:2] == ("GetItem", "ok")
+        assert seen[0][2] >= 0
+
+    async def test_a_call_that_stays_silent_ends(self):
+        seen = []
+        with pytest.raises(Unanswered) as caught:
+            await ApiCaller(lambda *call: seen.append(call[1])).call("GetItem", "t", asyncio.sleep(60), 0.01)
+        assert caught.value.code == "Timeout"
+        assert seen == ["timeout"]
+
+    @pytest.mark.parametrize(
+        ("error", "outcome"),
+        [
+            (answer("ThrottlingException"), "throttled"),
+            (answer("AccessDeniedException"), "denied"),
+            (answer("ResourceNotFoundException"), "missing"),
+            (answer("ConditionalCheckFailedException"), "condition_failed"),
+            (answer("ExpiredIteratorException"), "expired"),
+            (answer("TrimmedDataAccessException"), "trimmed"),
+            (answer("Whatever"), "error"),
+            (OSError("x"), "error"),
+        ],
+    )
+    async def test_outcomes_are_a_closed_set(self, error, outcome):
+        seen = []
+
+        async def fail():
+            raise error
+
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - which one is the other tests' business
+            await ApiCaller(lambda *call: seen.append(call[1])).call("GetRecords", "t", fail())
+        assert seen == [outcome] == [outcome_of(caught.value)]
+        assert caught.value.__cause__ is error
+
+    async def test_a_bug_is_not_dressed_up(self):
+        async def bug():
+            raise KeyError("x")
+
+        with pytest.raises(KeyError):
+            await ApiCaller().call("GetItem", "t", bug())
+
+    async def test_cancelling_is_not_a_failure(self):
+        seen = []
+        call = asyncio.ensure_future(ApiCaller(lambda *c: seen.append(c)).call("GetItem", "t", asyncio.sleep(60)))
+        await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert seen == []

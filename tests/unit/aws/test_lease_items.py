@@ -1,0 +1,96 @@
+"""Rows to items and back, and what is said about items that are not ours."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.aws import lease_items as items
+from consumer.domain.errors import MisconfiguredResource
+from consumer.domain.frontier import MAX_RUNS_BYTES, FrontierSnapshot
+from consumer.domain.lease import LeaseRow, SessionRow
+from consumer.ports import Loss, Registration
+
+numbers = st.integers(0, 10**40 - 1).map(lambda n: f"{n:021}")
+runs = st.lists(st.tuples(numbers, numbers).map(lambda pair: tuple(sorted(pair, key=int))), max_size=5).map(tuple)
+frontiers = st.builds(FrontierSnapshot, st.none() | numbers, st.none() | numbers, runs)
+leases = st.builds(
+    LeaseRow,
+    shard_id=st.text("abc-#0", min_size=1),
+    parents=st.lists(st.text("abc"), max_size=2).map(tuple),
+    owner=st.none() | st.text("abc/", min_size=1),
+    epoch=st.integers(0, 10**9),
+    state=st.sampled_from(["waiting", "open", "draining", "done", "halted"]),
+    frontier=frontiers,
+    starting_sequence_number=st.none() | numbers,
+    note=st.text(max_size=50),
+)
+
+
+@given(leases)
+def test_a_lease_survives_the_round_trip(row):
+    assert items.lease_row(items.lease_item("app#label", row)) == row
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["low", "first", "runs", "state", "epoch", "owner", "parents", "note"]),
+        st.one_of(
+            st.builds(lambda v: {"S": v}, st.text(max_size=5)),
+            st.builds(lambda v: {"N": v}, st.sampled_from(["1", "-1", "1.5", "1E+40", "x"])),
+            st.builds(lambda v: {"L": v}, st.lists(st.sampled_from([{"S": "1-2"}, {"N": "1"}, {"M": {}}]), max_size=2)),
+            st.just({"NULL": True}),
+            st.just({"BOOL": False}),
+        ),
+    )
+)
+def test_reading_never_raises_and_never_invents_a_start(damage):
+    item = items.lease_item("app#label", LeaseRow("s", frontier=FrontierSnapshot("5", "5"), state="open")) | damage
+    row = items.lease_row(item)
+    if not row.corrupt:
+        assert row.frontier.low == item["low"]["S"]
+    elif {"low", "first", "runs"} & damage.keys():
+        assert row.frontier in (FrontierSnapshot(), items.lease_row(item).frontier)
+
+
+def test_runs_are_bounded_and_the_newest_are_forgotten():
+    many = tuple((f"{n:040}", f"{n + 1:040}") for n in range(0, 2000, 3))
+    encoded = items.encode_runs(many)
+    assert 0 < sum(map(len, encoded)) <= MAX_RUNS_BYTES
+    assert encoded[0] == f"{0:040}-{1:040}"
+    assert len(encoded) < len(many)
+
+
+def test_a_corrupt_row_does_not_write_its_frontier():
+    assert "low" not in items.progress(LeaseRow("s", corrupt="x"))
+    assert items.progress(LeaseRow("s"))["low"] is None
+
+
+def test_sessions_registrations_and_losses_survive_the_round_trip():
+    session = SessionRow("host/1/u", 7, True, 3, True, 5, 1_700_000_000.5)
+    assert items.session_row(items.session_item("app#sessions", session)) == session
+    for registration in (Registration("arn", None), Registration("arn", 1_700_000_000.25, frozenset({"a", "b"}))):
+        assert items.registration(items.registration_item("app#l", registration)) == registration
+    for loss in (Loss("gap", "s#1", None, "9", "trimmed", 5.5), Loss("discarded", "s", "1", "2", "", 1.0)):
+        assert items.loss(items.loss_item("app#l", loss)) == loss
+
+
+def test_a_registration_of_a_newer_version_is_refused():
+    item = items.registration_item("app#l", Registration("arn", None)) | {"schema_version": {"N": "99"}}
+    with pytest.raises(MisconfiguredResource, match="newer"):
+        items.registration(item)
+
+
+@pytest.mark.parametrize("status", ["DELETING", "ARCHIVED", "INACCESSIBLE_ENCRYPTION_CREDENTIALS"])
+def test_a_table_that_will_not_become_active_is_a_problem(status):
+    assert status in items.table_problem({**items.TABLE_KEYS, "TableStatus": status})
+    assert items.table_problem({**items.TABLE_KEYS, "TableStatus": "CREATING"}) == ""
+
+
+def test_expressions_use_placeholders_for_every_name():
+    made = items.expressions(
+        [("pk", "present", None), ("owner", "=", {"S": "a"}), ("fenced", "absent", None)],
+        {"state": {"S": "open"}, "low": None},
+    )
+    assert made["ConditionExpression"] == "attribute_exists(#pk) AND #owner = :v0 AND attribute_not_exists(#fenced)"
+    assert made["UpdateExpression"] == "SET #state = :v1 REMOVE #low"
+    assert set(made["ExpressionAttributeNames"]) == {"#pk", "#owner", "#fenced", "#state", "#low"}
