@@ -78,7 +78,7 @@ class DynamoDBStreamSource:
             ResourceMissing: the table or the stream does not exist.
         """
         arn = await self._stream_arn()
-        await self._call("GetRecords", arn, self._pages.prepare())
+        await self._call("SelfTest", arn, self._pages.prepare())  # no request leaves the process
         try:
             answer = await self._describe_page(arn, Limit=1)
         except ResourceMissing as error:

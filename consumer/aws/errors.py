@@ -23,6 +23,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProfileNotFound,
 )
+from botocore.exceptions import ConnectionError as EndpointUnreachable
 from botocore.parsers import ResponseParserError
 
 from consumer.domain.errors import (
@@ -52,6 +53,7 @@ _BAD_CREDENTIALS: Final = re.compile(
     r"|MissingAuthenticationToken|IncompleteSignature|InvalidToken|TokenRefreshRequired|RequestTimeTooSkewed"
     r"|RequestExpired|AuthFailure"
 )
+_NO_ANSWER: Final = (HTTPClientError, EndpointUnreachable, ResponseParserError, aiohttp.ClientError, OSError)
 _CONDITION_FAILED: Final = "ConditionalCheckFailed"
 _NAMED_BY_AWS: Final = re.compile(r"not authorized to perform: ([a-z0-9-]+:[A-Za-z]+)(?: on resource: (\S+))?")
 _IAM_NAMES: Final = {
@@ -133,7 +135,7 @@ def translate(error: BaseException, operation: str, resource: str) -> StreamCons
         return Unanswered(operation, "Timeout", one_line(error) or "no answer in time")
     if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound | NoRegionError):
         return AwsConfigurationError(f"AWS credentials or region are not usable: {one_line(error)}")
-    if isinstance(error, HTTPClientError | ResponseParserError | aiohttp.ClientError | OSError):
+    if isinstance(error, _NO_ANSWER):
         return Unanswered(operation, type(error).__name__, one_line(error))
     return DependencyError(operation, type(error).__name__, one_line(error))
 

@@ -42,7 +42,9 @@ SELF_TEST: Final = "stream-consumer-self-test"
 SELF_TEST_DEADLINE: Final = 5.0  # seconds for two calls that never leave the process
 
 ABSENT: Final = Raw(b"")
-UNREADABLE: Final = Raw(b'{"unreadable":{}}')  # valid JSON, but ValueError for whoever decodes it: poison, not "absent"
+UNREADABLE: Final = Raw(
+    b'{"unreadable":{"unreadable":true}}'
+)  # valid JSON, but ValueError for whoever decodes it: poison
 
 # What msgspec raises for bodies it cannot take: its own errors, UnicodeDecodeError, and recursion that is too deep.
 _REFUSED: Final = (msgspec.MsgspecError, ValueError, RecursionError)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
-    from consumer.settings.model import Settings
+    from consumer.worker.app import Daemon
 
 
 def _quit_early(signum: int, frame: FrameType | None) -> None:
@@ -31,12 +31,12 @@ def run(config: Path) -> None:
     from consumer.cli.failures import one_line_errors, settings_or_exit
 
     settings = settings_or_exit(config)
-    from consumer.operate.logs import close_logging, configure_logging
+    from consumer.operate.logs import close_logging
+    from consumer.worker.app import Daemon
 
-    configure_logging(settings.logging.level, settings.logging.format)
     try:
         with one_line_errors():
-            asyncio.run(_serve(settings))
+            asyncio.run(_serve(Daemon(settings), settings.shutdown.grace))
     finally:
         close_logging()
     sys.stdout.flush()
@@ -44,8 +44,8 @@ def run(config: Path) -> None:
     os._exit(0)
 
 
-async def _serve(settings: Settings) -> None:
-    from consumer.worker.app import Daemon, arm_hard_stop
+async def _serve(daemon: Daemon, grace: float) -> None:
+    from consumer.worker.app import arm_hard_stop
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -55,10 +55,10 @@ async def _serve(settings: Settings) -> None:
         if stopping:
             os._exit(128 + signum)
         stopping.append(signum)
-        arm_hard_stop(settings.shutdown.grace)
+        arm_hard_stop(grace)
         loop.call_soon_threadsafe(stop.set)
 
     stopping: list[int] = []
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, on_signal)
-    await Daemon(settings, stop).run()
+    await daemon.run(stop)

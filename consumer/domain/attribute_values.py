@@ -2,7 +2,8 @@
 
 N becomes ``Decimal`` in DynamoDB's context (38 digits, inexact numbers refused), B becomes boto3's ``Binary``,
 sets become ``set``. A value that DynamoDB could not have written (two descriptors, an unknown one, a number of
-39 digits) raises ``ValueError`` for that record only, so that one odd record never fails its page.
+39 digits, NaN, a type that does not fit) raises ``ValueError`` for that record only, so that one odd record never
+fails its page.
 """
 
 from __future__ import annotations
@@ -20,22 +21,33 @@ _CONTEXT = Context(Emin=-128, Emax=126, prec=38, traps=[Clamped, Overflow, Inexa
 _decode_json = msgspec.json.Decoder().decode
 
 
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise TypeError(f"{type(value).__name__} instead of text")
+    return value
+
+
 def _number(text: Any) -> Decimal:
-    return _CONTEXT.create_decimal(text)
+    number = _CONTEXT.create_decimal(_text(text))
+    if not number.is_finite():  # "NaN", "Infinity", and what does not read as a number: the context traps no NaN
+        raise TypeError("not a finite number")
+    return number
 
 
 def _binary(text: Any) -> Any:
     # boto3's own wrapper, imported by who meets a B attribute: handlers written for boto3 use ``.value``.
     from boto3.dynamodb.types import Binary
 
-    return Binary(base64.b64decode(text, validate=True))
+    return Binary(base64.b64decode(_text(text), validate=True))
 
 
 def _null(_: Any) -> None:
     return None
 
 
-def _same(value: Any) -> Any:
+def _bool(value: Any) -> bool:
+    if type(value) is not bool:
+        raise TypeError(f"{type(value).__name__} instead of a boolean")
     return value
 
 
@@ -44,26 +56,36 @@ def _map(value: Any) -> dict[str, Any]:
 
 
 def _list(value: Any) -> list[Any]:
-    return [from_wire(inner) for inner in value]
+    return [from_wire(inner) for inner in _sequence(value)]
+
+
+def _sequence(value: Any) -> list[Any]:
+    if type(value) is not list:
+        raise TypeError(f"{type(value).__name__} instead of a list")
+    return value
+
+
+def _text_set(value: Any) -> set[str]:
+    return {_text(text) for text in _sequence(value)}
 
 
 def _number_set(value: Any) -> set[Decimal]:
-    return {_number(text) for text in value}
+    return {_number(text) for text in _sequence(value)}
 
 
 def _binary_set(value: Any) -> set[Any]:
-    return {_binary(text) for text in value}
+    return {_binary(text) for text in _sequence(value)}
 
 
 _BY_DESCRIPTOR: dict[str, Callable[[Any], Any]] = {
-    "S": _same,
+    "S": _text,
     "N": _number,
     "B": _binary,
-    "BOOL": _same,
+    "BOOL": _bool,
     "NULL": _null,
     "M": _map,
     "L": _list,
-    "SS": set,
+    "SS": _text_set,
     "NS": _number_set,
     "BS": _binary_set,
 }

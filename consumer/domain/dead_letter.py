@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 
 from consumer.domain.record import batch_event_json
@@ -75,11 +76,26 @@ def document(context: DeadLetterContext, step: GiveUp, now: float) -> bytes:
             "stackTrace": list(fault.stack),
         },
         "idempotencyKey": idempotency_key(context, step),
-        "payload": json.loads(batch_event_json(list(step.records))),
     }
-    return json.dumps(body, ensure_ascii=True, separators=(",", ":")).encode("ascii")
+    text = json.dumps(body, ensure_ascii=True, separators=(",", ":")).encode("ascii")
+    return text[:-1] + b',"payload":' + _ascii(batch_event_json(list(step.records))) + b"}"
+
+
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
+
+
+def _ascii(event: bytes) -> bytes:
+    """The event with escapes for everything beyond ASCII, not decoded otherwise: a letter must never fail because of
+    what is in it (2,000 nested levels, a broken image). Bytes that are not UTF-8 become lone surrogates."""
+    if event.isascii():
+        return event
+    text = event.decode("utf-8", "surrogateescape")  # beyond ASCII there is nothing but the insides of JSON strings
+    return _NOT_ASCII.sub(lambda match: json.dumps(match[0])[1:-1], text).encode("ascii")
+
+
+_LAST_MOMENT = 253402300799.0  # 9999-12-31T23:59:59Z
 
 
 def _time(seconds: float, precision: str) -> str:
-    moment = dt.datetime.fromtimestamp(seconds, tz=dt.UTC)
+    moment = dt.datetime.fromtimestamp(min(max(0.0, seconds), _LAST_MOMENT), tz=dt.UTC)
     return moment.isoformat(timespec=precision).replace("+00:00", "Z")

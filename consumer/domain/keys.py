@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
+from decimal import Context, DecimalException, Inexact, InvalidOperation, Overflow
 
 import msgspec
 from msgspec import Raw
 
 from consumer.domain.record import Record
+
+# DynamoDB's numbers have up to 38 digits; whatever would have to be rounded stays as it was written.
+_EXACT = Context(prec=60, traps=[Inexact, InvalidOperation, Overflow])
 
 
 def partition_key_reader(attribute: str) -> Callable[[Record], bytes]:
@@ -17,22 +20,32 @@ def partition_key_reader(attribute: str) -> Callable[[Record], bytes]:
     Records without a usable key (a service bug, an emulator) share the key ``b""``: they are handled in stream order
     among themselves and end as poison if the handler needs their keys.
     """
-    keys_type = msgspec.defstruct("Keys", [("partition", Raw, msgspec.field(name=attribute))], gc=False)
-    decode = msgspec.json.Decoder(keys_type).decode
+    partition = _partition_value(attribute)
 
     def read(record: Record) -> bytes:
         try:
-            value = bytes(decode(record.dynamodb.Keys).partition)  # type: ignore[attr-defined]  # made by defstruct
-        except msgspec.MsgspecError:
+            value = bytes(partition(record.dynamodb.Keys))
+        except (msgspec.MsgspecError, KeyError, ValueError, RecursionError):
             return b""
         return _canonical_number(value) if value.startswith(b'{"N"') else value
 
     return read
 
 
+def _partition_value(attribute: str) -> Callable[[Raw], Raw]:
+    try:
+        keys_type = msgspec.defstruct("Keys", [("partition", Raw, msgspec.field(name=attribute))], gc=False)
+    except ValueError:  # msgspec takes no quotes, backslashes and control characters in names; DynamoDB does
+        every_key = msgspec.json.Decoder(dict[str, Raw]).decode
+        return lambda keys: every_key(keys)[attribute]
+    decode = msgspec.json.Decoder(keys_type).decode
+    return lambda keys: decode(keys).partition  # type: ignore[attr-defined]  # made by defstruct
+
+
 def _canonical_number(value: bytes) -> bytes:
     """``1``, ``1.0`` and ``1E0`` are the same item, so they must be the same key."""
     try:
-        return b"N" + str(Decimal(msgspec.json.decode(value)["N"]).normalize()).encode()
-    except (msgspec.DecodeError, InvalidOperation, KeyError, TypeError):
+        number = _EXACT.create_decimal(msgspec.json.decode(value)["N"]).normalize(_EXACT)
+    except (msgspec.DecodeError, DecimalException, KeyError, TypeError, ValueError, RecursionError):
         return value
+    return b"N" + str(number).encode() if number else b"N0"  # zero has no sign in DynamoDB

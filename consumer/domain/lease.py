@@ -93,7 +93,7 @@ class Belief:
         self.valid_until = float("-inf")
 
     def holds(self, now: float) -> bool:
-        return now < self.valid_until
+        return not self.fenced and now < self.valid_until
 
 
 class Observer:

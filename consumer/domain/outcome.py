@@ -51,6 +51,10 @@ def bad_response(message: str) -> Outcome:
     return Outcome("failed", fault=HandlerFault("bad_response", "BadResponse", message))
 
 
+def _named(identifier: object) -> str:
+    return repr(identifier[:64]) if isinstance(identifier, str) else f"something of type {type(identifier).__name__}"
+
+
 def from_lambda_response(response: Any, batch: Collection[str], *, report_failures: bool) -> Outcome:
     """Lambda's ReportBatchItemFailures rules, as recorded on real AWS (reference: lambda-semantics 1.5).
 
@@ -76,7 +80,7 @@ def from_lambda_response(response: Any, batch: Collection[str], *, report_failur
     for item in failures:
         identifier = item.get("itemIdentifier") if isinstance(item, dict) else None
         if not isinstance(identifier, str) or identifier not in batch:
-            return bad_response(f"batchItemFailures names {str(identifier)[:64]!r}, which is not in the batch")
+            return bad_response(f"batchItemFailures names {_named(identifier)}, which is not in the batch")
         identifiers.append(identifier)
     return Outcome("partial", failed=tuple(identifiers))
 
@@ -96,7 +100,7 @@ def from_python_result(result: Any, batch: Collection[str], *, report_failures: 
     for item in result:
         identifier = item.sequence_number if isinstance(item, Record) else item
         if not isinstance(identifier, str) or identifier not in batch:
-            return bad_response(f"the handler returned {str(identifier)[:64]!r}, which is not a record of the batch")
+            return bad_response(f"the handler returned {_named(identifier)}, which is not a record of the batch")
         identifiers.append(identifier)
     if not identifiers:
         return OK

@@ -72,21 +72,24 @@ def _moves_away(
     me: str, workers: Mapping[str, int], counts: Mapping[str, int], active: Sequence[LeaseRow]
 ) -> tuple[tuple[str, str], ...]:
     held = dict(counts)
-    own = sorted(row.shard_id for row in active if row.owner == me and row.state != "halted")
+    # Nobody drains a halted or quarantined shard, so it cannot move; every worker must count that for every giver.
+    movable = [row for row in active if row.state != "halted" and not row.corrupt]
+    left = {who: sum(row.owner == who for row in movable) for who in held}
+    own = sorted(row.shard_id for row in movable if row.owner == me)
     moves: list[tuple[str, str]] = []
     while True:
-        giver = max(held, key=lambda who: (held[who], who))
+        givers = [who for who in held if left[who]]
         room = [who for who in held if held[who] < workers[who]]
-        if not room:
+        if not givers or not room:
             return tuple(moves)
+        giver = max(givers, key=lambda who: (held[who], who))
         taker = min(room, key=lambda who: (held[who], who))
         if held[giver] - held[taker] < 2:
             return tuple(moves)
         held[giver] -= 1
         held[taker] += 1
+        left[giver] -= 1
         if giver == me:
-            if len(moves) == len(own):
-                return tuple(moves)
             moves.append((own[len(moves)], taker))
 
 

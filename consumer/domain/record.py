@@ -90,7 +90,7 @@ class Record(msgspec.Struct, gc=False):
         wire = self.user_identity_wire
         if not wire:
             return None
-        return {name[0].lower() + name[1:]: value for name, value in wire.items()}
+        return {name[:1].lower() + name[1:]: value for name, value in wire.items()}
 
     def as_event(self) -> dict[str, Any]:
         """The record exactly as Lambda's DynamoDB event carries it (see ``event_json``)."""
@@ -176,5 +176,5 @@ def records_from_event(event: bytes) -> list[Record]:
     """The inverse of ``batch_event_json``. ValueError when it does not decode."""
     try:
         return _event_decoder.decode(event).Records
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"not a DynamoDB event: {error}") from error

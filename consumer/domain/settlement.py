@@ -85,6 +85,9 @@ class Settlement:
         if not self._pieces:
             return None
         piece = self._pieces[-1]
+        limit = self._policy.max_retries
+        if limit >= 0 and piece.retries > limit:  # before any age: a rest of it would get another budget
+            return GiveUp(piece.records, "RetryAttemptsExhausted", piece.invocations, piece.fault, invoked=True)
         expired = self._expired(piece, now)
         if expired:
             if expired < len(piece.records):
@@ -94,9 +97,6 @@ class Settlement:
             return GiveUp(
                 piece.records, "RecordAgeExceeded", max(1, piece.invocations), piece.fault, piece.invocations > 0
             )
-        limit = self._policy.max_retries
-        if limit >= 0 and piece.retries > limit:
-            return GiveUp(piece.records, "RetryAttemptsExhausted", piece.invocations, piece.fault, invoked=True)
         wait = self._policy.backoff(piece.failures_in_a_row) if piece.failures_in_a_row else 0.0
         first = piece.invocations == 0
         return Invoke(piece.records, piece.invocations + 1, fresh_request=first, after=wait)

@@ -29,20 +29,19 @@ def missing_leases(listed: Iterable[ShardInfo], known: Collection[str]) -> list[
     """Listed shards that have no lease row yet, parents before children."""
     missing = {shard.shard_id: shard for shard in listed if shard.shard_id not in known}
     ordered: list[ShardInfo] = []
-    placed: set[str] = set()
+    met: set[str] = set()  # placed, or on the chain: a cycle cannot exist; never hang on one
 
-    for root in missing.values():
-        chain = [root]
+    for root in missing:
+        chain = [root] if root not in met else []
+        met.update(chain)
         while chain:  # depth first without recursion: a stream may have thousands of generations
-            shard = chain[-1]
-            waiting_for = [missing[p] for p in shard.parents if p in missing and p not in placed]
-            waiting_for = [p for p in waiting_for if p not in chain]  # a cycle cannot exist; never hang on one
-            if waiting_for:
-                chain.extend(waiting_for)
-                continue
-            chain.pop()
-            if shard.shard_id not in placed:
-                placed.add(shard.shard_id)
+            shard = missing[chain[-1]]
+            parent = next((p for p in shard.parents if p in missing and p not in met), None)
+            if parent is not None:
+                met.add(parent)
+                chain.append(parent)
+            else:
+                chain.pop()
                 ordered.append(shard)
     return ordered
 

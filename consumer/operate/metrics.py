@@ -34,7 +34,17 @@ GET_RECORDS_OUTCOMES: Final = ("data", "empty", "throttled", "expired", "trimmed
 LEASE_STATES: Final = ("owned", "target", "free", "total")
 LEASE_EVENTS: Final = ("acquired", "released", "handed_over", "finished", "lost", "fenced")
 SHARD_STATES: Final = ("waiting", "open", "draining", "done", "halted", "quarantined")
-API_OUTCOMES: Final = ("ok", "throttled", "denied", "error")
+API_OUTCOMES: Final = (
+    "ok",
+    "throttled",
+    "denied",
+    "condition_failed",
+    "missing",
+    "expired",
+    "trimmed",
+    "timeout",
+    "error",
+)
 OPERATIONS: Final = (
     "DescribeTable",
     "DescribeStream",

@@ -24,6 +24,7 @@ from consumer.domain.lease import Belief, SessionRow
 from consumer.handlers.build import build_handler
 from consumer.operate import sd_notify
 from consumer.operate.http import HealthServer
+from consumer.operate.logs import configure_logging
 from consumer.operate.metrics import Metrics
 from consumer.operate.status import StatusBoard
 from consumer.ports import LeaseStore, StreamDescription
@@ -53,9 +54,9 @@ class _Stopped(Exception):
 class Daemon:
     """One process of the fleet. ``run`` returns after a graceful stop and raises StreamConsumerError otherwise."""
 
-    def __init__(self, settings: Settings, stop: asyncio.Event) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._stop = stop
+        self._stop = asyncio.Event()
         self._clock = SystemClock()
         self._random = SystemRandomness()
         self._metrics = Metrics()
@@ -65,8 +66,11 @@ class Daemon:
         self._watchdog = Watchdog(lambda: self._pulse.beats, self._board.wedged_after)
         self._upkeep = UpkeepThread()
         self._started_at = self._clock.wall()
+        configure_logging(settings.logging.level, settings.logging.format, on_error=self._board.error)
 
-    async def run(self) -> None:
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop`` is set. Raises StreamConsumerError when that is not possible (any more)."""
+        self._stop = stop
         self._board.reached("config")
         async with AsyncExitStack() as stack:
             try:
@@ -152,8 +156,7 @@ class Daemon:
         def on_lost() -> None:  # called on the upkeep thread
             loop.call_soon_threadsafe(lost.set)
 
-        context = self._context()
-        await self._open_session(context)
+        context = await self._until_stopped(self._patiently("the session", self._open_session))
         keeper = Keeper(
             self._keeper_store,
             self._clock,
@@ -230,16 +233,19 @@ class Daemon:
             start_at=self._registration.start_at,
         )
 
-    async def _open_session(self, context: WorkerContext) -> None:
+    async def _open_session(self) -> WorkerContext:
+        """A new incarnation for every attempt: one whose first write got no answer may exist, and must not be used."""
+        context = self._context()
         row = SessionRow(context.incarnation, capacity=self._settings.limits.max_shards, started_at=self._clock.wall())
 
-        async def open_session() -> None:
+        async def write() -> None:
             sent_at = self._clock.monotonic()
             await self._keeper_store.open_session(row)
             context.belief.renewed(sent_at, self._settings.leases.duration)
 
-        await self._until_stopped(self._patiently("the session", lambda: self._upkeep.call(open_session())))
+        await self._upkeep.call(write())
         log.info("session.opened", incarnation=context.incarnation)
+        return context
 
     async def _close_session(self, context: WorkerContext) -> None:
         try:

@@ -42,7 +42,8 @@ class ByteBudget:
             if turn.done() and not turn.cancelled():
                 self.release(size)
             else:
-                self._waiting.remove(entry)
+                if entry in self._waiting:  # a release right after the cancellation may have dropped it already
+                    self._waiting.remove(entry)
                 self._wake()
             raise
 
@@ -66,7 +67,7 @@ class ByteBudget:
 
 class BudgetAccount:
     """One shard's share of the budget. ``close`` gives back whatever its records still hold: when a lease ends with
-    unsettled records nobody is left to let go of their pages."""
+    unsettled records nobody is left to let go of their pages. A closed account holds nothing, whoever comes late."""
 
     def __init__(self, budget: ByteBudget) -> None:
         self._budget = budget
@@ -79,11 +80,15 @@ class BudgetAccount:
 
     async def reserve(self, size: int) -> None:
         await self._budget.reserve(size)
-        self._held += size
+        if self._closed:
+            self._budget.release(size)
+        else:
+            self._held += size
 
     def charge(self, size: int) -> None:
-        self._budget.charge(size)
-        self._held += size
+        if not self._closed:
+            self._budget.charge(size)
+            self._held += size
 
     def release(self, size: int) -> None:
         if not self._closed:

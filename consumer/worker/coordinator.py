@@ -167,6 +167,7 @@ class Coordinator:
             session = by_id.get(incarnation)
             if session is None or await self._context.ports.store.fence_session(incarnation, session.counter):
                 dead.add(incarnation)
+                self._context.metrics.lease_events("fenced").inc()
                 log.warning("session.expired", incarnation=incarnation, fenced=session is not None)
         self._dead = dead
 

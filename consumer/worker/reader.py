@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import structlog
 
 from consumer.domain.batching import Entry, PageHold
-from consumer.domain.errors import DependencyError, ExpiredIterator, PermissionDenied, Throttled
+from consumer.domain.errors import DependencyError, ExpiredIterator, PermissionDenied, Throttled, TrimmedData
 from consumer.domain.frontier import Frontier, FrontierSnapshot, SettledFilter
 from consumer.domain.keys import partition_key_reader
 from consumer.ports import Page, Position
@@ -91,6 +91,9 @@ class ShardReader:
                 self._context.metrics.get_records("expired").inc()
                 iterator = None
                 continue
+            except TrimmedData:
+                self._context.metrics.get_records("trimmed").inc()
+                raise
             except (DependencyError, PermissionDenied) as error:
                 failures += 1
                 await self._pause_after(error, failures)

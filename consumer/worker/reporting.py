@@ -39,7 +39,6 @@ class Pulse:
             self._board.progress()
             if self.beats % BEATS_PER_REPORT == 0:
                 self._metrics.loop_stall_seconds.set(worst)
-                sd_notify.watchdog()
                 worst = 0.0
 
 

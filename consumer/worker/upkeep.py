@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from consumer.operate import sd_notify
 from consumer.operate.logs import close_logging
 
 log = structlog.get_logger()
@@ -87,9 +88,12 @@ class Watchdog:
             now = self._progress()
             self._quiet = 0 if now != self._seen else self._quiet + 1
             self._seen = now
-            if self.wedged:
-                log.critical("process.wedged", seconds=self._quiet * TICK, exit_code=70)
-                die(70)
+            if not self.wedged:
+                # Told from here, not from the main loop: user code may block that for longer than systemd's patience.
+                sd_notify.watchdog()
+                continue
+            log.critical("process.wedged", seconds=self._quiet * TICK, exit_code=70)
+            die(70)
 
 
 def die(code: int) -> None:

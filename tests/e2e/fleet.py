@@ -55,8 +55,12 @@ class Worker:
             return answer.read().decode()
 
     def metric(self, line_start: str) -> float:
-        """The sum of all samples whose line starts with this."""
-        return sum(float(line.rsplit(" ", 1)[1]) for line in self.metrics().splitlines() if line.startswith(line_start))
+        """The sum of all samples whose line starts with this; 0 while the daemon is not up yet."""
+        try:
+            lines = self.metrics().splitlines()
+        except OSError:
+            return 0.0
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(line_start))
 
     def owned(self) -> list[dict[str, Any]]:
         return [shard for shard in self.status().get("shards", []) if shard["mine"]]
@@ -64,6 +68,17 @@ class Worker:
     def events(self) -> list[dict[str, Any]]:
         lines = self.log.read_text().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def resident_bytes(self) -> int:
+        """Memory of the daemon process itself, without its handler processes."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+
+    def has_stopped_reading(self) -> bool:
+        """True when no page was read for a second."""
+        pages = self.metric("stream_consumer_get_records_total")
+        time.sleep(1)
+        return self.metric("stream_consumer_get_records_total") == pages
 
     def send(self, signum: int) -> None:
         self.process.send_signal(signum)

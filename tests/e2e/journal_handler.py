@@ -39,7 +39,14 @@ async def python_handler(records, context):
         if image.get("poison"):
             raise ValueError(f"poison: {record.keys['pk']}")
         lines.append(
-            [record.keys["pk"], int(image["version"]), os.environ["WORKER"], context.shard_id, context.lease_epoch, started]
+            [
+                record.keys["pk"],
+                int(image["version"]),
+                os.environ["WORKER"],
+                context.shard_id,
+                context.lease_epoch,
+                started,
+            ]
         )
     _write(lines)
     if "HANDLER_SECONDS" in os.environ:

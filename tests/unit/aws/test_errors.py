@@ -17,6 +17,7 @@ from consumer.aws.errors import (
     outcome_of,
     translate,
 )
+from consumer.aws.session import AwsSession
 from consumer.domain.errors import (
     DependencyError,
     ExpiredIterator,
@@ -232,3 +233,55 @@ class TestApiCaller:
         with pytest.raises(asyncio.CancelledError):
             await call
         assert seen == []
+
+
+class TestSessionConfiguration:
+    async def test_no_credentials(self, aws_environment, monkeypatch):
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        with pytest.raises(AwsConfigurationError, match="no AWS credentials") as caught:
+            await AwsSession("eu-west-1", {}).__aenter__()
+        assert caught.value.exit_code == 78
+
+    async def test_half_credentials(self, aws_environment, monkeypatch):
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        with pytest.raises(AwsConfigurationError, match="AWS_SECRET_ACCESS_KEY"):
+            await AwsSession("eu-west-1", {}).__aenter__()
+
+    async def test_no_region(self, aws_environment, monkeypatch):
+        monkeypatch.delenv("AWS_REGION")
+        monkeypatch.delenv("AWS_DEFAULT_REGION")
+        with pytest.raises(AwsConfigurationError, match="no AWS region"):
+            await AwsSession(None, {}).__aenter__()
+
+    async def test_an_unknown_profile(self, aws_environment, monkeypatch):
+        monkeypatch.setenv("AWS_PROFILE", "nobody")
+        with pytest.raises(AwsConfigurationError, match="nobody"):
+            await AwsSession("eu-west-1", {}).__aenter__()
+
+    async def test_an_endpoint_that_is_no_url(self, aws_environment):
+        async with AwsSession("eu-west-1", {"sqs": "not a url"}) as session:
+            with pytest.raises(AwsConfigurationError, match="sqs"):
+                await session.client("sqs")
+
+    async def test_one_client_a_service_and_its_endpoint(self, aws_environment, monkeypatch):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", "http://127.0.0.1:3")
+        configured = []
+        endpoints = {"dynamodb": "http://127.0.0.1:1", "dynamodb_streams": "http://127.0.0.1:2"}
+        async with AwsSession("eu-west-1", endpoints, configure=configured.append) as session:
+            first, second = await asyncio.gather(session.client("dynamodb"), session.client("dynamodb"))
+            assert first is second
+            assert first.meta.endpoint_url == "http://127.0.0.1:1"
+            assert (await session.client("dynamodbstreams")).meta.endpoint_url == "http://127.0.0.1:2"
+            assert (await session.client("sqs")).meta.endpoint_url == "http://127.0.0.1:3"
+            assert first.meta.config.retries["total_max_attempts"] == 1
+            assert (first.meta.config.connect_timeout, first.meta.config.read_timeout) == (2.0, 10.0)
+        assert len(configured) == 1
+        with pytest.raises(RuntimeError):
+            await session.client("dynamodb")
+
+    async def test_a_server_that_is_not_there_is_reported_within_the_time_out(self, aws_environment):
+        async with AwsSession("eu-west-1", {"dynamodb": "http://127.0.0.1:9"}) as session:
+            client = await session.client("dynamodb")
+            with pytest.raises(Unanswered, match="ListTables"):
+                await ApiCaller().call("ListTables", "t", client.list_tables())

@@ -1,0 +1,394 @@
+"""A change stream in memory, with the shard tree and the bad manners of the real one.
+
+``MemoryStream`` is the table with its stream: tests write items and re-shard, trim or expire at will. Every worker
+opens its own ``MemoryStreamSource`` on it, so several workers can be run against each other in one process. Nothing
+here reads a clock or rolls dice by itself: time comes from the clock that is handed in, and everything else follows
+from the calls made, so a run can be repeated exactly.
+
+    stream = MemoryStream(clock, shards=2)
+    stream.put({"id": "a", "total": 3})
+    left, right = stream.split(stream.shard_of("a"))
+    source = MemoryStreamSource(stream)
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any, Final, Literal
+
+import msgspec
+
+from consumer.domain.errors import DependencyError, ExpiredIterator, ResourceMissing, TrimmedData
+from consumer.domain.record import records_from_event
+from consumer.domain.shards import ShardInfo
+from consumer.ports import Clock, Page, Position, StreamDescription
+from consumer.testing.memory_leases import DirectLink, Link
+
+HASHES: Final = 1 << 32  # size of the space that keys are hashed into
+ITERATOR_LIFETIME: Final = 900.0  # seconds, as on AWS
+TTL_IDENTITY: Final = {"Type": "Service", "PrincipalId": "dynamodb.amazonaws.com"}
+SHORTEST, LONGEST = 21, 40  # digits of a SequenceNumber
+
+_encode = msgspec.json.Encoder().encode
+
+
+def to_wire(value: Any) -> dict[str, Any]:
+    """A Python value as a DynamoDB attribute value (``{"S": "a"}``). Sets must not be empty or mixed."""
+    if value is None:
+        return {"NULL": True}
+    if isinstance(value, bool):
+        return {"BOOL": value}
+    if isinstance(value, str):
+        return {"S": value}
+    if isinstance(value, int | float | Decimal):
+        return {"N": str(value)}
+    if isinstance(value, bytes):
+        return {"B": base64.b64encode(value).decode()}
+    if isinstance(value, Mapping):
+        return {"M": {str(name): to_wire(inner) for name, inner in value.items()}}
+    if isinstance(value, set | frozenset):
+        members = sorted((to_wire(inner) for inner in value), key=repr)
+        kind = next(iter(members[0]))
+        return {kind + "S": [member[kind] for member in members]}
+    if isinstance(value, list | tuple):
+        return {"L": [to_wire(inner) for inner in value]}
+    raise TypeError(f"DynamoDB has no type for {type(value)}")
+
+
+@dataclass(slots=True)
+class _Shard:
+    """Keys whose hash is in [low, high). Numbers and bodies are parallel lists in stream order."""
+
+    shard_id: str
+    parent: str | None
+    low: int
+    high: int
+    start: int
+    visible_at: float
+    numbers: list[int] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    end: int | None = None
+    trimmed: int = 0  # the newest number that is gone
+    empty_pages: int = 0
+
+    def info(self) -> ShardInfo:
+        parents = (self.parent,) if self.parent is not None else ()
+        return ShardInfo(self.shard_id, parents, str(self.start), None if self.end is None else str(self.end))
+
+
+class MemoryStream:
+    """A table and its stream. All methods take effect at once, also for readers that are in the middle of a shard.
+
+    Args:
+        clock: when records are written and iterators expire.
+        table: name of the table.
+        partition_key: name of the partition key attribute.
+        sort_key: name of the sort key attribute, if the table has one.
+        shards: how many open shards there are at first; their hash ranges share the key space equally.
+        page_records: most records in a page.
+        page_bytes: size after which a page ends (1 MB on AWS).
+        last_page: whether a closed shard's last records come together with the end, or an empty page follows them.
+        jump_every: after so many records SequenceNumbers grow by a digit, from 21 up to 40.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        table: str = "orders",
+        label: str = "2026-01-01T00:00:00.000",
+        partition_key: str = "id",
+        sort_key: str | None = None,
+        shards: int = 1,
+        page_records: int = 1000,
+        page_bytes: int = 1_000_000,
+        last_page: Literal["with_records", "empty"] = "with_records",
+        jump_every: int = 10,
+    ) -> None:
+        self.clock = clock
+        self.table = table
+        self.label = label
+        self.arn = f"arn:aws:dynamodb:us-east-1:000000000000:table/{table}/stream/{label}"
+        self.partition_key = partition_key
+        self.page_records = page_records
+        self.page_bytes = page_bytes
+        self.last_page = last_page
+        self.status: Literal["ENABLING", "ENABLED", "DISABLING", "DISABLED"] = "ENABLED"
+        self._key_names = [partition_key, *([sort_key] if sort_key else [])]
+        self._jump_every = jump_every
+        self._items: dict[bytes, dict[str, Any]] = {}
+        self._shards: dict[str, _Shard] = {}
+        self._number: int = 10 ** (SHORTEST - 1)
+        self._written = 0
+        self._made = 0
+        self._generation = 0
+        self._hidden_for = 0.0
+        bounds = [HASHES * index // shards for index in range(shards + 1)]
+        for low, high in pairwise(bounds):
+            self._add_shard(None, low, high, 0.0)
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    def put(self, item: Mapping[str, Any]) -> str:
+        """Write an item of Python values: an INSERT, or a MODIFY with the old image. Returns the SequenceNumber."""
+        image = to_wire(item)["M"]
+        key = _encode({name: image[name] for name in self._key_names})
+        old = self._items.get(key)
+        self._items[key] = image
+        change = {"NewImage": image} if old is None else {"NewImage": image, "OldImage": old}
+        return self.append(item[self.partition_key], change, "INSERT" if old is None else "MODIFY", keys=key)
+
+    def delete(self, item: Mapping[str, Any], *, by_ttl: bool = False) -> str | None:
+        """Delete the item with the key in ``item``: a REMOVE, or None when there is no such item."""
+        image = to_wire(item)["M"]
+        key = _encode({name: image[name] for name in self._key_names})
+        old = self._items.pop(key, None)
+        if old is None:
+            return None
+        fields = {"userIdentity": TTL_IDENTITY} if by_ttl else {}
+        return self.append(item[self.partition_key], {"OldImage": old}, "REMOVE", keys=key, **fields)
+
+    def append(
+        self,
+        key: Any,
+        change: Mapping[str, Any],
+        event_name: str = "MODIFY",
+        *,
+        keys: bytes | None = None,
+        **fields: Any,
+    ) -> str:
+        """Append any record, also one no table would write, to the open shard that owns the partition key ``key``.
+
+        Args:
+            key: the partition key as a Python value.
+            change: more members of ``dynamodb``, as on the wire: ``{"NewImage": {"id": {"S": "a"}}}``.
+            event_name: INSERT, MODIFY, REMOVE or anything else.
+            keys: JSON text of ``Keys``; the default is the partition key alone.
+            fields: more members of the record, or others in place of its own.
+        """
+        shard = self._open_shard(key)
+        number = self._next_number()
+        body: dict[str, Any] = {
+            "eventID": f"{zlib.crc32(str(number).encode()):08x}{self._written:024x}",
+            "eventName": event_name,
+            "eventVersion": "1.1",
+            "eventSource": "aws:dynamodb",
+            "awsRegion": "us-east-1",
+            "eventSourceARN": self.arn,
+        }
+        inner: dict[str, Any] = {
+            "ApproximateCreationDateTime": int(self.clock.wall()),
+            "Keys": {self.partition_key: to_wire(key)} if keys is None else msgspec.Raw(keys),
+            "SequenceNumber": str(number),
+            "SizeBytes": len(_encode(change)),
+            "StreamViewType": "NEW_AND_OLD_IMAGES",
+        }
+        body |= {"dynamodb": {**inner, **change}, **fields}
+        shard.numbers.append(number)
+        shard.bodies.append(_encode(body))
+        return str(number)
+
+    # --- what the service does to shards -------------------------------------------------------------------------
+
+    def shard_of(self, key: Any) -> str:
+        """The open shard that the next write of this partition key goes to."""
+        return self._open_shard(key).shard_id
+
+    def open_shards(self) -> list[str]:
+        """The shards that take writes, hidden ones included, by hash range."""
+        return [s.shard_id for s in sorted(self._shards.values(), key=lambda s: s.low) if s.end is None]
+
+    def split(self, shard_id: str) -> tuple[str, str]:
+        """Close a shard and open two children, each with half of its keys."""
+        parent = self._close(shard_id)
+        middle = (parent.low + parent.high) // 2
+        visible_at = self.clock.monotonic() + self._hidden_for
+        left = self._add_shard(shard_id, parent.low, middle, visible_at)
+        return left, self._add_shard(shard_id, middle, parent.high, visible_at)
+
+    def roll(self, shard_id: str) -> str:
+        """Close a shard and open one child with the same keys, as DynamoDB does about every four hours."""
+        parent = self._close(shard_id)
+        return self._add_shard(shard_id, parent.low, parent.high, self.clock.monotonic() + self._hidden_for)
+
+    def hide_children(self, seconds: float) -> None:
+        """From now on, children are listed and readable only ``seconds`` after their parent was closed."""
+        self._hidden_for = seconds
+
+    def trim(self, shard_id: str, upto: str | None = None) -> None:
+        """Drop the records up to and including the SequenceNumber ``upto``; all of them by default."""
+        shard = self._shards[shard_id]
+        limit = int(upto) if upto is not None else max(shard.numbers, default=0)
+        count = bisect_right(shard.numbers, limit)
+        shard.trimmed = max(shard.trimmed, limit)
+        del shard.numbers[:count], shard.bodies[:count]
+
+    def vanish(self, shard_id: str) -> None:
+        """Remove a shard, as happens 24 hours after its end. Its children keep naming it as their parent."""
+        del self._shards[shard_id]
+
+    def expire_iterators(self) -> None:
+        """Every iterator handed out so far is expired."""
+        self._generation += 1
+
+    def empty_pages(self, shard_id: str, count: int) -> None:
+        """The next ``count`` pages of this shard are empty although it has more records."""
+        self._shards[shard_id].empty_pages = count
+
+    def disable(self) -> None:
+        """Disable the stream: all shards end without children; what they hold stays readable."""
+        self.status = "DISABLED"
+        for shard_id in self.open_shards():
+            self._close(shard_id)
+
+    # --- what sources ask ----------------------------------------------------------------------------------------
+
+    def listed(self) -> list[ShardInfo]:
+        """The shards that DescribeStream shows now."""
+        now = self.clock.monotonic()
+        return [shard.info() for shard in self._shards.values() if shard.visible_at <= now]
+
+    def iterator(self, shard_id: str, position: Position) -> str:
+        """An iterator: generation, time of issue, shard, and the number it stands after."""
+        shard = self._readable("GetShardIterator", shard_id)
+        if position.kind == "TRIM_HORIZON":
+            after = shard.trimmed
+        elif position.kind == "LATEST":
+            after = shard.numbers[-1] if shard.numbers else shard.trimmed
+        else:
+            text = position.sequence_number or ""
+            if not text.isdecimal():
+                raise DependencyError("GetShardIterator", "ValidationException", f"not a SequenceNumber: {text!r}")
+            if int(text) <= shard.trimmed:
+                raise TrimmedData(f"GetShardIterator on {shard_id}: {text} is older than what the stream keeps")
+            after = int(text) - (position.kind == "AT_SEQUENCE_NUMBER")
+        return self._issue(shard_id, after)
+
+    def page(self, shard_id: str, iterator: str, limit: int) -> Page:
+        """The records behind the iterator."""
+        try:
+            generation, issued, iterator_shard, after_text = iterator.split("|")
+            after = int(after_text)
+            age = self.clock.monotonic() - float(issued)
+        except ValueError as error:
+            raise DependencyError("GetRecords", "ValidationException", "invalid ShardIterator") from error
+        if int(generation) != self._generation or age > ITERATOR_LIFETIME:
+            raise ExpiredIterator(f"GetRecords on {shard_id}: the shard iterator has expired")
+        shard = self._readable("GetRecords", iterator_shard)
+        if after < shard.trimmed:
+            raise TrimmedData(f"GetRecords on {shard_id}: the position is older than what the stream keeps")
+        return self._read(shard, after, limit)
+
+    def _read(self, shard: _Shard, after: int, limit: int) -> Page:
+        first = bisect_right(shard.numbers, after)
+        if shard.empty_pages and first < len(shard.numbers):
+            shard.empty_pages -= 1
+            return Page([], self._issue(shard.shard_id, after), len(b'{"Records":[]}'))
+        last, size = first, 0
+        end = min(len(shard.numbers), first + min(limit, self.page_records))
+        while last < end and (last == first or size + len(shard.bodies[last]) <= self.page_bytes):
+            size += len(shard.bodies[last])
+            last += 1
+        # Joined and decoded anew each time: records are mutable, and those of a page must share memory as real ones do.
+        body = b'{"Records":[' + b",".join(shard.bodies[first:last]) + b"]}"
+        done = shard.end is not None and last == len(shard.numbers) and (last == first or self.last_page != "empty")
+        following = None if done else self._issue(shard.shard_id, shard.numbers[last - 1] if last > first else after)
+        return Page(records_from_event(body), following, len(body))
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _issue(self, shard_id: str, after: int) -> str:
+        return f"{self._generation}|{self.clock.monotonic()!r}|{shard_id}|{after}"
+
+    def _readable(self, operation: str, shard_id: str) -> _Shard:
+        shard = self._shards.get(shard_id)
+        if shard is None or shard.visible_at > self.clock.monotonic():
+            raise ResourceMissing(f"shard {shard_id} of {self.arn}", f"{operation} says so")
+        return shard
+
+    def _open_shard(self, key: Any) -> _Shard:
+        place = zlib.crc32(_encode(to_wire(key)))
+        for shard in self._shards.values():
+            if shard.end is None and shard.low <= place < shard.high:
+                return shard
+        raise ValueError(f"no open shard takes the key {key!r}: the stream is {self.status}")
+
+    def _add_shard(self, parent: str | None, low: int, high: int, visible_at: float) -> str:
+        self._made += 1
+        shard_id = f"shardId-{self._made:020d}-{low:08x}"
+        self._shards[shard_id] = _Shard(shard_id, parent, low, high, self._next_number(), visible_at)
+        return shard_id
+
+    def _close(self, shard_id: str) -> _Shard:
+        shard = self._shards[shard_id]
+        if shard.end is not None:
+            raise ValueError(f"shard {shard_id} is closed already")
+        shard.end = self._next_number()  # above its last record's, as on AWS: only the missing iterator means the end
+        return shard
+
+    def _next_number(self) -> int:
+        """The next SequenceNumber of the whole stream: increasing, not consecutive, and now and then a digit longer."""
+        self._written += 1
+        self._number += 1 + self._written * 7919 % 997
+        digits = len(str(self._number))
+        if digits < LONGEST and self._written % self._jump_every == 0:
+            self._number = 10**digits
+        return self._number
+
+
+class MemoryStreamSource:
+    """The ``StreamSource`` of one worker on a ``MemoryStream``.
+
+    Args:
+        stream: the stream, shared by any number of sources.
+        link: the network in between; it may delay calls or raise errors. Operations are named as the methods are.
+    """
+
+    def __init__(self, stream: MemoryStream, link: Link | None = None) -> None:
+        self._stream = stream
+        self._link = link or DirectLink()
+
+    async def describe(self) -> StreamDescription:
+        await self._link.request("describe")
+        stream = self._stream
+        description = StreamDescription(
+            stream.arn,
+            stream.label,
+            stream.table,
+            stream.status,
+            "NEW_AND_OLD_IMAGES",
+            stream.partition_key,
+            float(int(stream.clock.wall())),  # whole seconds, as an HTTP date
+        )
+        await self._link.response("describe")
+        return description
+
+    async def list_shards(self) -> list[ShardInfo]:
+        await self._link.request("list_shards")
+        shards = self._stream.listed()
+        await self._link.response("list_shards")
+        return shards
+
+    async def child_shards(self, shard_id: str) -> list[ShardInfo]:
+        await self._link.request("child_shards")
+        shards = [shard for shard in self._stream.listed() if shard_id in shard.parents]
+        await self._link.response("child_shards")
+        return shards
+
+    async def iterator(self, shard_id: str, position: Position) -> str:
+        await self._link.request("iterator")
+        iterator = self._stream.iterator(shard_id, position)
+        await self._link.response("iterator")
+        return iterator
+
+    async def get_records(self, shard_id: str, iterator: str, limit: int) -> Page:
+        await self._link.request("get_records")
+        page = self._stream.page(shard_id, iterator, limit)
+        await self._link.response("get_records")
+        return page

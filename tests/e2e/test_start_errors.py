@@ -1,0 +1,142 @@
+"""What a user sees when something is wrong at the start: one clear line, the right exit code, no traceback."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.e2e.conftest import Aws
+from tests.e2e.fleet import ROOT, Fleet, wait_until
+
+
+def run(fleet: Fleet, config: dict[str, Any] | str, environment: dict[str, str] | None = None) -> tuple[int, str]:
+    """Exit code and stderr of ``run`` with this config."""
+    path = fleet.folder / "config.yaml"
+    path.write_text(config if isinstance(config, str) else yaml.safe_dump(config))
+    path.chmod(0o600)
+    done = subprocess.run(
+        [sys.executable, "-m", "consumer", "run", "--config", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            **(environment or {}),
+        },
+    )
+    assert "Traceback" not in done.stdout + done.stderr
+    return done.returncode, done.stderr
+
+
+def test_missing_table(fleet: Fleet) -> None:
+    """A table that is not there: 78, and its name."""
+    code, error = run(fleet, fleet.config(http={"port": 0}, source={"table": "no-such-table"}))
+    assert (code, error.count("\n")) == (78, 1)
+    assert "no-such-table" in error
+
+
+def test_table_without_a_stream(aws: Aws, fleet: Fleet) -> None:
+    """A table whose stream is not enabled: 78, and how to enable it."""
+    table = aws.table(stream=False)
+    code, error = run(fleet, fleet.config(http={"port": 0}, source={"table": table}))
+    assert (code, error.count("\n")) == (78, 1)
+    assert table in error
+    assert "stream" in error.lower()
+
+
+def test_wrong_stream_arn(fleet: Fleet) -> None:
+    """A stream ARN that does not exist: 78, and the ARN."""
+    config = fleet.config(http={"port": 0})
+    del config["source"]["table"]
+    arn = "arn:aws:dynamodb:us-east-1:000000000000:table/gone/stream/2020-01-01T00:00:00.000"
+    config["source"]["stream_arn"] = arn
+    code, error = run(fleet, config)
+    assert (code, error.count("\n")) == (78, 1)
+    assert arn in error
+
+
+def test_missing_lease_table(fleet: Fleet) -> None:
+    """No lease table and no leave to create it: 78, and the command that creates it."""
+    code, error = run(fleet, fleet.config(http={"port": 0}, leases={"create_table": False}))
+    assert (code, error.count("\n")) == (78, 1)
+    assert "stream-consumer init" in error
+
+
+def test_missing_queue(fleet: Fleet) -> None:
+    """A dead-letter queue that does not exist: 78, and its name."""
+    fleet.queue_arn = "arn:aws:sqs:us-east-1:000000000000:no-such-queue"
+    code, error = run(fleet, fleet.config(http={"port": 0}))
+    assert (code, error.count("\n")) == (78, 1)
+    assert "no-such-queue" in error
+
+
+def test_no_credentials(fleet: Fleet) -> None:
+    """No credentials anywhere: 78, and what to set."""
+    environment = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_CONFIG_FILE": "/dev/null"}
+    code, error = run(
+        fleet, fleet.config(http={"port": 0}), {**environment, "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}
+    )
+    assert (code, error.count("\n")) == (78, 1)
+    assert "credentials" in error
+
+
+@pytest.mark.parametrize(
+    ("module", "target", "says"),
+    [
+        ("x = 1\n", "broken:handler", "handler"),
+        ("import nowhere_to_be_found\n", "broken:handler", "nowhere_to_be_found"),
+        ("raise RuntimeError('boom at import')\n", "broken:handler", "boom at import"),
+        ("import sys\nsys.exit(3)\n", "broken:handler", "SystemExit"),
+        ("handler = 42\n", "broken:handler", "callable"),
+        ("def handler(:\n", "broken:handler", "SyntaxError"),
+        ("", "missing_module:handler", "missing_module"),
+    ],
+)
+@pytest.mark.parametrize("kind", [{}, {"kind": "python"}, {"kind": "python", "isolation": "inline"}])
+def test_handler_that_does_not_import(
+    kind: dict[str, str], module: str, target: str, says: str, fleet: Fleet, tmp_path: Path
+) -> None:
+    """A handler that cannot be imported: 78 and one line with the reason, before anything is owned."""
+    (tmp_path / "broken.py").write_text(module)
+    handler = {"target": target, "path": str(tmp_path), **kind}
+    code, error = run(fleet, fleet.config(http={"port": 0}, handler=handler))
+    assert (code, error.count("\n")) == (78, 1), error
+    assert says in error
+
+
+def test_bad_yaml_names_every_problem_at_once(fleet: Fleet) -> None:
+    """Every mistake with file and line, exit 78."""
+    text = "application: a b\nsource: {table: orders, on_gpa: halt}\nhandler: {target: 'm:h', timeout: 10}\nbatch: {batch_size: 0}\n"
+    code, error = run(fleet, text)
+    assert code == 78
+    assert error.count("config.yaml:") == 4
+    assert "on_gap" in error
+
+
+def test_the_port_is_taken(fleet: Fleet) -> None:
+    """A health port in use: 78, and the address."""
+    worker = fleet.start("first")
+    wait_until(worker.status, 20, "the first daemon is up")
+    code, error = run(fleet, fleet.config(http={"port": worker.port}))
+    assert (code, error.count("\n")) == (78, 1)
+    assert str(worker.port) in error
+
+
+def test_sigterm_during_the_start_exits_0(fleet: Fleet) -> None:
+    """A stop that comes while dependencies are waited for ends at once and gracefully."""
+    worker = fleet.start("w", aws={"endpoints": dict.fromkeys(("dynamodb", "dynamodb_streams"), "http://127.0.0.1:9")})
+    wait_until(lambda: any(e["event"] == "start.waiting" for e in worker.events()), 20, "it waits for the stream")
+    started = time.monotonic()
+    worker.send(signal.SIGTERM)
+    assert worker.wait(10) == 0
+    assert time.monotonic() - started < 10

@@ -1,0 +1,93 @@
+"""What the proxy does to the next requests of an operation: errors, lost responses, delays, cut bodies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import zlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from aiohttp import web
+
+Kind = Literal["error", "lose_request", "lose_response", "delay", "truncate", "reply"]
+
+
+@dataclass
+class Fault:
+    """Applies to the next ``times`` requests of ``operation`` (``*`` is any), after letting ``skip`` of them pass."""
+
+    operation: str
+    kind: Kind
+    times: int = 1
+    skip: int = 0
+    code: str = "InternalServerError"
+    status: int = 500
+    message: str = ""
+    seconds: float = 0.0
+    keep: float = 0.5
+    honest_length: bool = True
+    body: str = ""
+
+    def takes(self, operation: str) -> bool:
+        if self.times <= 0 or self.operation not in ("*", operation):
+            return False
+        if self.skip > 0:
+            self.skip -= 1
+            return False
+        self.times -= 1
+        return True
+
+
+def error_response(code: str, status: int = 400, message: str = "") -> web.Response:
+    """An error as DynamoDB and SQS (JSON protocol) send it."""
+    body = json.dumps({"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": message})
+    return web.Response(status=status, text=body, content_type="application/x-amz-json-1.0")
+
+
+def json_response(body: object) -> web.Response:
+    """A success with the checksum that DynamoDB sends and local servers leave out."""
+    data = json.dumps(body).encode()
+    headers = {"x-amz-crc32": str(zlib.crc32(data)), "Content-Type": "application/x-amz-json-1.0"}
+    return web.Response(body=data, headers=headers)
+
+
+async def apply(
+    fault: Fault | None, request: web.Request, forward: Callable[[], Awaitable[web.Response]]
+) -> web.Response:
+    """The answer to a request: what ``forward`` gives, unless the fault says otherwise."""
+    if fault is None:
+        return await forward()
+    if fault.kind == "error":
+        return error_response(fault.code, fault.status, fault.message)
+    if fault.kind == "reply":
+        return web.Response(status=fault.status, text=fault.body, content_type="application/x-amz-json-1.0")
+    if fault.kind == "delay":
+        await asyncio.sleep(fault.seconds)
+        return await forward()
+    if fault.kind == "lose_request":
+        return _hang_up(request)
+    answer = await forward()  # applied from here on
+    if fault.kind == "lose_response":
+        return _hang_up(request)
+    return await _truncated(fault, request, answer)
+
+
+def _hang_up(request: web.Request) -> web.Response:
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response(status=500)
+
+
+async def _truncated(fault: Fault, request: web.Request, answer: web.Response) -> web.Response:
+    """The first part of the body: with a Content-Length to match, as some middlebox would, or with the true one."""
+    body = answer.body if isinstance(answer.body, bytes) else b""
+    kept = body[: int(len(body) * fault.keep)]
+    if fault.honest_length:
+        return web.Response(status=answer.status, body=kept, content_type="application/x-amz-json-1.0")
+    if request.transport is not None:
+        head = f"HTTP/1.1 {answer.status} OK\r\nContent-Length: {len(body)}\r\n\r\n"
+        request.transport.write(head.encode() + kept)
+        request.transport.close()
+    return web.Response(status=500)

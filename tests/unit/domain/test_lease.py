@@ -1,0 +1,132 @@
+"""Belief, observation, and which leases are free."""
+
+from __future__ import annotations
+
+import pytest
+
+from consumer.domain.lease import TAKE_MARGIN, Belief, LeaseRow, LeaseState, Observer, SessionRow, free_leases
+
+D = 20.0
+
+
+def test_belief_counts_from_the_sending_of_a_bump() -> None:
+    """A bump sent at 100 holds until 120, however late its answer came; the end itself is outside."""
+    belief = Belief()
+    assert not belief.holds(0.0)
+    belief.renewed(100.0, D)
+    assert belief.holds(119.999)
+    assert not belief.holds(120.0)
+
+
+def test_late_answers_never_shorten_the_belief() -> None:
+    """Answers that arrive out of order leave the latest sending in force."""
+    belief = Belief()
+    belief.renewed(110.0, D)
+    belief.renewed(100.0, D)
+    assert belief.valid_until == 130.0
+
+
+def test_a_fenced_incarnation_never_believes_again() -> None:
+    """Not even when the answer to an earlier bump arrives after the loss."""
+    belief = Belief()
+    belief.renewed(100.0, D)
+    belief.lost()
+    assert not belief.holds(101.0)
+    belief.renewed(100.5, D)
+    assert not belief.holds(101.0)
+
+
+def see(observer: Observer, now: float, *, owners: tuple[str, ...] = (), **counters: int) -> None:
+    observer.saw([SessionRow(who, counter) for who, counter in counters.items()], owners, now)
+
+
+def test_only_an_unmoved_counter_expires() -> None:
+    """1.1 x duration after the reading that first showed the counter, and not earlier."""
+    observer = Observer(D)
+    see(observer, 0.0, a=1, b=1)
+    see(observer, 10.0, a=1, b=2)
+    wait = D * TAKE_MARGIN
+    assert observer.expired(wait - 0.001) == []
+    assert observer.expired(wait) == ["a"]
+    assert observer.is_live("b", wait)
+    assert not observer.is_live("a", wait)
+    assert sorted(observer.expired(10.0 + wait)) == ["a", "b"]
+
+
+@pytest.mark.parametrize("counter", [0, 2, 7])
+def test_any_other_counter_is_a_sign_of_life(counter: int) -> None:
+    """Also a smaller one: only equality counts."""
+    observer = Observer(D)
+    see(observer, 0.0, a=1)
+    see(observer, 21.0, a=counter)
+    assert observer.expired(30.0) == []
+
+
+def test_observers_outwait_believers_at_any_clock_rates_that_differ_by_less_than_ten_percent() -> None:
+    """Seen right after the send by a fast clock, the belief of a slow clock still ends before the expiry."""
+    for rate in (0.92, 0.96, 1.0, 1.04):
+        believed_until = D / rate  # true seconds after the send, on the owner's clock of this rate
+        expired_at = D * TAKE_MARGIN / (rate * 1.0999)  # on an observer's clock that is just under 10 % faster
+        assert expired_at > believed_until
+
+
+def test_owners_without_a_session_row_are_watched_too() -> None:
+    """Such an incarnation cannot renew, but may still believe for a while."""
+    observer = Observer(D)
+    see(observer, 5.0, owners=("ghost",))
+    assert not observer.is_live("ghost", 5.0)
+    assert observer.expired(5.0 + 21.9) == []
+    assert observer.expired(5.0 + 22.0) == ["ghost"]
+
+
+def test_a_row_that_vanishes_or_appears_starts_the_wait_anew() -> None:
+    """From a counter to no row, and back, the clock starts again."""
+    observer = Observer(D)
+    see(observer, 0.0, a=1)
+    see(observer, 15.0, owners=("a",))
+    assert observer.expired(36.0) == []
+    see(observer, 36.0, owners=("a",), a=1)
+    assert observer.expired(57.0) == []
+    assert observer.expired(58.0) == ["a"]
+
+
+def test_who_is_gone_is_forgotten() -> None:
+    """Neither a session nor an owner: nothing to expire, and nothing known about it."""
+    observer = Observer(D)
+    see(observer, 0.0, a=1, b=1)
+    see(observer, 1.0, b=1)
+    assert observer.expired(1000.0) == ["b"]
+    assert not observer.is_live("a", 1.0)
+
+
+def test_free_leases_are_unowned_or_owned_by_the_fenced() -> None:
+    """Nobody takes from the living, and silence alone does not free a lease."""
+    rows = {
+        "s1": LeaseRow("s1"),
+        "s2": LeaseRow("s2", owner="dead", epoch=3),
+        "s3": LeaseRow("s3", owner="alive", epoch=1),
+        "s4": LeaseRow("s4", owner="unknown", epoch=1),
+    }
+    assert [row.shard_id for row in free_leases(rows, ["dead"])] == ["s1", "s2"]
+
+
+@pytest.mark.parametrize(
+    ("state", "settled", "finished"),
+    [
+        ("waiting", False, False),
+        ("open", False, False),
+        ("halted", False, False),
+        ("draining", True, False),
+        ("done", True, True),
+    ],
+)
+def test_states(state: LeaseState, settled: bool, finished: bool) -> None:
+    """Children may start behind a drained shard; only a done one needs no owner."""
+    row = LeaseRow("s", state=state)
+    assert (row.settled, row.finished) == (settled, finished)
+
+
+def test_held_by_changes_owner_and_epoch_only() -> None:
+    """The rest of the row stays as seen."""
+    row = LeaseRow("s", parents=("p",), note="n", epoch=4)
+    assert row.held_by("me", 5) == LeaseRow("s", parents=("p",), note="n", owner="me", epoch=5)
