@@ -23,7 +23,7 @@ _WILDCARDS: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1", "*": 
 
 
 @click.command("health")
-@click.option("--config", type=click.Path(dir_okay=False), help="Take the address from this file's http section.")
+@click.option("--config", "-c", type=click.Path(dir_okay=False), help="Take the address from this file's http section.")
 @click.option("--url", help=f"Address of the daemon, http://HOST:PORT. Also {VARIABLE}=HOST:PORT.")
 def health(config: str | None, url: str | None) -> None:
     """Ask the local daemon whether it is healthy.

@@ -45,7 +45,8 @@ def _partition_value(attribute: str) -> Callable[[Raw], Raw]:
 def _canonical_number(value: bytes) -> bytes:
     """``1``, ``1.0`` and ``1E0`` are the same item, so they must be the same key."""
     try:
-        number = _EXACT.create_decimal(msgspec.json.decode(value)["N"]).normalize(_EXACT)
-    except (msgspec.DecodeError, DecimalException, KeyError, TypeError, ValueError, RecursionError):
+        text = msgspec.json.decode(value, type=dict[str, str])["N"]
+        number = _EXACT.create_decimal(text).normalize(_EXACT)
+    except (msgspec.DecodeError, DecimalException, KeyError, ValueError, RecursionError):
         return value
     return b"N" + str(number).encode() if number else b"N0"  # zero has no sign in DynamoDB

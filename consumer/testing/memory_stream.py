@@ -14,7 +14,7 @@ from the calls made, so a run can be repeated exactly.
 from __future__ import annotations
 
 import base64
-import zlib
+import hashlib
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -135,11 +135,13 @@ class MemoryStream:
 
     # --- writing -------------------------------------------------------------------------------------------------
 
-    def put(self, item: Mapping[str, Any]) -> str:
-        """Write an item of Python values: an INSERT, or a MODIFY with the old image. Returns the SequenceNumber."""
+    def put(self, item: Mapping[str, Any]) -> str | None:
+        """Write an item of Python values: an INSERT or a MODIFY. None when nothing changes: that makes no record."""
         image = to_wire(item)["M"]
         key = _encode({name: image[name] for name in self._key_names})
         old = self._items.get(key)
+        if old == image:
+            return None
         self._items[key] = image
         change = {"NewImage": image} if old is None else {"NewImage": image, "OldImage": old}
         return self.append(item[self.partition_key], change, "INSERT" if old is None else "MODIFY", keys=key)
@@ -175,7 +177,7 @@ class MemoryStream:
         shard = self._open_shard(key)
         number = self._next_number()
         body: dict[str, Any] = {
-            "eventID": f"{zlib.crc32(str(number).encode()):08x}{self._written:024x}",
+            "eventID": f"{self._written:032x}",
             "eventName": event_name,
             "eventVersion": "1.1",
             "eventSource": "aws:dynamodb",
@@ -218,8 +220,12 @@ class MemoryStream:
         return self._add_shard(shard_id, parent.low, parent.high, self.clock.monotonic() + self._hidden_for)
 
     def hide_children(self, seconds: float) -> None:
-        """From now on, children are listed and readable only ``seconds`` after their parent was closed."""
+        """From now on, children are listed and readable only ``seconds`` after their parent was closed. With 0, those
+        that are hidden now are shown at once."""
         self._hidden_for = seconds
+        if not seconds:
+            for shard in self._shards.values():
+                shard.visible_at = 0.0
 
     def trim(self, shard_id: str, upto: str | None = None) -> None:
         """Drop the records up to and including the SequenceNumber ``upto``; all of them by default."""
@@ -313,7 +319,7 @@ class MemoryStream:
         return shard
 
     def _open_shard(self, key: Any) -> _Shard:
-        place = zlib.crc32(_encode(to_wire(key)))
+        place = int.from_bytes(hashlib.blake2b(_encode(to_wire(key)), digest_size=4).digest())  # short keys spread too
         for shard in self._shards.values():
             if shard.end is None and shard.low <= place < shard.high:
                 return shard

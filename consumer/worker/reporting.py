@@ -83,7 +83,7 @@ class Reporter:
 
     def _process_gauges(self, rows: list[LeaseRow], workers: dict[str, ShardWorker]) -> None:
         metrics = self._context.metrics
-        states = Counter("quarantined" if row.corrupt else row.state for row in rows)
+        states = Counter(_state(row, workers.get(row.shard_id)) for row in rows)
         for state in SHARD_STATES:
             metrics.shards(state).set(states[state])
         active = [row for row in rows if not row.finished]
@@ -128,3 +128,10 @@ class Reporter:
             shards=shards,
             totals=context.metrics.totals(),
         )
+
+
+def _state(row: LeaseRow, worker: ShardWorker | None) -> str:
+    """The owner knows better than its last checkpoint."""
+    if row.corrupt:
+        return "quarantined"
+    return row.state if worker is None else worker.state

@@ -14,6 +14,23 @@ from aiohttp import web
 Kind = Literal["error", "lose_request", "lose_response", "delay", "truncate", "reply"]
 
 
+class Refusal(Exception):
+    """The proxy's own error answer."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class UpstreamError(Exception):
+    """An error answer of the real server, passed on as it is."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(status)
+        self.status = status
+        self.body = body
+
+
 @dataclass
 class Fault:
     """Applies to the next ``times`` requests of ``operation`` (``*`` is any), after letting ``skip`` of them pass."""

@@ -23,29 +23,12 @@ from typing import Any, Self
 import aiohttp
 from aiohttp import web
 
-from tests.support.proxy_faults import Fault, apply, error_response, json_response
+from tests.support.proxy_faults import Fault, Refusal, UpstreamError, apply, error_response, json_response
 from tests.support.virtual_shards import HASHES, Cursor, VirtualShard, VirtualStream, new_shard, number_text
 
 STREAMS = "DynamoDBStreams_20120810."
 HOP_BY_HOP = {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "date", "server"}
 MOST_BODY = 64 * 1024 * 1024
-
-
-class Refusal(Exception):
-    """The proxy's own error answer."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class UpstreamError(Exception):
-    """An error answer of the real server, passed on as it is."""
-
-    def __init__(self, status: int, body: bytes) -> None:
-        super().__init__(status)
-        self.status = status
-        self.body = body
 
 
 class ReshardProxy:
@@ -110,8 +93,10 @@ class ReshardProxy:
         return await self._close(stream, shard, [(shard.low, shard.high)])
 
     async def hide_children(self, seconds: float) -> None:
-        """From now on, children are visible only ``seconds`` after their parent was closed."""
+        """From now on, children are visible only ``seconds`` after their parent was closed; 0 shows all at once."""
         self._hidden_for = seconds
+        for shard in [shard for stream in self._streams.values() for shard in stream.shards.values() if not seconds]:
+            shard.visible_at = 0.0
 
     async def trim(self, shard_id: str, upto: str) -> None:
         """Drop this shard's records up to and including a SequenceNumber."""

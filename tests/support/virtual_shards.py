@@ -8,9 +8,9 @@ belong to it.
 from __future__ import annotations
 
 import base64
+import hashlib
 import itertools
 import json
-import zlib
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -72,7 +72,7 @@ class VirtualStream:
         """Where in the hash space the record's partition key lies."""
         keys = record.get("dynamodb", {}).get("Keys", {})
         key = keys.get(self.partition_key, keys)
-        return zlib.crc32(json.dumps(key, sort_keys=True).encode())
+        return int.from_bytes(hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=4).digest())
 
     def saw(self, numbers: list[str]) -> None:
         if numbers and int(numbers[-1]) > int(self.tail or -1):

@@ -329,9 +329,9 @@ class TestReading:
             script.on(operation, {})
         for call in (
             source.list_shards(),
-            source.child_shards("s"),
-            source.iterator("s", Position("LATEST")),
-            source.get_records("s", "i", 1),
+            source.child_shards(shard_id(1)),
+            source.iterator(shard_id(1), Position("LATEST")),
+            source.get_records(shard_id(1), "i", 1),
         ):
             with pytest.raises(DependencyError, match="Timeout"):
                 await call

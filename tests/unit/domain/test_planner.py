@@ -107,7 +107,7 @@ def test_caps_and_leaving_workers_are_respected(fleet: tuple[list[SessionRow], R
             assert all(target in staying for _, target in part.hand_over)
         rows, changes = carry_out(sessions, rows, {"dead"})
         for who, count in share(sessions, rows).items():
-            if who in staying and staying[who]:
+            if staying.get(who):
                 assert count <= max(staying[who], before[who])
     assert changes == 0
 
