@@ -53,3 +53,38 @@ async def python_handler(records, context):
         import asyncio
 
         await asyncio.sleep(float(os.environ["HANDLER_SECONDS"]))
+
+
+def _misbehave(key):
+    """What the key asks for, before anything is journalled. Returns an answer for ``garbage``."""
+    if key == "exit":
+        raise SystemExit(3)
+    if key == "interrupt":
+        raise KeyboardInterrupt
+    if key == "recursion":
+        return _misbehave(key)
+    if key == "garbage":
+        return 42
+    if key == "block":
+        time.sleep(2 * float(os.environ["LEASE_SECONDS"]))
+    return None
+
+
+def torture_lambda(event, context):
+    """One record a call (batch_size 1)."""
+    key = event["Records"][0]["dynamodb"]["Keys"]["pk"]["S"]
+    if key == "hang":
+        time.sleep(3600)
+    answer = _misbehave(key)
+    return answer if answer is not None else lambda_handler(event, context)
+
+
+async def torture_python(records, context):
+    """The same for ``kind: python``."""
+    key = records[0].keys["pk"]
+    if key == "hang":
+        import asyncio
+
+        await asyncio.sleep(3600)
+    answer = _misbehave(key)
+    return answer if answer is not None else await python_handler(records, context)
