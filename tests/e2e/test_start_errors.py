@@ -116,7 +116,8 @@ def test_handler_that_does_not_import(
 
 def test_bad_yaml_names_every_problem_at_once(fleet: Fleet) -> None:
     """Every mistake with file and line, exit 78."""
-    text = "application: a b\nsource: {table: orders, on_gpa: halt}\nhandler: {target: 'm:h', timeout: 10}\nbatch: {batch_size: 0}\n"
+    source, handler = "source: {table: orders, on_gpa: halt}", "handler: {target: 'm:h', timeout: 10}"
+    text = f"application: a b\n{source}\n{handler}\nbatch: {{batch_size: 0}}\n"
     code, error = run(fleet, text)
     assert code == 78
     assert error.count("config.yaml:") == 4
