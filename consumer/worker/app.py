@@ -199,6 +199,8 @@ class Daemon:
                 sd_notify.stopping()
                 log.info("daemon.stopping", grace=self._settings.shutdown.grace)
                 await self._drain(coordinator, running, fenced)
+                if running.done() and not running.cancelled():
+                    self._raise_death(running)
         finally:
             for end in (running, reporting, stopped, fenced):
                 end.cancel()

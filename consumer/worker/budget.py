@@ -27,6 +27,11 @@ class ByteBudget:
     def used(self) -> int:
         return self._used
 
+    @property
+    def page_reserve(self) -> int:
+        """What a reader reserves for a page not read yet: never so much that a few parked records stop all reading."""
+        return min(PAGE_RESERVE, self._limit // 4)
+
     async def reserve(self, size: int) -> None:
         """Wait until ``size`` bytes fit (first come, first served), and take them. A size above the whole budget is
         granted when nothing else is held, so that a small budget slows the daemon down but never stops it."""
@@ -77,6 +82,10 @@ class BudgetAccount:
     @property
     def held(self) -> int:
         return self._held
+
+    @property
+    def page_reserve(self) -> int:
+        return self._budget.page_reserve
 
     async def reserve(self, size: int) -> None:
         await self._budget.reserve(size)

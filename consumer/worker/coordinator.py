@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 
 import structlog
 
-from consumer.domain.errors import DependencyError, PermissionDenied, ResourceMissing, SessionFenced
+from consumer.domain.errors import DependencyError, LeaseLost, PermissionDenied, ResourceMissing, SessionFenced
 from consumer.domain.lease import LeaseRow, Observer, SessionRow, free_leases
 from consumer.domain.planner import plan
 from consumer.domain.shards import may_start
@@ -45,6 +46,7 @@ class Coordinator:
         self._handoffs = 0
         self._announce = asyncio.Event()
         self._stopping = False
+        self._acting = asyncio.Lock()
         self._digest: object = None
         self._scanned_at = float("-inf")
         self._not_before: dict[str, float] = {}
@@ -82,6 +84,25 @@ class Coordinator:
             worker.let_go(LetGo(None, grace))
         while self._tasks:
             await asyncio.wait(list(self._tasks.values()), return_when=asyncio.FIRST_COMPLETED)
+        async with self._acting:  # a take under way must be seen
+            await self._release_the_rest()
+
+    async def _release_the_rest(self) -> None:
+        """Leases that are ours and have no worker: taken or handed to us while stopping, or waiting for a restart."""
+        store, label = self._context.ports.store, self._context.stream.label
+        try:
+            for row in await store.leases(label):
+                if row.owner != self._context.incarnation or row.finished or row.corrupt:
+                    continue
+                with suppress(LeaseLost):  # somebody else has it by now
+                    await store.hand_over(label, row, None)
+                    self._handoffs += 1
+                    self._context.metrics.lease_events("released").inc()
+                    log.info("lease.passed_on", shard_id=row.shard_id, epoch=row.epoch, target=None)
+        except (DependencyError, PermissionDenied, ResourceMissing) as error:
+            log.warning("leases.release_failed", error=str(error))  # peers take them when the session is gone
+        if self._handoffs:
+            await self._tell(leaving=True)
 
     # --- planning --------------------------------------------------------------------------------------
 
@@ -101,9 +122,10 @@ class Coordinator:
             self._wake.clear()
             try:
                 await self._look()
-                if not self._stopping:
-                    await self._act()
-                    self.planned.set()
+                async with self._acting:
+                    if not self._stopping:
+                        await self._act()
+                        self.planned.set()
             except (DependencyError, PermissionDenied, ResourceMissing) as error:
                 log.warning("leases.plan_failed", error=str(error))
             try:
@@ -139,8 +161,12 @@ class Coordinator:
         live = [s for s in self._sessions if not s.fenced and s.incarnation not in self._dead]
         todo = plan(me, live, self._dead, rows, self._overdue())
         if todo.take:
-            await asyncio.gather(*(self._take(row) for row in todo.take))
+            # All of them end here, also when one fails: nothing may be taken behind the back of a later plan or stop.
+            ends = await asyncio.gather(*(self._take(row) for row in todo.take), return_exceptions=True)
             self._wake.set()
+            for error in ends:
+                if error is not None:
+                    raise error
         for shard_id, target in todo.hand_over:
             worker = self._workers.get(shard_id)
             if worker is not None:
@@ -193,6 +219,8 @@ class Coordinator:
                 found = await ports.store.lease(label, parent)
                 if found is not None and not found.settled:
                     return
+        if self._stopping:
+            return
         row = await ports.store.take(label, seen, self._context.incarnation, ports.random.token())
         if row is None:
             return

@@ -77,18 +77,17 @@ class Discovery:
         return await self._register(missing_leases(listed, {row.shard_id for row in rows}))
 
     async def register_of(self, parent: LeaseRow) -> None:
-        """Returns when at least one child of ``parent`` has a row. The service shows children late; an empty answer
-        means not yet, for ever if need be (a disabled stream has no more children)."""
+        """Returns when every child of ``parent`` that the service shows has a row, and there is one at least. It shows
+        children late; an empty answer means not yet, for ever if need be (a disabled stream has no more children)."""
         pause = FIRST_CHILD_PAUSE
-        while not self.known(parent.shard_id):
+        while True:
             try:
                 children = await self._context.ports.source.child_shards(parent.shard_id)
+                await self._register(missing_leases(children, self.rows))
+                if children or self.known(parent.shard_id):
+                    return
             except (DependencyError, PermissionDenied, ResourceMissing) as error:
                 log.warning("shard.children_failed", shard_id=parent.shard_id, error=str(error))
-                children = []
-            if children:
-                await self._register(missing_leases(children, self.rows))
-                return
             await self._context.ports.clock.sleep(pause * (0.8 + 0.4 * self._context.ports.random.random()))
             pause = min(CHILD_PAUSE_MAX, pause * 2)
 

@@ -46,10 +46,10 @@ class Dispatcher:
         self._width: int = batch.parallelization_factor
         self._batch_size: int = batch.batch_size
         self._policy = context.retry_policy
-        self._graveyard = Graveyard(context, lease)
+        self._draining = asyncio.Event()
+        self._graveyard = Graveyard(context, lease, self._draining)
         self._running = 0
         self._workers: set[asyncio.Task[None]] = set()
-        self._draining = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._retrying: set[bytes] = set()
@@ -106,7 +106,7 @@ class Dispatcher:
                     await self._settle_batch(entries, keys)
                 finally:
                     self._retrying -= keys
-                if self._draining.is_set():
+                if self._draining.is_set() or self._context.belief.fenced:
                     return
                 self._queue.free(keys)
                 entries = self._queue.take(self._batch_size)
@@ -126,7 +126,8 @@ class Dispatcher:
         request_id = ""
         while (step := settlement.next(ports.clock.wall())) is not None:
             if isinstance(step, GiveUp):
-                await self._bury(step, keys, request_id or ports.random.token())
+                if not await self._bury(step, keys, request_id or ports.random.token()):
+                    return
                 done, result = settlement.gave_up(), "dead_lettered"
             else:
                 if not await self._may_call(step):
@@ -207,9 +208,9 @@ class Dispatcher:
         for entry in entries:
             entry.record.forget()
 
-    async def _bury(self, step: GiveUp, keys: set[bytes], request_id: str) -> None:
+    async def _bury(self, step: GiveUp, keys: set[bytes], request_id: str) -> bool:
         self._retrying |= keys
-        await self._graveyard.bury(step, request_id)
+        return await self._graveyard.bury(step, request_id)
 
     def _has_to_wait(self, entry: Entry) -> None:
         """A record behind a key that is being retried may wait long: it must not pin its page meanwhile."""

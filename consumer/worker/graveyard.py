@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
+from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_exception
 from tenacity.wait import wait_exponential_jitter
 
 from consumer.domain.dead_letter import DeadLetterContext, document, idempotency_key
@@ -22,19 +23,23 @@ class Graveyard:
     """Buries batches of one shard. Without a destination the durable trace is a ``discarded`` row in the lease table:
     nothing is ever skipped without one."""
 
-    def __init__(self, context: WorkerContext, lease: LeaseRow) -> None:
+    def __init__(self, context: WorkerContext, lease: LeaseRow, draining: asyncio.Event) -> None:
         self._context = context
         self._lease = lease
+        self._draining = draining
 
-    async def bury(self, step: GiveUp, request_id: str) -> None:
-        """Returns when the records are durable elsewhere. A destination that refuses is retried for ever with
-        back-off (only the keys of this batch wait). LeaseLost when a discard is refused."""
+    async def bury(self, step: GiveUp, request_id: str) -> bool:
+        """True when the records are durable elsewhere. A destination that refuses is retried for ever with back-off
+        (only the keys of this batch wait), but never holds up a shard that is being let go: after ``draining`` there
+        is one more attempt, then False, and the next owner goes on. LeaseLost when a discard is refused."""
         destination = self._context.ports.dead_letters
         if destination is None:
-            await self._persist(lambda: self._discard(step))
+            buried = await self._persist(lambda: self._discard(step))
         else:
             body, attributes = self._letter(step, request_id)
-            await self._persist(lambda: destination.send(body, attributes=attributes))
+            buried = await self._persist(lambda: destination.send(body, attributes=attributes))
+        if not buried:
+            return False
         self._context.metrics.dead_letters(step.condition).inc()
         log.error(
             "records.discarded" if destination is None else "dead_letter.sent",
@@ -47,6 +52,7 @@ class Graveyard:
             error=step.fault.message[:512] if step.fault else None,
             destination=None if destination is None else destination.destination,
         )
+        return True
 
     def _letter(self, step: GiveUp, request_id: str) -> tuple[bytes, dict[str, str]]:
         settings = self._context.settings
@@ -78,18 +84,30 @@ class Graveyard:
         )
         await self._context.ports.store.record_loss(self._context.stream.label, self._lease, loss)
 
-    async def _persist(self, send: Callable[[], Awaitable[None]]) -> None:
+    async def _persist(self, send: Callable[[], Awaitable[None]]) -> bool:
         def tell(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             shard, attempt = self._lease.shard_id, state.attempt_number
             log.error("dead_letter.refused", shard_id=shard, attempt=attempt, error=str(error)[:512])
 
-        async for attempt in AsyncRetrying(
-            wait=wait_exponential_jitter(initial=0.2, max=30.0, jitter=0.2),
-            retry=retry_if_exception(lambda e: isinstance(e, StreamConsumerError) and not isinstance(e, LeaseLost)),
-            sleep=self._context.ports.clock.sleep,
-            before_sleep=tell,
-            reraise=True,
-        ):
-            with attempt:
-                await send()
+        try:
+            async for attempt in AsyncRetrying(
+                wait=wait_exponential_jitter(initial=0.2, max=30.0, jitter=0.2),
+                stop=lambda _: self._draining.is_set(),
+                retry=retry_if_exception(lambda e: isinstance(e, StreamConsumerError) and not isinstance(e, LeaseLost)),
+                sleep=self._pause,
+                before_sleep=tell,
+            ):
+                with attempt:
+                    await send()
+        except RetryError as error:
+            log.warning("dead_letter.left", shard_id=self._lease.shard_id, error=str(error.last_attempt.exception()))
+            return False
+        return True
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._draining.wait()
+        except TimeoutError:
+            pass

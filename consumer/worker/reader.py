@@ -16,7 +16,7 @@ from consumer.domain.errors import DependencyError, ExpiredIterator, PermissionD
 from consumer.domain.frontier import Frontier, FrontierSnapshot, SettledFilter
 from consumer.domain.keys import partition_key_reader
 from consumer.ports import Page, Position
-from consumer.worker.budget import BYTES_PER_WIRE_BYTE, PAGE_RESERVE, BudgetAccount
+from consumer.worker.budget import BYTES_PER_WIRE_BYTE, BudgetAccount
 from consumer.worker.context import WorkerContext
 
 log = structlog.get_logger()
@@ -79,7 +79,7 @@ class ShardReader:
         here, for ever, with back-off.
         """
         iterator: str | None = None
-        idle = failures = 0
+        idle = failures = expired = 0
         while True:
             try:
                 if iterator is None:
@@ -90,6 +90,9 @@ class ShardReader:
             except ExpiredIterator:
                 self._context.metrics.get_records("expired").inc()
                 iterator = None
+                expired += 1
+                if expired > 1:  # a fresh one that is expired at once: somebody's clock is wrong
+                    await self._context.ports.clock.sleep(min(ERROR_PAUSE_MAX, 0.2 * 2.0 ** min(expired, 20)))
                 continue
             except TrimmedData:
                 self._context.metrics.get_records("trimmed").inc()
@@ -98,7 +101,7 @@ class ShardReader:
                 failures += 1
                 await self._pause_after(error, failures)
                 continue
-            failures = 0
+            failures = expired = 0
             self.state.denied = ""
             if page.records:
                 from_horizon = False
@@ -114,8 +117,8 @@ class ShardReader:
         budget = self._budget
         while self._frontier.span > MAX_SPAN:
             await self._context.ports.clock.sleep(FIRST_IDLE_PAUSE)
-        await budget.reserve(PAGE_RESERVE)
-        held = PAGE_RESERVE
+        held = budget.page_reserve
+        await budget.reserve(held)
         try:
             limit = self._context.settings.source.poll.max_records
             page = await self._context.ports.source.get_records(self._shard_id, iterator, limit)
@@ -152,7 +155,7 @@ class ShardReader:
             if check_settled and int(change.SequenceNumber) in self._settled_before:
                 duplicates += 1
                 skipped.append(position)
-            elif start_at is not None and change.ApproximateCreationDateTime < start_at:
+            elif start_at is not None and 0 < change.ApproximateCreationDateTime < start_at:  # 0: nobody knows
                 skipped.append(position)
             else:
                 entries.append(Entry(position, key_of(record), record, hold))

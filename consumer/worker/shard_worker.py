@@ -50,9 +50,12 @@ class ShardWorker:
         self._saved_at = context.ports.clock.monotonic()
         self._letting_go = asyncio.Event()
         self._let_go = LetGo()
+        self._drain_limit: asyncio.Timeout | None = None
+        self._saving = asyncio.Lock()
         self._dispatcher: Dispatcher | None = None
         self._settled = asyncio.Event()
         self._state: LeaseState = "open" if lease.state == "waiting" else lease.state
+        self._note = lease.note
         self._reader = ShardReader(
             context,
             lease.shard_id,
@@ -110,6 +113,9 @@ class ShardWorker:
         """Start to drain. A second call (a shutdown during a hand-over) replaces the target and the grace."""
         self._let_go = how
         self._letting_go.set()
+        limit = self._drain_limit
+        if limit is not None and not limit.expired() and how.grace is not None:
+            limit.reschedule(asyncio.get_running_loop().time() + how.grace)
 
     async def run(self) -> How:
         """Work until the lease ends. Raises nothing but cancellation and bugs."""
@@ -127,7 +133,7 @@ class ShardWorker:
             if self._context.settings.source.on_gap == "halt":
                 log.error("shard.halted", shard_id=self.shard_id, note=self._lease.note, hint="set on_gap: continue")
                 return await self._wait_halted()
-            self._state = "open"
+            self._state, self._note = "open", ""
             return await self._process(from_horizon=True)
         if self._state in ("draining", "done"):
             return await self._finish()
@@ -164,7 +170,8 @@ class ShardWorker:
                 reading.cancel()
                 await self._drain(batches)
                 stopping.cancel()
-                checkpoints.cancel()
+                async with self._saving:  # a save cut off on its way could be applied late, after newer writes of ours
+                    checkpoints.cancel()
         finally:
             if self._dispatcher is not None:
                 self._dispatcher.abandon()
@@ -180,8 +187,10 @@ class ShardWorker:
                 return "stop"
             self._settled.clear()
             waiting = asyncio.ensure_future(self._settled.wait())
-            await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
+            try:
+                await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                waiting.cancel()
         return read
 
     async def _drain(self, batches: asyncio.TaskGroup) -> None:
@@ -191,14 +200,17 @@ class ShardWorker:
             return
         grace = self._let_go.grace if self._letting_go.is_set() else None
         try:
-            async with asyncio.timeout(grace):
+            async with asyncio.timeout(grace) as self._drain_limit:
                 await dispatcher.drain()
         except TimeoutError:
-            log.warning("shard.drain_timed_out", shard_id=self.shard_id, grace=grace)
+            log.warning("shard.drain_timed_out", shard_id=self.shard_id, grace=self._let_go.grace)
             await dispatcher.cancel()
+        finally:
+            self._drain_limit = None
 
     async def _read(self, *, from_horizon: bool) -> Literal["end", "trimmed", "vanished"]:
         while True:
+            before = self._reader.position()
             try:
                 await self._reader.read_to_end(from_horizon=from_horizon)
             except TrimmedData:
@@ -208,13 +220,16 @@ class ShardWorker:
                     return "vanished"
                 log.error("stream.missing", shard_id=self.shard_id, error=str(error))
                 await self._context.ports.clock.sleep(5.0)
+                if self._reader.position() != before:
+                    from_horizon = False  # what was read since then must not be read again
             else:
                 return "end"
 
     async def _shard_is_gone(self) -> bool:
-        """Only a complete listing of a stream that exists can say so; an error never means gone."""
+        """Only a complete listing of a stream that exists can say so; an error or an empty list never means gone."""
         try:
-            return all(s.shard_id != self.shard_id for s in await self._context.ports.source.list_shards())
+            listed = await self._context.ports.source.list_shards()
+            return bool(listed) and all(shard.shard_id != self.shard_id for shard in listed)
         except (DependencyError, PermissionDenied, ResourceMissing):
             return False
 
@@ -226,18 +241,19 @@ class ShardWorker:
 
     def _row(self, state: LeaseState | None = None, note: str = "") -> LeaseRow:
         if state is not None:
-            self._state = state
+            self._state, self._note = state, note
         frontier = self._frontier.snapshot()
         if self._context.settings.idempotency.mode == "off":
             frontier = replace(frontier, runs=())  # the low watermark alone, as the KCL keeps it
-        return replace(self._lease, state=self._state, frontier=frontier, note=note)
+        return replace(self._lease, state=self._state, frontier=frontier, note=self._note)
 
     async def _checkpoint_for_ever(self) -> None:
         """Write the frontier every ``checkpoint.interval`` when it moved: at most one write a shard and interval."""
         while True:
             await self._context.ports.clock.sleep(self._context.settings.checkpoint.interval)
-            if self._frontier.version != self._saved_version:
-                await self._save_once()
+            async with self._saving:
+                if self._frontier.version != self._saved_version:
+                    await self._save_once()
 
     async def _save_once(self, state: LeaseState | None = None, note: str = "") -> bool:
         version = self._frontier.version
@@ -270,8 +286,10 @@ class ShardWorker:
             try:
                 await ports.store.record_loss(self._context.stream.label, self._lease, loss)
                 break
-            except DependencyError as error:
+            except (DependencyError, PermissionDenied, ResourceMissing) as error:
                 log.warning("gap.record_failed", shard_id=self.shard_id, error=str(error))
+                if self._context.belief.fenced:
+                    raise LeaseLost(self.shard_id, self.epoch, "the session is fenced") from error
                 await ports.clock.sleep(1.0)
         self._context.metrics.gaps.inc()
         log.error("shard.gap", shard_id=self.shard_id, after=loss.first_sequence_number, reason=reason, on_gap=on_gap)
