@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast, get_args
 
 from consumer.domain.errors import MisconfiguredResource
-from consumer.domain.frontier import MAX_RUNS_BYTES, FrontierSnapshot
+from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import LeaseRow, LeaseState, SessionRow
 from consumer.ports import Loss, Registration
 
@@ -168,16 +168,8 @@ def progress(row: LeaseRow) -> dict[str, dict[str, Any] | None]:
 
 
 def encode_runs(runs: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
-    """``first-last`` each. The newest beyond 4 KB are forgotten: that costs duplicates, never a record."""
-    encoded: list[str] = []
-    size = 0
-    for first, last in runs:
-        entry = f"{first}-{last}"
-        size += len(entry) + 5
-        if size > MAX_RUNS_BYTES:
-            break
-        encoded.append(entry)
-    return tuple(encoded)
+    """``first-last`` each. The frontier has bounded them already."""
+    return tuple(f"{first}-{last}" for first, last in runs)
 
 
 def lease_row(item: Item) -> LeaseRow:

@@ -12,7 +12,11 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-MAX_RUNS_BYTES = 4096  # beyond it the newest runs are forgotten: costs duplicates, never a record
+# Beyond the bound the newest runs are forgotten: that costs duplicates, never a record. A checkpoint is written every
+# second and billed by the KiB; the write that gives a lease away happens once and must name everything that is settled,
+# or a graceful stop would repeat work (an item may have 400 KB).
+MAX_RUNS_BYTES = 4096
+MAX_RUNS_BYTES_GIVEN_AWAY = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +124,8 @@ class Frontier:
         self._offset = offset
         self._version += 1
 
-    def snapshot(self) -> FrontierSnapshot:
-        """Low and the runs above it, newest runs dropped beyond ``MAX_RUNS_BYTES``. O(window)."""
+    def snapshot(self, max_runs_bytes: int = MAX_RUNS_BYTES) -> FrontierSnapshot:
+        """Low and the runs above it, newest runs dropped beyond ``max_runs_bytes``. O(window)."""
         runs: list[tuple[str, str]] = []
         if self._settled:
             first = last = None
@@ -135,7 +139,7 @@ class Frontier:
             if first is not None and last is not None:
                 runs.append((first, last))
         runs.extend(self._beyond_re_read())
-        return FrontierSnapshot(self._low, self._first, _bounded(runs))
+        return FrontierSnapshot(self._low, self._first, _bounded(runs, max_runs_bytes))
 
     def _beyond_re_read(self) -> list[tuple[str, str]]:
         """What the previous owner settled beyond the records re-read so far; it must not be forgotten meanwhile."""
@@ -146,10 +150,10 @@ class Frontier:
         return ahead
 
 
-def _bounded(runs: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+def _bounded(runs: list[tuple[str, str]], limit: int) -> tuple[tuple[str, str], ...]:
     size = 0
     for count, (first, last) in enumerate(runs):
         size += len(first) + len(last) + 6
-        if size > MAX_RUNS_BYTES:
+        if size > limit:
             return tuple(runs[:count])
     return tuple(runs)

@@ -92,7 +92,7 @@ class Graveyard:
 
         try:
             async for attempt in AsyncRetrying(
-                wait=wait_exponential_jitter(initial=0.2, max=30.0, jitter=0.2),
+                wait=wait_exponential_jitter(multiplier=0.2, max=30.0, jitter=0.2),
                 stop=lambda _: self._draining.is_set(),
                 retry=retry_if_exception(lambda e: isinstance(e, StreamConsumerError) and not isinstance(e, LeaseLost)),
                 sleep=self._pause,

@@ -14,7 +14,7 @@ import structlog
 
 from consumer.domain.batching import Entry
 from consumer.domain.errors import DependencyError, LeaseLost, PermissionDenied, ResourceMissing, TrimmedData
-from consumer.domain.frontier import Frontier
+from consumer.domain.frontier import MAX_RUNS_BYTES, MAX_RUNS_BYTES_GIVEN_AWAY, Frontier
 from consumer.domain.lease import LeaseRow, LeaseState
 from consumer.ports import Loss
 from consumer.worker.budget import BudgetAccount
@@ -239,10 +239,10 @@ class ShardWorker:
 
     # --- durable state ---------------------------------------------------------------------------------
 
-    def _row(self, state: LeaseState | None = None, note: str = "") -> LeaseRow:
+    def _row(self, state: LeaseState | None = None, note: str = "", *, given_away: bool = False) -> LeaseRow:
         if state is not None:
             self._state, self._note = state, note
-        frontier = self._frontier.snapshot()
+        frontier = self._frontier.snapshot(MAX_RUNS_BYTES_GIVEN_AWAY if given_away else MAX_RUNS_BYTES)
         if self._context.settings.idempotency.mode == "off":
             frontier = replace(frontier, runs=())  # the low watermark alone, as the KCL keeps it
         return replace(self._lease, state=self._state, frontier=frontier, note=self._note)
@@ -330,7 +330,9 @@ class ShardWorker:
         target = self._let_go.target
         while True:
             try:
-                await self._context.ports.store.hand_over(self._context.stream.label, self._row(), target)
+                await self._context.ports.store.hand_over(
+                    self._context.stream.label, self._row(given_away=True), target
+                )
             except (DependencyError, PermissionDenied, ResourceMissing) as error:
                 log.warning("lease.hand_over_failed", shard_id=self.shard_id, error=str(error))
                 if self._context.belief.fenced:

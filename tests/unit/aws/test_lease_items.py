@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from consumer.aws import lease_items as items
 from consumer.domain.errors import MisconfiguredResource
-from consumer.domain.frontier import MAX_RUNS_BYTES, FrontierSnapshot
+from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.ports import Loss, Registration
 
@@ -52,12 +52,11 @@ def test_reading_never_raises_and_never_invents_a_start(damage):
         assert (row.state, row.epoch) == (item["state"]["S"], int(item["epoch"]["N"]))
 
 
-def test_runs_are_bounded_and_the_newest_are_forgotten():
-    many = tuple((f"{n:040}", f"{n + 1:040}") for n in range(0, 2000, 3))
-    encoded = items.encode_runs(many)
-    assert 0 < sum(map(len, encoded)) <= MAX_RUNS_BYTES
-    assert encoded[0] == f"{0:040}-{1:040}"
-    assert len(encoded) < len(many)
+def test_every_run_is_stored():
+    """The frontier decides how many runs are worth storing; the codec forgets none."""
+    many = tuple((f"{n:040}", f"{n + 1:040}") for n in range(0, 6000, 3))
+    row = LeaseRow("s", frontier=FrontierSnapshot("1", "1", many))
+    assert items.lease_row(items.lease_item("app#label", row)).frontier.runs == many
 
 
 def test_a_corrupt_row_does_not_write_its_frontier():

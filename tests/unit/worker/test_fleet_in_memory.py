@@ -365,7 +365,6 @@ async def test_everything_at_once(make_world: MakeWorld, seed: int) -> None:
     assert world.losses() == []
 
 
-@pytest.mark.xfail(reason="the frontier of a hand-over forgets its newest runs beyond 4 KiB", strict=True)
 async def test_a_drain_under_a_hot_key_repeats_nothing(make_world: MakeWorld) -> None:
     """What waits behind a hot key leaves hundreds of holes; a release must still name everything that is settled."""
     world, go = make_world(), asyncio.Event()
