@@ -11,11 +11,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
+from consumer.aws.destinations import build_dead_letters
 from consumer.aws.dynamodb_streams import DynamoDBStreamSource
 from consumer.aws.errors import ApiCaller
 from consumer.aws.lease_table import DynamoDBLeaseStore
 from consumer.aws.session import AwsSession
-from consumer.aws.sqs import SqsDeadLetters
 from consumer.domain.errors import StreamConsumerError
 from consumer.ports import Clock, DeadLetters, LeaseStore
 from consumer.settings.model import Settings
@@ -57,11 +57,7 @@ class MainAdapters:
                 stream_arn=settings.source.stream_arn,
             )
             self.store = lease_store(settings, dynamodb, self._caller, self._clock)
-            self.dead_letters = None
-            if settings.on_failure.destination is not None:
-                self.dead_letters = SqsDeadLetters(
-                    await session.client("sqs"), self._caller, settings.on_failure.destination
-                )
+            self.dead_letters = await build_dead_letters(settings, session, self._caller, self._clock)
             self._stack = stack.pop_all()
         return self
 

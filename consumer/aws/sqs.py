@@ -66,7 +66,7 @@ class SqsDeadLetters:
         """
         if not self._url:
             await self.prepare()
-        extra = _message_attributes(attributes)
+        extra = message_attributes(attributes)
         size = len(document) + sum(
             len(name) + len("String") + len(v["StringValue"].encode()) for name, v in extra.items()
         )
@@ -100,7 +100,7 @@ class SqsDeadLetters:
         return str(answer["QueueUrl"])
 
 
-def _message_attributes(attributes: Mapping[str, str]) -> dict[str, dict[str, str]]:
+def message_attributes(attributes: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """As SQS wants them: typed, not empty, without the control characters it refuses the whole message for."""
     if len(attributes) > MAX_ATTRIBUTES:
         raise ValueError(f"SQS takes {MAX_ATTRIBUTES} attributes, not {len(attributes)}")

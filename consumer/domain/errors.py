@@ -112,8 +112,8 @@ class PayloadTooLarge(StreamConsumerError):
 
     def __init__(self, destination: str, size: int, limit: int) -> None:
         super().__init__(
-            f"a dead letter of {size} bytes does not fit into {destination} (limit {limit} bytes): raise the"
-            " destination's limit, or lower batch.batch_size"
+            f"a dead letter of {size} bytes does not fit into {destination} (limit {limit} bytes): set"
+            " on_failure.overflow, or lower batch.batch_size"
         )
         self.size = size
         self.limit = limit

@@ -41,23 +41,12 @@ def _given(value: Any) -> bool:
     return bool(value)
 
 
-def _is_sns(value: Any) -> bool:
-    return isinstance(value, str) and ":sns:" in value
-
-
-def _is_s3(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith("s3://")
-
-
 UNSUPPORTED: tuple[Unsupported, ...] = (
     Unsupported("source.kind", _equals("kinesis"), "kinesis is", "use kind: dynamodb with the table's own stream"),
     Unsupported("handler.kind", _equals("http"), "http is", "use kind: python and make the request there"),
     Unsupported("batch.tumbling_window", _positive, "tumbling windows are", "use 0s and aggregate in the handler"),
     Unsupported("batch.batching_window", _positive, "batching windows are", "use 0s; batches fill up under load"),
     Unsupported("filters", _given, "filters are", "use [] and return early in the handler"),
-    Unsupported("on_failure.destination", _is_sns, "SNS destinations are", "use an SQS queue"),
-    Unsupported("on_failure.destination", _is_s3, "S3 destinations are", "use an SQS queue"),
-    Unsupported("on_failure.overflow", _given, "overflow is", "leave it out; too large payloads are retried"),
     Unsupported("on_failure.order", _differs("continue"), "this order is", "use order: continue"),
     Unsupported("idempotency.mode", _equals("ledger"), "ledger is", "use mode: frontier"),
 )

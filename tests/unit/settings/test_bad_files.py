@@ -138,15 +138,6 @@ VALUES = [
         "c.yaml:5: batch.batching_window: batching windows are not supported yet (use 0s",
     ),
     ("filters:\n- eventName: [INSERT]", "c.yaml:4: filters: filters are not supported yet (use []"),
-    (
-        "on_failure: {destination: s3://bucket/prefix}",
-        "on_failure.destination: S3 destinations are not supported yet (use an SQS queue)",
-    ),
-    (
-        "on_failure: {destination: 'arn:aws:sns:eu-west-1:1:t'}",
-        "on_failure.destination: SNS destinations are not supported yet",
-    ),
-    ("on_failure: {overflow: s3://bucket}", "on_failure.overflow: overflow is not supported yet"),
     ("on_failure: {order: block}", "on_failure.order: this order is not supported yet (use order: continue)"),
     ("idempotency: {mode: ledger}", "idempotency.mode: ledger is not supported yet (use mode: frontier)"),
 ]

@@ -1,0 +1,74 @@
+"""Dead letters that their destination cannot hold: the records go to S3, the rest goes where it always goes.
+
+The payload is stored first, so that a document never points to nothing. Both steps give the same bytes at the same
+place however often they are repeated; an object whose document was never delivered stays behind and harms nobody.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from consumer.aws.s3 import S3Folder
+from consumer.domain.errors import PayloadTooLarge
+from consumer.ports import DeadLetters
+
+SUFFIX: Final = ".payload.json"  # tells the records from documents that lie under the same prefix
+
+_FIELD: Final = b',"payload":'
+_EVENT_STARTS: Final = b'{"Records":['
+_EVENT_ENDS: Final = b"]}"
+
+
+class WithOverflow:
+    """``ports.DeadLetters`` around another destination.
+
+    Documents that fit are sent as they are. Of the others ``payload`` is written to the store and replaced by
+    ``payloadLocation`` (``s3://bucket/key``); every other field keeps its place and its bytes.
+
+    Args:
+        destination: where documents go.
+        store: where payloads go.
+    """
+
+    def __init__(self, destination: DeadLetters, store: S3Folder) -> None:
+        self.destination = destination.destination
+        self._inner = destination
+        self._store = store
+
+    async def prepare(self) -> None:
+        """Check both places, so that a missing bucket shows at the start and not with the first big letter."""
+        await self._inner.prepare()
+        await self._store.check()
+
+    async def send(self, document: bytes, *, attributes: dict[str, str]) -> None:
+        """Deliver one document, whole or pointing to its payload.
+
+        Raises:
+            PayloadTooLarge: even without its payload, or there is none to take out of it.
+            ResourceMissing, PermissionDenied, DependencyError: of either place; the caller tries again.
+        """
+        try:
+            await self._inner.send(document, attributes=attributes)
+            return
+        except PayloadTooLarge:
+            rest, payload = split_payload(document)
+            if not payload:
+                raise
+        location = await self._store.put(self._store.key(rest, attributes, SUFFIX), payload)
+        pointer = rest[:-1] + b',"payloadLocation":' + json.dumps(location).encode("ascii") + b"}"
+        await self._inner.send(pointer, attributes=attributes)
+
+
+def split_payload(document: bytes) -> tuple[bytes, bytes]:
+    """A dead-letter document without its ``payload``, and that payload; an empty payload when it has none.
+
+    ``domain.dead_letter.document`` puts the payload last. It is cut, not decoded: a record may be nested deeper than
+    any parser goes. An unescaped quote after a comma opens a key, so the first match is a key, not the inside of a
+    text; only the payload holds keys that users have chosen.
+    """
+    head, _, tail = document.partition(_FIELD)
+    payload = tail[:-1]
+    if tail.endswith(b"}") and payload.startswith(_EVENT_STARTS) and payload.endswith(_EVENT_ENDS):
+        return head + b"}", payload
+    return document, b""
