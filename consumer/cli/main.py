@@ -14,6 +14,8 @@ _COMMANDS = {
     "check-config": ("consumer.cli.check_config", "check_config", "Check a config file; every error at once."),
     "schema": ("consumer.cli.schema", "schema", "Print the JSON Schema of the config file."),
     "init": ("consumer.cli.init", "init", "Create the lease table; idempotent."),
+    "import-esm": ("consumer.cli.import_esm", "import_esm", "Turn a Lambda event source mapping into a config file."),
+    "filter": ("consumer.cli.filter", "filter_group", "Try the filters of a config file on an event."),
     "health": ("consumer.cli.health", "health", "Exit 0 if the local daemon is healthy."),
 }
 

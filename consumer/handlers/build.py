@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import assert_never
 
-from consumer.domain.errors import HandlerImportError
+from consumer.handlers.http import HttpHandler
 from consumer.handlers.inline import InlineHandler
 from consumer.handlers.process_pool import ProcessPoolHandler
 from consumer.ports import Handler
@@ -13,7 +13,7 @@ from consumer.settings.model import Settings
 
 
 def build_handler(settings: Settings) -> Handler:
-    """The handler that ``settings.handler`` describes, not started. HandlerImportError for a kind we cannot run.
+    """The handler that ``settings.handler`` describes, not started.
 
     ``isolation: inline`` counts for ``python`` only. Lambda code keeps state in module globals and relies on one call
     at a time per process and on being killed at its time limit, so it always gets processes.
@@ -22,7 +22,7 @@ def build_handler(settings: Settings) -> Handler:
     path = str(handler.path)
     report_failures = settings.batch.report_batch_item_failures
     if handler.kind == "http":
-        raise HandlerImportError(f"handler.kind http ({handler.target}) is not supported yet: use python or lambda")
+        return HttpHandler(handler.target, timeout=handler.timeout, report_failures=report_failures)
     if handler.kind == "python" and handler.isolation == "inline":
         return InlineHandler(handler.target, path, timeout=handler.timeout, report_failures=report_failures)
     if handler.kind == "python" or handler.kind == "lambda":

@@ -9,6 +9,7 @@ depend on them is still checked.
 from __future__ import annotations
 
 import copy
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -147,4 +148,5 @@ def _writable_by_all(path: Path, settings: Settings, values: Values, file: str) 
 
 
 def _location(path: str) -> Location:
-    return tuple(path.split("."))
+    """``filters[0].eventName`` as a location: ("filters", 0, "eventName")."""
+    return tuple(int(part) if part.isdigit() else part for part in re.findall(r"[^.\[\]]+", path))

@@ -37,16 +37,10 @@ def _positive(value: Any) -> bool:
     return bool(value > 0)
 
 
-def _given(value: Any) -> bool:
-    return bool(value)
-
-
 UNSUPPORTED: tuple[Unsupported, ...] = (
     Unsupported("source.kind", _equals("kinesis"), "kinesis is", "use kind: dynamodb with the table's own stream"),
-    Unsupported("handler.kind", _equals("http"), "http is", "use kind: python and make the request there"),
     Unsupported("batch.tumbling_window", _positive, "tumbling windows are", "use 0s and aggregate in the handler"),
     Unsupported("batch.batching_window", _positive, "batching windows are", "use 0s; batches fill up under load"),
-    Unsupported("filters", _given, "filters are", "use [] and return early in the handler"),
     Unsupported("on_failure.order", _differs("continue"), "this order is", "use order: continue"),
     Unsupported("idempotency.mode", _equals("ledger"), "ledger is", "use mode: frontier"),
 )

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 
 from consumer.domain.lease import Belief
+from consumer.domain.patterns import Filters
 from consumer.domain.settlement import RetryPolicy
 from consumer.operate.metrics import Metrics
 from consumer.ports import Clock, DeadLetters, Handler, LeaseStore, Randomness, StreamDescription, StreamSource
@@ -39,6 +40,7 @@ class WorkerContext:
     budget: ByteBudget
     slots: HandlerSlots
     start_at: float | None
+    filters: Filters
 
     @property
     def retry_policy(self) -> RetryPolicy:

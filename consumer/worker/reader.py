@@ -146,10 +146,11 @@ class ShardReader:
         top = self._settled_before.top
         check_settled = int(records[0].dynamodb.SequenceNumber) <= top
         start_at = self._context.start_at
+        filters = self._context.filters
         key_of = self._key_of
         entries: list[Entry] = []
         skipped: list[int] = []
-        duplicates = 0
+        duplicates = too_old = 0
         for position, record in zip(positions, records, strict=True):
             change = record.dynamodb
             if check_settled and int(change.SequenceNumber) in self._settled_before:
@@ -157,13 +158,17 @@ class ShardReader:
                 skipped.append(position)
             elif start_at is not None and 0 < change.ApproximateCreationDateTime < start_at:  # 0: nobody knows
                 skipped.append(position)
+                too_old += 1
+            elif filters and not filters.matches(record):
+                skipped.append(position)
             else:
                 entries.append(Entry(position, key_of(record), record, hold))
         hold.left = len(entries)
         if skipped:
             self._frontier.settle(skipped)
             self._context.metrics.duplicates_skipped.inc(duplicates)
-            self._context.metrics.records("before_start").inc(len(skipped) - duplicates)
+            self._context.metrics.records("before_start").inc(too_old)
+            self._context.metrics.filtered.inc(len(skipped) - duplicates - too_old)
         self._fetched = records[-1].dynamodb.SequenceNumber
         self.state.newest_fetched_time = records[-1].dynamodb.ApproximateCreationDateTime
         self._deliver(entries)

@@ -106,7 +106,8 @@ class ShardWorker:
         settled = self._dispatcher.newest_settled_time if self._dispatcher else 0.0
         if self._reader.state.at_tip and not self._frontier.outstanding:
             return 0.0
-        behind = settled or self._reader.state.newest_fetched_time
+        newest = self._reader.state.newest_fetched_time
+        behind = (settled or newest) if self._frontier.outstanding else newest  # filtered records are settled, too
         return max(0.0, now - behind) if behind else 0.0
 
     def let_go(self, how: LetGo) -> None:

@@ -74,6 +74,23 @@ def test_what_was_settled_behind_a_blocked_key_is_not_repeated_after_a_crash(aws
     assert again.metric("stream_consumer_duplicates_skipped_total") == len(expected)
 
 
+def test_filtered_records_are_counted_and_passed_by(aws: Aws, fleet: Fleet) -> None:
+    """Only what matches a filter reaches the handler; the rest advances the frontier."""
+    everything = aws.write(fleet.table, 20, range(1, 6))
+    expected = {(key, version) for key, version in everything if key < "k0010"}
+    worker = fleet.start("w1", filters=[{"dynamodb": {"Keys": {"pk": {"S": [{"prefix": "k000"}]}}}}])
+    fleet.wait_for(expected)
+    wait_until(lambda: worker.metric("stream_consumer_filtered_total") == 50, 20, "the others are counted")
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert fleet.handled() == expected
+    again = fleet.start("w2")
+    more = aws.write(fleet.table, 20, range(6, 7))
+    fleet.wait_for(more)
+    assert fleet.handled() == expected | more, "filtered records do not come back without the filter"
+    assert again.metric("stream_consumer_filtered_total") == 0
+
+
 def test_memory_stays_within_the_budget(aws: Aws, fleet: Fleet) -> None:
     """A stalled handler and a backlog many times the budget: memory grows by the budget and a constant."""
     budget = 8 * 1024 * 1024

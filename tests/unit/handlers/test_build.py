@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from consumer.domain.errors import HandlerImportError
 from consumer.handlers.build import build_handler
+from consumer.handlers.http import HttpHandler
 from consumer.handlers.inline import InlineHandler
 from consumer.handlers.process_pool import ProcessPoolHandler
 
@@ -42,8 +42,7 @@ def test_kinds_and_isolations(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(build_handler(settings(kind="python")), ProcessPoolHandler)
     assert isinstance(build_handler(settings(kind="python", isolation="inline")), InlineHandler)
     assert isinstance(build_handler(settings(isolation="inline")), ProcessPoolHandler)
-    with pytest.raises(HandlerImportError, match="http"):
-        build_handler(settings(kind="http"))
+    assert isinstance(build_handler(settings(kind="http")), HttpHandler)
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "mine")
     kept = build_handler(settings())
     assert isinstance(kept, ProcessPoolHandler)

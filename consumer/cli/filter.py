@@ -1,0 +1,141 @@
+"""`stream-consumer filter test`: does this event pass the filters of the configuration, and what decided."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import msgspec
+
+from consumer.cli.failures import fail, settings_or_exit
+from consumer.domain.patterns import Explanation, Filters, compile_filters
+from consumer.domain.record import Record
+
+EXIT_NO_MATCH = 1
+EXIT_USAGE = 2
+_FOUND_MAX = 60
+
+_records = msgspec.json.Decoder(list[Record])
+
+
+@click.group("filter")
+def filter_group() -> None:
+    """Try filters without running anything."""
+
+
+@filter_group.command("test")
+@click.option("--config", "config", type=click.Path(path_type=Path), required=True, help="The configuration file.")
+@click.option(
+    "--event",
+    "event",
+    type=click.Path(path_type=Path),
+    required=True,
+    help='JSON: one record, a Lambda event {"Records": [...]}, or a list of records.',
+)
+@click.option("--output", type=click.Choice(["table", "json"]), default="table", help="Default table.")
+def test(config: Path, event: Path, output: str) -> None:
+    """Say whether the records of --event pass the filters of --config, and which clause decided.
+
+    Exit code 0 when every record passes, 1 when one does not, 2 when the event cannot be used, 78 when the
+    configuration cannot.
+    """
+    filters = compile_filters(settings_or_exit(config).filters)
+    records = _read_records(event)
+    explanations = [filters.explain(record) for record in records]
+    if output == "json":
+        click.echo(json.dumps(_as_json(filters, records, explanations), indent=2))
+    else:
+        for index, (record, explanation) in enumerate(zip(records, explanations, strict=True)):
+            click.echo(_as_table(index, record, explanation))
+    if not all(explanation.matched for explanation in explanations):
+        raise SystemExit(EXIT_NO_MATCH)
+
+
+def _read_records(path: Path) -> list[Record]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        _unusable(path, f"cannot be read: {error.strerror or error}")
+    try:
+        data = msgspec.json.decode(content)
+        if isinstance(data, dict):
+            data = data.get("Records", [data])
+        if not isinstance(data, list) or not data:
+            _unusable(path, 'must be one record, {"Records": [...]} or a list of records, and not empty')
+        return _records.decode(msgspec.json.encode(data))
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        _unusable(path, f"is no DynamoDB event: {error}")
+
+
+def _unusable(path: Path, problem: str) -> NoReturn:
+    fail(f"{click.format_filename(path)} {' '.join(problem.split())}", EXIT_USAGE)
+
+
+def _as_json(filters: Filters, records: list[Record], explanations: list[Explanation]) -> dict[str, Any]:
+    return {
+        "matched": all(explanation.matched for explanation in explanations),
+        "filters": len(filters),
+        "records": [
+            {
+                "index": index,
+                "eventID": record.event_id,
+                "matched": explanation.matched,
+                "reason": explanation.reason,
+                "filters": [
+                    {
+                        "filter": result.index,
+                        "matched": result.matched,
+                        "across_elements": result.across_elements,
+                        "clauses": [
+                            {
+                                "clause": clause.place,
+                                "field": clause.field,
+                                "matched": clause.matched,
+                                "wanted": clause.wanted,
+                                "found": clause.found,
+                                "note": clause.note,
+                            }
+                            for clause in result.clauses
+                        ],
+                    }
+                    for result in explanation.filters
+                ],
+            }
+            for index, (record, explanation) in enumerate(zip(records, explanations, strict=True))
+        ],
+    }
+
+
+def _as_table(index: int, record: Record, explanation: Explanation) -> str:
+    verdict = "passes" if explanation.matched else "is skipped"
+    lines = [_plain(f"record {index} ({record.event_name or '-'} {record.event_id or '-'}) {verdict}")]
+    lines[0] += f": {_plain(explanation.reason)}"
+    rows = [
+        (
+            "yes" if clause.matched else "no",
+            _plain(clause.place),
+            _short(", ".join(json.dumps(value) for value in clause.wanted)),
+            _short(", ".join(json.dumps(value) for value in clause.found)) if clause.found else f"({clause.note})",
+        )
+        for result in explanation.filters
+        for clause in result.clauses
+    ]
+    if rows:
+        rows.insert(0, ("HOLDS", "CLAUSE", "WANTED", "FOUND"))
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        lines += [
+            "  " + "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])
+            for row in rows
+        ]
+    return "\n".join(lines)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _FOUND_MAX else f"{text[: _FOUND_MAX - 3]}..."
+
+
+def _plain(text: str) -> str:
+    """Text from a record cannot reach the terminal as control characters."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
