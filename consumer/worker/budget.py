@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-# A decoded page holds its body plus one small struct a record: measured 1.35 x its wire size (docs/performance).
+# A decoded page holds its body plus one small struct a record: measured 1.35 x its wire size.
 BYTES_PER_WIRE_BYTE = 1.4
 # What GetRecords may return at most is 1 MB of records; their JSON is larger (escapes, base64, key names).
 PAGE_RESERVE = 2 * 1024 * 1024
