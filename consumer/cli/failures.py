@@ -15,6 +15,7 @@ from consumer.settings.load import load_settings
 from consumer.settings.model import Settings
 
 EX_CONFIG = 78
+EX_INTERNAL = 70
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -39,7 +40,7 @@ def one_line_errors() -> Iterator[None]:
         yield
     except* StreamConsumerError as group:
         error = _first(group)
-        code = error.exit_code if isinstance(error, StreamConsumerError) else 70
+        code = error.exit_code if isinstance(error, StreamConsumerError) else EX_INTERNAL
         fail(" ".join(str(error).split()), code)
 
 

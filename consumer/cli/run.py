@@ -28,15 +28,22 @@ def run(config: Path) -> None:
     """Run the daemon until SIGTERM or SIGINT. A second signal exits at once."""
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, _quit_early)
-    from consumer.cli.failures import one_line_errors, settings_or_exit
+    from consumer.cli.failures import EX_INTERNAL, fail, one_line_errors, settings_or_exit
 
     settings = settings_or_exit(config)
+    import structlog
+
     from consumer.operate.logs import close_logging
     from consumer.worker.app import Daemon
 
     try:
         with one_line_errors():
             asyncio.run(_serve(Daemon(settings), settings.shutdown.grace))
+    except Exception as error:  # noqa: BLE001 - the last line of defence: whatever it is, it ends with 70
+        # A bug of ours: the stack goes to the log, where it belongs, and the code says that a restart may help.
+        structlog.get_logger().critical("daemon.crashed", exc_info=error, exit_code=EX_INTERNAL)
+        close_logging()
+        fail(f"internal error: {type(error).__name__}: {error}", EX_INTERNAL)
     finally:
         close_logging()
     sys.stdout.flush()
@@ -61,4 +68,8 @@ async def _serve(daemon: Daemon, grace: float) -> None:
     stopping: list[int] = []
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, on_signal)
-    await daemon.run(stop)
+    try:
+        await daemon.run(stop)
+    except BaseException:
+        arm_hard_stop(grace)  # user code that ignores its cancellation must not keep a failed daemon alive
+        raise

@@ -141,3 +141,16 @@ def test_sigterm_during_the_start_exits_0(fleet: Fleet) -> None:
     worker.send(signal.SIGTERM)
     assert worker.wait(10) == 0
     assert time.monotonic() - started < 10
+
+
+def test_a_bug_ends_with_70_and_its_stack_in_the_log(fleet: Fleet, tmp_path: Path) -> None:
+    """An exception nobody expected: one line on stderr, the stack as a log event, exit 70."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import consumer.handlers.build as build\n"
+        "def broken(settings):\n"
+        "    raise ZeroDivisionError('a bug')\n"
+        "build.build_handler = broken\n"
+    )
+    code, error = run(fleet, fleet.config(http={"port": 0}), {"PYTHONPATH": str(tmp_path)})
+    assert (code, error.count("\n")) == (70, 1)
+    assert "ZeroDivisionError: a bug" in error
