@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from consumer.aws.errors import ApiCaller
 from consumer.aws.lease_table import DynamoDBLeaseStore
@@ -26,6 +28,10 @@ from consumer.domain.errors import DependencyError
 from consumer.local.server import LocalAws, find_local_aws_python, free_port
 from consumer.ports import LeaseStore
 from consumer.testing.memory_leases import MemoryLeaseStore, MemoryTable
+
+# How long an example takes says nothing on a shared machine.
+hypothesis_settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("shared")
 
 REGION = "us-east-1"
 SERVICES = ("dynamodb", "dynamodb_streams", "sqs", "sns", "s3")

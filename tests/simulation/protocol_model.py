@@ -1,0 +1,222 @@
+"""The lease protocol as an abstract machine, and a breadth-first search over all its states.
+
+Two workers, one lease, two incarnations each. Time is a global tick; every clock is an age that stops counting at the
+lease duration, so the state space is finite. Messages may be late for ever, answers may be lost, workers may stop
+renewing, crash and come back as a new incarnation at any moment.
+
+Modelled as in docs/architecture.md: the session counter and its bump (with request and answer apart), the observer's
+wait, the fence, the take (with a late answer), the owner-driven hand-over. The invariant is G3: no worker may start a
+call with epoch e once the lease is at an epoch above e.
+
+``stamp_before`` and ``fence`` switch off the two rules that everything rests on; the search then finds the way to
+break the promise, which shows that it could.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+DURATION = 2  # ticks
+LAST_EPOCH = 3  # the search ends there: later epochs repeat the same situations
+INCARNATIONS = 2
+
+
+class Bump(NamedTuple):
+    """A renewal under way: ticks since it was sent, and whether the table has applied it."""
+
+    age: int
+    applied: bool
+
+
+class Worker(NamedTuple):
+    """``belief``: ticks since the sending (or the answer) of the last successful bump; DURATION: not valid.
+    ``active``: the epoch it works with, 0 for none. ``answer``: the epoch of a take whose answer is on its way."""
+
+    incarnation: int = 0
+    belief: int = DURATION
+    active: int = 0
+    answer: int = 0
+    bump: Bump | None = None
+
+
+class Session(NamedTuple):
+    """One incarnation as the table and its observer (the other worker) see it. ``seen``: the observer's reading is
+    still what the table holds; ``unchanged``: ticks since it first read that."""
+
+    fenced: bool = False
+    seen: bool = False
+    unchanged: int = 0
+
+
+class State(NamedTuple):
+    workers: tuple[Worker, Worker]
+    sessions: tuple[tuple[Session, ...], tuple[Session, ...]]
+    owner: tuple[int, int] | None  # worker and incarnation
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Rules:
+    stamp_before: bool = True
+    fence: bool = True
+
+
+START = State((Worker(), Worker()), ((Session(),) * INCARNATIONS,) * 2, None, 0)  # type: ignore[arg-type]
+
+Step = tuple[str, State]
+
+
+def violation(state: State) -> bool:
+    """A worker could start a call now although the lease has moved on."""
+    return any(w.active and w.belief < DURATION and state.epoch > w.active for w in state.workers)
+
+
+def steps(state: State, rules: Rules) -> Iterator[Step]:
+    """Everything that may happen next."""
+    yield "tick", _tick(state)
+    for me in (0, 1):
+        yield from _renewal(state, me, rules)
+        yield from _observation(state, me, rules)
+        yield from _ownership(state, me, rules)
+        yield from _crash(state, me)
+
+
+def _tick(state: State) -> State:
+    def older(age: int) -> int:
+        return min(DURATION, age + 1)
+
+    workers = tuple(
+        w._replace(belief=older(w.belief), bump=w.bump and w.bump._replace(age=older(w.bump.age)))
+        for w in state.workers
+    )
+    sessions = tuple(tuple(s._replace(unchanged=older(s.unchanged)) for s in of) for of in state.sessions)
+    return state._replace(workers=workers, sessions=sessions)  # type: ignore[arg-type]
+
+
+def _renewal(state: State, me: int, rules: Rules) -> Iterator[Step]:
+    worker = state.workers[me]
+    session = state.sessions[me][worker.incarnation]
+    if worker.bump is None:
+        yield f"w{me} sends a bump", _with(state, me, worker._replace(bump=Bump(0, False)))
+        return
+    if not worker.bump.applied and not session.fenced:
+        applied = _with(state, me, worker._replace(bump=worker.bump._replace(applied=True)))
+        yield f"w{me}'s bump is applied", _session(applied, me, worker.incarnation, session._replace(seen=False))
+    if worker.bump.applied:
+        belief = worker.bump.age if rules.stamp_before else 0
+        answered = worker._replace(belief=min(worker.belief, belief), bump=None)
+        yield f"w{me} gets its answer", _with(state, me, answered)
+    yield f"w{me}'s bump or answer is lost", _with(state, me, worker._replace(bump=None))
+
+
+def _observation(state: State, me: int, rules: Rules) -> Iterator[Step]:
+    other = 1 - me
+    for incarnation, session in enumerate(state.sessions[other]):
+        if not session.seen:
+            read = session._replace(seen=True, unchanged=0)
+            yield f"w{me} reads w{other}.{incarnation}", _session(state, other, incarnation, read)
+        elif session.unchanged >= DURATION and not session.fenced and rules.fence:
+            fenced = session._replace(fenced=True)
+            yield f"w{me} fences w{other}.{incarnation}", _session(state, other, incarnation, fenced)
+
+
+def _ownership(state: State, me: int, rules: Rules) -> Iterator[Step]:
+    worker = state.workers[me]
+    if worker.answer:
+        yield f"w{me} learns of its take", _with(state, me, worker._replace(active=worker.answer, answer=0))
+        yield f"w{me}'s take answer is lost", _with(state, me, worker._replace(answer=0))
+    if state.owner == (me, worker.incarnation):
+        if not worker.active and not worker.answer:  # a handed-over lease, or a take whose answer was lost
+            yield f"w{me} finds its lease", _with(state, me, worker._replace(active=state.epoch))
+        if worker.active == state.epoch and state.epoch < LAST_EPOCH:
+            target = (1 - me, state.workers[1 - me].incarnation)
+            drained = _with(state, me, worker._replace(active=0))
+            yield f"w{me} hands over", drained._replace(owner=target, epoch=state.epoch + 1)
+            yield f"w{me} releases", drained._replace(owner=None)
+    if state.epoch < LAST_EPOCH and not worker.answer and _free(state, me, rules):
+        taken = _with(state, me, worker._replace(answer=state.epoch + 1))
+        yield f"w{me} takes", taken._replace(owner=(me, worker.incarnation), epoch=state.epoch + 1)
+
+
+def _free(state: State, me: int, rules: Rules) -> bool:
+    if state.owner is None:
+        return True
+    who, incarnation = state.owner
+    if who == me:
+        return incarnation != state.workers[me].incarnation and state.sessions[me][incarnation].fenced
+    session = state.sessions[who][incarnation]
+    if rules.fence:
+        return session.fenced
+    return session.seen and session.unchanged >= DURATION
+
+
+def _crash(state: State, me: int) -> Iterator[Step]:
+    """SIGKILL, or the end of a fenced incarnation; the process starts again under a new name."""
+    if state.workers[me].incarnation + 1 < INCARNATIONS:
+        yield f"w{me} starts anew", _with(state, me, Worker(incarnation=state.workers[me].incarnation + 1))
+
+
+def _with(state: State, me: int, worker: Worker) -> State:
+    workers = (worker, state.workers[1]) if me == 0 else (state.workers[0], worker)
+    return state._replace(workers=workers)
+
+
+def _session(state: State, whose: int, incarnation: int, session: Session) -> State:
+    of = list(state.sessions[whose])
+    of[incarnation] = session
+    sessions = (tuple(of), state.sessions[1]) if whose == 0 else (state.sessions[0], tuple(of))
+    return state._replace(sessions=sessions)
+
+
+def _canonical(state: State) -> State:
+    """One state for all that can never be told apart again: what nobody can read any more is forgotten, and the two
+    workers are the same but for their names (so the names in a way found may swap from step to step)."""
+    sessions = []
+    for me in (0, 1):
+        of = []
+        for incarnation, session in enumerate(state.sessions[me]):
+            matters = incarnation == state.workers[me].incarnation or state.owner == (me, incarnation)
+            if not matters or (not session.seen and not session.fenced):
+                session = Session()
+            elif session.fenced:
+                session = Session(fenced=True)
+            of.append(session)
+        sessions.append(tuple(of))
+    workers = tuple(
+        w._replace(bump=None) if w.bump and not w.bump.applied and of[w.incarnation].fenced else w
+        for w, of in zip(state.workers, sessions, strict=True)
+    )
+    state = State(workers, (sessions[0], sessions[1]), state.owner, state.epoch)  # type: ignore[arg-type]
+    owner = None if state.owner is None else (1 - state.owner[0], state.owner[1])
+    mirror = State(state.workers[::-1], state.sessions[::-1], owner, state.epoch)
+    return state if hash(state) <= hash(mirror) else mirror  # equal hashes only cost a state counted twice
+
+
+def search(rules: Rules, most: int = 3_000_000) -> tuple[int, list[str] | None]:
+    """All reachable states: how many there are, and the shortest way to a violation if there is one."""
+    came_from: dict[State, tuple[State, str] | None] = {START: None}
+    waiting = deque([START])
+    while waiting:
+        state = waiting.popleft()
+        for name, following in steps(state, rules):
+            following = _canonical(following)
+            if following in came_from:
+                continue
+            came_from[following] = (state, name)
+            if violation(following):
+                return len(came_from), _way(came_from, following)
+            waiting.append(following)
+        if len(came_from) > most:
+            raise AssertionError(f"more than {most} states: the model has lost its bounds")
+    return len(came_from), None
+
+
+def _way(came_from: dict[State, tuple[State, str] | None], state: State) -> list[str]:
+    names: list[str] = []
+    while (step := came_from[state]) is not None:
+        state, name = step
+        names.append(name)
+    return names[::-1]

@@ -1,0 +1,22 @@
+"""The lease protocol, searched exhaustively: no violation with its rules, one without each of the two."""
+
+from tests.simulation.protocol_model import Rules, search
+
+
+def test_the_protocol_holds() -> None:
+    """No reachable state lets a worker start a call after its lease has moved on."""
+    states, way = search(Rules())
+    assert way is None, way
+    assert states > 10_000, "the model must not be trivial"
+
+
+def test_stamping_at_the_answer_breaks_it() -> None:
+    """Counting the belief from the answer, as the KCL does, lets a stale owner start work."""
+    _, way = search(Rules(stamp_before=False))
+    assert way is not None
+
+
+def test_taking_without_a_fence_breaks_it() -> None:
+    """A renewal on its way while the lease is taken would revive the old owner."""
+    _, way = search(Rules(fence=False))
+    assert way is not None
