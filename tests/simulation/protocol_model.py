@@ -180,10 +180,9 @@ def _canonical(state: State) -> State:
         for incarnation, session in enumerate(state.sessions[me]):
             matters = incarnation == state.workers[me].incarnation or state.owner == (me, incarnation)
             if not matters or (not session.seen and not session.fenced):
-                session = Session()
-            elif session.fenced:
-                session = Session(fenced=True)
-            of.append(session)
+                of.append(Session())
+            else:
+                of.append(Session(fenced=True) if session.fenced else session)
         sessions.append(tuple(of))
     workers = tuple(
         w._replace(bump=None) if w.bump and not w.bump.applied and of[w.incarnation].fenced else w
@@ -201,8 +200,8 @@ def search(rules: Rules, most: int = 3_000_000) -> tuple[int, list[str] | None]:
     waiting = deque([START])
     while waiting:
         state = waiting.popleft()
-        for name, following in steps(state, rules):
-            following = _canonical(following)
+        for name, reached in steps(state, rules):
+            following = _canonical(reached)
             if following in came_from:
                 continue
             came_from[following] = (state, name)
