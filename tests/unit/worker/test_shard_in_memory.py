@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from consumer.domain.errors import DependencyError, ExpiredIterator, PermissionDenied, ResourceMissing, Throttled
-from consumer.domain.outcome import OK, HandlerCall, Outcome
+from consumer.domain.outcome import OK, HandlerCall, HandlerFault, Outcome
 from consumer.testing.memory_dead_letters import MemoryDeadLetters
 from tests.unit.worker.harness import FAILED, World, of, until
 
@@ -75,6 +75,26 @@ async def test_a_refused_dead_letter_does_not_hold_up_a_hand_over(make_world: Ma
     await until(lambda: buried() == 8)
     assert second.incarnation in world.owners()
     world.assert_in_order()
+
+
+async def test_a_record_that_grows_too_old_during_the_back_off_is_not_sent_again(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lambda never sends a record above its maximum age; the back-off must not be a way round that."""
+    retry = {"max_retry_attempts": -1, "max_record_age": "1m", "backoff": {"initial": "300ms", "max": "300ms"}}
+    world = make_world(config={"retry": retry})
+    real, ahead = world.clock.wall, [0.0]
+    monkeypatch.setattr(world.clock, "wall", lambda: real() + ahead[0])
+
+    async def fail(call: HandlerCall) -> Outcome:
+        asyncio.get_running_loop().call_later(0.1, ahead.__setitem__, 0, 3600.0)
+        return Outcome("failed", fault=HandlerFault("raised", "ValueError", "never"))
+
+    world.put("slow")
+    worker = await world.worker("a", fail)
+    await until(lambda: len(world.losses()) == 1)
+    assert len(worker.handler.calls) == 1
+    assert world.losses()[0].reason.startswith("RecordAgeExceeded")
 
 
 async def test_without_a_destination_a_discard_leaves_a_loss(make_world: MakeWorld) -> None:
