@@ -242,5 +242,5 @@ class PythonRunner:
         """Catches inside the task: asyncio would let SystemExit and KeyboardInterrupt tear down the loop."""
         try:
             return await self._function(records, context), None
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001  # whatever user code raises is an outcome
             return None, error

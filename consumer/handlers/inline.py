@@ -249,7 +249,7 @@ async def _caught(
     answer: tuple[Any, BaseException | None]
     try:
         answer = (await function(records, context), None)
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:  # noqa: BLE001  # whatever user code raises is an outcome
         answer = (None, error)
     if not ended.done():
         ended.set_result(answer)
@@ -272,7 +272,7 @@ def _run_in_thread(
         answer: tuple[Any, BaseException | None]
         try:
             answer = (context.run(work), None)
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001  # whatever user code raises is an outcome
             answer = (None, error)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(settle, answer)

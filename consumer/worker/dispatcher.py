@@ -158,19 +158,25 @@ class Dispatcher:
                 pass
         return not self._draining.is_set()
 
+    async def _still_owns(self) -> bool:
+        """Wait out a late renewal; False when the lease is over or being let go. True without giving up the loop when
+        the belief holds, so nothing can come between this and what the caller does next."""
+        belief, clock = self._context.belief, self._context.ports.clock
+        while not belief.holds(clock.monotonic()):
+            if belief.fenced or self._draining.is_set():
+                return False
+            await clock.sleep(0.05)
+        return True
+
     async def _call(self, step: Invoke, request_id: str) -> Outcome | None:
         """One handler call, or None when draining started before it could.
 
         The ownership check stands right before the call, with no await in between: a worker that was frozen while its
         lease was taken starts nothing when it wakes up.
         """
-        settings, ports, belief = self._context.settings, self._context.ports, self._context.belief
+        settings, ports = self._context.settings, self._context.ports
         async with self._context.slots.one():
-            while not belief.holds(ports.clock.monotonic()):
-                if belief.fenced or self._draining.is_set():
-                    return None
-                await ports.clock.sleep(0.05)
-            if self._draining.is_set():
+            if not await self._still_owns() or self._draining.is_set():
                 return None
             call = HandlerCall(
                 records=step.records,
@@ -213,6 +219,8 @@ class Dispatcher:
 
     async def _bury(self, step: GiveUp, keys: set[bytes], request_id: str) -> bool:
         self._retrying |= keys
+        if not await self._still_owns():
+            return False  # the next owner decides about these records
         return await self._graveyard.bury(step, request_id)
 
     def _has_to_wait(self, entry: Entry) -> None:
