@@ -118,7 +118,9 @@ class LeaseStore(Protocol):
     """The one table the fleet agrees through. Reads of a single row are consistent.
 
     Every write to a lease row is conditional on the owner's incarnation AND epoch and raises ``LeaseLost``
-    when refused, so a retry after a lost response is harmless.
+    when refused (``LeaseDeleted`` when the row is gone), so a retry after a lost response is harmless. Writes of
+    one owner and epoch are numbered in the order in which they were asked for (``LeaseRow.revision``): one that
+    arrives late, after a newer one, changes nothing.
     """
 
     async def prepare(self, *, create: bool) -> bool:
@@ -162,10 +164,15 @@ class LeaseStore(Protocol):
         resolved by reading the row and comparing the nonce."""
 
     async def save(self, label: str, held: LeaseRow) -> None:
-        """Write state and frontier IF owner and epoch are held. LeaseLost."""
+        """Write state and frontier IF owner and epoch are held. LeaseLost. Returns as after a success when a newer
+        write of the same owner and epoch is there already: that one holds everything this one does."""
 
     async def hand_over(self, label: str, held: LeaseRow, target: str | None) -> None:
-        """Write the frontier and pass the lease to ``target`` (epoch+1), or release it (None). LeaseLost."""
+        """Write the frontier and pass the lease to ``target`` (epoch+1), or release it (None). LeaseLost.
+
+        An owner passes one epoch on only once. So when the row shows that this owner passed this epoch on, an
+        earlier attempt without answer was applied, and the call returns as after a success (also if that attempt
+        named another target)."""
 
     async def remove_lease(self, label: str, seen: LeaseRow) -> bool:
         """Delete a tombstone IF unchanged since seen."""

@@ -12,12 +12,13 @@ import subprocess
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
+from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
@@ -27,7 +28,7 @@ from consumer.aws.session import AwsSession
 from consumer.domain.errors import DependencyError
 from consumer.local.server import LocalAws, find_local_aws_python, free_port
 from consumer.ports import LeaseStore
-from consumer.testing.memory_leases import MemoryLeaseStore, MemoryTable
+from consumer.testing.memory_leases import LateRequest, MemoryLeaseStore, MemoryTable
 
 # How long an example takes says nothing on a shared machine.
 hypothesis_settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -217,6 +218,18 @@ class Faults:
     def __init__(self) -> None:
         self.lose_requests = 0
         self.lose_responses = 0
+        self.hold_requests = 0
+        self.held: list[Callable[[], Awaitable[None]]] = []
+
+    def take_held(self) -> bool:
+        self.hold_requests, held = max(0, self.hold_requests - 1), self.hold_requests > 0
+        return held
+
+    async def deliver(self) -> None:
+        """What was held back arrives now, in the order in which it was sent."""
+        held, self.held = self.held, []
+        for arrive in held:
+            await arrive()
 
     def take_request(self) -> bool:
         self.lose_requests, lost = max(0, self.lose_requests - 1), self.lose_requests > 0
@@ -236,7 +249,17 @@ class FaultyLink:
         self._faults = faults
 
     async def request(self, operation: str) -> None:
-        if operation not in self.READS and self._faults.take_request():
+        if operation in self.READS:
+            return
+        if self._faults.take_held():
+            late = LateRequest(operation)
+
+            async def arrive() -> None:
+                late.deliver()
+
+            self._faults.held.append(arrive)
+            raise late
+        if self._faults.take_request():
             raise DependencyError(operation, "Timeout")
 
     async def response(self, operation: str) -> None:
@@ -259,6 +282,14 @@ class FaultyClient:
             return method
 
         async def call(**request: Any) -> Any:
+            if self._faults.take_held():
+
+                async def arrive() -> None:
+                    with suppress(ClientError):
+                        await method(**request)
+
+                self._faults.held.append(arrive)
+                raise ConnectTimeoutError(endpoint_url="test")
             if self._faults.take_request():
                 raise ConnectTimeoutError(endpoint_url="test")
             try:

@@ -30,7 +30,8 @@ from consumer.ports import Loss, Registration
 Item = Mapping[str, Any]
 AttributeMap = dict[str, dict[str, Any]]
 Changes = Mapping[str, dict[str, Any] | None]  # None removes the attribute
-Clause = tuple[str, str, dict[str, Any] | None]  # attribute, "present", "absent" or an operator, value
+# attribute; "present", "absent", "absent or <" or an operator; value
+Clause = tuple[str, str, dict[str, Any] | None]
 
 SCHEMA_VERSION: Final = 1
 META: Final = "meta"
@@ -145,6 +146,7 @@ def lease_item(pk: str, row: LeaseRow) -> AttributeMap:
     """A new lease row, complete."""
     item = key(pk, SHARD + row.shard_id)
     item["epoch"] = number(row.epoch)
+    item["revision"] = number(row.revision)
     item["parents"] = texts(row.parents)
     if row.owner is not None:
         item["owner"] = text(row.owner)
@@ -198,7 +200,13 @@ def lease_row(item: Item) -> LeaseRow:
         note=_lenient_text(item, "note"),
         corrupt="; ".join(problems),
         updated_at=_lenient_number(item, "updated_at"),
+        revision=int(_lenient_number(item, "revision")),
     )
+
+
+def passed_on_by(row: LeaseRow) -> dict[str, Any]:
+    """Who passed the lease on last: no owner does it twice with one epoch, so this names one write."""
+    return text(f"{row.epoch} {row.owner}")
 
 
 def _read_frontier(item: Item) -> FrontierSnapshot:
@@ -376,6 +384,8 @@ def expressions(where: Iterable[Clause], changes: Changes | None = None) -> dict
         if content is None:
             function = "attribute_exists" if test == "present" else "attribute_not_exists"
             conditions.append(f"{function}({name(attribute)})")
+        elif test == "absent or <":
+            conditions.append(f"(attribute_not_exists({name(attribute)}) OR {name(attribute)} < {value(content)})")
         else:
             conditions.append(f"{name(attribute)} {test} {value(content)}")
     parameters: dict[str, Any] = {

@@ -2,7 +2,8 @@
 
 Every write is safe to repeat, because a time-out says nothing about whether it was applied. Writes on a lease are
 conditional on owner and epoch, which the write itself keeps or which only its own success can have changed. Where a
-refusal after a lost response could be our own success, a nonce in the row tells the two apart.
+refusal after a lost response could be our own success, a nonce in the row tells the two apart. A request that was given
+up may still arrive later; the revision in its condition keeps it from undoing a newer write of the same owner.
 
 Only ``GetItem``, ``PutItem``, ``UpdateItem``, ``DeleteItem``, ``Query``, ``DescribeTable`` and, for losses,
 ``ConditionCheckItem`` are needed; ``CreateTable`` only when the table is to be created. No index, no Scan.
@@ -20,7 +21,14 @@ from typing import Any, Final
 from consumer.aws import lease_items as items
 from consumer.aws.errors import ApiCaller, ConditionFailed, Unanswered
 from consumer.aws.lease_items import Changes, Clause
-from consumer.domain.errors import DependencyError, LeaseLost, MisconfiguredResource, ResourceMissing, SessionFenced
+from consumer.domain.errors import (
+    DependencyError,
+    LeaseDeleted,
+    LeaseLost,
+    MisconfiguredResource,
+    ResourceMissing,
+    SessionFenced,
+)
 from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.ports import Loss, Registration
 
@@ -76,6 +84,7 @@ class DynamoDBLeaseStore:
         self._sessions_pk = items.partition(application, items.SESSIONS)
         self._wall = clock_wall
         self._timeout = timeout / ATTEMPTS
+        self._revision = 0
 
     # --- table and application ---------------------------------------------------------------------
 
@@ -237,6 +246,7 @@ class DynamoDBLeaseStore:
         changes = {
             "owner": items.text(owner),
             "epoch": items.number(seen.epoch + 1),
+            "revision": items.number(0),
             "take_nonce": items.text(nonce),
             "updated_at": self._now(),
         }
@@ -252,24 +262,31 @@ class DynamoDBLeaseStore:
 
     async def save(self, label: str, held: LeaseRow) -> None:
         sk = items.SHARD + held.shard_id
-        changes = items.progress(held) | {"updated_at": self._now()}
-        written = await self._update(self._pk(label), sk, changes, _held(held))
-        if written.refused:
-            raise await self._lost(label, held, written)
+        revision = self._next_revision(held)
+        changes = items.progress(held) | {"updated_at": self._now(), "revision": items.number(revision)}
+        written = await self._update(self._pk(label), sk, changes, [*_held(held), _newer_than_stored(revision)])
+        if not written.refused:
+            return
+        found = await self._found(label, held, written)
+        if (found.owner, found.epoch) != (held.owner, held.epoch):
+            raise LeaseLost(held.shard_id, held.epoch, _holder(found))
+        if found.revision < revision or (found.revision == revision and not written.doubtful):
+            raise LeaseLost(held.shard_id, held.epoch, f"revision {found.revision} of the same owner")
 
     async def hand_over(self, label: str, held: LeaseRow, target: str | None) -> None:
         """Pass the lease on with its frontier in one write. Releasing (None) leaves the epoch to the next take."""
-        nonce = items.text(uuid.uuid4().hex)
-        changes = items.progress(held) | {"updated_at": self._now(), "handover_nonce": nonce}
+        revision, by = self._next_revision(held), items.passed_on_by(held)
+        changes = items.progress(held) | {"updated_at": self._now(), "passed_on_by": by}
         if target is None:
-            changes["owner"] = None
+            changes |= {"owner": None, "revision": items.number(revision)}
         else:
             changes |= {"owner": items.text(target), "epoch": items.number(held.epoch + 1)}
+            changes["revision"] = items.number(0)
         sk = items.SHARD + held.shard_id
-        written = await self._update(self._pk(label), sk, changes, _held(held))
+        written = await self._update(self._pk(label), sk, changes, [*_held(held), _newer_than_stored(revision)])
         if written.refused:
             found = written.found or await self._get(self._pk(label), sk) or {}
-            if found.get("handover_nonce") != nonce:  # otherwise an attempt whose answer was lost did succeed
+            if found.get("passed_on_by") != by:  # otherwise an attempt whose answer was lost did succeed
                 raise await self._lost(label, held, written)
 
     async def remove_lease(self, label: str, seen: LeaseRow) -> bool:
@@ -308,12 +325,20 @@ class DynamoDBLeaseStore:
     def _now(self) -> dict[str, Any]:
         return items.number(float(self._wall()))
 
-    async def _lost(self, label: str, held: LeaseRow, written: Written) -> LeaseLost:
+    def _next_revision(self, held: LeaseRow) -> int:
+        """Higher than that of every write this store was asked for before, and than what the row showed when read."""
+        self._revision = max(self._revision, held.revision) + 1
+        return self._revision
+
+    async def _found(self, label: str, held: LeaseRow, written: Written) -> LeaseRow:
+        """The row that refused a write. LeaseDeleted when there is none."""
         found = written.found or await self._get(self._pk(label), items.SHARD + held.shard_id)
         if not found:
-            return LeaseLost(held.shard_id, held.epoch, "the row was deleted")
-        row = items.lease_row(found)
-        return LeaseLost(held.shard_id, held.epoch, f"owner {row.owner or 'nobody'}, epoch {row.epoch}")
+            raise LeaseDeleted(held.shard_id, held.epoch)
+        return items.lease_row(found)
+
+    async def _lost(self, label: str, held: LeaseRow, written: Written) -> LeaseLost:
+        return LeaseLost(held.shard_id, held.epoch, _holder(await self._found(label, held, written)))
 
     async def _put(self, item: items.AttributeMap) -> Written:
         """Create a row that must not be there yet."""
@@ -379,6 +404,14 @@ def _held(row: LeaseRow) -> list[Clause]:
     if row.owner is None:
         raise ValueError(f"the lease of {row.shard_id} is not held by anybody")
     return _as_seen(row)
+
+
+def _newer_than_stored(revision: int) -> Clause:
+    return ("revision", "absent or <", items.number(revision))
+
+
+def _holder(row: LeaseRow) -> str:
+    return f"owner {row.owner or 'nobody'}, epoch {row.epoch}"
 
 
 def _as_seen(row: LeaseRow) -> list[Clause]:

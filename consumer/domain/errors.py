@@ -84,6 +84,13 @@ class LeaseLost(StreamConsumerError):
         self.found = found
 
 
+class LeaseDeleted(LeaseLost):
+    """The lease row is not there any more. Nobody else has it: its owner can put it back as it remembers it."""
+
+    def __init__(self, shard_id: str, epoch: int) -> None:
+        super().__init__(shard_id, epoch, "the row was deleted")
+
+
 class SessionFenced(StreamConsumerError):
     """Another worker fenced this incarnation, or its row is gone: it can never renew again."""
 

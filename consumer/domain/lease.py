@@ -5,13 +5,14 @@ One session row per worker incarnation carries the only heartbeat. The rules (do
 * the owner believes in its leases until *time of sending* its last successful bump + ``duration``;
 * an observer that saw a counter unchanged for 1.1 x ``duration`` on its own clock, stamped after its read, may fence
   the session, and only then take its leases;
-* every write to a lease row is conditional on the owner's incarnation and on the epoch.
+* every write to a lease row is conditional on the owner's incarnation and on the epoch, and a write of one owner and
+  epoch that arrives late, after a newer one, is refused by its revision.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from consumer.domain.frontier import FrontierSnapshot
@@ -28,6 +29,7 @@ class LeaseRow:
     ``draining``: read and settled to its end, children not visible yet. ``done``: children are registered.
     ``halted``: records were trimmed before they were read and ``on_gap`` is halt; ``note`` says what was found.
     ``corrupt`` is set by the store when the stored frontier cannot be read: the shard is quarantined.
+    ``revision`` counts the writes of one owner and epoch; the store sets it, callers leave it alone.
     """
 
     shard_id: str
@@ -40,6 +42,7 @@ class LeaseRow:
     note: str = ""
     corrupt: str = ""
     updated_at: float = 0.0
+    revision: int = 0
 
     @property
     def settled(self) -> bool:
@@ -50,9 +53,6 @@ class LeaseRow:
     def finished(self) -> bool:
         """Nothing left to do for an owner; does not count for the fair share."""
         return self.state == "done"
-
-    def held_by(self, owner: str, epoch: int) -> LeaseRow:
-        return replace(self, owner=owner, epoch=epoch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +116,6 @@ class Observer:
     def expired(self, now: float) -> list[str]:
         """Incarnations that have not moved for long enough that none of them can still believe."""
         return [who for who, (_, since) in self._seen.items() if now - since >= self._wait]
-
-    def is_live(self, incarnation: str, now: float) -> bool:
-        counter, since = self._seen.get(incarnation, (None, now))
-        return counter is not None and now - since < self._wait
 
 
 def free_leases(rows: Mapping[str, LeaseRow], dead: Iterable[str]) -> list[LeaseRow]:

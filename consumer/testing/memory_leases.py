@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from consumer.domain.errors import (
     DependencyError,
+    LeaseDeleted,
     LeaseLost,
     MisconfiguredResource,
     PermissionDenied,
@@ -42,6 +44,25 @@ class Link(Protocol):
         """After it was applied. Raise DependencyError to lose the response."""
 
 
+class LateRequest(DependencyError):
+    """Raise it from ``Link.request`` to hold a write back: its sender gets no answer, and the table sees the write only
+    when ``deliver`` is called, which may be long after newer writes."""
+
+    def __init__(self, operation: str) -> None:
+        super().__init__(operation, "Timeout")
+        self._apply: Callable[[], object] | None = None
+
+    def hold(self, apply: Callable[[], object]) -> None:
+        self._apply = apply
+
+    def deliver(self) -> None:
+        """Let it arrive now, once. Whether it is refused is nobody's business any more."""
+        apply, self._apply = self._apply, None
+        if apply is not None:
+            with suppress(LeaseLost, SessionFenced):
+                apply()
+
+
 class DirectLink:
     """A network without faults that still lets other tasks run on the way."""
 
@@ -56,7 +77,7 @@ class DirectLink:
 class _Lease:
     row: LeaseRow
     take_nonce: str = ""
-    handover_nonce: object = None
+    passed_on_by: tuple[str | None, int] | None = None
 
 
 @dataclass(slots=True)
@@ -111,6 +132,7 @@ class MemoryLeaseStore:
         self._application = application
         self._wall = clock_wall
         self._link: Link = link if link is not None else DirectLink()
+        self._revision = 0
 
     # --- table and application ---------------------------------------------------------------------
 
@@ -225,7 +247,7 @@ class MemoryLeaseStore:
             if lease is None:
                 return False, None
             if (lease.row.owner, lease.row.epoch) == (seen.owner, seen.epoch):
-                lease.row = replace(lease.row, owner=owner, epoch=seen.epoch + 1, updated_at=self._wall())
+                lease.row = replace(lease.row, owner=owner, epoch=seen.epoch + 1, revision=0, updated_at=self._wall())
                 lease.take_nonce = nonce
             return lease.take_nonce == nonce, lease.row
 
@@ -241,24 +263,32 @@ class MemoryLeaseStore:
         return row if taken else None
 
     async def save(self, label: str, held: LeaseRow) -> None:
+        revision = self._next_revision(held)
+
         def apply() -> Applied:
             lease = self._held(label, held)
-            lease.row = self._progress(lease.row, held)
+            if lease.row.revision < revision:
+                lease.row = replace(self._progress(lease.row, held), revision=revision)
             return True, None
 
         await self._write("save", apply)
 
     async def hand_over(self, label: str, held: LeaseRow, target: str | None) -> None:
-        nonce = object()
+        revision = self._next_revision(held)
+        by = (held.owner, held.epoch)
 
         def apply() -> Applied:
             lease = self._leases(label).get(held.shard_id)
-            if lease is not None and lease.handover_nonce is nonce:
+            if lease is not None and lease.passed_on_by == by:
                 return True, None  # an attempt whose answer was lost did succeed
             lease = self._held(label, held)
-            epoch = held.epoch if target is None else held.epoch + 1
-            lease.row = replace(self._progress(lease.row, held), owner=target, epoch=epoch)
-            lease.handover_nonce = nonce
+            if lease.row.revision >= revision:
+                raise LeaseLost(held.shard_id, held.epoch, _holder(lease.row))
+            row = replace(self._progress(lease.row, held), owner=target)
+            lease.row = (
+                replace(row, revision=revision) if target is None else replace(row, epoch=held.epoch + 1, revision=0)
+            )
+            lease.passed_on_by = by
             return True, None
 
         await self._write("hand_over", apply)
@@ -316,11 +346,15 @@ class MemoryLeaseStore:
             raise ValueError(f"the lease of {held.shard_id} is not held by anybody")
         lease = self._leases(label).get(held.shard_id)
         if lease is None:
-            raise LeaseLost(held.shard_id, held.epoch, "the row was deleted")
+            raise LeaseDeleted(held.shard_id, held.epoch)
         row = lease.row
         if (row.owner, row.epoch) != (held.owner, held.epoch):
-            raise LeaseLost(held.shard_id, held.epoch, f"owner {row.owner or 'nobody'}, epoch {row.epoch}")
+            raise LeaseLost(held.shard_id, held.epoch, _holder(row))
         return lease
+
+    def _next_revision(self, held: LeaseRow) -> int:
+        self._revision = max(self._revision, held.revision) + 1
+        return self._revision
 
     def _progress(self, stored: LeaseRow, held: LeaseRow) -> LeaseRow:
         """What an owner may change. The frontier of a corrupt row is evidence and stays."""
@@ -351,7 +385,9 @@ class MemoryLeaseStore:
                 return applied
             except (Throttled, PermissionDenied):
                 raise
-            except DependencyError:
+            except DependencyError as error:
+                if isinstance(error, LateRequest):
+                    error.hold(apply)
                 if attempt == ATTEMPTS:
                     raise
         raise AssertionError("unreachable: the last attempt returns or raises")
@@ -359,6 +395,10 @@ class MemoryLeaseStore:
     def _require_table(self) -> None:
         if not self._table.exists:
             raise ResourceMissing(f"lease table {self._table.name}")
+
+
+def _holder(row: LeaseRow) -> str:
+    return f"owner {row.owner or 'nobody'}, epoch {row.epoch}"
 
 
 def _same(row: LeaseRow, seen: LeaseRow) -> bool:

@@ -1,5 +1,6 @@
 """Lost requests and lost responses: a write that got no answer is repeated, and never mistaken for somebody else's."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -65,7 +66,7 @@ async def test_a_hand_over_survives_a_fault(leases, fault, target):
     found = await store.lease(LABEL, SHARD)
     assert (found.owner, found.state) == (target, "open")
     with pytest.raises(LeaseLost):
-        await store.hand_over(LABEL, row, target)  # a second one is another write
+        await store.save(LABEL, row)
 
 
 async def test_faults_without_end_are_reported(leases, fault):
@@ -129,3 +130,88 @@ async def test_the_rest_survives_a_fault(leases, fault):
     once_more()
     assert await store.remove_lease(LABEL, await store.lease(LABEL, SHARD)) is True
     assert await store.leases(LABEL) == []
+
+
+# --- requests that arrive late ---------------------------------------------------------------------
+
+
+async def test_a_save_that_arrives_late_does_not_undo_a_newer_one(leases):
+    """Given up by its sender, applied by the table seconds later: the newer state and frontier stay."""
+    store = leases.store()
+    row = await held(store)
+    leases.faults.hold_requests = 3
+    with pytest.raises(DependencyError):
+        await store.save(LABEL, replace(row, state="open", frontier=FrontierSnapshot("5", "5")))
+    newer = replace(row, state="draining", frontier=FrontierSnapshot(NUMBER, "5"))
+    await store.save(LABEL, newer)
+    await leases.faults.deliver()
+    found = await store.lease(LABEL, SHARD)
+    assert (found.state, found.frontier) == ("draining", newer.frontier)
+    await store.save(LABEL, replace(newer, state="done"))  # and the lease is still held
+    assert (await store.lease(LABEL, SHARD)).state == "done"
+
+
+async def test_a_save_overtaken_by_a_newer_one_is_not_a_lost_lease(leases):
+    """The first attempt is on its way when a newer save is applied; its repetition is refused, and that is fine."""
+    store = leases.store()
+    row = await held(store)
+    leases.faults.hold_requests = 1
+    older, newer = FrontierSnapshot("5", "5"), FrontierSnapshot(NUMBER, "5")
+    await asyncio.gather(
+        store.save(LABEL, replace(row, frontier=older)), store.save(LABEL, replace(row, frontier=newer))
+    )
+    await leases.faults.deliver()
+    assert (await store.lease(LABEL, SHARD)).frontier == newer
+
+
+async def test_a_late_save_after_the_lease_was_passed_on_changes_nothing(leases):
+    store = leases.store()
+    row = await held(store)
+    leases.faults.hold_requests = 3
+    with pytest.raises(DependencyError):
+        await store.save(LABEL, replace(row, frontier=FrontierSnapshot("5", "5")))
+    await store.hand_over(LABEL, replace(row, frontier=FrontierSnapshot(NUMBER, "5")), None)
+    await leases.faults.deliver()
+    found = await store.lease(LABEL, SHARD)
+    assert (found.owner, found.frontier.low) == (None, NUMBER)
+    again = await store.take(LABEL, found, "a", "n2")
+    await store.save(LABEL, again)  # counting starts anew with every epoch
+    other = leases.store()
+    taken = await other.take(LABEL, await store.lease(LABEL, SHARD), "b", "n3")
+    await other.save(LABEL, replace(taken, state="open"))
+    assert (await store.lease(LABEL, SHARD)).state == "open"
+
+
+async def test_a_second_store_of_the_same_owner_goes_on_from_the_row_it_read(leases):
+    """A worker that is started again on its own lease numbers its writes above what the row shows."""
+    store = leases.store()
+    row = await held(store)
+    for _ in range(3):
+        await store.save(LABEL, row)
+    again = leases.store()
+    await again.save(LABEL, replace(await again.lease(LABEL, SHARD), state="open"))
+    assert (await store.lease(LABEL, SHARD)).state == "open"
+
+
+@pytest.mark.parametrize("targets", [("b", "b"), ("b", None), (None, None), (None, "b")])
+async def test_a_hand_over_whose_every_answer_was_lost_is_recognised_when_repeated(leases, targets):
+    """The caller tries again, maybe with another target: what was applied is ours, and nothing is written twice."""
+    store = leases.store()
+    row = await held(store)
+    leases.faults.lose_responses = 3
+    with pytest.raises(DependencyError):
+        await store.hand_over(LABEL, row, targets[0])
+    applied = await store.lease(LABEL, SHARD)
+    assert applied.owner == targets[0]
+    await store.hand_over(LABEL, row, targets[1])
+    assert await store.lease(LABEL, SHARD) == applied
+
+
+async def test_a_hand_over_is_not_recognised_when_somebody_else_has_passed_the_lease_on(leases):
+    store = leases.store()
+    row = await held(store)
+    await store.hand_over(LABEL, row, "b")
+    theirs = await store.lease(LABEL, SHARD)
+    await leases.store().hand_over(LABEL, theirs, None)
+    with pytest.raises(LeaseLost):
+        await store.hand_over(LABEL, row, "b")
