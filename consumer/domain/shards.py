@@ -1,15 +1,26 @@
 """The shard graph: what DescribeStream lists, and which lineage rules follow from it.
 
-A child may start only when its parent is settled to its end. A parent is *gone* only when a complete listing does
-not name it and no lease row exists for it; an error or an empty list never means gone.
+A child may start only when every parent has a row that says it is settled to its end. A parent that nobody can read any
+more has such a row, too (a tombstone, written once it is *gone*), so the rule needs no exception, and everybody who
+reads the rows comes to the same answer. *Gone* takes complete listings that do not name the shard, some time apart; an
+error or an empty list never means gone.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from consumer.domain.lease import LeaseRow
+
+RETENTION: Final = 24 * 3600.0  # seconds that a record stays readable; a shard is listed at least as long
+# A shard that was done this long ago has been out of the listing for most of a day: it ended before it was done, and
+# the service lists a shard for about as long as it keeps its records.
+TOMBSTONE_AGE: Final = 2 * RETENTION
+
+_CREATED = re.compile(r"shardId-(\d{20})-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +58,47 @@ def missing_leases(listed: Iterable[ShardInfo], known: Collection[str]) -> list[
 
 
 def may_start(row: LeaseRow, rows: Mapping[str, LeaseRow]) -> bool:
-    """True when every parent of ``row`` is settled to its end, or has no row (trimmed before registration).
+    """True when every parent of ``row`` has a row and is settled to its end, or when the shard was started before.
 
-    Parents are registered before their children (``missing_leases``), so a missing parent row means that the parent
-    was not listed any more when the child was registered, or that its tombstone was removed long after its end.
+    A parent without a row is unknown, which is not the same as gone: its row may have been left out of a listing, or
+    have been deleted. What was started once was started by this rule, so it goes on whatever became of its parents.
     """
-    return all(parent not in rows or rows[parent].settled for parent in row.parents)
+    return row.state != "waiting" or all(parent in rows and rows[parent].settled for parent in row.parents)
 
 
 def children_of(shard_id: str, rows: Iterable[LeaseRow]) -> list[LeaseRow]:
     return [row for row in rows if shard_id in row.parents]
+
+
+def was_settled(shard_id: str, rows: Iterable[LeaseRow]) -> bool:
+    """A shard without a row was settled to its end when a child of it has been started: its row was removed since."""
+    return any(child.state != "waiting" for child in children_of(shard_id, rows))
+
+
+def unknown_parents(listed: Iterable[ShardInfo], rows: Mapping[str, LeaseRow]) -> set[str]:
+    """Parents that waiting shards wait for although they are neither listed nor have a row."""
+    known = {shard.shard_id for shard in listed} | rows.keys()
+    return {parent for row in rows.values() if row.state == "waiting" for parent in row.parents} - known
+
+
+def is_young(shard_id: str, now: float) -> bool:
+    """Created less than a retention ago, as far as its id says (``shardId-<ms since 1970>-...``): such a shard cannot
+    have been trimmed as a whole, so a listing without it is not complete yet. ``now`` in Unix seconds."""
+    created = _CREATED.match(shard_id)
+    return created is not None and now - int(created[1]) / 1000 < RETENTION
+
+
+def expired_tombstones(listed: Iterable[ShardInfo], rows: Mapping[str, LeaseRow], now: float) -> list[LeaseRow]:
+    """Rows of finished shards that a complete, not empty listing does not name, for so long that they have left the
+    stream for good, and whose children have all been started. ``now`` in Unix seconds."""
+    known = {shard.shard_id for shard in listed}
+    needed = {parent for row in rows.values() if row.state == "waiting" for parent in row.parents}
+    return [
+        row
+        for row in rows.values()
+        if known
+        and row.finished
+        and row.shard_id not in known
+        and row.shard_id not in needed
+        and 0 < row.updated_at < now - TOMBSTONE_AGE
+    ]

@@ -8,12 +8,20 @@ dropped at once and the application starts a new incarnation.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 import structlog
 
-from consumer.domain.errors import DependencyError, LeaseLost, PermissionDenied, ResourceMissing, SessionFenced
+from consumer.domain.errors import (
+    DependencyError,
+    LeaseDeleted,
+    LeaseLost,
+    PermissionDenied,
+    ResourceMissing,
+    SessionFenced,
+    StreamConsumerError,
+)
 from consumer.domain.lease import LeaseRow, Observer, SessionRow, free_leases
 from consumer.domain.planner import plan
 from consumer.domain.shards import may_start
@@ -31,14 +39,17 @@ RESTART_PAUSE = 2.0  # seconds before a shard worker that failed with a bug is s
 class Coordinator:
     """Owns the shard workers of one incarnation. ``run`` ends by ``stop`` or by cancellation."""
 
-    def __init__(self, context: WorkerContext, registration: Registration) -> None:
+    def __init__(
+        self, context: WorkerContext, registration: Registration, remembered: Mapping[str, LeaseRow] | None = None
+    ) -> None:
+        """``remembered``: what an earlier incarnation of this process knew of the rows, in case they are deleted."""
         self._context = context
         self._duration: float = context.settings.leases.duration
         self._cycle = min(1.0, self._duration / 10)
         self._observer = Observer(self._duration)
         self._free_since: dict[str, float] = {}
         self._wake = asyncio.Event()
-        self._discovery = Discovery(context, registration, self._wake.set)
+        self._discovery = Discovery(context, registration, self._wake.set, remembered)
         self._workers: dict[str, ShardWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._sessions: list[SessionRow] = []
@@ -62,6 +73,11 @@ class Coordinator:
         return self._discovery.rows.values()
 
     @property
+    def memory(self) -> Mapping[str, LeaseRow]:
+        """The rows as this incarnation last knew them: for the next one, should they be deleted."""
+        return self._discovery.memory
+
+    @property
     def sessions(self) -> Iterable[SessionRow]:
         return self._sessions
 
@@ -69,9 +85,8 @@ class Coordinator:
         """The planning loop with its helpers, until cancelled. A bug in any of them ends them all, loudly."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._discovery.repair_for_ever(self._is_first), name="shard repair")
                 group.create_task(self._announce_for_ever(), name="announcements")
-                group.create_task(self._first_sync(), name="first sync")
+                group.create_task(self._sync_for_ever(), name="shard sync")
                 await self._plan_for_ever()
         finally:
             await self._cancel_workers()
@@ -106,6 +121,11 @@ class Coordinator:
 
     # --- planning --------------------------------------------------------------------------------------
 
+    async def _sync_for_ever(self) -> None:
+        """Everybody lists the stream once at the start; afterwards the slow repair."""
+        await self._first_sync()
+        await self._discovery.repair_for_ever(self._is_first)
+
     async def _first_sync(self) -> None:
         pause = 0.5
         while True:
@@ -128,12 +148,24 @@ class Coordinator:
                         self.planned.set()
             except (DependencyError, PermissionDenied, ResourceMissing) as error:
                 log.warning("leases.plan_failed", error=str(error))
+                if isinstance(error, ResourceMissing):
+                    await self._make_table()
             try:
                 async with asyncio.timeout(self._cycle * (0.8 + 0.4 * self._context.ports.random.random())):
                     await self._wake.wait()
                 self._digest = None  # woken: something changed that the sessions do not show
             except TimeoutError:
                 pass
+
+    async def _make_table(self) -> None:
+        """The lease table was dropped: nobody works until it is back. It is made anew only if the settings allow it."""
+        if not self._context.settings.leases.create_table:
+            return
+        try:
+            if await self._context.ports.store.prepare(create=True):
+                log.warning("lease_table.created", table=self._context.settings.leases.table)
+        except StreamConsumerError as error:
+            log.warning("leases.plan_failed", error=str(error))
 
     async def _look(self) -> None:
         """Read the sessions; read the leases when the sessions changed, and every half ``duration`` anyway."""
@@ -148,13 +180,14 @@ class Coordinator:
             except BaseException:
                 self._stale |= stale
                 raise
-            self._discovery.rows = {row.shard_id: row for row in rows}
+            self._discovery.saw(rows)
             self._digest, self._scanned_at = digest, clock.monotonic()
         owners = {row.owner for row in self._discovery.rows.values() if row.owner is not None}
         self._observer.saw(self._sessions, owners, now)
 
     async def _act(self) -> None:
         await self._fence_the_dead()
+        await self._put_back_deleted()
         rows = self._discovery.rows
         me = self._context.incarnation
         self._adopt([row for row in rows.values() if row.owner == me])
@@ -173,6 +206,15 @@ class Coordinator:
                 log.info("lease.handing_over", shard_id=shard_id, target=target)
                 worker.let_go(LetGo(target))
         await self._bury_sessions()
+
+    async def _put_back_deleted(self) -> None:
+        """Somebody deleted the row of a shard that is being worked on; an idle shard would not notice by itself."""
+        for shard_id, worker in list(self._workers.items()):
+            if shard_id not in self._discovery.rows and worker.row.owner == self._context.incarnation:
+                with suppress(LeaseDeleted):  # not sure of its leases at this moment
+                    await self._discovery.put_back(worker.row)
+                    self._wake.set()
+        await self._discovery.restore()
 
     def _overdue(self) -> set[str]:
         """Startable leases that stayed free for several planning cycles of everybody."""
@@ -213,12 +255,6 @@ class Coordinator:
 
     async def _take(self, seen: LeaseRow) -> None:
         ports, label = self._context.ports, self._context.stream.label
-        for parent in seen.parents:
-            # A Query is not a snapshot: it may show a child and miss the parent that was written before it.
-            if parent not in self._discovery.rows:
-                found = await ports.store.lease(label, parent)
-                if found is not None and not found.settled:
-                    return
         if self._stopping:
             return
         row = await ports.store.take(label, seen, self._context.incarnation, ports.random.token())
@@ -258,6 +294,8 @@ class Coordinator:
             self._workers.pop(shard_id, None)
             self._tasks.pop(shard_id, None)
             self._context.metrics.shard(shard_id).close()
+            if how not in ("done", "released"):
+                self._discovery.remember(worker.row)
             self._stale.add(shard_id)  # what we saw of its row is out of date: only a new reading may start it again
             if how == "released":
                 self._handoffs += 1

@@ -1,20 +1,33 @@
 """Finds shards and gives each a lease row: a full listing at the start and as a slow repair, CHILD_SHARDS at shard end.
 
 Rows are created with ``attribute_not_exists``, so any number of workers may do this at once; the repair is left to one
-worker of the fleet only to keep DescribeStream far below its limit of 10 calls a second. Nothing here ever deletes.
+worker of the fleet only to keep DescribeStream far below its limit of 10 calls a second. Tombstones of shards that left
+the stream days ago are the only rows that are ever deleted.
+
+What was read of the lease rows is remembered. When somebody deletes a row, or the whole table, it comes back as it was
+last known: what was settled stays settled, so an old memory costs duplicates and never a record.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import structlog
 
-from consumer.domain.errors import DependencyError, PermissionDenied, ResourceMissing
+from consumer.domain.errors import DependencyError, LeaseDeleted, PermissionDenied, ResourceMissing
 from consumer.domain.lease import LeaseRow
-from consumer.domain.shards import ShardInfo, children_of, missing_leases
-from consumer.ports import LeaseStore, Registration, StreamDescription, StreamSource
+from consumer.domain.shards import (
+    ShardInfo,
+    children_of,
+    expired_tombstones,
+    is_young,
+    missing_leases,
+    unknown_parents,
+    was_settled,
+)
+from consumer.ports import LeaseStore, Loss, Registration, StreamDescription, StreamSource
 from consumer.worker.context import WorkerContext
 
 log = structlog.get_logger()
@@ -22,6 +35,9 @@ log = structlog.get_logger()
 REPAIR_INTERVAL = 60.0
 FIRST_CHILD_PAUSE = 0.2
 CHILD_PAUSE_MAX = 15.0
+SECOND_LOOK = 5.0  # seconds a shard must stay out of complete listings until it counts as gone
+SECOND_LOOK_YOUNG = 600.0  # the same for a shard that by its id is too young to have been trimmed
+OWNERS_TURN = 2.0  # durations that the owner of a deleted row has to put it back before others do
 
 
 async def register_start(
@@ -55,11 +71,98 @@ async def _latest(source: StreamSource, stream_arn: str) -> Registration:
 class Discovery:
     """What the fleet knows of the shards. ``rows`` is refreshed by the coordinator; ``wake`` makes it look again."""
 
-    def __init__(self, context: WorkerContext, registration: Registration, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        context: WorkerContext,
+        registration: Registration,
+        wake: Callable[[], None],
+        remembered: Mapping[str, LeaseRow] | None = None,
+    ) -> None:
         self._context = context
         self._registration = registration
         self._wake = wake
+        self._memory = dict(remembered or {})
+        self._deleted_since: dict[str, float] = {}
+        self._unlisted_since: dict[str, float] = {}
+        self._look_again = False
         self.rows: Mapping[str, LeaseRow] = {}
+
+    # --- what is remembered ------------------------------------------------------------------------------
+
+    @property
+    def memory(self) -> Mapping[str, LeaseRow]:
+        """The rows as last known, those that have been deleted since included."""
+        return self._memory
+
+    def saw(self, rows: Iterable[LeaseRow]) -> None:
+        """A complete reading of the lease rows."""
+        self.rows = {row.shard_id: row for row in rows}
+        self._compare(self.rows)
+
+    def remember(self, row: LeaseRow) -> None:
+        """What an owner knew at its end. Counts only if its row turns out to be deleted, and then at once."""
+        self._memory[row.shard_id] = replace(row, owner=None)
+
+    def _compare(self, rows: Mapping[str, LeaseRow]) -> None:
+        # A finished row that is missing was removed as a tombstone, or its children tell that it was finished.
+        deleted = {i: row for i, row in self._memory.items() if i not in rows and not row.finished}
+        now = self._context.ports.clock.monotonic()
+        self._deleted_since = {i: self._deleted_since.get(i, now) for i in deleted}
+        self._memory = deleted | dict(rows)
+
+    async def put_back(self, row: LeaseRow) -> None:
+        """Write a row that was deleted under this worker as its owner knows it; owner and epoch stay, so its next
+        writes go on as if nothing had happened. LeaseDeleted when this worker may not believe in its leases now."""
+        context = self._context
+        if not context.belief.holds(context.ports.clock.monotonic()):
+            raise LeaseDeleted(row.shard_id, row.epoch)
+        if await context.ports.store.add_lease(context.stream.label, row):
+            log.error("lease.put_back", shard_id=row.shard_id, epoch=row.epoch, low=row.frontier.low)
+
+    async def restore(self) -> None:
+        """Put back rows that were deleted and that nobody works on, free for the next owner. The epoch grows, so that
+        it never repeats; whoever owned it may have known more than we do and gets the first turn."""
+        context = self._context
+        now, turn = context.ports.clock.monotonic(), OWNERS_TURN * context.settings.leases.duration
+        for shard_id, since in list(self._deleted_since.items()):
+            row = self._memory[shard_id]
+            if row.owner is not None and now - since < turn:
+                continue
+            row = replace(row, owner=None, epoch=row.epoch + 1, corrupt="")
+            if await context.ports.store.add_lease(context.stream.label, row):
+                log.error("lease.put_back", shard_id=shard_id, epoch=row.epoch, low=row.frontier.low)
+            self._wake()
+
+    # --- an owner's writes -------------------------------------------------------------------------------
+
+    async def save(self, row: LeaseRow) -> None:
+        """``LeaseStore.save``, also when the row was deleted meanwhile."""
+        store, label = self._context.ports.store, self._context.stream.label
+        try:
+            await store.save(label, row)
+        except LeaseDeleted:
+            await self.put_back(row)
+            await store.save(label, row)
+
+    async def hand_over(self, row: LeaseRow, target: str | None) -> None:
+        """``LeaseStore.hand_over``, also when the row was deleted meanwhile."""
+        store, label = self._context.ports.store, self._context.stream.label
+        try:
+            await store.hand_over(label, row, target)
+        except LeaseDeleted:
+            await self.put_back(row)
+            await store.hand_over(label, row, target)
+
+    async def record_loss(self, row: LeaseRow, loss: Loss) -> None:
+        """``LeaseStore.record_loss``, also when the row was deleted meanwhile."""
+        store, label = self._context.ports.store, self._context.stream.label
+        try:
+            await store.record_loss(label, row, loss)
+        except LeaseDeleted:
+            await self.put_back(row)
+            await store.record_loss(label, row, loss)
+
+    # --- the shards --------------------------------------------------------------------------------------
 
     def known(self, parent: str) -> bool:
         """True when a child of this shard has a row: the shard is closed, or about to be."""
@@ -72,9 +175,60 @@ class Discovery:
 
     async def sync(self) -> int:
         """One full listing; adds the missing rows, parents first. Returns how many. Raises what the source raises."""
+        store, label = self._context.ports.store, self._context.stream.label
         listed = await self._context.ports.source.list_shards()
-        rows = await self._context.ports.store.leases(self._context.stream.label)
-        return await self._register(missing_leases(listed, {row.shard_id for row in rows}))
+        rows = {row.shard_id: row for row in await store.leases(label)}
+        self._compare(rows)
+        self._look_again = False
+        added = await self._register(missing_leases(listed, rows), rows)
+        if listed:  # an empty list says nothing
+            if added:
+                rows = {row.shard_id: row for row in await store.leases(label)}
+            await self._look_for_gone(listed, rows)
+        return added
+
+    async def _look_for_gone(self, listed: Iterable[ShardInfo], rows: Mapping[str, LeaseRow]) -> None:
+        """Parents that left the stream before they had a row get a tombstone; tombstones that are old enough go."""
+        clock, store, label = self._context.ports.clock, self._context.ports.store, self._context.stream.label
+        now, wall = clock.monotonic(), clock.wall()
+        unknown = unknown_parents(listed, rows)
+        expired = {row.shard_id: row for row in expired_tombstones(listed, rows, wall)}
+        self._unlisted_since = {i: self._unlisted_since.get(i, now) for i in (*unknown, *expired)}
+        for shard_id in unknown:
+            if now - self._unlisted_since[shard_id] < self._patience(shard_id):
+                self._look_again = True
+                continue
+            note = "left the stream before it was registered"
+            if await store.add_lease(label, LeaseRow(shard_id, state="done", note=note)):
+                log.info("shard.parent_gone", shard_id=shard_id)
+                self._wake()
+        for shard_id, row in expired.items():
+            if now - self._unlisted_since[shard_id] < self._patience(shard_id):
+                continue  # the next repair
+            if await store.remove_lease(label, row):
+                log.info("shard.forgotten", shard_id=shard_id)
+
+    def _patience(self, shard_id: str) -> float:
+        return SECOND_LOOK_YOUNG if is_young(shard_id, self._context.ports.clock.wall()) else SECOND_LOOK
+
+    async def is_gone(self, shard_id: str) -> bool:
+        """True when complete listings of a stream that exists do not name the shard, over some time. An error or an
+        empty list never means gone."""
+        clock = self._context.ports.clock
+        since = clock.monotonic()
+        patience = self._patience(shard_id)
+        try:
+            while True:
+                listed = await self._context.ports.source.list_shards()
+                if not listed or any(shard.shard_id == shard_id for shard in listed):
+                    return False
+                missing = clock.monotonic() - since
+                if missing >= patience:
+                    return True
+                log.warning("shard.unlisted", shard_id=shard_id, seconds=missing, patience=patience)
+                await clock.sleep(min(patience, 6 * SECOND_LOOK))
+        except (DependencyError, PermissionDenied, ResourceMissing):
+            return False
 
     async def register_of(self, parent: LeaseRow) -> None:
         """Returns when every child of ``parent`` that the service shows has a row, and there is one at least. It shows
@@ -83,7 +237,7 @@ class Discovery:
         while True:
             try:
                 children = await self._context.ports.source.child_shards(parent.shard_id)
-                await self._register(missing_leases(children, self.rows))
+                await self._register(missing_leases(children, self.rows), self.rows)
                 if children or self.known(parent.shard_id):
                     return
             except (DependencyError, PermissionDenied, ResourceMissing) as error:
@@ -94,18 +248,21 @@ class Discovery:
     async def repair_for_ever(self, is_my_turn: Callable[[], bool]) -> None:
         """The slow full repair: finds what shard ends missed (late children, shards of another lineage)."""
         while True:
-            await self._context.ports.clock.sleep(REPAIR_INTERVAL * (0.8 + 0.4 * self._context.ports.random.random()))
-            if not is_my_turn():
+            pause = SECOND_LOOK if self._look_again else REPAIR_INTERVAL
+            await self._context.ports.clock.sleep(pause * (1.0 + 0.2 * self._context.ports.random.random()))
+            if not (self._look_again or is_my_turn()):
                 continue
             try:
                 await self.sync()
             except (DependencyError, PermissionDenied, ResourceMissing) as error:
                 log.warning("shards.sync_failed", error=str(error))
 
-    async def _register(self, shards: Iterable[ShardInfo]) -> int:
+    async def _register(self, shards: Iterable[ShardInfo], rows: Mapping[str, LeaseRow]) -> int:
         added = 0
         for shard in shards:
-            skip = shard.shard_id in self._registration.skip_shards
+            if shard.shard_id in self._deleted_since:
+                continue  # not new: ``restore`` puts it back
+            skip = shard.shard_id in self._registration.skip_shards or was_settled(shard.shard_id, rows.values())
             row = LeaseRow(
                 shard_id=shard.shard_id,
                 parents=shard.parents,

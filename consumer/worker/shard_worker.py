@@ -79,6 +79,11 @@ class ShardWorker:
         return self._state
 
     @property
+    def row(self) -> LeaseRow:
+        """The lease as this worker would write it now."""
+        return self._row()
+
+    @property
     def reader(self) -> ShardReader:
         return self._reader
 
@@ -227,12 +232,8 @@ class ShardWorker:
                 return "end"
 
     async def _shard_is_gone(self) -> bool:
-        """Only a complete listing of a stream that exists can say so; an error or an empty list never means gone."""
-        try:
-            listed = await self._context.ports.source.list_shards()
-            return bool(listed) and all(shard.shard_id != self.shard_id for shard in listed)
-        except (DependencyError, PermissionDenied, ResourceMissing):
-            return False
+        """Only complete listings of a stream that exists can say so; an error or an empty list never means gone."""
+        return await self._children.is_gone(self.shard_id)
 
     def _deliver(self, entries: list[Entry]) -> None:
         if self._dispatcher is not None:
@@ -259,7 +260,7 @@ class ShardWorker:
     async def _save_once(self, state: LeaseState | None = None, note: str = "") -> bool:
         version = self._frontier.version
         try:
-            await self._context.ports.store.save(self._context.stream.label, self._row(state, note))
+            await self._children.save(self._row(state, note))
         except (DependencyError, PermissionDenied, ResourceMissing) as error:
             log.warning("checkpoint.failed", shard_id=self.shard_id, error=str(error))
             return False
@@ -285,7 +286,7 @@ class ShardWorker:
         loss = Loss("gap", self.shard_id, self._reader.position().sequence_number, None, reason, ports.clock.wall())
         while True:
             try:
-                await ports.store.record_loss(self._context.stream.label, self._lease, loss)
+                await self._children.record_loss(self._row(), loss)
                 break
             except (DependencyError, PermissionDenied, ResourceMissing) as error:
                 log.warning("gap.record_failed", shard_id=self.shard_id, error=str(error))
@@ -331,9 +332,7 @@ class ShardWorker:
         target = self._let_go.target
         while True:
             try:
-                await self._context.ports.store.hand_over(
-                    self._context.stream.label, self._row(given_away=True), target
-                )
+                await self._children.hand_over(self._row(given_away=True), target)
             except (DependencyError, PermissionDenied, ResourceMissing) as error:
                 log.warning("lease.hand_over_failed", shard_id=self.shard_id, error=str(error))
                 if self._context.belief.fenced:

@@ -17,6 +17,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "PARTIAL_PAGE_PAUSE", 0.005)
     monkeypatch.setattr(reader, "FIRST_IDLE_PAUSE", 0.01)
     monkeypatch.setattr(discovery, "FIRST_CHILD_PAUSE", 0.02)
+    monkeypatch.setattr(discovery, "SECOND_LOOK", 0.1)
     monkeypatch.setattr(coordinator, "RESTART_PAUSE", 0.2)
 
 

@@ -219,6 +219,7 @@ class Worker:
         self.name = name
         self.lost = asyncio.Event()
         self.may_renew = True
+        self.remembered: Mapping[str, LeaseRow] = {}
 
     async def start(self) -> None:
         world = self.world
@@ -254,7 +255,7 @@ class Worker:
             on_lost=self._fenced,
         )
         self.keeping = asyncio.create_task(keeper.run())
-        self.coordinator = Coordinator(self.context, self.registration)
+        self.coordinator = Coordinator(self.context, self.registration, self.remembered)
         self.running = asyncio.create_task(self.coordinator.run())
 
     @property
