@@ -76,6 +76,13 @@ class StreamSource(Protocol):
     async def describe(self) -> StreamDescription:
         """Resolve the configured table or ARN. MisconfiguredResource when the table has no stream."""
 
+    async def latest_stream(self) -> str | None:
+        """The ARN of the table's newest stream, asked anew; None when the stream is configured by its ARN."""
+
+    def of(self, stream_arn: str) -> StreamSource:
+        """The same source on this stream, whatever the table's newest one is. ``describe`` raises ResourceMissing when
+        the stream is gone."""
+
     async def list_shards(self) -> list[ShardInfo]:
         """All shards, every page of DescribeStream; an incomplete listing raises instead of returning."""
 
@@ -130,6 +137,10 @@ class LeaseStore(Protocol):
     async def pin_application(self, table_name: str) -> None:
         """Write or check the ``pk = application, sk = meta`` row: one application reads one source table.
         MisconfiguredResource when it belongs to another table or a newer schema."""
+
+    async def switch_stream(self, seen: str | None, stream_arn: str) -> str:
+        """Note in the application's row that it reads ``stream_arn`` now, IF it noted ``seen`` (None: nothing) before.
+        Returns the ARN that holds. ResourceMissing when the application has no row (``pin_application``)."""
 
     async def register(self, label: str, registration: Registration) -> Registration:
         """Write the registration if there is none; return the one that holds."""

@@ -7,10 +7,11 @@ ARNs, shard iterators and sequence numbers are opaque here: they go back to the 
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from consumer.aws.errors import ApiCaller
 from consumer.aws.pages import PageReader
@@ -64,6 +65,7 @@ class DynamoDBStreamSource:
         self._caller = caller
         self._table = table
         self._arn = stream_arn  # in table mode: resolved once, because shards and iterators belong to one stream
+        self._bound = stream_arn is not None
         self._wall = wall
         self._pages = PageReader(streams_client)
 
@@ -82,7 +84,7 @@ class DynamoDBStreamSource:
         try:
             answer = await self._describe_page(arn, Limit=1)
         except ResourceMissing as error:
-            if self._table is None:
+            if self._bound or self._table is None:
                 raise
             raise MisconfiguredResource(
                 f"table {self._table} names the stream {arn}, which is gone; {_how_to_enable(self._table)}"
@@ -97,6 +99,16 @@ class DynamoDBStreamSource:
             partition_key=_partition_key(stream.get("KeySchema"), arn),
             server_time=self._server_time(answer),
         )
+
+    async def latest_stream(self) -> str | None:
+        """Asks DescribeTable. The old ARN stays the newest one until the stream is enabled again."""
+        return None if self._table is None else await self._latest_stream_arn(self._table)
+
+    def of(self, stream_arn: str) -> Self:
+        """Clients and page decoding are shared."""
+        other = copy.copy(self)
+        other._arn, other._bound = stream_arn, True  # noqa: SLF001 - one of us
+        return other
 
     async def list_shards(self) -> list[ShardInfo]:
         """Every shard, all pages; a page that fails for good raises instead of leaving shards out."""

@@ -326,6 +326,14 @@ def application_problem(item: Item, source_table: str) -> str:
     return ""
 
 
+def current_stream(item: Item) -> str:
+    """The stream that the application's row points to. MisconfiguredResource when that is not an ARN."""
+    found = _lenient_text(item, "stream_arn")
+    if "/stream/" not in found:
+        raise MisconfiguredResource(f"the row pk={item['pk']['S']}, sk={META} names no stream: {_shown(found)}")
+    return found
+
+
 def loss_item(pk: str, loss: Loss) -> AttributeMap:
     item = key(pk, f"{loss.kind}#{loss.shard_id}#{loss.first_sequence_number or f'{loss.detected_at:.6f}'}")
     item["shard_id"] = text(loss.shard_id)

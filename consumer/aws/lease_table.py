@@ -145,6 +145,18 @@ class DynamoDBLeaseStore:
             if problem:
                 raise MisconfiguredResource(f"application {self._application} in {self._resource}: {problem}")
 
+    async def switch_stream(self, seen: str | None, stream_arn: str) -> str:
+        """Move the application's pointer to the stream it reads, if it still is ``seen``; returns what holds."""
+        held: Clause = ("stream_arn", "absent", None) if seen is None else ("stream_arn", "=", items.text(seen))
+        changes = {"stream_arn": items.text(stream_arn)}
+        written = await self._update(self._application, items.META, changes, [PRESENT, held])
+        if not written.refused:
+            return stream_arn
+        found = written.found or await self._get(self._application, items.META)
+        if not found:
+            raise ResourceMissing(f"the meta row of application {self._application} in {self._resource}")
+        return items.current_stream(found)
+
     async def register(self, label: str, registration: Registration) -> Registration:
         """Write the start of the application once; whoever comes later gets what was written."""
         written = await self._put(items.registration_item(self._pk(label), registration))

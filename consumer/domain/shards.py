@@ -102,3 +102,8 @@ def expired_tombstones(listed: Iterable[ShardInfo], rows: Mapping[str, LeaseRow]
         and row.shard_id not in needed
         and 0 < row.updated_at < now - TOMBSTONE_AGE
     ]
+
+
+def all_settled(listed: Iterable[ShardInfo], rows: Mapping[str, LeaseRow]) -> bool:
+    """Every shard that is listed or has a row is settled to its end, and there is one at least."""
+    return bool(rows) and all(shard.shard_id in rows for shard in listed) and all(row.settled for row in rows.values())

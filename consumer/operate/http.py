@@ -47,6 +47,9 @@ class CannotListen(StreamConsumerError):
         self.address = address
 
 
+LISTENING_CHECK = 1.0  # seconds between looks at the listener
+
+
 class HealthServer:
     """``start`` binds and serves until ``close``. ``connection_seconds`` is the life of a connection, for tests."""
 
@@ -89,6 +92,11 @@ class HealthServer:
             self._web = None
             reason = getattr(error, "strerror", None) or str(error)
             raise CannotListen(f"{self._host}:{self._requested_port}", reason) from error
+
+    async def run(self) -> None:
+        """Returns when nobody listens any more although nobody asked for that. Cancel it before ``close``."""
+        while self._listener is not None and self._listener.is_serving():  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(LISTENING_CHECK)
 
     async def close(self) -> None:
         """Stop listening and end open connections. Idempotent."""

@@ -59,7 +59,7 @@ class LateRequest(DependencyError):
         """Let it arrive now, once. Whether it is refused is nobody's business any more."""
         apply, self._apply = self._apply, None
         if apply is not None:
-            with suppress(LeaseLost, SessionFenced):
+            with suppress(LeaseLost, SessionFenced, ResourceMissing):
                 apply()
 
 
@@ -96,6 +96,7 @@ class MemoryTable:
     name: str = "memory-leases"
     exists: bool = True
     applications: dict[str, str] = field(default_factory=dict)
+    streams: dict[str, str] = field(default_factory=dict)
     registrations: dict[tuple[str, str], Registration] = field(default_factory=dict)
     leases: dict[tuple[str, str], dict[str, _Lease]] = field(default_factory=dict)
     sessions: dict[str, dict[str, _Session]] = field(default_factory=dict)
@@ -113,6 +114,11 @@ class MemoryTable:
     def drop_session(self, application: str, incarnation: str) -> None:
         """Delete a session row behind everybody's back."""
         del self.sessions[application][incarnation]
+
+    def drop_rows(self) -> None:
+        """What remains of a table that was deleted and made anew: nothing. Set ``exists`` for the time in between."""
+        for rows in (self.applications, self.streams, self.registrations, self.leases, self.sessions, self.losses):
+            rows.clear()
 
 
 class MemoryLeaseStore:
@@ -155,6 +161,17 @@ class MemoryLeaseStore:
                 f"application {self._application} in lease table {self._table.name}: "
                 f"it reads the table {found}, not {table_name}: choose another application name"
             )
+
+    async def switch_stream(self, seen: str | None, stream_arn: str) -> str:
+        def apply() -> Applied:
+            if self._application not in self._table.applications:
+                raise ResourceMissing(f"the row of application {self._application}")
+            if self._table.streams.get(self._application) == seen:
+                self._table.streams[self._application] = stream_arn
+            return True, self._table.streams[self._application]
+
+        found: str = (await self._write("switch_stream", apply))[1]
+        return found
 
     async def register(self, label: str, registration: Registration) -> Registration:
         def apply() -> Applied:
@@ -377,7 +394,7 @@ class MemoryLeaseStore:
                 refusal: Exception | None = None
                 try:
                     applied = apply()
-                except (LeaseLost, SessionFenced) as error:
+                except (LeaseLost, SessionFenced, ResourceMissing) as error:
                     refusal = error
                 await self._link.response(operation)
                 if refusal is not None:

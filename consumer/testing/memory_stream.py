@@ -120,6 +120,8 @@ class MemoryStream:
         self.page_bytes = page_bytes
         self.last_page = last_page
         self.status: Literal["ENABLING", "ENABLED", "DISABLING", "DISABLED"] = "ENABLED"
+        self.gone = False
+        self.successor: MemoryStream | None = None
         self._key_names = [partition_key, *([sort_key] if sort_key else [])]
         self._jump_every = jump_every
         self._items: dict[bytes, dict[str, Any]] = {}
@@ -253,6 +255,29 @@ class MemoryStream:
         for shard_id in self.open_shards():
             self._close(shard_id)
 
+    def enable_again(self, label: str, *, shards: int = 1) -> MemoryStream:
+        """Disable the stream if it is not, and give the table a new one, which takes all further writes. Its
+        SequenceNumbers start anew; what the old one holds stays readable until ``expire``."""
+        if self.status != "DISABLED":
+            self.disable()
+        self.successor = MemoryStream(
+            self.clock,
+            table=self.table,
+            label=label,
+            partition_key=self.partition_key,
+            shards=shards,
+            page_records=self.page_records,
+            page_bytes=self.page_bytes,
+            last_page=self.last_page,
+            jump_every=self._jump_every,
+        )
+        self.successor._key_names, self.successor._items = self._key_names, self._items  # noqa: SLF001 - one of us
+        return self.successor
+
+    def expire(self) -> None:
+        """The stream is gone, as 24 hours after it was disabled."""
+        self.gone = True
+
     # --- what sources ask ----------------------------------------------------------------------------------------
 
     def listed(self) -> list[ShardInfo]:
@@ -357,11 +382,35 @@ class MemoryStreamSource:
     """
 
     def __init__(self, stream: MemoryStream, link: Link | None = None) -> None:
+        self._first = stream
         self._stream = stream
         self._link = link or DirectLink()
 
+    async def latest_stream(self) -> str | None:
+        await self._link.request("latest_stream")
+        latest = self._first
+        while latest.successor is not None:
+            latest = latest.successor
+        await self._link.response("latest_stream")
+        return latest.arn
+
+    def of(self, stream_arn: str) -> MemoryStreamSource:
+        stream: MemoryStream | None = self._first
+        while stream is not None and stream.arn != stream_arn:
+            stream = stream.successor
+        if stream is None:
+            raise ValueError(f"no stream {stream_arn}")
+        other = MemoryStreamSource(self._first, self._link)
+        other._stream = stream
+        return other
+
+    def _require_stream(self) -> None:
+        if self._stream.gone:
+            raise ResourceMissing(f"stream {self._stream.arn}")
+
     async def describe(self) -> StreamDescription:
         await self._link.request("describe")
+        self._require_stream()
         stream = self._stream
         description = StreamDescription(
             stream.arn,
@@ -377,24 +426,28 @@ class MemoryStreamSource:
 
     async def list_shards(self) -> list[ShardInfo]:
         await self._link.request("list_shards")
+        self._require_stream()
         shards = self._stream.listed()
         await self._link.response("list_shards")
         return shards
 
     async def child_shards(self, shard_id: str) -> list[ShardInfo]:
         await self._link.request("child_shards")
+        self._require_stream()
         shards = [shard for shard in self._stream.listed() if shard_id in shard.parents]
         await self._link.response("child_shards")
         return shards
 
     async def iterator(self, shard_id: str, position: Position) -> str:
         await self._link.request("iterator")
+        self._require_stream()
         iterator = self._stream.iterator(shard_id, position)
         await self._link.response("iterator")
         return iterator
 
     async def get_records(self, shard_id: str, iterator: str, limit: int) -> Page:
         await self._link.request("get_records")
+        self._require_stream()
         page = self._stream.page(shard_id, iterator, limit)
         await self._link.response("get_records")
         return page

@@ -33,6 +33,7 @@ from consumer.worker.shard_worker import How, LetGo, ShardWorker
 log = structlog.get_logger()
 
 OVERDUE_CYCLES = 3
+MEMORY_ERRORS = 2  # so many times a shard may fail for want of memory before the process makes room for another
 RESTART_PAUSE = 2.0  # seconds before a shard worker that failed with a bug is started again
 
 
@@ -62,6 +63,8 @@ class Coordinator:
         self._scanned_at = float("-inf")
         self._not_before: dict[str, float] = {}
         self._stale: set[str] = set()
+        self._memory_errors = 0
+        self._out_of_memory = asyncio.Event()
         self.planned = asyncio.Event()
 
     @property
@@ -86,6 +89,7 @@ class Coordinator:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._announce_for_ever(), name="announcements")
+                group.create_task(self._fail_out_of_memory(), name="memory watch")
                 group.create_task(self._sync_for_ever(), name="shard sync")
                 await self._plan_for_ever()
         finally:
@@ -286,9 +290,13 @@ class Coordinator:
         how: How = "failed"
         try:
             how = await worker.run()
-        except Exception:
+        except Exception as error:
             # A bug of ours: never silent, never fatal for the other shards. The row is read again before a restart.
             log.exception("shard.worker_failed", shard_id=shard_id)
+            if _has_memory_error(error):
+                self._memory_errors += 1
+                if self._memory_errors >= MEMORY_ERRORS:
+                    self._out_of_memory.set()
             self._not_before[shard_id] = self._context.ports.clock.monotonic() + RESTART_PAUSE
         finally:
             self._workers.pop(shard_id, None)
@@ -301,6 +309,11 @@ class Coordinator:
                 self._handoffs += 1
                 self._announce.set()
             self._wake.set()
+
+    async def _fail_out_of_memory(self) -> None:
+        """Once may have been one huge page. Twice, the process itself has grown too large: only a new one helps."""
+        await self._out_of_memory.wait()
+        raise MemoryError(f"shards failed {self._memory_errors} times for want of memory")
 
     async def _announce_for_ever(self) -> None:
         """Peers look at the leases at once when our ``handoffs`` grows. Many releases make one announcement."""
@@ -323,3 +336,9 @@ class Coordinator:
             task.cancel()
         if self._tasks:
             await asyncio.wait(list(self._tasks.values()))
+
+
+def _has_memory_error(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return any(_has_memory_error(one) for one in error.exceptions)
+    return isinstance(error, MemoryError)

@@ -16,7 +16,13 @@ from dataclasses import replace
 
 import structlog
 
-from consumer.domain.errors import DependencyError, LeaseDeleted, PermissionDenied, ResourceMissing
+from consumer.domain.errors import (
+    DependencyError,
+    LeaseDeleted,
+    MisconfiguredResource,
+    PermissionDenied,
+    ResourceMissing,
+)
 from consumer.domain.lease import LeaseRow
 from consumer.domain.shards import (
     ShardInfo,
@@ -219,16 +225,26 @@ class Discovery:
         patience = self._patience(shard_id)
         try:
             while True:
-                listed = await self._context.ports.source.list_shards()
-                if not listed or any(shard.shard_id == shard_id for shard in listed):
+                if await self._may_still_exist(shard_id):
                     return False
                 missing = clock.monotonic() - since
                 if missing >= patience:
                     return True
                 log.warning("shard.unlisted", shard_id=shard_id, seconds=missing, patience=patience)
                 await clock.sleep(min(patience, 6 * SECOND_LOOK))
-        except (DependencyError, PermissionDenied, ResourceMissing):
+        except (DependencyError, PermissionDenied, ResourceMissing, MisconfiguredResource):
             return False
+
+    async def _may_still_exist(self, shard_id: str) -> bool:
+        source = self._context.ports.source
+        try:
+            listed = await source.list_shards()
+        except ResourceMissing:
+            # The whole stream is missing. It will not come back when the table has a new one.
+            if await source.latest_stream() in (None, self._context.stream.stream_arn):
+                raise
+            return False
+        return not listed or any(shard.shard_id == shard_id for shard in listed)
 
     async def register_of(self, parent: LeaseRow) -> None:
         """Returns when every child of ``parent`` that the service shows has a row, and there is one at least. It shows

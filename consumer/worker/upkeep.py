@@ -34,9 +34,17 @@ class UpkeepThread:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
 
+        self._stopping = False
+
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
+        try:
+            self._loop.run_forever()
+        finally:
+            if not self._stopping:
+                # No renewals, no probes and no watchdog any more, and nobody left who would notice.
+                log.critical("task.died", task="upkeep thread", exc_info=sys.exc_info()[1])
+                die(70)
         self._loop.close()
 
     def start(self) -> None:
@@ -55,6 +63,7 @@ class UpkeepThread:
         if not self._thread.is_alive():
             return
         await self.call(_cancel_others())
+        self._stopping = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         await asyncio.to_thread(self._thread.join, 5.0)
 

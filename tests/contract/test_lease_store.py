@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from consumer.domain.errors import DependencyError, LeaseLost, MisconfiguredResource, SessionFenced
+from consumer.domain.errors import DependencyError, LeaseLost, MisconfiguredResource, ResourceMissing, SessionFenced
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.ports import Loss, Registration
@@ -36,6 +36,20 @@ class TestApplication:
         with pytest.raises(MisconfiguredResource, match=r"reads the table orders, not customers"):
             await leases.store().pin_application("customers")
         await leases.store("other").pin_application("customers")
+
+    async def test_the_pointer_to_the_stream_moves_only_from_where_it_was_seen(self, leases):
+        store = leases.store()
+        with pytest.raises(ResourceMissing):
+            await store.switch_stream(None, "arn:aws:dynamodb:::table/orders/stream/1")
+        one, two = (f"arn:aws:dynamodb:us-east-1:1:table/orders/stream/{n}" for n in (1, 2))
+        await store.pin_application("orders")
+        assert await store.switch_stream(None, one) == one
+        assert await leases.store().switch_stream(None, two) == one
+        assert await store.switch_stream(two, two) == one
+        assert await store.switch_stream(one, two) == two
+        assert await store.switch_stream(one, one) == two
+        await store.pin_application("orders")
+        assert await store.switch_stream(None, one) == two
 
     async def test_the_first_registration_holds(self, leases):
         store = leases.store()

@@ -111,6 +111,9 @@ async def test_the_rest_survives_a_fault(leases, fault):
     once_more()
     await store.pin_application("orders")
     once_more()
+    arn = "arn:aws:dynamodb:us-east-1:1:table/orders/stream/1"
+    assert await store.switch_stream(None, arn) == arn
+    once_more()
     registration = Registration("arn", 5.0, frozenset({"x"}))
     assert await store.register(LABEL, registration) == registration
     once_more()

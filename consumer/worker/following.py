@@ -1,0 +1,118 @@
+"""Follows the table to the stream that replaces this one: disabled and enabled again, it gets one with a new ARN.
+
+The stream that the application reads is written down in its ``meta`` row, so the whole fleet reads one stream and goes
+on together. The old one is read to its end first (it stays readable for 24 hours): only when every lease of it is
+settled does the pointer move. An old stream that is gone before it was read to its end leaves a gap row for each of its
+unfinished shards, by the same rule as any vanished shard, and ``on_gap: halt`` keeps the pointer where it is.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from consumer.domain.errors import DependencyError, MisconfiguredResource, PermissionDenied, ResourceMissing
+from consumer.domain.shards import all_settled
+from consumer.ports import LeaseStore, Registration, StreamDescription, StreamSource
+from consumer.worker.context import WorkerContext
+
+log = structlog.get_logger()
+
+FOLLOW_INTERVAL = 60.0  # seconds between looks at the table; one DescribeTable and one GetItem each
+DRAIN_INTERVAL = 5.0  # the same while an old stream is being read to its end
+
+
+def label_of(stream_arn: str) -> str:
+    """The label in a stream's ARN (``.../stream/<label>``)."""
+    return stream_arn.rpartition("/stream/")[2]
+
+
+async def current_stream(
+    source: StreamSource, store: LeaseStore, latest: StreamDescription
+) -> tuple[StreamSource, StreamDescription]:
+    """The stream that the application reads now: ``latest``, unless it has not finished an older one.
+
+    Raises what the source and the store raise. An older stream that is gone is described as disabled, with what is
+    known of it: its shards must leave their traces.
+    """
+    if await source.latest_stream() is None:  # configured by ARN: exactly that one
+        return source, latest
+    holds = await store.switch_stream(None, latest.stream_arn)
+    if holds == latest.stream_arn:
+        return source.of(holds), latest
+    log.warning("stream.replaced", old=holds, new=latest.stream_arn)
+    return source.of(holds), await describe_older(source, holds, latest)
+
+
+async def describe_older(source: StreamSource, stream_arn: str, latest: StreamDescription) -> StreamDescription:
+    try:
+        return await source.of(stream_arn).describe()
+    except ResourceMissing:
+        log.error("stream.missing", shard_id=None, error=f"{stream_arn} is gone before it was finished")
+        return StreamDescription(
+            stream_arn=stream_arn,
+            label=label_of(stream_arn),
+            table_name=latest.table_name,
+            status="DISABLED",
+            view_type=latest.view_type,
+            partition_key=latest.partition_key,
+            server_time=latest.server_time,
+        )
+
+
+class Follower:
+    """Beside one incarnation on one stream. ``run`` ends when the application goes on with another stream."""
+
+    def __init__(self, context: WorkerContext, registration: Registration) -> None:
+        self._context = context
+        self._registration = registration
+        self._told = False
+
+    async def run(self) -> str:
+        """Returns the ARN of the stream to go on with. Never, if the stream is configured by its ARN."""
+        clock, random = self._context.ports.clock, self._context.ports.random
+        replaced = False
+        while True:
+            try:
+                successor = await self._successor()
+                replaced = successor is not None
+                if successor is not None and (holds := await self._try_to_switch(successor)) is not None:
+                    return holds
+            except (DependencyError, PermissionDenied, ResourceMissing, MisconfiguredResource) as error:
+                log.warning("stream.follow_failed", error=str(error))
+            pause = DRAIN_INTERVAL if replaced else FOLLOW_INTERVAL
+            await clock.sleep(pause * (0.8 + 0.4 * random.random()))
+
+    async def _successor(self) -> str | None:
+        """The newest stream of the table, if it is another one than ours."""
+        latest = await self._context.ports.source.latest_stream()
+        if latest in (None, self._context.stream.stream_arn):
+            return None
+        if not self._told:
+            self._told = True
+            log.warning("stream.replaced", old=self._context.stream.stream_arn, new=latest)
+        return latest
+
+    async def _try_to_switch(self, successor: str) -> str | None:
+        """The stream the application reads from now on, or None while ours is not finished."""
+        store, mine = self._context.ports.store, self._context.stream.stream_arn
+        holds = await store.switch_stream(None, mine)
+        if holds == mine:
+            if not await self._finished():
+                return None
+            # First the start, then the pointer: whoever follows the pointer must find the whole stream registered.
+            # ``latest`` was resolved once, for the first stream; a stream that follows another is read whole.
+            start = Registration(successor, self._registration.start_at)
+            await store.register(label_of(successor), start)
+            holds = await store.switch_stream(mine, successor)
+        log.info("stream.switched", old=mine, new=holds)
+        return holds
+
+    async def _finished(self) -> bool:
+        """Every shard of the stream is settled to its end."""
+        source, store, stream = self._context.ports.source, self._context.ports.store, self._context.stream
+        try:
+            listed = await source.list_shards()
+        except ResourceMissing:  # gone, with a successor: what was not finished has its gap row before it is settled
+            listed = []
+        rows = {row.shard_id: row for row in await store.leases(stream.label)}
+        return all_settled(listed, rows)
