@@ -235,7 +235,7 @@ class Daemon:
         )
         keeping = self._upkeep.spawn(keeper.run())
         coordinator = Coordinator(context, self._registration, self._remembered)
-        follower = Follower(context, self._registration)
+        follower = Follower(context, self._registration, lambda: coordinator.rows)
         reporter = Reporter(context, coordinator, self._board, self._started_at)
         try:
             await self._live(coordinator, reporter, follower, keeping, lost)

@@ -63,6 +63,7 @@ class Coordinator:
         self._scanned_at = float("-inf")
         self._not_before: dict[str, float] = {}
         self._stale: set[str] = set()
+        self._quarantined: set[str] = set()
         self._memory_errors = 0
         self._out_of_memory = asyncio.Event()
         self.planned = asyncio.Event()
@@ -194,6 +195,7 @@ class Coordinator:
         await self._put_back_deleted()
         rows = self._discovery.rows
         me = self._context.incarnation
+        self._tell_quarantined(rows.values())
         self._adopt([row for row in rows.values() if row.owner == me])
         live = [s for s in self._sessions if not s.fenced and s.incarnation not in self._dead]
         todo = plan(me, live, self._dead, rows, self._overdue())
@@ -269,6 +271,13 @@ class Coordinator:
         log.info("lease.acquired", shard_id=row.shard_id, epoch=row.epoch, previous_owner=seen.owner)
         self._adopt([row])
 
+    def _tell_quarantined(self, rows: Iterable[LeaseRow]) -> None:
+        """Nobody takes a lease whose checkpoint cannot be read. Every worker says so, once."""
+        corrupt = {row.shard_id: row.corrupt for row in rows if row.corrupt}
+        for shard_id in corrupt.keys() - self._quarantined:
+            log.error("shard.quarantined", shard_id=shard_id, found=corrupt[shard_id])
+        self._quarantined = set(corrupt)
+
     def _adopt(self, rows: Iterable[LeaseRow]) -> None:
         """Start a worker for every lease that is ours and has none: taken, handed to us, or restarted after a bug."""
         now = self._context.ports.clock.monotonic()
@@ -276,7 +285,6 @@ class Coordinator:
             if self._stopping or row.finished or row.shard_id in self._tasks or row.shard_id in self._stale:
                 continue
             if row.corrupt:
-                log.error("shard.quarantined", shard_id=row.shard_id, found=row.corrupt)
                 continue
             if now < self._not_before.get(row.shard_id, now):
                 continue

@@ -8,9 +8,12 @@ unfinished shards, by the same rule as any vanished shard, and ``on_gap: halt`` 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import structlog
 
 from consumer.domain.errors import DependencyError, MisconfiguredResource, PermissionDenied, ResourceMissing
+from consumer.domain.lease import LeaseRow
 from consumer.domain.shards import all_settled
 from consumer.ports import LeaseStore, Registration, StreamDescription, StreamSource
 from consumer.worker.context import WorkerContext
@@ -18,7 +21,7 @@ from consumer.worker.context import WorkerContext
 log = structlog.get_logger()
 
 FOLLOW_INTERVAL = 60.0  # seconds between looks at the table; one DescribeTable and one GetItem each
-DRAIN_INTERVAL = 5.0  # the same while an old stream is being read to its end
+DRAIN_INTERVAL = 5.0  # the same while shards end without children: so ends a stream that was disabled
 
 
 def label_of(stream_arn: str) -> str:
@@ -60,27 +63,38 @@ async def describe_older(source: StreamSource, stream_arn: str, latest: StreamDe
 
 
 class Follower:
-    """Beside one incarnation on one stream. ``run`` ends when the application goes on with another stream."""
+    """Beside one incarnation on one stream. ``run`` ends when the application goes on with another stream.
+    ``rows`` are the lease rows as the coordinator last read them."""
 
-    def __init__(self, context: WorkerContext, registration: Registration) -> None:
+    def __init__(
+        self, context: WorkerContext, registration: Registration, rows: Callable[[], Iterable[LeaseRow]]
+    ) -> None:
         self._context = context
         self._registration = registration
+        self._rows = rows
         self._told = False
 
     async def run(self) -> str:
         """Returns the ARN of the stream to go on with. Never, if the stream is configured by its ARN."""
-        clock, random = self._context.ports.clock, self._context.ports.random
-        replaced = False
         while True:
             try:
                 successor = await self._successor()
-                replaced = successor is not None
                 if successor is not None and (holds := await self._try_to_switch(successor)) is not None:
                     return holds
-            except (DependencyError, PermissionDenied, ResourceMissing, MisconfiguredResource) as error:
+            except ResourceMissing as error:
+                # Only a person can say whether that is meant. What the stream still holds is read meanwhile.
+                log.error("stream.table_missing", error=str(error))
+            except (DependencyError, PermissionDenied, MisconfiguredResource) as error:
                 log.warning("stream.follow_failed", error=str(error))
-            pause = DRAIN_INTERVAL if replaced else FOLLOW_INTERVAL
-            await clock.sleep(pause * (0.8 + 0.4 * random.random()))
+            await self._pause()
+
+    async def _pause(self) -> None:
+        clock, random = self._context.ports.clock, self._context.ports.random
+        until = clock.monotonic() + FOLLOW_INTERVAL * (0.8 + 0.4 * random.random())
+        while clock.monotonic() < until:
+            await clock.sleep(DRAIN_INTERVAL * (0.8 + 0.4 * random.random()))
+            if self._told or any(row.state == "draining" for row in self._rows()):
+                return
 
     async def _successor(self) -> str | None:
         """The newest stream of the table, if it is another one than ours."""

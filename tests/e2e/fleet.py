@@ -22,6 +22,7 @@ from consumer.local.server import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 LEASE_SECONDS = 3.0
+ALONE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
 def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
@@ -123,7 +124,10 @@ class Fleet:
             config[section] = {**config.get(section, {}), **values} if isinstance(values, dict) else values
         return config
 
-    def start(self, name: str, environment: dict[str, str] | None = None, **overrides: Any) -> Worker:
+    def start(
+        self, name: str, environment: dict[str, str] | None = None, *, alone: bool = False, **overrides: Any
+    ) -> Worker:
+        """``alone``: in a PID namespace of its own, as in a container."""
         port = free_port()
         path = self.folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(self.config(http={"port": port}, **overrides)))
@@ -131,7 +135,7 @@ class Fleet:
         log = self.folder / f"{name}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "consumer", "run", "--config", str(path)],
+                [*(ALONE if alone else ()), sys.executable, "-m", "consumer", "run", "--config", str(path)],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,

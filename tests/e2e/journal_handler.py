@@ -88,3 +88,25 @@ async def torture_python(records, context):
         await asyncio.sleep(3600)
     answer = _misbehave(key)
     return answer if answer is not None else await python_handler(records, context)
+
+
+# --- handlers that hurt the daemon they run in (kind: python, isolation: inline) ---------------------------
+
+
+async def blocks_the_loop(records, context):
+    """Journals, and then the worker named ``victim`` never gives the main loop back."""
+    await python_handler(records, context)
+    if os.environ["WORKER"] == "victim" and any(record.keys["pk"] == "block" for record in records):
+        time.sleep(3600)
+
+
+async def ignores_its_cancellation(records, context):
+    """Journals, and then does not end, whoever asks."""
+    import asyncio
+
+    await python_handler(records, context)
+    while os.environ["WORKER"] == "victim":
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            continue

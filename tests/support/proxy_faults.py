@@ -33,12 +33,15 @@ class UpstreamError(Exception):
 
 @dataclass
 class Fault:
-    """Applies to the next ``times`` requests of ``operation`` (``*`` is any), after letting ``skip`` of them pass."""
+    """Applies to the next ``times`` requests of ``operation`` (``*`` is any), after letting ``skip`` of them pass.
+    Of every ten such requests it takes ``of_ten``."""
 
     operation: str
     kind: Kind
     times: int = 1
     skip: int = 0
+    of_ten: int = 10
+    seen: int = 0
     code: str = "InternalServerError"
     status: int = 500
     message: str = ""
@@ -52,6 +55,9 @@ class Fault:
             return False
         if self.skip > 0:
             self.skip -= 1
+            return False
+        self.seen += 1
+        if self.seen * 7 % 10 >= self.of_ten:
             return False
         self.times -= 1
         return True

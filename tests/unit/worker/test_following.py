@@ -29,7 +29,7 @@ async def started(world: World, behaviour: Callable[[HandlerCall], object] | Non
     world.workers.append(worker)
     await worker.start()
     await worker.store.pin_application("orders")
-    return worker, Follower(worker.context, worker.registration)
+    return worker, Follower(worker.context, worker.registration, lambda: worker.coordinator.rows)
 
 
 def put(stream: MemoryStream, world: World, key: str) -> None:
