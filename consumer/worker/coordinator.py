@@ -193,6 +193,7 @@ class Coordinator:
     async def _act(self) -> None:
         await self._fence_the_dead()
         await self._put_back_deleted()
+        await self._stop_dispossessed()
         rows = self._discovery.rows
         me = self._context.incarnation
         self._tell_quarantined(rows.values())
@@ -221,6 +222,25 @@ class Coordinator:
                     await self._discovery.put_back(worker.row)
                     self._wake.set()
         await self._discovery.restore()
+
+    async def _stop_dispossessed(self) -> None:
+        """Stop working on shards whose row names somebody else. By our rules that cannot be: somebody edited the table.
+        A busy shard would learn it from its next write; an idle one would start the next record first."""
+        ports, me = self._context.ports, self._context.incarnation
+        for shard_id, worker in list(self._workers.items()):
+            mine, row = (me, worker.epoch), self._discovery.rows.get(shard_id)
+            if worker.letting_go or row is None or (row.owner, row.epoch) == mine:
+                continue
+            row = await ports.store.lease(
+                self._context.stream.label, shard_id
+            )  # the reading may be older than the take
+            current, task = self._workers.get(shard_id), self._tasks.get(shard_id)
+            if row is None or (row.owner, row.epoch) == mine or task is None or current is None or current.letting_go:
+                continue
+            reason = f"owner {row.owner or 'nobody'}, epoch {row.epoch}"
+            log.warning("lease.lost", shard_id=shard_id, epoch=worker.epoch, reason=reason)
+            self._context.metrics.lease_events("lost").inc()
+            task.cancel()
 
     def _overdue(self) -> set[str]:
         """Startable leases that stayed free for several planning cycles of everybody."""

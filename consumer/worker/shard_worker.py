@@ -79,6 +79,10 @@ class ShardWorker:
         return self._state
 
     @property
+    def letting_go(self) -> bool:
+        return self._letting_go.is_set()
+
+    @property
     def row(self) -> LeaseRow:
         """The lease as this worker would write it now."""
         return self._row()

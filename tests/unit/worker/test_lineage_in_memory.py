@@ -324,3 +324,20 @@ async def test_a_dropped_table_is_made_anew_only_if_allowed(make_world: MakeWorl
     refused = worker.link.calls["sessions"]
     await until(lambda: world.table.exists or worker.link.calls["sessions"] > refused + 5)
     assert world.table.exists is allowed
+
+
+async def test_an_idle_owner_notices_that_its_row_names_somebody_else(make_world: MakeWorld) -> None:
+    """Somebody edited the table. Without a record there is no write to be refused; the next reading tells."""
+    world = make_world()
+    world.write(10)
+    worker = await world.worker("a")
+    await until(world.everything_handled)
+    shard = world.stream.open_shards()[0]
+    await until(lambda: world.rows()[shard].frontier.low is not None)
+    (first,) = worker.coordinator.workers
+    world.table.edit("app", world.stream.label, shard, owner="stranger", epoch=7)
+    await until(lambda: first not in worker.coordinator.workers)
+    world.write(10)
+    await until(world.everything_handled)
+    assert {one.epoch for one in world.seen[10:]} == {8}, "taken again by the rules, when the stranger was fenced"
+    world.assert_in_order(duplicates=0)
