@@ -250,6 +250,7 @@ def session_item(pk: str, session: SessionRow) -> AttributeMap:
     item["leaving"] = {"BOOL": session.leaving}
     item["capacity"] = number(session.capacity)
     item["started_at"] = number(session.started_at)
+    item["label"] = text(session.label)
     if session.fenced:
         item["fenced"] = {"BOOL": True}
     return item
@@ -275,6 +276,7 @@ def session_row(item: Item) -> SessionRow | None:
         leaving=isinstance(leaving, Mapping) and leaving.get("BOOL") is True,
         capacity=int(_lenient_number(item, "capacity")),
         started_at=_lenient_number(item, "started_at"),
+        label=_lenient_text(item, "label"),
     )
 
 

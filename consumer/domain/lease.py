@@ -61,6 +61,7 @@ class SessionRow:
 
     ``handoffs`` grows whenever this worker released or handed over leases: peers that see it change look at the
     leases at once. ``leaving`` workers are shutting down and get no new leases. ``capacity`` 0 means no limit.
+    ``label`` is the stream the worker reads: it shares the leases of that stream only (empty: of any).
     """
 
     incarnation: str
@@ -70,6 +71,7 @@ class SessionRow:
     leaving: bool = False
     capacity: int = 0
     started_at: float = 0.0
+    label: str = ""
 
 
 class Belief:

@@ -247,7 +247,8 @@ class Leases(Section):
     )
     create_table: Boolean = Field(
         default=False,
-        description="Create the table at start when it is missing. Default false: production roles rarely may.",
+        description="Create the table when it is missing, at the start and when it was dropped since. Default false: "
+        "production roles rarely may.",
     )
     duration: Annotated[float, DurationRange(1, 300)] = Field(
         default=10.0,

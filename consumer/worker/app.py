@@ -334,7 +334,12 @@ class Daemon:
     async def _open_session(self) -> WorkerContext:
         """A new incarnation for every attempt: one whose first write got no answer may exist, and must not be used."""
         context = self._context()
-        row = SessionRow(context.incarnation, capacity=self._settings.limits.max_shards, started_at=self._clock.wall())
+        row = SessionRow(
+            context.incarnation,
+            capacity=self._settings.limits.max_shards,
+            started_at=self._clock.wall(),
+            label=context.stream.label,
+        )
 
         async def write() -> None:
             sent_at = self._clock.monotonic()

@@ -198,8 +198,7 @@ class Coordinator:
         me = self._context.incarnation
         self._tell_quarantined(rows.values())
         self._adopt([row for row in rows.values() if row.owner == me])
-        live = [s for s in self._sessions if not s.fenced and s.incarnation not in self._dead]
-        todo = plan(me, live, self._dead, rows, self._overdue())
+        todo = plan(me, self._live(), self._dead, rows, self._overdue())
         if todo.take:
             # All of them end here, also when one fails: nothing may be taken behind the back of a later plan or stop.
             ends = await asyncio.gather(*(self._take(row) for row in todo.take), return_exceptions=True)
@@ -272,9 +271,19 @@ class Coordinator:
             if session.fenced and session.incarnation not in owners:
                 await self._context.ports.store.close_session(session.incarnation)
 
+    def _live(self) -> list[SessionRow]:
+        """Who shares the leases of this stream. While a stream replaces another, some workers are on the other one."""
+        return [
+            session
+            for session in self._sessions
+            if not session.fenced
+            and session.incarnation not in self._dead
+            and session.label in ("", self._context.stream.label)
+        ]
+
     def _is_first(self) -> bool:
         """The slow repair is done by one worker: the first live one by name."""
-        live = [s.incarnation for s in self._sessions if not s.fenced and not s.leaving]
+        live = [s.incarnation for s in self._live() if not s.leaving]
         return bool(live) and min(live) == self._context.incarnation
 
     # --- shard workers ---------------------------------------------------------------------------------

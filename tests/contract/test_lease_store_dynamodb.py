@@ -147,7 +147,7 @@ class TestItems:
     async def test_unimportant_damage_does_not_hide_a_session(self, table):
         store = table.store()
         await store.open_session(SessionRow("s"))
-        for name in ("handoffs", "capacity", "leaving", "started_at"):
+        for name in ("handoffs", "capacity", "leaving", "started_at", "label"):
             await table.set_attribute("app#sessions", "s", name, {"L": []})
         assert await store.sessions() == [SessionRow("s")]
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from consumer.domain.errors import DependencyError
+from consumer.domain.lease import SessionRow
 from consumer.domain.outcome import OK, HandlerCall, Outcome
 from consumer.testing.memory_stream import MemoryStream
 from consumer.worker import following
@@ -156,3 +157,28 @@ async def test_a_start_finds_the_stream_that_is_not_finished(make_world: MakeWor
     assert (stream.stream_arn, stream.label, stream.status) == (old.stream_arn, old.label, "DISABLED")
     assert await store.switch_stream(old.stream_arn, new.arn) == new.arn
     assert (await current_stream(source, store, latest))[1] == latest
+
+
+async def test_a_worker_on_another_stream_gets_no_lease_of_this_one(make_world: MakeWorld) -> None:
+    """While the fleet moves on, the ones that are ahead do not count for the share of those behind, and vice versa."""
+    world = make_world(shards=4)
+    worker = Worker(world, "b", None)
+    world.workers.append(worker)
+    await worker.start()
+    counter = 0
+
+    async def stay_alive() -> None:
+        nonlocal counter
+        while True:
+            counter += 1
+            await worker.store.bump_session("a/ahead", counter)
+            await asyncio.sleep(0.1)
+
+    await worker.store.open_session(SessionRow("a/ahead", label=NEXT))
+    alive = asyncio.create_task(stay_alive())
+    await until(lambda: world.owners() == {worker.incarnation: 4})
+    looked = worker.link.calls["leases"]
+    await until(lambda: worker.link.calls["leases"] >= looked + 3)
+    alive.cancel()
+    assert world.owners() == {worker.incarnation: 4}
+    assert worker.metric("lease_events", event="handed_over") == 0
