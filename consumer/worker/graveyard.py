@@ -13,6 +13,7 @@ from consumer.domain.dead_letter import DeadLetterContext, document, idempotency
 from consumer.domain.errors import LeaseLost, StreamConsumerError
 from consumer.domain.lease import LeaseRow
 from consumer.domain.settlement import GiveUp
+from consumer.domain.windows import WindowPart
 from consumer.ports import Loss
 from consumer.worker.context import WorkerContext
 
@@ -28,7 +29,7 @@ class Graveyard:
         self._lease = lease
         self._draining = draining
 
-    async def bury(self, step: GiveUp, request_id: str) -> bool:
+    async def bury(self, step: GiveUp, request_id: str, window: WindowPart | None = None) -> bool:
         """True when the records are durable elsewhere. A destination that refuses is retried for ever with back-off
         (only the keys of this batch wait), but never holds up a shard that is being let go: after ``draining`` there
         is one more attempt, then False, and the next owner goes on. LeaseLost when a discard is refused."""
@@ -46,8 +47,9 @@ class Graveyard:
             shard_id=self._lease.shard_id,
             condition=step.condition,
             records=len(step.records),
-            first_sequence_number=step.records[0].sequence_number,
-            last_sequence_number=step.records[-1].sequence_number,
+            first_sequence_number=step.records[0].sequence_number if step.records else None,
+            last_sequence_number=step.records[-1].sequence_number if step.records else None,
+            window=window.window.text if window is not None else None,
             invocations=step.invocations,
             error=step.fault.message[:512] if step.fault else None,
             destination=None if destination is None else destination.destination,
@@ -77,8 +79,8 @@ class Graveyard:
         loss = Loss(
             kind="discarded",
             shard_id=self._lease.shard_id,
-            first_sequence_number=step.records[0].sequence_number,
-            last_sequence_number=step.records[-1].sequence_number,
+            first_sequence_number=step.records[0].sequence_number if step.records else None,
+            last_sequence_number=step.records[-1].sequence_number if step.records else None,
             reason=f"{step.condition}; no on_failure.destination is configured",
             detected_at=self._context.ports.clock.wall(),
         )
