@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from consumer.domain.patterns import PatternError, compile_filters
+from consumer.domain.patterns import PatternError
 from consumer.settings.arns import NameRefused, require_http_url, require_stream_arn, stream_region
 from consumer.settings.units import format_duration
 
@@ -130,14 +130,14 @@ def _tumbling_window(settings: Settings) -> Violation | None:
 
 def _filters(settings: Settings) -> Violation | None:
     try:
-        compile_filters(settings.filters)
+        settings.compiled_filters()
     except PatternError as error:
         return Violation(error.path, error.problem)
     return None
 
 
 RULES: tuple[Rule, ...] = (
-    Rule(("filters",), _filters),
+    Rule(("filters",), _filters),  # what a filter may say does not depend on filter_options
     Rule(("source.table", "source.stream_arn"), _one_source),
     Rule(("source.kind", "source.stream_arn"), _stream_arn),
     Rule(("source.table", "source.stream_arn", "aws.region", "aws.endpoints"), _region),

@@ -307,6 +307,16 @@ class Logging(Section):
     )
 
 
+class FilterOptions(Section):
+    """Where filters go beyond Lambda's. All of it is off until it is asked for."""
+
+    numeric_on_n: Boolean = Field(
+        default=False,
+        description="true: the operator numeric also compares DynamoDB numbers (N and NS), exactly. Default false: "
+        "they are text, and numeric never matches them, as in Lambda.",
+    )
+
+
 def _no_filters(value: Any) -> Any:
     return () if value is None else value
 

@@ -138,6 +138,9 @@ VALUES = [
         "c.yaml:5: batch.batching_window: batching windows are not supported yet (use 0s",
     ),
     ("filters:\n- eventName: [INSERT]\n- eventName: INSERT", "c.yaml:6: filters[1].eventName: must be an array"),
+    ("filter_options: {numeric_on_n: 1}", "filter_options.numeric_on_n: must be true or false, found 1"),
+    ("filter_options: {numeric: true}", "filter_options.numeric: unknown key (did you mean numeric_on_n?)"),
+    ("filters: [{a: [{numeric: ['>', x]}]}]\nfilter_options: {numeric_on_n: 1}", "c.yaml:4: filters[0].a[0].numeric"),
     ("on_failure: {order: block}", "on_failure.order: this order is not supported yet (use order: continue)"),
     ("idempotency: {mode: ledger}", "idempotency.mode: ledger is not supported yet (use mode: frontier)"),
 ]
