@@ -33,6 +33,24 @@ class TimeWindow:
         return {"start": second_text(self.start), "end": second_text(self.end)}
 
 
+@dataclass(frozen=True, slots=True)
+class WindowCall:
+    """What a call says about its window: which one, whether it is the last for it, whether that came too early."""
+
+    window: TimeWindow
+    final: bool = False
+    terminated_early: bool = False
+
+    @property
+    def text(self) -> dict[str, object]:
+        """``timeWindowInfo`` of Lambda's failure documents."""
+        return {
+            "window": self.window.text,
+            "isFinalInvokeForWindow": self.final,
+            "isWindowTerminatedEarly": self.terminated_early,
+        }
+
+
 def second_text(moment: float) -> str:
     """Unix seconds as Lambda writes a time of second precision: ``2026-09-17T14:11:10Z``, cut, never rounded up."""
     seconds = int(min(max(0.0, moment), _LAST_SECOND))

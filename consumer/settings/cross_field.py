@@ -136,6 +136,17 @@ def _filters(settings: Settings) -> Violation | None:
     return None
 
 
+def _lambda_format(settings: Settings) -> Violation | None:
+    chosen = settings.on_failure
+    if chosen.format == "full" or chosen.destination_kind not in ("sqs", "sns") or chosen.overflow is not None:
+        return None
+    return Violation(
+        "on_failure.format",
+        f"must be full for {chosen.destination_kind.upper()} without on_failure.overflow, found 'lambda'",
+        "Lambda's messages do not hold the records; set overflow: s3://bucket/prefix to keep them",
+    )
+
+
 RULES: tuple[Rule, ...] = (
     Rule(("filters",), _filters),  # what a filter may say does not depend on filter_options
     Rule(("source.table", "source.stream_arn"), _one_source),
@@ -144,5 +155,6 @@ RULES: tuple[Rule, ...] = (
     Rule(("handler.kind", "handler.target"), _target),
     Rule(("handler.kind", "handler.isolation"), _isolation),
     Rule(("retry.backoff.initial", "retry.backoff.max"), _backoff),
+    Rule(("on_failure.format", "on_failure.destination", "on_failure.overflow"), _lambda_format),
     Rule(("batch.tumbling_window", "batch.parallelization_factor"), _tumbling_window),
 )

@@ -213,6 +213,11 @@ class OnFailure(Section):
     overflow: Annotated[str, AfterValidator(shaped(require_s3_url))] | None = Field(
         default=None, description="s3://bucket/prefix for payloads that the destination cannot hold. Default: none."
     )
+    format: Literal["full", "lambda"] = Field(
+        default="full",
+        description="full (default): Lambda's document with error and the records in it. lambda: exactly Lambda's "
+        "document. Its messages in SQS and SNS hold no records, so these then go to overflow, which is required.",
+    )
     order: Literal["continue", "park_key", "block"] = Field(
         default="continue",
         description="What later records of a dead-lettered key do: continue (default, as in Lambda), park_key "
