@@ -140,7 +140,7 @@ VALUES = [
     ("filters:\n- eventName: [INSERT]\n- eventName: INSERT", "c.yaml:6: filters[1].eventName: must be an array"),
     (
         "on_failure:\n  destination: arn:aws:sqs:eu-west-1:1:q\n  format: lambda",
-        "c.yaml:6: on_failure.format: must be full for SQS without on_failure.overflow, found 'lambda' (Lambda's messages",
+        "c.yaml:6: on_failure.format: must be full for SQS without on_failure.overflow, found 'lambda' (",
     ),
     ("on_failure: {format: Lambda}", "must be full or lambda, found 'Lambda' (did you mean lambda?)"),
     ("filter_options: {numeric_on_n: 1}", "filter_options.numeric_on_n: must be true or false, found 1"),
