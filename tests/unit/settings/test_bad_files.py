@@ -126,18 +126,22 @@ VALUES = [
     ),
     (
         "batch: {tumbling_window: 5s}",
-        "batch.tumbling_window: cannot be used with parallelization_factor 8 (Lambda refuses it too",
+        "batch.tumbling_window: cannot be used with parallelization_factor 8 (a window's state has one order",
+    ),
+    (
+        "batch: {tumbling_window: 1500ms, parallelization_factor: 1}",
+        "c.yaml:4: batch.tumbling_window: must be whole seconds, found 1500ms (records have no finer time)",
     ),
     # not built yet
-    (
-        "batch: {tumbling_window: 5s, parallelization_factor: 1}",
-        "c.yaml:4: batch.tumbling_window: tumbling windows are not supported yet",
-    ),
-    (
-        "batch:\n  batching_window: 5s",
-        "c.yaml:5: batch.batching_window: batching windows are not supported yet (use 0s",
-    ),
     ("filters:\n- eventName: [INSERT]\n- eventName: INSERT", "c.yaml:6: filters[1].eventName: must be an array"),
+    (
+        "on_failure:\n  destination: arn:aws:sqs:eu-west-1:1:q\n  format: lambda",
+        "c.yaml:6: on_failure.format: must be full for SQS without on_failure.overflow, found 'lambda' (",
+    ),
+    ("on_failure: {format: Lambda}", "must be full or lambda, found 'Lambda' (did you mean lambda?)"),
+    ("filter_options: {numeric_on_n: 1}", "filter_options.numeric_on_n: must be true or false, found 1"),
+    ("filter_options: {numeric: true}", "filter_options.numeric: unknown key (did you mean numeric_on_n?)"),
+    ("filters: [{a: [{numeric: ['>', x]}]}]\nfilter_options: {numeric_on_n: 1}", "c.yaml:4: filters[0].a[0].numeric"),
     ("on_failure: {order: block}", "on_failure.order: this order is not supported yet (use order: continue)"),
     ("idempotency: {mode: ledger}", "idempotency.mode: ledger is not supported yet (use mode: frontier)"),
 ]
@@ -255,7 +259,7 @@ source:
 handler:
   isolation: inline
   timeout: 60
-batch: {batch_size: 0, batching_window: 5s}
+batch: {batch_size: 0, batching_window: 5}
 bacth: {}
 batch: {}
 retry: {backoff: {initial: 2m}}

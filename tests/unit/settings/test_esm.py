@@ -117,17 +117,17 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
     "latest": ({"StartingPosition": "LATEST"}, {"source": {"starting_position": "latest"}}, set()),
     "a queue": (
         {"DestinationConfig": {"OnFailure": {"Destination": QUEUE}}},
-        {"on_failure": {"destination": QUEUE, "order": "continue"}},
+        {"on_failure": {"destination": QUEUE, "format": "full", "order": "continue"}},
         set(),
     ),
     "a topic": (
         {"DestinationConfig": {"OnSuccess": {}, "OnFailure": {"Destination": QUEUE.replace("sqs", "sns")}}},
-        {"on_failure": {"destination": QUEUE.replace("sqs", "sns"), "order": "continue"}},
+        {"on_failure": {"destination": QUEUE.replace("sqs", "sns"), "format": "full", "order": "continue"}},
         set(),
     ),
     "a bucket": (
         {"DestinationConfig": {"OnFailure": {"Destination": "arn:aws:s3:::failed-orders"}}},
-        {"on_failure": {"destination": "s3://failed-orders", "order": "continue"}},
+        {"on_failure": {"destination": "s3://failed-orders", "format": "lambda", "order": "continue"}},
         set(),
     ),
     "a FIFO queue": (
