@@ -24,6 +24,7 @@ from consumer.domain.errors import (
     Throttled,
 )
 from consumer.domain.lease import LeaseRow, SessionRow
+from consumer.domain.windows import WindowState
 from consumer.ports import Loss, Registration
 
 T = TypeVar("T")
@@ -79,6 +80,7 @@ class MemoryTable:
     leases: dict[tuple[str, str], dict[str, _Lease]] = field(default_factory=dict)
     sessions: dict[str, dict[str, _Session]] = field(default_factory=dict)
     losses: dict[tuple[str, str], dict[tuple[str, str, str], Loss]] = field(default_factory=dict)
+    windows: dict[tuple[str, str, str], WindowState] = field(default_factory=dict)
 
     def edit(self, application: str, label: str, shard_id: str, **changes: Any) -> None:
         """Change fields of a lease row behind everybody's back, as somebody with table access could."""
@@ -240,15 +242,18 @@ class MemoryLeaseStore:
             await self._link.response("lease")
         return row if taken else None
 
-    async def save(self, label: str, held: LeaseRow) -> None:
+    async def save(self, label: str, held: LeaseRow, window: WindowState | None = None) -> None:
         def apply() -> Applied:
             lease = self._held(label, held)
             lease.row = self._progress(lease.row, held)
+            self._keep(label, held, window)
             return True, None
 
         await self._write("save", apply)
 
-    async def hand_over(self, label: str, held: LeaseRow, target: str | None) -> None:
+    async def hand_over(
+        self, label: str, held: LeaseRow, target: str | None, window: WindowState | None = None
+    ) -> None:
         nonce = object()
 
         def apply() -> Applied:
@@ -259,9 +264,14 @@ class MemoryLeaseStore:
             epoch = held.epoch if target is None else held.epoch + 1
             lease.row = replace(self._progress(lease.row, held), owner=target, epoch=epoch)
             lease.handover_nonce = nonce
+            self._keep(label, held, window)
             return True, None
 
         await self._write("hand_over", apply)
+
+    async def window_state(self, label: str, shard_id: str) -> WindowState:
+        key = (self._application, label, shard_id)
+        return await self._read("window_state", lambda: self._table.windows.get(key, WindowState()))
 
     async def remove_lease(self, label: str, seen: LeaseRow) -> bool:
         removed = False
@@ -302,6 +312,10 @@ class MemoryLeaseStore:
 
     def _leases(self, label: str) -> dict[str, _Lease]:
         return self._table.leases.setdefault((self._application, label), {})
+
+    def _keep(self, label: str, held: LeaseRow, window: WindowState | None) -> None:
+        if window is not None:
+            self._table.windows[self._application, label, held.shard_id] = window
 
     def _live(self, incarnation: str) -> _Session:
         session = self._sessions.get(incarnation)

@@ -24,6 +24,7 @@ log = structlog.get_logger()
 FIRST_IDLE_PAUSE = 0.25  # seconds after the first empty page; doubles up to source.poll.idle_backoff_max
 PARTIAL_PAGE_PAUSE = 0.2  # a page that was not full means we are near the tip: five reads a second are plenty
 ERROR_PAUSE_MAX = 10.0
+ADDED_BY_EVENT = 300  # bytes that a record's Lambda event may be larger than the record on the wire (the stream's ARN)
 MAX_SPAN = 1_000_000  # records above the low watermark kept in the books before reading waits for the oldest
 
 
@@ -142,7 +143,7 @@ class ShardReader:
         self.state.at_tip = False
         positions = self._frontier.track([record.dynamodb.SequenceNumber for record in records])
         budget = self._budget
-        hold = PageHold(0, lambda: budget.release(size))
+        hold = PageHold(0, lambda: budget.release(size), size=page.wire_bytes + ADDED_BY_EVENT * len(records))
         top = self._settled_before.top
         check_settled = int(records[0].dynamodb.SequenceNumber) <= top
         start_at = self._context.start_at
