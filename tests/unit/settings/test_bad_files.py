@@ -70,8 +70,10 @@ VALUES = [
     # durations
     (
         "checkpoint: {interval: 5}",
-        "checkpoint.interval: must be a duration such as 250ms, 10s, 5m or 24h; the range "
-        "is 1ms to 1h, found 5 (add a unit: 5s or 5ms)",
+        (
+            "checkpoint.interval: must be a duration such as 250ms, 10s, 5m or 24h; the range "
+            "is 1ms to 1h, found 5 (add a unit: 5s or 5ms)"
+        ),
     ),
     (
         "checkpoint: {interval: 12:30}",
@@ -104,8 +106,10 @@ VALUES = [
     # sizes
     (
         "limits: {buffer: 64}",
-        "limits.buffer: must be a size such as 64KiB, 4MiB or 1GiB; the range is 1MiB to 1024GiB, "
-        "found 64 (add a unit: KiB, MiB or GiB)",
+        (
+            "limits.buffer: must be a size such as 64KiB, 4MiB or 1GiB; the range is 1MiB to 1024GiB, "
+            "found 64 (add a unit: KiB, MiB or GiB)"
+        ),
     ),
     ("limits: {buffer: 64MB}", "found '64MB' (write MiB, not MB)"),
     ("limits: {buffer: 1KiB}", "limits.buffer: must be from 1MiB to 1024GiB, found '1KiB'"),
