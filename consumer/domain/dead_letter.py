@@ -18,12 +18,12 @@ from typing import Any, Final
 from consumer.domain.function_name import function_arn
 from consumer.domain.record import batch_event_json
 from consumer.domain.settlement import GiveUp
-from consumer.domain.windows import WindowPart, second_text
+from consumer.domain.windows import WindowCall, second_text
 
 _OURS: Final = ("application", "error", "idempotencyKey")
 _PAYLOAD: Final = b',"payload":'
 _EVENT_STARTS: Final = b'{"Records":['
-_EVENT_ENDS: Final = re.compile(rb'(\]|"isWindowTerminatedEarly": ?(true|false))\}\Z')
+_EVENT_ENDS: Final = (b"]}", b'"isWindowTerminatedEarly":false}', b'"isWindowTerminatedEarly":true}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class DeadLetterContext:
     request_id: str
 
 
-def idempotency_key(context: DeadLetterContext, step: GiveUp, window: WindowPart | None = None) -> str:
+def idempotency_key(context: DeadLetterContext, step: GiveUp, window: WindowCall | None = None) -> str:
     """The same for every delivery of the same records: a consumer can drop the second of two. The final call of a
     window has no records; then the window stands for them."""
     numbers = ",".join(record.sequence_number for record in step.records)
@@ -47,14 +47,22 @@ def idempotency_key(context: DeadLetterContext, step: GiveUp, window: WindowPart
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def document(context: DeadLetterContext, step: GiveUp, now: float, *, window: WindowPart | None = None) -> bytes:
+def document(
+    context: DeadLetterContext,
+    step: GiveUp,
+    now: float,
+    *,
+    window: WindowCall | None = None,
+    event: bytes | None = None,
+) -> bytes:
     """The document as ASCII JSON (SQS refuses control characters; escapes are safe everywhere).
 
     Args:
         context: where the batch came from.
         step: the records (none for the final call of a window) and why they are given up.
         now: Unix seconds.
-        window: adds ``timeWindowInfo``, and the window's fields (its state, too) to the payload.
+        window: adds ``timeWindowInfo``.
+        event: the JSON that the handler got, when it is more than the records; by default made from these.
     """
     fault = step.fault
     body: dict[str, object] = {
@@ -91,7 +99,7 @@ def document(context: DeadLetterContext, step: GiveUp, now: float, *, window: Wi
         },
         "idempotencyKey": idempotency_key(context, step, window),
     }
-    payload = batch_event_json(step.records, b"" if window is None else window.event_fields(context.shard_id))
+    payload = batch_event_json(list(step.records)) if event is None else event
     return _json(body)[:-1] + _PAYLOAD + _ascii(payload) + b"}"
 
 
@@ -118,11 +126,7 @@ def split_payload(document: bytes) -> tuple[bytes, bytes]:
     """
     head, _, tail = document.partition(_PAYLOAD)
     payload = tail[:-1]
-    if (
-        tail.endswith(b"}")
-        and payload.startswith(_EVENT_STARTS)
-        and _EVENT_ENDS.search(payload, max(0, len(payload) - 40))
-    ):
+    if tail.endswith(b"}") and payload.startswith(_EVENT_STARTS) and payload.endswith(_EVENT_ENDS):
         return head + b"}", payload
     return document, b""
 

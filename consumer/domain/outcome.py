@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from consumer.domain.record import Record, batch_event_json
-from consumer.domain.windows import WindowPart
+from consumer.domain.windows import WindowCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class HandlerCall:
     shard_id: str
     lease_epoch: int
     timeout: float
-    window: WindowPart | None = None
+    window: WindowCall | None = None
 
     @property
     def source_arn(self) -> str:

@@ -54,14 +54,25 @@ class WindowState:
 
 
 @dataclass(frozen=True, slots=True)
-class WindowPart:
-    """What an invocation is told about its window. ``final`` calls carry no records."""
+class WindowCall:
+    """What an invocation is told about its window: which one, the state so far, whether it is the last call for it
+    (such calls carry no records) and whether that came too early."""
 
     window: TimeWindow
-    state: bytes
-    stream_arn: str
+    state: bytes = b"{}"
+    stream_arn: str = ""
     final: bool = False
     terminated_early: bool = False
+
+    def event_fields(self, shard_id: str) -> bytes:
+        """The fields beside ``Records``, in Lambda's order, to be spliced into the event."""
+        rest = {
+            "shardId": shard_id,
+            "eventSourceARN": self.stream_arn,
+            "isFinalInvokeForWindow": self.final,
+            "isWindowTerminatedEarly": self.terminated_early,
+        }
+        return b'"window":' + _json(self.window.text) + b',"state":' + self.state + b"," + _json(rest)[1:-1]
 
     @property
     def info(self) -> dict[str, object]:
@@ -72,16 +83,9 @@ class WindowPart:
             "isWindowTerminatedEarly": self.terminated_early,
         }
 
-    def event_fields(self, shard_id: str) -> bytes:
-        """The fields beside ``Records``, in Lambda's order, to be spliced into the event."""
-        rest = {
-            "shardId": shard_id,
-            "eventSourceARN": self.stream_arn,
-            "isFinalInvokeForWindow": self.final,
-            "isWindowTerminatedEarly": self.terminated_early,
-        }
-        window = json.dumps(self.window.text, separators=(",", ":")).encode()
-        return b'"window":' + window + b',"state":' + self.state + b"," + json.dumps(rest).encode()[1:-1]
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 class TumblingWindow:
@@ -115,7 +119,8 @@ class TumblingWindow:
         a window when none is open; 0 says that the open one must be closed first."""
         window = self._durable.window
         if window is None:
-            start = int(max(0.0, times[0])) // self._size * self._size
+            moment = int(min(max(0.0, times[0]), _LAST_SECOND - self._size))  # whatever a record claims
+            start = moment // self._size * self._size
             window = TimeWindow(start, start + self._size)
             self._change(WindowState(window))
         return next((index for index, created in enumerate(times) if created >= window.end), len(times))

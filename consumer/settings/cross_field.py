@@ -119,11 +119,22 @@ def _backoff(settings: Settings) -> Violation | None:
 
 def _tumbling_window(settings: Settings) -> Violation | None:
     batch = settings.batch
-    if batch.tumbling_window > 0 and batch.parallelization_factor > 1:
+    if batch.tumbling_window == 0:
+        return None
+    if batch.tumbling_window % 1:
+        found = format_duration(batch.tumbling_window)
+        return Violation("batch.tumbling_window", f"must be whole seconds, found {found}", "records have no finer time")
+    if batch.parallelization_factor > 1:
         return Violation(
             "batch.tumbling_window",
             f"cannot be used with parallelization_factor {batch.parallelization_factor}",
-            "Lambda refuses it too; set batch.parallelization_factor: 1",
+            "a window's state has one order; Lambda refuses it, too: set batch.parallelization_factor: 1",
+        )
+    if settings.handler.kind == "python":
+        return Violation(
+            "batch.tumbling_window",
+            "needs handler.kind lambda or http, found python",
+            "state travels in Lambda's event and response; a python handler keeps its own",
         )
     return None
 
@@ -156,5 +167,5 @@ RULES: tuple[Rule, ...] = (
     Rule(("handler.kind", "handler.isolation"), _isolation),
     Rule(("retry.backoff.initial", "retry.backoff.max"), _backoff),
     Rule(("on_failure.format", "on_failure.destination", "on_failure.overflow"), _lambda_format),
-    Rule(("batch.tumbling_window", "batch.parallelization_factor"), _tumbling_window),
+    Rule(("batch.tumbling_window", "batch.parallelization_factor", "handler.kind"), _tumbling_window),
 )

@@ -162,7 +162,9 @@ class Batch(Section):
         default=100, description="Most records per invocation, 1..10000, default 100 as in Lambda."
     )
     batching_window: Annotated[float, DurationRange(0, 300)] = Field(
-        default=0.0, description="Duration 0..300s, default 0: how long to gather a fuller batch before invoking."
+        default=0.0,
+        description="Duration 0..300s, default 0: how long to gather a batch that is not full (batch_size records or "
+        "6 MB). It starts when a batch can start.",
     )
     parallelization_factor: Annotated[int, WholeNumber(1, 256)] = Field(
         default=8,
@@ -173,7 +175,9 @@ class Batch(Section):
         default=True, description="true (default): a returned batchItemFailures list is honoured, by Lambda's rules."
     )
     tumbling_window: Annotated[float, DurationRange(0, 900)] = Field(
-        default=0.0, description="Duration 0..900s, default 0 = off: Lambda's tumbling window aggregation."
+        default=0.0,
+        description="Duration 0..900s in whole seconds, default 0 = off: Lambda's tumbling windows. Needs "
+        "parallelization_factor: 1 and a lambda or http handler.",
     )
 
 

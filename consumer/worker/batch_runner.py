@@ -17,7 +17,7 @@ from consumer.domain.frontier import Frontier
 from consumer.domain.lease import LeaseRow
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.domain.settlement import GiveUp, Invoke, Settlement
-from consumer.domain.windows import WindowPart
+from consumer.domain.windows import WindowCall
 from consumer.worker.budget import BudgetAccount
 from consumer.worker.context import WorkerContext
 from consumer.worker.graveyard import Graveyard
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 class Window(Protocol):
     """The tumbling window that a batch belongs to."""
 
-    def part(self) -> WindowPart:
+    def part(self) -> WindowCall:
         """What the next invocation is told."""
 
     async def accept(self, state: bytes | None) -> bool:
@@ -181,7 +181,7 @@ class BatchRunner:
         for entry in entries:
             entry.record.forget()
 
-    async def _bury(self, step: GiveUp, keys: set[bytes], request_id: str, window: WindowPart | None) -> bool:
+    async def _bury(self, step: GiveUp, keys: set[bytes], request_id: str, window: WindowCall | None) -> bool:
         self._retrying |= keys
         if not await self._still_owns():
             return False  # the next owner decides about these records

@@ -12,8 +12,9 @@ from tenacity.wait import wait_exponential_jitter
 from consumer.domain.dead_letter import DeadLetterContext, document, idempotency_key
 from consumer.domain.errors import LeaseLost, StreamConsumerError
 from consumer.domain.lease import LeaseRow
+from consumer.domain.record import batch_event_json
 from consumer.domain.settlement import GiveUp
-from consumer.domain.windows import WindowPart
+from consumer.domain.windows import WindowCall
 from consumer.ports import Loss
 from consumer.worker.context import WorkerContext
 
@@ -29,7 +30,7 @@ class Graveyard:
         self._lease = lease
         self._draining = draining
 
-    async def bury(self, step: GiveUp, request_id: str, window: WindowPart | None = None) -> bool:
+    async def bury(self, step: GiveUp, request_id: str, window: WindowCall | None = None) -> bool:
         """True when the records are durable elsewhere. A destination that refuses is retried for ever with back-off
         (only the keys of this batch wait), but never holds up a shard that is being let go: after ``draining`` there
         is one more attempt, then False, and the next owner goes on. LeaseLost when a discard is refused."""
@@ -56,7 +57,7 @@ class Graveyard:
         )
         return True
 
-    def _letter(self, step: GiveUp, request_id: str, window: WindowPart | None) -> tuple[bytes, dict[str, str]]:
+    def _letter(self, step: GiveUp, request_id: str, window: WindowCall | None) -> tuple[bytes, dict[str, str]]:
         settings = self._context.settings
         where = DeadLetterContext(
             application=settings.application,
@@ -73,7 +74,9 @@ class Graveyard:
         }
         if step.fault is not None:
             attributes["error_type"] = step.fault.type[:256] or "unknown"
-        return document(where, step, self._context.ports.clock.wall(), window=window), attributes
+        fields = window.event_fields(self._lease.shard_id) if window is not None else b""
+        event = batch_event_json(step.records, fields)
+        return document(where, step, self._context.ports.clock.wall(), window=window, event=event), attributes
 
     async def _discard(self, step: GiveUp) -> None:
         loss = Loss(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import structlog
 
 from consumer.domain.batching import Batch
-from consumer.domain.windows import MAX_STATE, TumblingWindow, WindowPart
+from consumer.domain.windows import MAX_STATE, TumblingWindow, WindowCall
 from consumer.worker.batch_runner import BatchRunner
 from consumer.worker.context import WorkerContext
 
@@ -68,7 +68,7 @@ class WindowedRunner:
 
     # --- what a batch's runner asks --------------------------------------------------------------------
 
-    def part(self) -> WindowPart:
+    def part(self) -> WindowCall:
         return self._part()
 
     async def accept(self, state: bytes | None) -> bool:
@@ -81,7 +81,7 @@ class WindowedRunner:
             return True
         part = self._part()
         log.warning("window.terminated_early", window=part.window.text, state_bytes=len(state))
-        return await self._close(_Final(WindowPart(part.window, state, part.stream_arn, terminated_early=True)))
+        return await self._close(_Final(WindowCall(part.window, state, part.stream_arn, terminated_early=True)))
 
     async def _close(self, final: _Final) -> bool:
         if not await self._runner.run((), set(), final):
@@ -89,22 +89,22 @@ class WindowedRunner:
         self._window.close()
         return True
 
-    def _part(self) -> WindowPart:
+    def _part(self) -> WindowCall:
         window = self._window.open
         if window is None:
             raise RuntimeError("no window is open")
-        return WindowPart(window, self._window.durable.state, self._context.stream.stream_arn)
+        return WindowCall(window, self._window.durable.state, self._context.stream.stream_arn)
 
 
 class _Final:
     """The end of a window as its runner sees it. What the final call returns is not kept."""
 
-    def __init__(self, part: WindowPart) -> None:
-        self._part = WindowPart(
+    def __init__(self, part: WindowCall) -> None:
+        self._part = WindowCall(
             part.window, part.state, part.stream_arn, final=True, terminated_early=part.terminated_early
         )
 
-    def part(self) -> WindowPart:
+    def part(self) -> WindowCall:
         return self._part
 
     async def accept(self, state: bytes | None) -> bool:

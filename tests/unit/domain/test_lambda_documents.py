@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from consumer.domain.dead_letter import document, idempotency_key, lambda_docume
 from consumer.domain.outcome import HandlerFault
 from consumer.domain.record import Change, Record
 from consumer.domain.settlement import GiveUp
-from consumer.domain.windows import TimeWindow, WindowPart
+from consumer.domain.windows import TimeWindow, WindowCall
 from tests.unit.domain.test_dead_letter import CONTEXT, NOW, RAISED, REPORTED, batch, give_up
 
 # Recorded from AWS (reference 1.6), with our shard, numbers and ARNs put in; the order of the fields is AWS's.
@@ -36,7 +35,7 @@ METADATA = (
 )
 STREAM = json.loads(METADATA)["DDBStreamBatchInfo"]["streamArn"]
 EXPIRED = "RecordAgeExceeded"
-WINDOW = WindowPart(TimeWindow(1789654270, 1789654300), '{"é":1}'.encode(), STREAM, final=True)
+WINDOW = WindowCall(TimeWindow(1789654270, 1789654300), final=True)
 
 
 def full(step: GiveUp, **options: Any) -> bytes:
@@ -112,36 +111,30 @@ def test_the_failed_final_call_of_a_window(make: Any) -> None:
 
 def test_a_window_with_records_keeps_them() -> None:
     """A call inside a window names its records as ever."""
-    early = replace(WINDOW, final=False, terminated_early=True)
-    found = json.loads(message(give_up(), window=early))
+    found = json.loads(message(give_up(), window=WindowCall(WINDOW.window, terminated_early=True)))
     assert found["DDBStreamBatchInfo"] == json.loads(METADATA)["DDBStreamBatchInfo"]
     assert found["timeWindowInfo"]["isWindowTerminatedEarly"] is True
     assert found["timeWindowInfo"]["isFinalInvokeForWindow"] is False
 
 
-def test_the_state_of_a_window_is_in_its_letter() -> None:
+def test_a_whole_window_event_is_carried_when_it_is_given() -> None:
     """The state of a final call exists nowhere else, so the payload is the event and not only its records."""
+    event = (
+        b'{"Records":[],"window":{"start":"2026-09-17T14:11:10Z","end":"2026-09-17T14:11:40Z"},"state":{"\xc3\xa9":1},'
+        b'"shardId":"s","eventSourceARN":"a","isFinalInvokeForWindow":true,"isWindowTerminatedEarly":false}'
+    )
     step = GiveUp((), "RetryAttemptsExhausted", 2, RAISED, invoked=True)
-    event = {
-        "Records": [],
-        "window": {"start": "2026-09-17T14:11:10Z", "end": "2026-09-17T14:11:40Z"},
-        "state": {"é": 1},
-        "shardId": CONTEXT.shard_id,
-        "eventSourceARN": STREAM,
-        "isFinalInvokeForWindow": True,
-        "isWindowTerminatedEarly": False,
-    }
-    whole = full(step, window=WINDOW)
-    assert json.loads(whole)["payload"] == event
-    assert json.loads(split_payload(whole)[1]) == event
-    assert json.loads(json.loads(stored(step, window=WINDOW))["payload"]) == event
+    whole = full(step, window=WINDOW, event=event)
+    assert json.loads(whole)["payload"] == json.loads(event)
+    assert json.loads(split_payload(whole)[1]) == json.loads(event)
+    assert json.loads(json.loads(stored(step, window=WINDOW, event=event))["payload"])["state"] == {"é": 1}
 
 
 def test_windows_without_records_have_keys_of_their_own() -> None:
     """Two windows of a shard are two letters; the same window is one, however it ends."""
     step = GiveUp((), "RetryAttemptsExhausted", 2, RAISED, invoked=True)
-    other = replace(WINDOW, window=TimeWindow(1789654300, 1789654330))
-    early = replace(WINDOW, terminated_early=True)
+    other = WindowCall(TimeWindow(1789654300, 1789654330), final=True)
+    early = WindowCall(WINDOW.window, final=True, terminated_early=True)
     keys = [idempotency_key(CONTEXT, step, window) for window in (WINDOW, other, early)]
     assert keys[0] == keys[2] != keys[1]
     assert idempotency_key(CONTEXT, give_up(), WINDOW) == idempotency_key(CONTEXT, give_up())

@@ -150,17 +150,13 @@ VALUES = [
     ),
     (
         "batch: {tumbling_window: 5s}",
-        "batch.tumbling_window: cannot be used with parallelization_factor 8 (Lambda refuses it too",
+        "batch.tumbling_window: cannot be used with parallelization_factor 8 (a window's state has one order",
+    ),
+    (
+        "batch: {tumbling_window: 1500ms, parallelization_factor: 1}",
+        "c.yaml:4: batch.tumbling_window: must be whole seconds, found 1500ms (records have no finer time)",
     ),
     # not built yet
-    (
-        "batch: {tumbling_window: 5s, parallelization_factor: 1}",
-        "c.yaml:4: batch.tumbling_window: tumbling windows are not supported yet",
-    ),
-    (
-        "batch:\n  batching_window: 5s",
-        "c.yaml:5: batch.batching_window: batching windows are not supported yet (use 0s",
-    ),
     ("filters:\n- eventName: [INSERT]\n- eventName: INSERT", "c.yaml:6: filters[1].eventName: must be an array"),
     (
         "on_failure:\n  destination: arn:aws:sqs:eu-west-1:1:q\n  format: lambda",
@@ -287,7 +283,7 @@ source:
 handler:
   isolation: inline
   timeout: 60
-batch: {batch_size: 0, batching_window: 5s}
+batch: {batch_size: 0, batching_window: 5}
 bacth: {}
 batch: {}
 retry: {backoff: {initial: 2m}}
