@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from consumer.domain.record import Record
 
 
@@ -36,16 +38,17 @@ class PageHold:
             self._release()
 
 
-class Entry:
-    """A tracked record: its position in the frontier's bookkeeping, its ordering key, and the page that it pins."""
+class Entry(msgspec.Struct, gc=False):
+    """A tracked record: its position in the frontier's bookkeeping, its ordering key, and the page that it pins.
 
-    __slots__ = ("hold", "key", "position", "record")
+    A struct because there is one for every record: it is made in a third of the time of a class of ours, and the
+    garbage collector need not look at it (it is part of no cycle).
+    """
 
-    def __init__(self, position: int, key: bytes, record: Record, hold: PageHold) -> None:
-        self.position = position
-        self.key = key
-        self.record = record
-        self.hold = hold
+    position: int
+    key: bytes
+    record: Record
+    hold: PageHold
 
 
 class Batch:
@@ -96,22 +99,23 @@ class KeyReadyQueue:
         returned = self._fill_from_returned(batch, limit)
         busy, arrived = self._busy, self._arrived
         while arrived and len(entries) < limit:
-            entry = arrived.popleft()
-            key = entry.key
-            if key not in busy:
-                busy[key] = None
-                own.add(key)
-                entries.append(entry)
-                continue
-            line = busy[key]
-            if key in own and not line:
-                entries.append(entry)
-                continue
-            if line is None:
-                busy[key] = deque((entry,))
-            else:
-                line.append(entry)
-            self._on_line(entry)
+            for _ in range(min(limit - len(entries), len(arrived))):
+                entry = arrived.popleft()
+                key = entry.key
+                if key not in busy:
+                    busy[key] = None
+                    own.add(key)
+                    entries.append(entry)
+                    continue
+                line = busy[key]
+                if key in own and not line:
+                    entries.append(entry)
+                    continue
+                if line is None:
+                    busy[key] = deque((entry,))
+                else:
+                    line.append(entry)
+                self._on_line(entry)
         self._waiting -= len(entries) - before
         if returned:
             entries.sort(key=_by_position)
