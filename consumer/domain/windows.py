@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _LAST_SECOND = 253402300799  # 9999-12-31T23:59:59Z
+_LAST_RECORD = _LAST_SECOND - 86400.0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -39,6 +40,11 @@ def second_text(moment: float) -> str:
     """Unix seconds as Lambda writes a time of second precision: ``2026-09-17T14:11:10Z``, cut, never rounded up."""
     seconds = int(min(max(0.0, moment), _LAST_SECOND))
     return dt.datetime.fromtimestamp(seconds, tz=dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _usable(created: float) -> float:
+    """A record's time as far as it can lie in a window: a record may claim anything, and must not loop."""
+    return min(max(0.0, created), _LAST_RECORD)
 
 
 MAX_STATE = 1024 * 1024  # bytes of JSON; beyond it Lambda terminates a window early
@@ -119,11 +125,10 @@ class TumblingWindow:
         a window when none is open; 0 says that the open one must be closed first."""
         window = self._durable.window
         if window is None:
-            moment = int(min(max(0.0, times[0]), _LAST_SECOND - self._size))  # whatever a record claims
-            start = moment // self._size * self._size
+            start = int(_usable(times[0])) // self._size * self._size
             window = TimeWindow(start, start + self._size)
             self._change(WindowState(window))
-        return next((index for index, created in enumerate(times) if created >= window.end), len(times))
+        return next((index for index, created in enumerate(times) if _usable(created) >= window.end), len(times))
 
     def aggregated(self, state: bytes) -> None:
         """The handler returned ``state`` for records that are settled now."""

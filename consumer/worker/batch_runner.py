@@ -202,8 +202,13 @@ class BatchRunner:
 
     def _settled(self, entries: Sequence[Entry], result: str) -> None:
         self._frontier.settle([entry.position for entry in entries])
-        for entry in entries:
-            entry.hold.let_go()
+        hold, count = entries[0].hold, 0
+        for entry in entries:  # a call a page, not a call a record
+            if entry.hold is not hold:
+                hold.let_go(count)
+                hold, count = entry.hold, 0
+            count += 1
+        hold.let_go(count)
         self.newest_settled_time = max(
             self.newest_settled_time, entries[-1].record.dynamodb.ApproximateCreationDateTime
         )

@@ -174,7 +174,7 @@ def minute(text: str) -> int:
 
 def windowed(**config: Any) -> dict[str, Any]:
     batch = {"tumbling_window": "60s", "parallelization_factor": 1, "batch_size": 2} | config.pop("batch", {})
-    return {"batch": batch, **config}
+    return {"batch": batch, "handler": {"kind": "lambda", "isolation": "process"}, **config}
 
 
 def at(world: World, seconds: int, key: str = "k") -> None:
