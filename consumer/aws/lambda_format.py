@@ -10,7 +10,7 @@ import uuid
 from typing import Final
 
 from consumer.aws.overflow import SUFFIX
-from consumer.aws.s3 import S3Folder
+from consumer.aws.s3 import S3DeadLetters, S3Folder
 from consumer.domain.dead_letter import lambda_document, split_payload
 from consumer.ports import DeadLetters
 
@@ -25,8 +25,8 @@ def mapping_id(application: str) -> uuid.UUID:
     return uuid.uuid5(_NAMESPACE, application)
 
 
-class LambdaObjects:
-    """``ports.DeadLetters`` on a bucket, with the documents, names and content type of Lambda.
+class LambdaObjects(S3DeadLetters):
+    """The same on a bucket, with the documents, names and content type of Lambda.
 
     Args:
         folder: where objects go.
@@ -34,21 +34,11 @@ class LambdaObjects:
     """
 
     def __init__(self, folder: S3Folder, function_name: str) -> None:
-        self.destination = folder.url
-        self._folder = folder
+        super().__init__(folder)
         self._function_name = function_name
 
-    async def prepare(self) -> None:
-        """Check that the bucket is there. ResourceMissing, PermissionDenied, DependencyError."""
-        await self._folder.check()
-
     async def send(self, document: bytes, *, attributes: dict[str, str]) -> None:
-        """Store one document, its ``payload`` a text with JSON in it, as one object.
-
-        Raises:
-            PayloadTooLarge: beyond 5 GiB.
-            ResourceMissing, PermissionDenied, DependencyError: the caller tries again.
-        """
+        """Store one document, its ``payload`` a text with JSON in it, as one object. Raises as S3DeadLetters does."""
         named = attributes | {"application": str(mapping_id(attributes.get("application", "")))}
         body = lambda_document(document, self._function_name, with_payload=True)
         await self._folder.put(self._folder.key(document, named), body, CONTENT_TYPE)

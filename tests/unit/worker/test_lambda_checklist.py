@@ -5,6 +5,7 @@ Each test names its case. Those that are covered elsewhere are in the second tab
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from consumer.domain.dead_letter import DeadLetterContext, lambda_document
 from consumer.domain.dead_letter import document as dead_letter
-from consumer.domain.outcome import HandlerCall, HandlerFault, Outcome, from_lambda_response
+from consumer.domain.outcome import OK, HandlerCall, HandlerFault, Outcome, from_lambda_response
 from consumer.domain.settlement import GiveUp, Invoke, RetryPolicy, Settlement
 from consumer.testing.memory_dead_letters import MemoryDeadLetters
 from tests.unit.domain.support import record
@@ -274,6 +275,43 @@ async def test_trim_horizon_in_batches_in_order(make_world: MakeWorld) -> None:
     await settled(world, numbers[-1])
     calls = [[one.sequence_number for one in call.records] for call in worker.handler.calls]
     assert calls == [numbers[:10], numbers[10:20], numbers[20:]]
+
+
+# --- ParallelizationFactor and BatchSize ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factor", [1, 2, 10, 256])
+async def test_parallelization_factor(make_world: MakeWorld, factor: int) -> None:
+    """So many batches of one shard run at the same time, no more, and a key is in at most one of them."""
+    world = make_world(config={"batch": {"batch_size": 1, "parallelization_factor": factor}})
+    world.write(3 * factor, keys=factor + 20)
+    running, most = 0, 0
+    full = asyncio.Event()
+
+    async def wait_for_the_others(call: HandlerCall) -> Outcome:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        if running == factor:
+            full.set()
+        await full.wait()
+        running -= 1
+        return OK
+
+    await world.worker("a", wait_for_the_others)
+    await until(world.everything_handled)
+    assert most == factor
+    world.assert_in_order()
+
+
+async def test_a_batch_may_be_larger_than_a_read(make_world: MakeWorld) -> None:
+    """GetRecords gives 1,000 at most and BatchSize goes to 10,000: a full batch is made of several reads."""
+    batch = {"batch_size": 2500, "parallelization_factor": 1, "batching_window": "300s"}
+    world = make_world(config={"batch": batch})
+    world.write(2500, keys=2500)
+    worker = await world.worker()
+    await until(world.everything_handled)
+    assert [len(call.records) for call in worker.handler.calls] == [2500]
 
 
 NOW = 1_800_000_000.0
