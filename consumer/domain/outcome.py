@@ -82,8 +82,9 @@ def from_lambda_response(response: Any, batch: Collection[str], *, report_failur
     * an item with a missing, null, empty, non-text or unknown identifier fails the whole batch;
     * without ReportBatchItemFailures the response is ignored.
 
-    Lambda also takes any other JSON (a number, a text, another object) as success; so do we for objects and null. A
-    response that is neither an object, nor null, nor empty cannot be meant as an answer: it fails the batch.
+    What Lambda makes of other JSON is neither documented nor recorded. An object about something else is success here:
+    functions return such things without meaning a failure. A number or a text cannot be meant as an answer to this
+    question: it fails the batch, because a retry loses nothing.
     """
     if not report_failures or response is None or response in ({}, [], ""):
         return OK
