@@ -15,6 +15,7 @@ from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.domain.record import Record
 from consumer.domain.shards import ShardInfo
+from consumer.domain.windows import WindowState
 
 
 class Clock(Protocol):
@@ -174,16 +175,23 @@ class LeaseStore(Protocol):
         """SET owner, epoch+1 IF owner and epoch are as seen. None when refused. An ambiguous answer is
         resolved by reading the row and comparing the nonce."""
 
-    async def save(self, label: str, held: LeaseRow) -> None:
-        """Write state and frontier IF owner and epoch are held. LeaseLost. Returns as after a success when a newer
-        write of the same owner and epoch is there already: that one holds everything this one does."""
+    async def save(self, label: str, held: LeaseRow, window: WindowState | None = None) -> None:
+        """Write state and frontier IF owner and epoch are held. LeaseLost. ``window``, when given, is written with them
+        or not at all. Returns as after a success when a newer write of the same owner and epoch is there already: that
+        one holds everything this one does."""
 
-    async def hand_over(self, label: str, held: LeaseRow, target: str | None) -> None:
-        """Write the frontier and pass the lease to ``target`` (epoch+1), or release it (None). LeaseLost.
+    async def hand_over(
+        self, label: str, held: LeaseRow, target: str | None, window: WindowState | None = None
+    ) -> None:
+        """Write the frontier (and ``window``) and pass the lease to ``target`` (epoch+1), or release it (None).
+        LeaseLost.
 
         An owner passes one epoch on only once. So when the row shows that this owner passed this epoch on, an
         earlier attempt without answer was applied, and the call returns as after a success (also if that attempt
         named another target)."""
+
+    async def window_state(self, label: str, shard_id: str) -> WindowState:
+        """The window of a shard as it was saved last, read consistently; an empty one when there is none."""
 
     async def remove_lease(self, label: str, seen: LeaseRow) -> bool:
         """Delete a tombstone IF unchanged since seen."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 from consumer.aws.errors import ApiCaller
+from consumer.aws.lambda_format import LambdaMessages, LambdaObjects
 from consumer.aws.overflow import WithOverflow
 from consumer.aws.s3 import S3DeadLetters, S3Folder
 from consumer.aws.session import AwsSession
 from consumer.aws.sns import SnsDeadLetters
 from consumer.aws.sqs import SqsDeadLetters
+from consumer.domain.function_name import function_name
 from consumer.ports import Clock, DeadLetters
 from consumer.settings.model import Settings
 
@@ -15,22 +19,30 @@ from consumer.settings.model import Settings
 async def build_dead_letters(
     settings: Settings, session: AwsSession, caller: ApiCaller, clock: Clock
 ) -> DeadLetters | None:
-    """The configured destination, with the overflow around it if there is one; None without a destination."""
-    destination = await _destination(settings, session, caller, clock)
-    overflow = settings.on_failure.overflow
-    if destination is None or overflow is None:
-        return destination
-    store = S3Folder(await session.client("s3"), caller, overflow, clock_wall=clock.wall)
-    return WithOverflow(destination, store)
+    """The configured destination in the configured format, with its overflow if there is one; None without one.
 
-
-async def _destination(settings: Settings, session: AwsSession, caller: ApiCaller, clock: Clock) -> DeadLetters | None:
-    name, kind = settings.on_failure.destination, settings.on_failure.destination_kind
+    Lambda's messages without an overflow would lose the records; the configuration check refuses them.
+    """
+    chosen = settings.on_failure
+    name, kind = chosen.destination, chosen.destination_kind
     if name is None or kind is None:
         return None
-    client = await session.client(kind)
+
+    async def folder(url: str) -> S3Folder:
+        return S3Folder(await session.client("s3"), caller, url, clock_wall=clock.wall)
+
+    as_lambda = chosen.format == "lambda"
+    function = function_name(os.environ, settings.application)
+    if kind == "s3" and as_lambda:
+        return LambdaObjects(await folder(name), function)
+    destination: DeadLetters
     if kind == "s3":
-        return S3DeadLetters(client, caller, name, clock_wall=clock.wall)
-    if kind == "sns":
-        return SnsDeadLetters(client, caller, name)
-    return SqsDeadLetters(client, caller, name)
+        destination = S3DeadLetters(await folder(name))
+    elif kind == "sns":
+        destination = SnsDeadLetters(await session.client("sns"), caller, name)
+    else:
+        destination = SqsDeadLetters(await session.client("sqs"), caller, name)
+    if chosen.overflow is None:
+        return destination
+    store = await folder(chosen.overflow)
+    return LambdaMessages(destination, store, function) if as_lambda else WithOverflow(destination, store)

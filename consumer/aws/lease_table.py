@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from consumer.aws import lease_items as items
+from consumer.aws import window_items
 from consumer.aws.errors import ApiCaller, ConditionFailed, Unanswered
 from consumer.aws.lease_items import Changes, Clause
 from consumer.domain.errors import (
@@ -30,6 +31,7 @@ from consumer.domain.errors import (
     SessionFenced,
 )
 from consumer.domain.lease import LeaseRow, SessionRow
+from consumer.domain.windows import WindowState
 from consumer.ports import Loss, Registration
 
 ATTEMPTS: Final = 3  # of one write within its time-out, when no answer comes
@@ -272,11 +274,10 @@ class DynamoDBLeaseStore:
         found = written.found or await self._get(self._pk(label), sk)
         return items.lease_row(found) if found and found.get("take_nonce") == changes["take_nonce"] else None
 
-    async def save(self, label: str, held: LeaseRow) -> None:
-        sk = items.SHARD + held.shard_id
+    async def save(self, label: str, held: LeaseRow, window: WindowState | None = None) -> None:
         revision = self._next_revision(held)
         changes = items.progress(held) | {"updated_at": self._now(), "revision": items.number(revision)}
-        written = await self._update(self._pk(label), sk, changes, [*_held(held), _newer_than_stored(revision)])
+        written = await self._update_held(label, held, changes, revision, window)
         if not written.refused:
             return
         found = await self._found(label, held, written)
@@ -285,7 +286,9 @@ class DynamoDBLeaseStore:
         if found.revision < revision or (found.revision == revision and not written.doubtful):
             raise LeaseLost(held.shard_id, held.epoch, f"revision {found.revision} of the same owner")
 
-    async def hand_over(self, label: str, held: LeaseRow, target: str | None) -> None:
+    async def hand_over(
+        self, label: str, held: LeaseRow, target: str | None, window: WindowState | None = None
+    ) -> None:
         """Pass the lease on with its frontier in one write. Releasing (None) leaves the epoch to the next take."""
         revision, by = self._next_revision(held), items.passed_on_by(held)
         changes = items.progress(held) | {"updated_at": self._now(), "passed_on_by": by}
@@ -294,12 +297,30 @@ class DynamoDBLeaseStore:
         else:
             changes |= {"owner": items.text(target), "epoch": items.number(held.epoch + 1)}
             changes["revision"] = items.number(0)
-        sk = items.SHARD + held.shard_id
-        written = await self._update(self._pk(label), sk, changes, [*_held(held), _newer_than_stored(revision)])
+        written = await self._update_held(label, held, changes, revision, window)
         if written.refused:
-            found = written.found or await self._get(self._pk(label), sk) or {}
+            found = written.found or await self._get(self._pk(label), items.SHARD + held.shard_id) or {}
             if found.get("passed_on_by") != by:  # otherwise an attempt whose answer was lost did succeed
                 raise await self._lost(label, held, written)
+
+    async def _update_held(
+        self, label: str, held: LeaseRow, changes: Changes, revision: int, window: WindowState | None
+    ) -> Written:
+        """Update a lease that is held; with a window, all rows of it in one transaction."""
+        pk, sk = self._pk(label), items.SHARD + held.shard_id
+        where = [*_held(held), _newer_than_stored(revision)]
+        if window is None:
+            return await self._update(pk, sk, changes, where)
+        update = {"Update": {"Key": items.key(pk, sk), **items.expressions(where, changes)}}
+        return await self._transact([update, *window_items.writes(self._windows_pk(label), held.shard_id, window)])
+
+    async def window_state(self, label: str, shard_id: str) -> WindowState:
+        """MisconfiguredResource when its rows were damaged."""
+        found = await self._query(self._windows_pk(label), f"{shard_id}#")
+        try:
+            return window_items.window_state(found)
+        except ValueError as problem:
+            raise MisconfiguredResource(f"tumbling window of {shard_id} in {self._resource}: {problem}") from problem
 
     async def remove_lease(self, label: str, seen: LeaseRow) -> bool:
         where = [*_as_seen(seen), ("state", "=", items.text(seen.state))]
@@ -320,8 +341,7 @@ class DynamoDBLeaseStore:
         """One transaction, so that a worker that lost the shard cannot leave a trace of what the new owner handles."""
         check = {"Key": items.key(self._pk(label), items.SHARD + held.shard_id), **items.expressions(_held(held))}
         put = {"Item": items.loss_item(self._pk(label), loss)}
-        parts = [{"ConditionCheck": check | {"TableName": self._table}}, {"Put": put | {"TableName": self._table}}]
-        written = await self._write("TransactWriteItems", {"TransactItems": parts})
+        written = await self._transact([{"ConditionCheck": check}, {"Put": put}])
         if written.refused:
             raise await self._lost(label, held, written)
 
@@ -333,6 +353,9 @@ class DynamoDBLeaseStore:
 
     def _pk(self, label: str) -> str:
         return items.partition(self._application, label)
+
+    def _windows_pk(self, label: str) -> str:
+        return f"{self._pk(label)}#{window_items.PARTITION}"
 
     def _now(self) -> dict[str, Any]:
         return items.number(float(self._wall()))
@@ -361,6 +384,10 @@ class DynamoDBLeaseStore:
     ) -> Written:
         request = {"Key": items.key(pk, sk), "ReturnValues": answer, **items.expressions(where, changes)}
         return await self._write("UpdateItem", request)
+
+    async def _transact(self, parts: Iterable[dict[str, dict[str, Any]]]) -> Written:
+        named = [{kind: part | {"TableName": self._table} for kind, part in entry.items()} for entry in parts]
+        return await self._write("TransactWriteItems", {"TransactItems": named})
 
     async def _write(self, operation: str, request: dict[str, Any]) -> Written:
         """Send a write; send it again when no answer came or a transaction was in the way."""

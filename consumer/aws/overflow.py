@@ -10,14 +10,11 @@ import json
 from typing import Final
 
 from consumer.aws.s3 import S3Folder
+from consumer.domain.dead_letter import split_payload
 from consumer.domain.errors import PayloadTooLarge
 from consumer.ports import DeadLetters
 
 SUFFIX: Final = ".payload.json"  # tells the records from documents that lie under the same prefix
-
-_FIELD: Final = b',"payload":'
-_EVENT_STARTS: Final = b'{"Records":['
-_EVENT_ENDS: Final = b"]}"
 
 
 class WithOverflow:
@@ -58,17 +55,3 @@ class WithOverflow:
         location = await self._store.put(self._store.key(rest, attributes, SUFFIX), payload)
         pointer = rest[:-1] + b',"payloadLocation":' + json.dumps(location).encode("ascii") + b"}"
         await self._inner.send(pointer, attributes=attributes)
-
-
-def split_payload(document: bytes) -> tuple[bytes, bytes]:
-    """A dead-letter document without its ``payload``, and that payload; an empty payload when it has none.
-
-    ``domain.dead_letter.document`` puts the payload last. It is cut, not decoded: a record may be nested deeper than
-    any parser goes. An unescaped quote after a comma opens a key, so the first match is a key, not the inside of a
-    text; only the payload holds keys that users have chosen.
-    """
-    head, _, tail = document.partition(_FIELD)
-    payload = tail[:-1]
-    if tail.endswith(b"}") and payload.startswith(_EVENT_STARTS) and payload.endswith(_EVENT_ENDS):
-        return head + b"}", payload
-    return document, b""

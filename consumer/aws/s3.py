@@ -70,8 +70,8 @@ class S3Folder:
         when = f"{year}/{month}/{day}/{year}-{month}-{day}T{hour}.{minute}.{second}"
         return f"{self.prefix}aws/lambda/{where}/{when}-{uuid.uuid5(_NAMESPACE, records)}{suffix}"
 
-    async def put(self, key: str, body: bytes) -> str:
-        """Write one object of JSON, replacing the one of that key, and return its ``s3://`` URL.
+    async def put(self, key: str, body: bytes, content_type: str = "application/json") -> str:
+        """Write one object, replacing the one of that key, and return its ``s3://`` URL.
 
         Raises:
             PayloadTooLarge: S3 does not take it in one request.
@@ -79,7 +79,7 @@ class S3Folder:
         """
         if len(body) > self.maximum_size:
             raise PayloadTooLarge(self.url, len(body), self.maximum_size)
-        writing = self._client.put_object(Bucket=self.bucket, Key=key, Body=body, ContentType="application/json")
+        writing = self._client.put_object(Bucket=self.bucket, Key=key, Body=body, ContentType=content_type)
         await self._caller.call("PutObject", self.url, writing, timeout=CALL_TIMEOUT + len(body) / SLOWEST_UPLOAD)
         return f"s3://{self.bucket}/{key}"
 
@@ -91,26 +91,18 @@ class S3Folder:
 
 
 class S3DeadLetters:
-    """``ports.DeadLetters`` on a bucket. Takes what ``S3Folder`` takes.
+    """``ports.DeadLetters`` on a bucket.
 
     The attributes are not stored: each is a field of the document, and the first two are parts of the key.
     """
 
-    def __init__(
-        self,
-        client: Any,
-        caller: ApiCaller,
-        url: str,
-        *,
-        clock_wall: Callable[[], float],
-        maximum_size: int = SERVICE_LIMIT,
-    ) -> None:
-        self.destination = url
-        self.folder = S3Folder(client, caller, url, clock_wall=clock_wall, maximum_size=maximum_size)
+    def __init__(self, folder: S3Folder) -> None:
+        self.destination = folder.url
+        self._folder = folder
 
     async def prepare(self) -> None:
         """Check that the bucket is there. ResourceMissing, PermissionDenied, DependencyError."""
-        await self.folder.check()
+        await self._folder.check()
 
     async def send(self, document: bytes, *, attributes: dict[str, str]) -> None:
         """Store one document as one object, with the content type ``application/json``.
@@ -119,4 +111,4 @@ class S3DeadLetters:
             PayloadTooLarge: beyond 5 GiB.
             ResourceMissing, PermissionDenied, DependencyError: the caller tries again.
         """
-        await self.folder.put(self.folder.key(document, attributes), document)
+        await self._folder.put(self._folder.key(document, attributes), document)

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from consumer.cli.failures import fail, settings_or_exit
-from consumer.domain.patterns import Explanation, Filters, compile_filters
+from consumer.domain.patterns import Explanation, Filters
 from consumer.domain.record import Record
 
 EXIT_NO_MATCH = 1
@@ -41,7 +41,7 @@ def test(config: Path, event: Path, output: str) -> None:
     Exit code 0 when every record passes, 1 when one does not, 2 when the event cannot be used, 78 when the
     configuration cannot.
     """
-    filters = compile_filters(settings_or_exit(config).filters)
+    filters = settings_or_exit(config).compiled_filters()
     records = _read_records(event)
     explanations = [filters.explain(record) for record in records]
     if output == "json":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Context, DecimalException, Inexact, InvalidOperation, Overflow
+from types import SimpleNamespace
+from typing import Protocol, cast
 
 import msgspec
 from msgspec import Raw
@@ -20,11 +22,11 @@ def partition_key_reader(attribute: str) -> Callable[[Record], bytes]:
     Records without a usable key (a service bug, an emulator) share the key ``b""``: they are handled in stream order
     among themselves and end as poison if the handler needs their keys.
     """
-    partition = _partition_value(attribute)
+    decode = _keys_decoder(attribute)
 
     def read(record: Record) -> bytes:
         try:
-            value = bytes(partition(record.dynamodb.Keys))
+            value = bytes(decode(record.dynamodb.Keys).partition)
         except (msgspec.MsgspecError, KeyError, ValueError, RecursionError):
             return b""
         return _canonical_number(value) if value.startswith(b'{"N"') else value
@@ -32,14 +34,17 @@ def partition_key_reader(attribute: str) -> Callable[[Record], bytes]:
     return read
 
 
-def _partition_value(attribute: str) -> Callable[[Raw], Raw]:
+class _Keys(Protocol):
+    partition: Raw
+
+
+def _keys_decoder(attribute: str) -> Callable[[Raw], _Keys]:
     try:
         keys_type = msgspec.defstruct("Keys", [("partition", Raw, msgspec.field(name=attribute))], gc=False)
     except ValueError:  # msgspec takes no quotes, backslashes and control characters in names; DynamoDB does
         every_key = msgspec.json.Decoder(dict[str, Raw]).decode
-        return lambda keys: every_key(keys)[attribute]
-    decode = msgspec.json.Decoder(keys_type).decode
-    return lambda keys: decode(keys).partition  # type: ignore[attr-defined]  # made by defstruct
+        return lambda keys: cast("_Keys", SimpleNamespace(partition=every_key(keys)[attribute]))
+    return cast("Callable[[Raw], _Keys]", msgspec.json.Decoder(keys_type).decode)
 
 
 def _canonical_number(value: bytes) -> bytes:

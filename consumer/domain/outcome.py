@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from consumer.domain.record import Record
+from consumer.domain.record import Record, batch_event_json
+from consumer.domain.windows import WindowCall
 
 
 @dataclass(frozen=True, slots=True)
 class HandlerCall:
-    """One invocation. ``attempt`` is 1 for the first call of a batch; ``timeout`` in seconds."""
+    """One invocation. ``attempt`` is 1 for the first call of a batch; ``timeout`` in seconds; ``window`` is None
+    without tumbling windows."""
 
     records: Sequence[Record]
     request_id: str
@@ -20,6 +23,19 @@ class HandlerCall:
     shard_id: str
     lease_epoch: int
     timeout: float
+    window: WindowCall | None = None
+
+    @property
+    def source_arn(self) -> str:
+        """The stream that the records came from."""
+        if self.window is not None:
+            return self.window.stream_arn
+        return self.records[0].event_source_arn if self.records else ""
+
+    def event(self) -> bytes:
+        """The Lambda event as JSON."""
+        fields = self.window.event_fields(self.shard_id) if self.window is not None else b""
+        return batch_event_json(self.records, fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +52,14 @@ class HandlerFault:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """``ok``: all settled. ``partial``: ``failed`` (sequence numbers, all from the batch) and later are not.
-    ``failed``: none is. ``not_invoked``: user code never ran (no worker, throttle): no retry is spent."""
+    ``failed``: none is. ``not_invoked``: user code never ran (no worker, throttle): no retry is spent.
+    ``state`` is what a tumbling window's handler returned, as JSON."""
 
     kind: Literal["ok", "partial", "failed", "not_invoked"]
     failed: tuple[str, ...] = ()
     fault: HandlerFault | None = None
     seconds: float = 0.0
+    state: bytes | None = None
 
 
 OK = Outcome("ok")
@@ -64,8 +82,9 @@ def from_lambda_response(response: Any, batch: Collection[str], *, report_failur
     * an item with a missing, null, empty, non-text or unknown identifier fails the whole batch;
     * without ReportBatchItemFailures the response is ignored.
 
-    Lambda also takes any other JSON (a number, a text, another object) as success; so do we for objects and null. A
-    response that is neither an object, nor null, nor empty cannot be meant as an answer: it fails the batch.
+    What Lambda makes of other JSON is neither documented nor recorded. An object about something else is success here:
+    functions return such things without meaning a failure. A number or a text cannot be meant as an answer to this
+    question: it fails the batch, because a retry loses nothing.
     """
     if not report_failures or response is None or response in ({}, [], ""):
         return OK
@@ -83,6 +102,16 @@ def from_lambda_response(response: Any, batch: Collection[str], *, report_failur
             return bad_response(f"batchItemFailures names {_named(identifier)}, which is not in the batch")
         identifiers.append(identifier)
     return Outcome("partial", failed=tuple(identifiers))
+
+
+def from_window_response(response: Any, batch: Collection[str], *, report_failures: bool) -> Outcome:
+    """The rules for a window's invocation: besides what holds for every response it must carry ``state``, an object;
+    without it the invocation has failed (AWS documentation, "tumbling windows")."""
+    state = response.get("state") if isinstance(response, dict) else None
+    if not isinstance(state, dict):
+        return bad_response("the response has no state object, which every invocation of a tumbling window must return")
+    outcome = from_lambda_response(response, batch, report_failures=report_failures)
+    return replace(outcome, state=json.dumps(state, separators=(",", ":")).encode())
 
 
 def from_python_result(result: Any, batch: Collection[str], *, report_failures: bool) -> Outcome:

@@ -27,6 +27,7 @@ class Clause:
         place: where the pattern says so, ``filters[0].dynamodb.NewImage.status.S``.
         field: the field of the event, dotted.
         wanted: the array as it was written.
+        blind: it asks ``numeric`` of a DynamoDB number, which is text that ``numeric`` does not compare.
     """
 
     place: str
@@ -34,6 +35,7 @@ class Clause:
     wanted: tuple[Any, ...]
     bit: int
     alternatives: Alternatives
+    blind: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +126,15 @@ class _Parser:
         if path in used:
             raise PatternError(place, f"is the field {path} once more; put all its values into one array")
         used.add(path)
-        number_text = self._numeric_on_numbers and path.startswith(_ITEMS) and path.endswith((".N", ".NS"))
+        number = path.startswith(_ITEMS) and path.endswith((".N", ".NS"))
         bit = 1 << len(self.clauses)
-        alternatives = compile_alternatives(values, place, number_text=number_text)
-        self.clauses.append(Clause(place, path, tuple(values), bit, alternatives))
+        alternatives = compile_alternatives(values, place, number_text=number and self._numeric_on_numbers)
+        blind = (
+            number
+            and not self._numeric_on_numbers
+            and any("numeric" in one for one in values if isinstance(one, Mapping))
+        )
+        self.clauses.append(Clause(place, path, tuple(values), bit, alternatives, blind))
         return bit
 
 

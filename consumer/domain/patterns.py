@@ -115,7 +115,7 @@ class _Filter:
                 wanted=clause.wanted,
                 matched=bool(ever & clause.bit),
                 found=tuple(found.get(clause.bit, ())),
-                note="" if clause.bit in found else _why_nothing(clause, record, items),
+                note=_note(clause, found, ever, record, items),
             )
             for clause in self.clauses
         )
@@ -211,7 +211,7 @@ def compile_filters(patterns: Sequence[Mapping[str, Any]], *, numeric_on_numbers
     Args:
         patterns: what stands under ``filters`` in the configuration.
         numeric_on_numbers: ``numeric`` also compares the text of DynamoDB numbers (``N``, ``NS``), exactly; AWS
-            does not.
+            does not. In the configuration it is ``filter_options.numeric_on_n``.
 
     Raises:
         PatternError: the first problem, with its path.
@@ -236,7 +236,7 @@ class ClauseResult:
         wanted: the array as it was written.
         matched: whether some value of the field (or its absence) is wanted.
         found: every value of the field in the event; more than one in arrays.
-        note: when there is none, why.
+        note: when there is none, why; when there is one, why it could not match, if that is not obvious.
     """
 
     place: str
@@ -264,7 +264,8 @@ class FilterResult:
         if self.across_elements:
             return f"filters[{self.index}]: its clauses hold, but only in different elements of an array"
         failed = next(clause for clause in self.clauses if not clause.matched)
-        return f"{failed.place}: {failed.note or 'found ' + ', '.join(map(repr, failed.found[:5]))}"
+        found = f"found {', '.join(map(repr, failed.found[:5]))}" if failed.found else ""
+        return f"{failed.place}: {'; '.join(part for part in (found, failed.note) if part)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +275,14 @@ class Explanation:
     matched: bool
     filters: tuple[FilterResult, ...]
     reason: str
+
+
+def _note(clause: Clause, found: dict[int, list[Any]], holding: int, record: Record, items: _Items) -> str:
+    if clause.bit not in found:
+        return _why_nothing(clause, record, items)
+    if clause.blind and not holding & clause.bit:
+        return "numeric compares N and NS, which are text, only with filter_options.numeric_on_n: true"
+    return ""
 
 
 def _why_nothing(clause: Clause, record: Record, items: _Items) -> str:

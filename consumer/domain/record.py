@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -115,6 +116,11 @@ class Record(msgspec.Struct, gc=False):
         sizes = (memoryview(raw).nbytes for raw in (change.Keys, change.NewImage, change.OldImage))
         return sum(sizes) + 400
 
+    @property
+    def event_size(self) -> int:
+        """No less than the bytes of ``event_json``, without building it."""
+        return self.wire_size + len(self.event_id) + len(self.event_source_arn) + 160
+
     def _decoded(self, name: str, raw: Raw) -> dict[str, Any] | None:
         if self.cached is None:
             self.cached = {}
@@ -160,9 +166,13 @@ def event_json(record: Record) -> bytes:
     return b",".join(outer)
 
 
-def batch_event_json(records: list[Record] | tuple[Record, ...]) -> bytes:
-    """The Lambda event of a batch: ``{"Records": [...]}``."""
-    return b'{"Records":[' + b",".join([event_json(record) for record in records]) + b"]}"
+def batch_event_json(records: Sequence[Record], fields: bytes = b"") -> bytes:
+    """The Lambda event of a batch: ``{"Records": [...]}``; ``fields`` are further members of the object, as JSON."""
+    return (
+        b'{"Records":['
+        + b",".join([event_json(record) for record in records])
+        + (b"]," + fields + b"}" if fields else b"]}")
+    )
 
 
 class _Event(msgspec.Struct):

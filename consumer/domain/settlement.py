@@ -76,8 +76,11 @@ class _Piece:
 class Settlement:
     """One batch on its way to being settled: ``next``, then ``answered`` or ``gave_up``, until ``next`` is None."""
 
-    def __init__(self, policy: RetryPolicy, records: Sequence[Record]) -> None:
+    def __init__(self, policy: RetryPolicy, records: Sequence[Record], born: float = 0.0) -> None:
+        """``born`` (Unix seconds; 0 when unknown) is the age of an invocation without records: the final one of a
+        tumbling window."""
         self._policy = policy
+        self._born = born
         self._pieces = [_Piece(records)]  # a stack: the leftmost piece is last
 
     def next(self, now: float) -> Step | None:
@@ -133,13 +136,15 @@ class Settlement:
         return self._pieces.pop().records
 
     def _expired(self, piece: _Piece, now: float) -> int:
-        """How many leading records are too old. The stream's own retention only ends *retries*: a backlog near the
-        trim horizon is still handled once."""
+        """How many leading records are too old (1 for a final invocation that is, which has none). The stream's own
+        retention only ends *retries*: a backlog near the trim horizon is still handled once."""
         limit = self._policy.max_age
         if piece.invocations > 0:
             limit = min(limit, RETENTION_SECONDS) if limit is not None else RETENTION_SECONDS
         if limit is None:
             return 0
+        if not piece.records:
+            return 1 if 0 < self._born < now - limit else 0
         count = 0
         for record in piece.records:
             created = record.dynamodb.ApproximateCreationDateTime

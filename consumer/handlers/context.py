@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from consumer.domain.function_name import function_arn, function_name
+
+__all__ = ["Context", "FunctionIdentity", "function_arn"]
 
 DEFAULT_MEMORY_MB = "1024"
 FUNCTION_VERSION = "$LATEST"
@@ -25,7 +28,7 @@ class FunctionIdentity:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], application: str) -> FunctionIdentity:
         """As Lambda's own runtime does it: the environment names the function, so context and environment agree."""
-        name = environment.get("AWS_LAMBDA_FUNCTION_NAME") or application
+        name = function_name(environment, application)
         return cls(
             name=name,
             version=environment.get("AWS_LAMBDA_FUNCTION_VERSION", FUNCTION_VERSION),
@@ -33,17 +36,6 @@ class FunctionIdentity:
             log_group=environment.get("AWS_LAMBDA_LOG_GROUP_NAME", f"/aws/lambda/{name}"),
             log_stream=environment.get("AWS_LAMBDA_LOG_STREAM_NAME", f"[{FUNCTION_VERSION}]{os.getpid():x}"),
         )
-
-
-@functools.lru_cache(maxsize=64)
-def function_arn(source_arn: str, function_name: str) -> str:
-    """The ARN a function of this name would have beside its stream: same partition, region and account.
-
-    There is no function, but Powertools logs the ARN and user code splits it for region and account.
-    """
-    parts = source_arn.split(":")
-    partition, region, account = (parts[1], parts[3], parts[4]) if len(parts) > 5 else ("aws", "", "")
-    return f"arn:{partition}:lambda:{region}:{account}:function:{function_name}"
 
 
 class Context:

@@ -29,7 +29,6 @@ from yarl import URL
 
 from consumer.domain.errors import HandlerImportError
 from consumer.domain.outcome import HandlerCall, HandlerFault, Outcome
-from consumer.domain.record import batch_event_json
 from consumer.handlers.faults import describe, fault_of, timeout_fault
 from consumer.handlers.results import lambda_outcome
 from consumer.settings.arns import redact_url
@@ -137,7 +136,7 @@ class HttpHandler:
     async def _outcome(self, session: aiohttp.ClientSession, call: HandlerCall, limit: float) -> Outcome:
         progress = _Progress()
         try:
-            event = batch_event_json(tuple(call.records))
+            event = call.event()
             async with asyncio.timeout(limit):
                 return await self._post(session, call, event, limit, progress)
         except (aiohttp.ClientConnectionError, TimeoutError, OSError) as error:
@@ -179,7 +178,8 @@ class HttpHandler:
         if error is not None:
             return Outcome("failed", fault=error)
         numbers = frozenset([record.sequence_number for record in call.records])
-        outcome = lambda_outcome(body.strip(), numbers, report_failures=self._report_failures)
+        windowed = call.window is not None
+        outcome = lambda_outcome(body.strip(), numbers, report_failures=self._report_failures, windowed=windowed)
         if outcome.fault is not None:
             message = f"HTTP {response.status}: {outcome.fault.message}: {_excerpt(body)}"
             return _failed(outcome.fault.kind, outcome.fault.type, message)

@@ -17,7 +17,6 @@ import structlog
 
 from consumer.domain.errors import HandlerImportError
 from consumer.domain.outcome import HandlerCall, HandlerFault, Outcome
-from consumer.domain.record import batch_event_json
 from consumer.handlers.environment import worker_environment
 from consumer.handlers.faults import fault_of
 from consumer.handlers.frames import Setup
@@ -98,7 +97,7 @@ class ProcessPoolHandler:
             return Outcome("not_invoked", fault=worker)
         try:
             try:
-                event = batch_event_json(tuple(call.records))
+                event = call.event()
             except Exception as error:  # noqa: BLE001  # a record that cannot be written is poison, not our end
                 return Outcome("failed", fault=fault_of(error))
             return await worker.call(call, event, call.timeout if call.timeout > 0 else self._timeout)

@@ -7,7 +7,14 @@ import json
 from collections.abc import Callable, Collection
 from typing import Any
 
-from consumer.domain.outcome import OK, Outcome, bad_response, from_lambda_response, from_python_result
+from consumer.domain.outcome import (
+    OK,
+    Outcome,
+    bad_response,
+    from_lambda_response,
+    from_python_result,
+    from_window_response,
+)
 from consumer.handlers.faults import describe
 
 # What almost every answer is, so that the daemon does not parse it.
@@ -47,12 +54,13 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def lambda_outcome(body: bytes, batch: Collection[str], *, report_failures: bool) -> Outcome:
+def lambda_outcome(body: bytes, batch: Collection[str], *, report_failures: bool, windowed: bool = False) -> Outcome:
     """Apply Lambda's rules to the response ``body`` (JSON text; empty is null)."""
-    if body in _SUCCESS:
+    if body in _SUCCESS and not windowed:
         return OK
     try:
         response = json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         return bad_response(f"the response is not JSON: {error}")
-    return from_lambda_response(response, batch, report_failures=report_failures)
+    apply = from_window_response if windowed else from_lambda_response
+    return apply(response, batch, report_failures=report_failures)

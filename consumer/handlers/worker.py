@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import structlog
 
@@ -118,7 +119,7 @@ class Worker:
             shard_id=call.shard_id,
             lease_epoch=call.lease_epoch,
             deadline=time.monotonic() + limit,
-            source_arn=call.records[0].event_source_arn if call.records else "",
+            source_arn=call.source_arn,
         )
         try:
             head = frames.head_of(invocation, event)
@@ -271,9 +272,10 @@ class Worker:
         reply, body = answered
         numbers = frozenset([record.sequence_number for record in call.records])
         if reply.kind == "returned":
-            outcome = lambda_outcome(body, numbers, report_failures=self._setup.report_failures)
+            windowed = call.window is not None
+            outcome = lambda_outcome(body, numbers, report_failures=self._setup.report_failures, windowed=windowed)
         else:
             outcome = reply.outcome or bad_response("the worker process sent no outcome")
         if not numbers.issuperset(outcome.failed):
             outcome = bad_response("the worker process named records that are not in the batch")
-        return Outcome(outcome.kind, outcome.failed, outcome.fault, seconds)
+        return replace(outcome, seconds=seconds)

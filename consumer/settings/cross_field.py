@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from consumer.domain.patterns import PatternError, compile_filters
+from consumer.domain.patterns import PatternError
 from consumer.settings.arns import NameRefused, require_http_url, require_stream_arn, stream_region
 from consumer.settings.units import format_duration
 
@@ -119,30 +119,53 @@ def _backoff(settings: Settings) -> Violation | None:
 
 def _tumbling_window(settings: Settings) -> Violation | None:
     batch = settings.batch
-    if batch.tumbling_window > 0 and batch.parallelization_factor > 1:
+    if batch.tumbling_window == 0:
+        return None
+    if batch.tumbling_window % 1:
+        found = format_duration(batch.tumbling_window)
+        return Violation("batch.tumbling_window", f"must be whole seconds, found {found}", "records have no finer time")
+    if batch.parallelization_factor > 1:
         return Violation(
             "batch.tumbling_window",
             f"cannot be used with parallelization_factor {batch.parallelization_factor}",
-            "Lambda refuses it too; set batch.parallelization_factor: 1",
+            "a window's state has one order; Lambda refuses it, too: set batch.parallelization_factor: 1",
+        )
+    if settings.handler.kind == "python":
+        return Violation(
+            "batch.tumbling_window",
+            "needs handler.kind lambda or http, found python",
+            "state travels in Lambda's event and response; a python handler keeps its own",
         )
     return None
 
 
 def _filters(settings: Settings) -> Violation | None:
     try:
-        compile_filters(settings.filters)
+        settings.compiled_filters()
     except PatternError as error:
         return Violation(error.path, error.problem)
     return None
 
 
+def _lambda_format(settings: Settings) -> Violation | None:
+    chosen = settings.on_failure
+    if chosen.format == "full" or chosen.destination_kind not in ("sqs", "sns") or chosen.overflow is not None:
+        return None
+    return Violation(
+        "on_failure.format",
+        f"must be full for {chosen.destination_kind.upper()} without on_failure.overflow, found 'lambda'",
+        "Lambda's messages do not hold the records; set overflow: s3://bucket/prefix to keep them",
+    )
+
+
 RULES: tuple[Rule, ...] = (
-    Rule(("filters",), _filters),
+    Rule(("filters",), _filters),  # what a filter may say does not depend on filter_options
     Rule(("source.table", "source.stream_arn"), _one_source),
     Rule(("source.kind", "source.stream_arn"), _stream_arn),
     Rule(("source.table", "source.stream_arn", "aws.region", "aws.endpoints"), _region),
     Rule(("handler.kind", "handler.target"), _target),
     Rule(("handler.kind", "handler.isolation"), _isolation),
     Rule(("retry.backoff.initial", "retry.backoff.max"), _backoff),
-    Rule(("batch.tumbling_window", "batch.parallelization_factor"), _tumbling_window),
+    Rule(("on_failure.format", "on_failure.destination", "on_failure.overflow"), _lambda_format),
+    Rule(("batch.tumbling_window", "batch.parallelization_factor", "handler.kind"), _tumbling_window),
 )

@@ -111,11 +111,11 @@ class DurationRange:
     def _seconds(self, value: object) -> float:
         bare_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not isinstance(value, str) and not bare_number:
-            raise refused("must be a duration such as 250ms, 10s, 5m or 24h")
+            raise refused(f"must be a duration such as 250ms, 10s, 5m or 24h; the range is {self._range}")
         try:
             return parse_duration(str(value))
         except UnitError as error:
-            raise refused(error.message, error.hint) from None
+            raise refused(f"{error.message}; the range is {self._range}", error.hint) from None
 
     @property
     def _range(self) -> str:
@@ -145,14 +145,18 @@ class SizeRange:
 
     def _check(self, value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise refused("must be a size such as 64KiB, 4MiB or 1GiB")
+            raise refused(f"must be a size such as 64KiB, 4MiB or 1GiB; the range is {self._range}")
         try:
             size = parse_size(str(value))
         except UnitError as error:
-            raise refused(error.message, error.hint) from None
+            raise refused(f"{error.message}; the range is {self._range}", error.hint) from None
         if not self.low <= size <= self.high:
-            raise refused(f"must be from {format_size(self.low)} to {format_size(self.high)}")
+            raise refused(f"must be from {self._range}")
         return size
+
+    @property
+    def _range(self) -> str:
+        return f"{format_size(self.low)} to {format_size(self.high)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,15 @@ from typing import Annotated, Self
 from pydantic import Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
+from consumer.domain.patterns import Filters as CompiledFilters
+from consumer.domain.patterns import compile_filters
 from consumer.settings.cross_field import violations
 from consumer.settings.fields import Text
 from consumer.settings.sections import (
     Aws,
     Batch,
     Checkpoint,
+    FilterOptions,
     Filters,
     Handler,
     Http,
@@ -55,6 +58,9 @@ class Settings(Section):
         default=(),
         description="EventBridge patterns over the whole event; a record that matches none is skipped. Default [].",
     )
+    filter_options: FilterOptions = Field(
+        default_factory=FilterOptions, description="Where filters go beyond Lambda's."
+    )
     retry: Retry = Field(default_factory=Retry, description="What happens after a failed invocation.")
     on_failure: OnFailure = Field(default_factory=OnFailure, description="Where records go that are given up.")
     idempotency: Idempotency = Field(
@@ -66,6 +72,10 @@ class Settings(Section):
     shutdown: Shutdown = Field(default_factory=Shutdown, description="What happens at SIGTERM.")
     http: Http = Field(default_factory=Http, description="Health, metrics and status page.")
     logging: Logging = Field(default_factory=Logging, description="What is logged, and how.")
+
+    def compiled_filters(self) -> CompiledFilters:
+        """``filters`` ready to run, with their options. PatternError, which a loaded configuration never gives."""
+        return compile_filters(self.filters, numeric_on_numbers=self.filter_options.numeric_on_n)
 
     @model_validator(mode="after")
     def _rules_between_keys(self, info: ValidationInfo) -> Self:

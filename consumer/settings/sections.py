@@ -162,7 +162,9 @@ class Batch(Section):
         default=100, description="Most records per invocation, 1..10000, default 100 as in Lambda."
     )
     batching_window: Annotated[float, DurationRange(0, 300)] = Field(
-        default=0.0, description="Duration 0..300s, default 0: how long to gather a fuller batch before invoking."
+        default=0.0,
+        description="Duration 0..300s, default 0: how long to gather a batch that is not full (batch_size records or "
+        "6 MB). It starts when a batch can start.",
     )
     parallelization_factor: Annotated[int, WholeNumber(1, 256)] = Field(
         default=8,
@@ -173,7 +175,9 @@ class Batch(Section):
         default=True, description="true (default): a returned batchItemFailures list is honoured, by Lambda's rules."
     )
     tumbling_window: Annotated[float, DurationRange(0, 900)] = Field(
-        default=0.0, description="Duration 0..900s, default 0 = off: Lambda's tumbling window aggregation."
+        default=0.0,
+        description="Duration 0..900s in whole seconds, default 0 = off: Lambda's tumbling windows. Needs "
+        "parallelization_factor: 1 and a lambda or http handler.",
     )
 
 
@@ -212,6 +216,11 @@ class OnFailure(Section):
     )
     overflow: Annotated[str, AfterValidator(shaped(require_s3_url))] | None = Field(
         default=None, description="s3://bucket/prefix for payloads that the destination cannot hold. Default: none."
+    )
+    format: Literal["full", "lambda"] = Field(
+        default="full",
+        description="full (default): Lambda's document with error and the records in it. lambda: exactly Lambda's "
+        "document. Its messages in SQS and SNS hold no records, so these then go to overflow, which is required.",
     )
     order: Literal["continue", "park_key", "block"] = Field(
         default="continue",
@@ -305,6 +314,16 @@ class Logging(Section):
     )
     format: Literal["console", "json"] = Field(
         default="json", description="json (default, one object a line) or console."
+    )
+
+
+class FilterOptions(Section):
+    """Where filters go beyond Lambda's. All of it is off until it is asked for."""
+
+    numeric_on_n: Boolean = Field(
+        default=False,
+        description="true: the operator numeric also compares DynamoDB numbers (N and NS), exactly. Default false: "
+        "they are text, and numeric never matches them, as in Lambda.",
     )
 
 

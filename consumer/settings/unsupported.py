@@ -33,14 +33,8 @@ def _differs(usual: str) -> Callable[[Any], bool]:
     return lambda value: bool(value != usual)
 
 
-def _positive(value: Any) -> bool:
-    return bool(value > 0)
-
-
 UNSUPPORTED: tuple[Unsupported, ...] = (
     Unsupported("source.kind", _equals("kinesis"), "kinesis is", "use kind: dynamodb with the table's own stream"),
-    Unsupported("batch.tumbling_window", _positive, "tumbling windows are", "use 0s and aggregate in the handler"),
-    Unsupported("batch.batching_window", _positive, "batching windows are", "use 0s; batches fill up under load"),
     Unsupported("on_failure.order", _differs("continue"), "this order is", "use order: continue"),
     Unsupported("idempotency.mode", _equals("ledger"), "ledger is", "use mode: frontier"),
 )

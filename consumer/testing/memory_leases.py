@@ -26,6 +26,7 @@ from consumer.domain.errors import (
     Throttled,
 )
 from consumer.domain.lease import LeaseRow, SessionRow
+from consumer.domain.windows import WindowState
 from consumer.ports import Loss, Registration
 
 T = TypeVar("T")
@@ -101,6 +102,7 @@ class MemoryTable:
     leases: dict[tuple[str, str], dict[str, _Lease]] = field(default_factory=dict)
     sessions: dict[str, dict[str, _Session]] = field(default_factory=dict)
     losses: dict[tuple[str, str], dict[tuple[str, str, str], Loss]] = field(default_factory=dict)
+    windows: dict[tuple[str, str, str], WindowState] = field(default_factory=dict)
 
     def edit(self, application: str, label: str, shard_id: str, **changes: Any) -> None:
         """Change fields of a lease row behind everybody's back, as somebody with table access could."""
@@ -117,8 +119,10 @@ class MemoryTable:
 
     def drop_rows(self) -> None:
         """What remains of a table that was deleted and made anew: nothing. Set ``exists`` for the time in between."""
-        for rows in (self.applications, self.streams, self.registrations, self.leases, self.sessions, self.losses):
+        for rows in (self.applications, self.streams, self.registrations, self.leases, self.sessions):
             rows.clear()
+        self.losses.clear()
+        self.windows.clear()
 
 
 class MemoryLeaseStore:
@@ -279,18 +283,21 @@ class MemoryLeaseStore:
             await self._link.response("lease")
         return row if taken else None
 
-    async def save(self, label: str, held: LeaseRow) -> None:
+    async def save(self, label: str, held: LeaseRow, window: WindowState | None = None) -> None:
         revision = self._next_revision(held)
 
         def apply() -> Applied:
             lease = self._held(label, held)
             if lease.row.revision < revision:
                 lease.row = replace(self._progress(lease.row, held), revision=revision)
+                self._keep(label, held, window)
             return True, None
 
         await self._write("save", apply)
 
-    async def hand_over(self, label: str, held: LeaseRow, target: str | None) -> None:
+    async def hand_over(
+        self, label: str, held: LeaseRow, target: str | None, window: WindowState | None = None
+    ) -> None:
         revision = self._next_revision(held)
         by = (held.owner, held.epoch)
 
@@ -306,9 +313,14 @@ class MemoryLeaseStore:
                 replace(row, revision=revision) if target is None else replace(row, epoch=held.epoch + 1, revision=0)
             )
             lease.passed_on_by = by
+            self._keep(label, held, window)
             return True, None
 
         await self._write("hand_over", apply)
+
+    async def window_state(self, label: str, shard_id: str) -> WindowState:
+        key = (self._application, label, shard_id)
+        return await self._read("window_state", lambda: self._table.windows.get(key, WindowState()))
 
     async def remove_lease(self, label: str, seen: LeaseRow) -> bool:
         removed = False
@@ -349,6 +361,10 @@ class MemoryLeaseStore:
 
     def _leases(self, label: str) -> dict[str, _Lease]:
         return self._table.leases.setdefault((self._application, label), {})
+
+    def _keep(self, label: str, held: LeaseRow, window: WindowState | None) -> None:
+        if window is not None:
+            self._table.windows[self._application, label, held.shard_id] = window
 
     def _live(self, incarnation: str) -> _Session:
         session = self._sessions.get(incarnation)

@@ -22,7 +22,6 @@ import structlog
 from consumer.aws.adapters import MainAdapters, UpkeepAdapters
 from consumer.domain.errors import DependencyError, PermissionDenied, ResourceMissing, StreamConsumerError
 from consumer.domain.lease import Belief, LeaseRow, SessionRow
-from consumer.domain.patterns import compile_filters
 from consumer.handlers.build import build_handler
 from consumer.operate import sd_notify
 from consumer.operate.http import HealthServer
@@ -68,7 +67,7 @@ class Daemon:
         self._pulse = Pulse(self._clock, self._board, self._metrics)
         self._watchdog = Watchdog(lambda: self._pulse.beats, self._board.wedged_after)
         self._upkeep = UpkeepThread()
-        self._filters = compile_filters(settings.filters)
+        self._filters = settings.compiled_filters()
         self._started_at = self._clock.wall()
         self._remembered: Mapping[str, LeaseRow] = {}
         self._incarnations = 0

@@ -33,6 +33,7 @@ from consumer.domain.shards import (
     unknown_parents,
     was_settled,
 )
+from consumer.domain.windows import WindowState
 from consumer.ports import LeaseStore, Loss, Registration, StreamDescription, StreamSource
 from consumer.worker.context import WorkerContext
 
@@ -141,23 +142,23 @@ class Discovery:
 
     # --- an owner's writes -------------------------------------------------------------------------------
 
-    async def save(self, row: LeaseRow) -> None:
+    async def save(self, row: LeaseRow, window: WindowState | None = None) -> None:
         """``LeaseStore.save``, also when the row was deleted meanwhile."""
         store, label = self._context.ports.store, self._context.stream.label
         try:
-            await store.save(label, row)
+            await store.save(label, row, window)
         except LeaseDeleted:
             await self.put_back(row)
-            await store.save(label, row)
+            await store.save(label, row, window)
 
-    async def hand_over(self, row: LeaseRow, target: str | None) -> None:
+    async def hand_over(self, row: LeaseRow, target: str | None, window: WindowState | None = None) -> None:
         """``LeaseStore.hand_over``, also when the row was deleted meanwhile."""
         store, label = self._context.ports.store, self._context.stream.label
         try:
-            await store.hand_over(label, row, target)
+            await store.hand_over(label, row, target, window)
         except LeaseDeleted:
             await self.put_back(row)
-            await store.hand_over(label, row, target)
+            await store.hand_over(label, row, target, window)
 
     async def record_loss(self, row: LeaseRow, loss: Loss) -> None:
         """``LeaseStore.record_loss``, also when the row was deleted meanwhile."""

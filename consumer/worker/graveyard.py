@@ -12,7 +12,9 @@ from tenacity.wait import wait_exponential_jitter
 from consumer.domain.dead_letter import DeadLetterContext, document, idempotency_key
 from consumer.domain.errors import LeaseLost, StreamConsumerError
 from consumer.domain.lease import LeaseRow
+from consumer.domain.record import batch_event_json
 from consumer.domain.settlement import GiveUp
+from consumer.domain.windows import WindowCall
 from consumer.ports import Loss
 from consumer.worker.context import WorkerContext
 
@@ -28,7 +30,7 @@ class Graveyard:
         self._lease = lease
         self._draining = draining
 
-    async def bury(self, step: GiveUp, request_id: str) -> bool:
+    async def bury(self, step: GiveUp, request_id: str, window: WindowCall | None = None) -> bool:
         """True when the records are durable elsewhere. A destination that refuses is retried for ever with back-off
         (only the keys of this batch wait), but never holds up a shard that is being let go: after ``draining`` there
         is one more attempt, then False, and the next owner goes on. LeaseLost when a discard is refused."""
@@ -36,7 +38,7 @@ class Graveyard:
         if destination is None:
             buried = await self._persist(lambda: self._discard(step))
         else:
-            body, attributes = self._letter(step, request_id)
+            body, attributes = self._letter(step, request_id, window)
             buried = await self._persist(lambda: destination.send(body, attributes=attributes))
         if not buried:
             return False
@@ -46,15 +48,16 @@ class Graveyard:
             shard_id=self._lease.shard_id,
             condition=step.condition,
             records=len(step.records),
-            first_sequence_number=step.records[0].sequence_number,
-            last_sequence_number=step.records[-1].sequence_number,
+            first_sequence_number=step.records[0].sequence_number if step.records else None,
+            last_sequence_number=step.records[-1].sequence_number if step.records else None,
+            window=window.window.text if window is not None else None,
             invocations=step.invocations,
             error=step.fault.message[:512] if step.fault else None,
             destination=None if destination is None else destination.destination,
         )
         return True
 
-    def _letter(self, step: GiveUp, request_id: str) -> tuple[bytes, dict[str, str]]:
+    def _letter(self, step: GiveUp, request_id: str, window: WindowCall | None) -> tuple[bytes, dict[str, str]]:
         settings = self._context.settings
         where = DeadLetterContext(
             application=settings.application,
@@ -67,18 +70,20 @@ class Graveyard:
             "application": settings.application,
             "shard_id": self._lease.shard_id,
             "condition": step.condition,
-            "idempotency_key": idempotency_key(where, step),
+            "idempotency_key": idempotency_key(where, step, window),
         }
         if step.fault is not None:
             attributes["error_type"] = step.fault.type[:256] or "unknown"
-        return document(where, step, self._context.ports.clock.wall()), attributes
+        fields = window.event_fields(self._lease.shard_id) if window is not None else b""
+        event = batch_event_json(step.records, fields)
+        return document(where, step, self._context.ports.clock.wall(), window=window, event=event), attributes
 
     async def _discard(self, step: GiveUp) -> None:
         loss = Loss(
             kind="discarded",
             shard_id=self._lease.shard_id,
-            first_sequence_number=step.records[0].sequence_number,
-            last_sequence_number=step.records[-1].sequence_number,
+            first_sequence_number=step.records[0].sequence_number if step.records else None,
+            last_sequence_number=step.records[-1].sequence_number if step.records else None,
             reason=f"{step.condition}; no on_failure.destination is configured",
             detected_at=self._context.ports.clock.wall(),
         )

@@ -6,7 +6,7 @@ what is older than the application's start, and says when the shard is read to i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -15,6 +15,7 @@ from consumer.domain.batching import Entry, PageHold
 from consumer.domain.errors import DependencyError, ExpiredIterator, PermissionDenied, Throttled, TrimmedData
 from consumer.domain.frontier import Frontier, FrontierSnapshot, SettledFilter
 from consumer.domain.keys import partition_key_reader
+from consumer.domain.record import Record
 from consumer.ports import Page, Position
 from consumer.worker.budget import BYTES_PER_WIRE_BYTE, BudgetAccount
 from consumer.worker.context import WorkerContext
@@ -24,6 +25,7 @@ log = structlog.get_logger()
 FIRST_IDLE_PAUSE = 0.25  # seconds after the first empty page; doubles up to source.poll.idle_backoff_max
 PARTIAL_PAGE_PAUSE = 0.2  # a page that was not full means we are near the tip: five reads a second are plenty
 ERROR_PAUSE_MAX = 10.0
+ADDED_BY_EVENT = 300  # bytes that a record's Lambda event may be larger than the record on the wire (the stream's ARN)
 MAX_SPAN = 1_000_000  # records above the low watermark kept in the books before reading waits for the oldest
 
 
@@ -142,12 +144,24 @@ class ShardReader:
         self.state.at_tip = False
         positions = self._frontier.track([record.dynamodb.SequenceNumber for record in records])
         budget = self._budget
-        hold = PageHold(0, lambda: budget.release(size))
-        top = self._settled_before.top
+        size_of_events = page.wire_bytes + ADDED_BY_EVENT * len(records)
+        hold = PageHold(0, lambda: budget.release(size), size=size_of_events)
+        entries, skipped = self._entries(records, positions, hold)
+        hold.left = len(entries)
+        if skipped:
+            self._frontier.settle(skipped)
+        self._fetched = records[-1].dynamodb.SequenceNumber
+        self.state.newest_fetched_time = records[-1].dynamodb.ApproximateCreationDateTime
+        self._deliver(entries)
+        return bool(entries)
+
+    def _entries(self, records: Sequence[Record], positions: range, hold: PageHold) -> tuple[list[Entry], list[int]]:
+        """What is to be handled, and the positions of what is settled by being skipped."""
+        key_of, filters = self._key_of, self._context.filters or None
+        top, start_at = self._settled_before.top, self._context.start_at
         check_settled = int(records[0].dynamodb.SequenceNumber) <= top
-        start_at = self._context.start_at
-        filters = self._context.filters
-        key_of = self._key_of
+        if not check_settled and start_at is None and filters is None:  # as usual: 0.9 us a record instead of 1.5
+            return [Entry(p, key_of(r), r, hold) for p, r in zip(positions, records, strict=True)], []
         entries: list[Entry] = []
         skipped: list[int] = []
         duplicates = too_old = 0
@@ -159,20 +173,15 @@ class ShardReader:
             elif start_at is not None and 0 < change.ApproximateCreationDateTime < start_at:  # 0: nobody knows
                 skipped.append(position)
                 too_old += 1
-            elif filters and not filters.matches(record):
+            elif filters is not None and not filters.matches(record):
                 skipped.append(position)
             else:
                 entries.append(Entry(position, key_of(record), record, hold))
-        hold.left = len(entries)
         if skipped:
-            self._frontier.settle(skipped)
             self._context.metrics.duplicates_skipped.inc(duplicates)
             self._context.metrics.records("before_start").inc(too_old)
             self._context.metrics.filtered.inc(len(skipped) - duplicates - too_old)
-        self._fetched = records[-1].dynamodb.SequenceNumber
-        self.state.newest_fetched_time = records[-1].dynamodb.ApproximateCreationDateTime
-        self._deliver(entries)
-        return bool(entries)
+        return entries, skipped
 
     async def _pace(self, page: Page, idle: int) -> None:
         """Full speed while behind; near the tip a short pause; on empty pages doubling pauses (GetRecords is billed).

@@ -16,6 +16,7 @@ from consumer.domain.batching import Entry
 from consumer.domain.errors import DependencyError, LeaseLost, PermissionDenied, ResourceMissing, TrimmedData
 from consumer.domain.frontier import MAX_RUNS_BYTES, MAX_RUNS_BYTES_GIVEN_AWAY, Frontier
 from consumer.domain.lease import LeaseRow, LeaseState
+from consumer.domain.windows import TumblingWindow, WindowState
 from consumer.ports import Loss
 from consumer.worker.budget import BudgetAccount
 from consumer.worker.context import WorkerContext
@@ -45,8 +46,10 @@ class ShardWorker:
         self._lease = lease
         self._children = children
         self._frontier = Frontier(lease.frontier)
+        self._window: TumblingWindow | None = None
         self._budget = BudgetAccount(context.budget)
-        self._saved_version = self._frontier.version
+        self._saved_version = self._version
+        self._saved_window = 0
         self._saved_at = context.ports.clock.monotonic()
         self._letting_go = asyncio.Event()
         self._let_go = LetGo()
@@ -106,7 +109,7 @@ class ShardWorker:
     @property
     def checkpoint_age(self) -> float:
         """Seconds since everything settled was last known to be durable."""
-        if self._frontier.version == self._saved_version:
+        if self._version == self._saved_version:
             return 0.0
         return self._context.ports.clock.monotonic() - self._saved_at
 
@@ -150,6 +153,8 @@ class ShardWorker:
         return await self._process(from_horizon=False)
 
     async def _process(self, *, from_horizon: bool) -> How:
+        if self._context.settings.batch.tumbling_window:
+            await self._load_window()
         while True:
             ended = await self._read_and_dispatch(from_horizon=from_horizon)
             if ended == "end":
@@ -168,15 +173,26 @@ class ShardWorker:
         # Batches live in a group of their own, so that stopping the reader and the checkpoints never cancels a call.
         try:
             async with asyncio.TaskGroup() as batches:
-                self._dispatcher = Dispatcher(
-                    self._context, self._lease, self._frontier, self._budget, batches, on_progress=self._settled.set
+                self._dispatcher = dispatcher = Dispatcher(
+                    self._context,
+                    self._lease,
+                    self._frontier,
+                    self._budget,
+                    batches,
+                    window=self._window,
+                    at_tip=lambda: self._reader.state.at_tip,
+                    on_progress=self._settled.set,
                 )
                 checkpoints = batches.create_task(self._checkpoint_for_ever(), name=f"checkpoint {self.shard_id}")
                 reading = batches.create_task(self._read(from_horizon=from_horizon), name=f"read {self.shard_id}")
                 stopping = batches.create_task(self._letting_go.wait(), name=f"stop {self.shard_id}")
                 await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
                 if reading.done():
-                    result = await self._settle_rest(reading.result(), stopping)
+                    result = reading.result()
+                    if result != "trimmed":
+                        dispatcher.no_more()
+                    if not await self._settle_rest(dispatcher, stopping):
+                        result = "stop"
                 reading.cancel()
                 await self._drain(batches)
                 stopping.cancel()
@@ -188,20 +204,18 @@ class ShardWorker:
                 self._dispatcher = None
         return result
 
-    async def _settle_rest(
-        self, read: Literal["end", "trimmed", "vanished"], stopping: asyncio.Task[bool]
-    ) -> Literal["end", "stop", "trimmed", "vanished"]:
-        """The reader is through: wait until what it delivered is settled."""
-        while self._frontier.outstanding:
+    async def _settle_rest(self, dispatcher: Dispatcher, stopping: asyncio.Task[bool]) -> bool:
+        """The reader is through: wait until what it delivered is settled. False when the stop comes first."""
+        while not dispatcher.finished:
             if stopping.done():
-                return "stop"
+                return False
             self._settled.clear()
             waiting = asyncio.ensure_future(self._settled.wait())
             try:
                 await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
             finally:
                 waiting.cancel()
-        return read
+        return True
 
     async def _drain(self, batches: asyncio.TaskGroup) -> None:
         """Wait for the calls under way; after the grace they are cancelled (their records stay unsettled)."""
@@ -245,6 +259,31 @@ class ShardWorker:
 
     # --- durable state ---------------------------------------------------------------------------------
 
+    @property
+    def _version(self) -> int:
+        """Grows whenever something that has to be stored has changed."""
+        return self._frontier.version + (self._window.version if self._window is not None else 0)
+
+    async def _load_window(self) -> None:
+        """The window that the previous owner left open. Nothing may be handled before it is known."""
+        ports, label = self._context.ports, self._context.stream.label
+        while True:
+            try:
+                durable = await ports.store.window_state(label, self.shard_id)
+                break
+            except (DependencyError, PermissionDenied, ResourceMissing) as error:
+                log.warning("window.load_failed", shard_id=self.shard_id, error=str(error))
+                if self._context.belief.fenced:
+                    raise LeaseLost(self.shard_id, self.epoch, "the session is fenced") from error
+                await ports.clock.sleep(1.0)
+        self._window = TumblingWindow(int(self._context.settings.batch.tumbling_window), durable)
+
+    def _changed_window(self) -> WindowState | None:
+        """The window to store, None when that is done: writing it costs a transaction."""
+        if self._window is None or self._window.version == self._saved_window:
+            return None
+        return self._window.durable
+
     def _row(self, state: LeaseState | None = None, note: str = "", *, given_away: bool = False) -> LeaseRow:
         if state is not None:
             self._state, self._note = state, note
@@ -258,17 +297,19 @@ class ShardWorker:
         while True:
             await self._context.ports.clock.sleep(self._context.settings.checkpoint.interval)
             async with self._saving:
-                if self._frontier.version != self._saved_version:
+                if self._version != self._saved_version:
                     await self._save_once()
 
     async def _save_once(self, state: LeaseState | None = None, note: str = "") -> bool:
-        version = self._frontier.version
+        version = self._version
+        window_version = self._window.version if self._window is not None else 0
         try:
-            await self._children.save(self._row(state, note))
+            await self._children.save(self._row(state, note), self._changed_window())
         except (DependencyError, PermissionDenied, ResourceMissing) as error:
             log.warning("checkpoint.failed", shard_id=self.shard_id, error=str(error))
             return False
         self._saved_version = version
+        self._saved_window = window_version
         self._saved_at = self._context.ports.clock.monotonic()
         return True
 
@@ -336,7 +377,7 @@ class ShardWorker:
         target = self._let_go.target
         while True:
             try:
-                await self._children.hand_over(self._row(given_away=True), target)
+                await self._children.hand_over(self._row(given_away=True), target, self._changed_window())
             except (DependencyError, PermissionDenied, ResourceMissing) as error:
                 log.warning("lease.hand_over_failed", shard_id=self.shard_id, error=str(error))
                 if self._context.belief.fenced:

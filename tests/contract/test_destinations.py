@@ -12,11 +12,11 @@ from structlog.testing import capture_logs
 
 from consumer.aws.destinations import build_dead_letters
 from consumer.aws.errors import ApiCaller
-from consumer.aws.overflow import WithOverflow, split_payload
+from consumer.aws.overflow import WithOverflow
 from consumer.aws.s3 import S3DeadLetters, S3Folder
 from consumer.aws.sns import SnsDeadLetters
 from consumer.aws.sqs import SqsDeadLetters
-from consumer.domain.dead_letter import DeadLetterContext, document, idempotency_key
+from consumer.domain.dead_letter import DeadLetterContext, document, idempotency_key, split_payload
 from consumer.domain.errors import (
     DependencyError,
     MisconfiguredResource,
@@ -193,7 +193,8 @@ class S3(World):
         return self
 
     async def at(self, url, **options):
-        return S3DeadLetters(await self.client("s3"), ApiCaller(), url, clock_wall=lambda: NOW, **options)
+        folder = S3Folder(await self.client("s3"), ApiCaller(), url, clock_wall=lambda: NOW, **options)
+        return S3DeadLetters(folder)
 
     async def missing(self):
         return await self.at("s3://no-such-place/prefix")
@@ -446,7 +447,7 @@ class TestS3:
         bucket = await bucket_of(local_clients)
         s3 = await local_clients.client("s3")
         letter = Letter()
-        destination = S3DeadLetters(s3, ApiCaller(), f"s3://{bucket}{path}", clock_wall=time.time)
+        destination = S3DeadLetters(S3Folder(s3, ApiCaller(), f"s3://{bucket}{path}", clock_wall=time.time))
         await destination.send(letter.body, attributes=letter.attributes)
         ((key, stored),) = (await objects(local_clients, bucket)).items()
         assert re.fullmatch(re.escape(prefix) + KEY, key)

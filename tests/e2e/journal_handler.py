@@ -110,3 +110,12 @@ async def ignores_its_cancellation(records, context):
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
             continue
+
+
+def window_handler(event, context):
+    """Counts the records of a tumbling window. A line: [shard id, window start, count before, records, final]."""
+    state, records = event["state"], event["Records"]
+    count = state.get("count", 0)
+    _write([[event["shardId"], event["window"]["start"], count, len(records), event["isFinalInvokeForWindow"]]])
+    time.sleep(float(os.environ.get("HANDLER_SECONDS", "0")))
+    return {"state": {"count": count + len(records)}}

@@ -24,7 +24,7 @@ class Files:
         self.event = directory / "event.json"
         self.config = directory / "consumer.yaml"
 
-    def test(self, filters: list[Any], event: Any, *options: str) -> Result:
+    def test(self, filters: list[Any], event: Any, *options: str, **filter_options: bool) -> Result:
         """Run the command on a real config file with these filters (JSON is YAML)."""
         self.event.write_bytes(event if isinstance(event, bytes) else json.dumps(event).encode())
         settings = {
@@ -32,6 +32,7 @@ class Files:
             "source": {"table": "orders"},
             "handler": {"target": "app:handler"},
             "filters": filters,
+            "filter_options": filter_options,
         }
         self.config.write_text(json.dumps(settings))
         self.config.chmod(0o600)
@@ -86,6 +87,17 @@ def test_json_has_everything(files: Files) -> None:
         "found": ["late"],
         "note": "",
     }
+
+
+def test_numbers_are_compared_when_the_configuration_says_so(files: Files) -> None:
+    change = {"SequenceNumber": "1", "NewImage": {"total": {"N": "150"}}}
+    event = {"eventID": "e1", "eventName": "INSERT", "dynamodb": change}
+    filters = [{"dynamodb": {"NewImage": {"total": {"N": [{"numeric": [">", 100]}]}}}}]
+    off = files.test(filters, event)
+    assert off.exit_code == 1
+    assert "found '150'; numeric compares N and NS, which are text, only with filter_options.numeric_on_n" in off.stdout
+    assert files.test(filters, event, numeric_on_n=True).exit_code == 0
+    assert files.test(filters, event, numeric_on_n=False).exit_code == 1
 
 
 def test_without_filters_everything_passes(files: Files) -> None:

@@ -27,4 +27,4 @@ def numbers(batch: Sequence[Record]) -> list[int]:
 
 
 def entry(position: int, key: bytes) -> Entry:
-    return Entry(position, key, record(position + 1), PageHold(1, lambda: None))
+    return Entry(position, key, record(position + 1), PageHold(1, lambda: None, size=0))

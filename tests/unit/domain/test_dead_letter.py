@@ -37,7 +37,8 @@ def give_up(
     of: list[Record] | None = None,
     invocations: int = 2,
 ) -> GiveUp:
-    return GiveUp(of or batch(), condition, invocations, fault, invoked=fault is not None)
+    invoked = condition == "RetryAttemptsExhausted" or fault is not None
+    return GiveUp(of or batch(), condition, invocations, fault, invoked=invoked)
 
 
 def letter(step: GiveUp) -> dict[str, Any]:
@@ -107,6 +108,13 @@ def test_expired_records_have_no_response(fault: HandlerFault | None) -> None:
     assert list(found) == NEVER_CALLED + REST
     assert found["requestContext"]["approximateInvokeCount"] == 1
     assert (found["error"] is None) is (fault is None)
+
+
+def test_an_event_that_was_never_sent_has_no_response() -> None:
+    """Too large for a handler: the retries are spent, but nobody answered, so ``responseContext`` is absent."""
+    found = letter(GiveUp(batch(), "RetryAttemptsExhausted", 3, None, invoked=False))
+    assert list(found) == NEVER_CALLED + REST
+    assert found["requestContext"]["condition"] == "RetryAttemptsExhausted"
 
 
 def test_the_key_is_the_same_for_every_delivery_of_the_same_records() -> None:

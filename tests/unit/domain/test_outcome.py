@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from consumer.domain.outcome import OK, Outcome, bad_response, from_lambda_response, from_python_result
+from consumer.domain.outcome import (
+    OK,
+    Outcome,
+    bad_response,
+    from_lambda_response,
+    from_python_result,
+    from_window_response,
+)
 from tests.unit.domain.support import record, records
 
 BATCH = frozenset({"99", "100", "101"})
@@ -184,3 +191,24 @@ def test_messages_are_short() -> None:
     assert outcome.fault is not None
     assert len(outcome.fault.message) < 200
     assert bad_response("why").fault is not None
+
+
+@pytest.mark.parametrize(
+    ("response", "kind", "state"),
+    [
+        ({"state": {}}, "ok", b"{}"),
+        ({"state": {"n": 1, "text": "\u00e9"}}, "ok", b'{"n":1,"text":"\\u00e9"}'),
+        ({"state": {"n": 1}, "batchItemFailures": []}, "ok", b'{"n":1}'),
+        ({"state": {"n": 1}, "batchItemFailures": [{"itemIdentifier": "2"}]}, "partial", b'{"n":1}'),
+        ({"state": {"n": 1}, "batchItemFailures": [{"itemIdentifier": "x"}]}, "failed", b'{"n":1}'),
+    ],
+)
+def test_window_responses(response: Any, kind: str, state: bytes) -> None:
+    outcome = from_window_response(response, {"1", "2"}, report_failures=True)
+    assert (outcome.kind, outcome.state) == (kind, state)
+
+
+@pytest.mark.parametrize("response", [None, {}, [], "", {"batchItemFailures": []}, {"state": None}, {"state": "x"}, 5])
+def test_a_window_response_without_a_state_object_is_a_failed_call(response: Any) -> None:
+    """AWS: "If your function doesn't return a state property, Lambda considers this a failed invocation"."""
+    assert from_window_response(response, {"1"}, report_failures=True).kind == "failed"

@@ -70,29 +70,53 @@ VALUES = [
     # durations
     (
         "checkpoint: {interval: 5}",
-        "checkpoint.interval: must be a duration such as 250ms, 10s, 5m or 24h, found 5 (add a unit: 5s or 5ms)",
+        (
+            "checkpoint.interval: must be a duration such as 250ms, 10s, 5m or 24h; the range "
+            "is 1ms to 1h, found 5 (add a unit: 5s or 5ms)"
+        ),
     ),
-    ("checkpoint: {interval: 12:30}", "must be a duration such as 250ms, 10s, 5m or 24h, found '12:30'"),
+    (
+        "checkpoint: {interval: 12:30}",
+        "must be a duration such as 250ms, 10s, 5m or 24h; the range is 1ms to 1h, found '12:30'",
+    ),
     ("checkpoint: {interval: 5sec}", "found '5sec' (units are ms, s, m, h, d)"),
     ("checkpoint: {interval: 5S}", "found '5S' (write s, not S)"),
-    ("checkpoint: {interval: -5s}", "checkpoint.interval: must not be negative, found '-5s'"),
+    ("checkpoint: {interval: -5s}", "checkpoint.interval: must not be negative; the range is 1ms to 1h, found '-5s'"),
     ("checkpoint: {interval: 0}", "checkpoint.interval: must be from 1ms to 1h, found 0"),
-    ("checkpoint: {interval: .inf}", "must be a duration such as 250ms, 10s, 5m or 24h, found .inf"),
-    ("checkpoint: {interval: true}", "must be a duration such as 250ms, 10s, 5m or 24h, found true"),
-    ("checkpoint: {interval: }", "must be a duration such as 250ms, 10s, 5m or 24h, found nothing"),
+    (
+        "checkpoint: {interval: .inf}",
+        "must be a duration such as 250ms, 10s, 5m or 24h; the range is 1ms to 1h, found .inf",
+    ),
+    (
+        "checkpoint: {interval: true}",
+        "must be a duration such as 250ms, 10s, 5m or 24h; the range is 1ms to 1h, found true",
+    ),
+    (
+        "checkpoint: {interval: }",
+        "must be a duration such as 250ms, 10s, 5m or 24h; the range is 1ms to 1h, found nothing",
+    ),
     ("leases: {duration: 301s}", "leases.duration: must be from 1s to 5m, found '301s'"),
     ("retry: {max_record_age: 59s}", "retry.max_record_age: must be from 1m to 168h, or -1 for no limit, found '59s'"),
     ("retry: {max_record_age: 0}", "retry.max_record_age: must be from 1m to 168h, or -1 for no limit, found 0"),
-    ("retry: {max_record_age: -2}", "retry.max_record_age: must not be negative, found -2"),
+    (
+        "retry: {max_record_age: -2}",
+        "retry.max_record_age: must not be negative; the range is 1m to 168h, or -1 for no limit, found -2",
+    ),
     ("batch: {batching_window: 301s}", "batch.batching_window: must be from 0s to 5m, found '301s'"),
     # sizes
     (
         "limits: {buffer: 64}",
-        "limits.buffer: must be a size such as 64KiB, 4MiB or 1GiB, found 64 (add a unit: KiB, MiB or GiB)",
+        (
+            "limits.buffer: must be a size such as 64KiB, 4MiB or 1GiB; the range is 1MiB to 1024GiB, "
+            "found 64 (add a unit: KiB, MiB or GiB)"
+        ),
     ),
     ("limits: {buffer: 64MB}", "found '64MB' (write MiB, not MB)"),
     ("limits: {buffer: 1KiB}", "limits.buffer: must be from 1MiB to 1024GiB, found '1KiB'"),
-    ("limits: {buffer: true}", "limits.buffer: must be a size such as 64KiB, 4MiB or 1GiB, found true"),
+    (
+        "limits: {buffer: true}",
+        "limits.buffer: must be a size such as 64KiB, 4MiB or 1GiB; the range is 1MiB to 1024GiB, found true",
+    ),
     # AWS names
     (
         "on_failure: {destination: kafka://topic}",
@@ -126,18 +150,22 @@ VALUES = [
     ),
     (
         "batch: {tumbling_window: 5s}",
-        "batch.tumbling_window: cannot be used with parallelization_factor 8 (Lambda refuses it too",
+        "batch.tumbling_window: cannot be used with parallelization_factor 8 (a window's state has one order",
+    ),
+    (
+        "batch: {tumbling_window: 1500ms, parallelization_factor: 1}",
+        "c.yaml:4: batch.tumbling_window: must be whole seconds, found 1500ms (records have no finer time)",
     ),
     # not built yet
-    (
-        "batch: {tumbling_window: 5s, parallelization_factor: 1}",
-        "c.yaml:4: batch.tumbling_window: tumbling windows are not supported yet",
-    ),
-    (
-        "batch:\n  batching_window: 5s",
-        "c.yaml:5: batch.batching_window: batching windows are not supported yet (use 0s",
-    ),
     ("filters:\n- eventName: [INSERT]\n- eventName: INSERT", "c.yaml:6: filters[1].eventName: must be an array"),
+    (
+        "on_failure:\n  destination: arn:aws:sqs:eu-west-1:1:q\n  format: lambda",
+        "c.yaml:6: on_failure.format: must be full for SQS without on_failure.overflow, found 'lambda' (",
+    ),
+    ("on_failure: {format: Lambda}", "must be full or lambda, found 'Lambda' (did you mean lambda?)"),
+    ("filter_options: {numeric_on_n: 1}", "filter_options.numeric_on_n: must be true or false, found 1"),
+    ("filter_options: {numeric: true}", "filter_options.numeric: unknown key (did you mean numeric_on_n?)"),
+    ("filters: [{a: [{numeric: ['>', x]}]}]\nfilter_options: {numeric_on_n: 1}", "c.yaml:4: filters[0].a[0].numeric"),
     ("on_failure: {order: block}", "on_failure.order: this order is not supported yet (use order: continue)"),
     ("idempotency: {mode: ledger}", "idempotency.mode: ledger is not supported yet (use mode: frontier)"),
 ]
@@ -255,7 +283,7 @@ source:
 handler:
   isolation: inline
   timeout: 60
-batch: {batch_size: 0, batching_window: 5s}
+batch: {batch_size: 0, batching_window: 5}
 bacth: {}
 batch: {}
 retry: {backoff: {initial: 2m}}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from consumer.settings import Settings
+from consumer.settings import Settings, load_settings
 from consumer.settings.esm import Imported, NotAMapping, import_mapping
 from consumer.settings.esm_document import parse
 from consumer.settings.values import resolve
@@ -117,17 +117,17 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
     "latest": ({"StartingPosition": "LATEST"}, {"source": {"starting_position": "latest"}}, set()),
     "a queue": (
         {"DestinationConfig": {"OnFailure": {"Destination": QUEUE}}},
-        {"on_failure": {"destination": QUEUE, "order": "continue"}},
+        {"on_failure": {"destination": QUEUE, "format": "full", "order": "continue"}},
         set(),
     ),
     "a topic": (
         {"DestinationConfig": {"OnSuccess": {}, "OnFailure": {"Destination": QUEUE.replace("sqs", "sns")}}},
-        {"on_failure": {"destination": QUEUE.replace("sqs", "sns"), "order": "continue"}},
+        {"on_failure": {"destination": QUEUE.replace("sqs", "sns"), "format": "full", "order": "continue"}},
         set(),
     ),
     "a bucket": (
         {"DestinationConfig": {"OnFailure": {"Destination": "arn:aws:s3:::failed-orders"}}},
-        {"on_failure": {"destination": "s3://failed-orders", "order": "continue"}},
+        {"on_failure": {"destination": "s3://failed-orders", "format": "lambda", "order": "continue"}},
         set(),
     ),
     "a FIFO queue": (
@@ -230,6 +230,22 @@ def test_every_value_is_explained() -> None:
     for line in import_mapping(full, target="app:handler").yaml.splitlines():
         is_section = line.endswith(":") and not line.startswith(" ")
         assert is_section or "#" in line or line.startswith("  - ")
+
+
+def test_a_mapping_that_uses_everything_starts(tmp_path: Path) -> None:
+    """Through the daemon's own loader, which refuses what is not built: no option of a DynamoDB mapping is among it."""
+    options_of_batches = FROM_CLI | CASES["batch"][0] | CASES["partial responses"][0] | CASES["retries"][0]
+    everything = options_of_batches | CASES["filters"][0] | CASES["a bucket"][0]
+    windows = {"TumblingWindowInSeconds": 900, "ParallelizationFactor": 1, "FilterCriteria": {"Filters": []}}
+    for changes in ({}, CASES["a queue"][0], CASES["a topic"][0], windows):
+        file = tmp_path / "imported.yaml"
+        file.write_text(import_mapping(everything | changes, target="app:handler").yaml)
+        settings = load_settings(file, {})
+        assert settings.batch.batch_size == 500
+        assert settings.batch.batching_window == 90
+        assert settings.batch.tumbling_window == (900 if changes is windows else 0)
+        assert settings.batch.report_batch_item_failures is settings.retry.bisect_on_error is True
+        assert settings.on_failure.format == ("full" if settings.on_failure.destination_kind != "s3" else "lambda")
 
 
 TIMES = [

@@ -9,8 +9,10 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+from msgspec import Raw
 from pydantic import ValidationError
 
+from consumer.domain.record import Change, Record
 from consumer.settings import ConfigError, Settings, load_settings
 from consumer.settings.load import INSECURE_OK
 from tests.unit.settings.conftest import Load, Problems
@@ -58,6 +60,18 @@ def test_values_are_in_seconds_and_bytes(load: Load) -> None:
     assert settings.on_failure.destination_kind == "sqs"
     assert settings.aws.endpoints.get("sqs") == "http://127.0.0.1:9324"
     assert settings.aws.endpoints.get("s3") is None
+
+
+def test_numbers_are_compared_by_filters_only_when_asked(load: Load) -> None:
+    """Any number of filters, and the option reaches the compiled ones."""
+    image = "{dynamodb: {NewImage: {n: {N: [{numeric: ['>', %d]}]}}}}"
+    text = BASE + f"filters: [{', '.join(image % n for n in range(20, 0, -1))}]\n"
+    record = Record(Change("1", NewImage=Raw(b'{"n":{"N":"1.5"}}')))
+    settings = load(text)
+    assert len(settings.compiled_filters()) == 20
+    assert settings.filter_options.numeric_on_n is False
+    assert not settings.compiled_filters().matches(record)
+    assert load(text + "filter_options: {numeric_on_n: true}\n").compiled_filters().matches(record)
 
 
 def test_empty_sections_are_all_defaults(load: Load) -> None:

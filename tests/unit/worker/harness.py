@@ -16,7 +16,6 @@ from typing import Any
 from consumer.domain.errors import DependencyError, StreamConsumerError
 from consumer.domain.lease import Belief, LeaseRow, SessionRow
 from consumer.domain.outcome import OK, HandlerCall, HandlerFault, Outcome
-from consumer.domain.patterns import compile_filters
 from consumer.operate.metrics import Metrics
 from consumer.ports import DeadLetters, Registration
 from consumer.settings.model import Settings
@@ -240,7 +239,7 @@ class Worker:
             budget=ByteBudget(world.settings.limits.buffer),
             slots=HandlerSlots(0),
             start_at=self.registration.start_at,
-            filters=compile_filters(world.settings.filters),
+            filters=world.settings.compiled_filters(),
         )
         sent_at = world.clock.monotonic()
         await self._keeper_store.open_session(SessionRow(self.incarnation))

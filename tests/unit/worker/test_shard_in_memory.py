@@ -413,12 +413,12 @@ async def test_a_save_under_way_ends_before_the_next_write(make_world: MakeWorld
     go = asyncio.Event()
     save = worker.store.save
 
-    async def slow_save(label: str, held: Any) -> None:
+    async def slow_save(label: str, held: Any, window: Any = None) -> None:
         saves.append(f"begin {held.state}")
         try:
             if held.state == "open":
                 await go.wait()
-            await save(label, held)
+            await save(label, held, window)
         except asyncio.CancelledError:
             saves.append("cut off")
             raise

@@ -1,0 +1,218 @@
+"""Settles one batch: handler calls, retries, bisect, dead letters; each record exactly once, in stream order.
+
+What to do next is the decision of ``domain/settlement.py``. Here it is done, and three things are watched on the way:
+ownership right before every call, the stop that must not wait for a back-off, and the memory that failing records hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import structlog
+
+from consumer.domain.batching import Entry, PageHold
+from consumer.domain.frontier import Frontier
+from consumer.domain.lease import LeaseRow
+from consumer.domain.outcome import HandlerCall, Outcome
+from consumer.domain.settlement import GiveUp, Invoke, Settlement
+from consumer.domain.windows import WindowCall
+from consumer.worker.budget import BudgetAccount
+from consumer.worker.context import WorkerContext
+from consumer.worker.graveyard import Graveyard
+
+log = structlog.get_logger()
+
+
+class Window(Protocol):
+    """The tumbling window that a batch belongs to."""
+
+    def part(self) -> WindowCall:
+        """What the next invocation is told."""
+
+    async def accept(self, state: bytes | None) -> bool:
+        """Take over the state that came back for records which count as settled right afterwards. False when the shard
+        is let go meanwhile: then they are not settled."""
+
+
+class BatchRunner:
+    """Runs the batches of one shard, any number at the same time. ``draining`` ends them after the calls under way.
+
+    ``waiting_behind`` names the records that wait for keys; ``on_settled`` is called whenever some are settled.
+    """
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        lease: LeaseRow,
+        frontier: Frontier,
+        budget: BudgetAccount,
+        draining: asyncio.Event,
+        waiting_behind: Callable[[Iterable[bytes]], Iterable[Entry]],
+        on_settled: Callable[[], None],
+    ) -> None:
+        self._context = context
+        self._lease = lease
+        self._frontier = frontier
+        self._budget = budget
+        self._draining = draining
+        self._waiting_behind = waiting_behind
+        self._on_settled = on_settled
+        self._policy = context.retry_policy
+        self._graveyard = Graveyard(context, lease, draining)
+        self._retrying: set[bytes] = set()
+        self.newest_settled_time = 0.0
+
+    @property
+    def parked_keys(self) -> int:
+        """Keys that wait for a retry or for a dead letter."""
+        return len(self._retrying)
+
+    async def run(self, entries: Sequence[Entry], keys: set[bytes], window: Window | None = None) -> bool:
+        """Settle ``entries``, whose keys are ``keys``. False when the lease is over or being let go before that; what
+        is settled by then is a prefix, because pieces settle from left to right. No entries: a final invocation."""
+        try:
+            return await self._run(entries, keys, window)
+        finally:
+            self._retrying -= keys
+
+    async def _run(self, entries: Sequence[Entry], keys: set[bytes], window: Window | None) -> bool:
+        ports = self._context.ports
+        born = window.part().window.end if window is not None else 0.0
+        settlement = Settlement(self._policy, [entry.record for entry in entries], born)
+        settled = 0
+        request_id = ""
+        while (step := settlement.next(ports.clock.wall())) is not None:
+            if isinstance(step, GiveUp):
+                part = window.part() if window is not None else None
+                if not await self._bury(step, keys, request_id or ports.random.token(), part):
+                    return False
+                done, result = settlement.gave_up(), "dead_lettered"
+            else:
+                if not await self._may_call(step):
+                    return False
+                step = settlement.next(ports.clock.wall())
+                if not isinstance(step, Invoke):
+                    continue  # it grew too old during the back-off: what is too old is never sent
+                if step.fresh_request or not request_id:
+                    request_id = ports.random.token()
+                outcome = await self._call(step, request_id, window)
+                if outcome is None:
+                    return False
+                done, result = settlement.answered(outcome), "handled"
+                if outcome.kind != "ok":
+                    self._failed(step, outcome, entries[settled:], keys, request_id)
+                if window is not None and done and not await window.accept(outcome.state):
+                    return False
+            if done:
+                self._settled(entries[settled : settled + len(done)], result)
+                settled += len(done)
+        return True
+
+    async def _may_call(self, step: Invoke) -> bool:
+        """Wait for the back-off. False when draining starts meanwhile."""
+        if step.after > 0:
+            self._context.metrics.retries.inc()
+            try:
+                async with asyncio.timeout(step.after):
+                    await self._draining.wait()
+            except TimeoutError:
+                pass
+        return not self._draining.is_set()
+
+    async def _still_owns(self) -> bool:
+        """Wait out a late renewal; False when the lease is over or being let go. True without giving up the loop when
+        the belief holds, so nothing can come between this and what the caller does next."""
+        belief, clock = self._context.belief, self._context.ports.clock
+        while not belief.holds(clock.monotonic()):
+            if belief.fenced or self._draining.is_set():
+                return False
+            await clock.sleep(0.05)
+        return True
+
+    async def _call(self, step: Invoke, request_id: str, window: Window | None) -> Outcome | None:
+        """One handler call, or None when draining started before it could.
+
+        The ownership check stands right before the call, with no await in between: a worker that was frozen while its
+        lease was taken starts nothing when it wakes up.
+        """
+        settings, ports = self._context.settings, self._context.ports
+        async with self._context.slots.one():
+            if not await self._still_owns() or self._draining.is_set():
+                return None
+            call = HandlerCall(
+                records=step.records,
+                request_id=request_id,
+                attempt=step.attempt,
+                application=settings.application,
+                shard_id=self._lease.shard_id,
+                lease_epoch=self._lease.epoch,
+                timeout=settings.handler.timeout,
+                window=window.part() if window is not None else None,
+            )
+            outcome = await ports.handler.invoke(call)
+        metrics = self._context.metrics
+        metrics.handler_seconds.observe(outcome.seconds)
+        metrics.batches(outcome.kind).inc()
+        return outcome
+
+    def _failed(
+        self, step: Invoke, outcome: Outcome, entries: Sequence[Entry], keys: set[bytes], request_id: str
+    ) -> None:
+        """Log the failure and copy what now lives longer out of its pages: a slice keeps its whole page in memory."""
+        fault, records = outcome.fault, step.records
+        log.warning(
+            "batch.failed",
+            shard_id=self._lease.shard_id,
+            outcome=outcome.kind,
+            records=len(records),
+            first_sequence_number=records[0].sequence_number if records else None,
+            last_sequence_number=records[-1].sequence_number if records else None,
+            attempt=step.attempt,
+            request_id=request_id,
+            fault=fault.kind if fault else None,
+            error_type=fault.type if fault else None,
+            error=fault.message[:512] if fault else None,
+        )
+        self._retrying |= keys
+        for entry in (*entries, *self._waiting_behind(keys)):
+            self._detach(entry)
+        for entry in entries:
+            entry.record.forget()
+
+    async def _bury(self, step: GiveUp, keys: set[bytes], request_id: str, window: WindowCall | None) -> bool:
+        self._retrying |= keys
+        if not await self._still_owns():
+            return False  # the next owner decides about these records
+        return await self._graveyard.bury(step, request_id, window)
+
+    def has_to_wait(self, entry: Entry) -> None:
+        """A record behind a key that is being retried may wait long: it must not pin its page meanwhile."""
+        if entry.key in self._retrying:
+            self._detach(entry)
+
+    def _detach(self, entry: Entry) -> None:
+        if entry.hold.detached:
+            return
+        budget, size = self._budget, entry.record.detach()
+        budget.charge(size)
+        entry.hold.let_go()
+        entry.hold = PageHold(1, lambda: budget.release(size), size=entry.record.event_size, detached=True)
+
+    def _settled(self, entries: Sequence[Entry], result: str) -> None:
+        self._frontier.settle([entry.position for entry in entries])
+        hold, count = entries[0].hold, 0
+        for entry in entries:  # a call a page, not a call a record
+            if entry.hold is not hold:
+                hold.let_go(count)
+                hold, count = entry.hold, 0
+            count += 1
+        hold.let_go(count)
+        self.newest_settled_time = max(
+            self.newest_settled_time, entries[-1].record.dynamodb.ApproximateCreationDateTime
+        )
+        metrics = self._context.metrics
+        metrics.records(result).inc(len(entries))
+        metrics.in_flight_records.dec(len(entries))
+        self._on_settled()
