@@ -26,8 +26,9 @@ EVENT_FRAME = 1024  # of them for what surrounds the records
 class Dispatcher:
     """Runs the handler over what the reader adds. ``drain`` ends it after the calls that are under way.
 
-    ``window`` is the shard's tumbling window, None without the feature. ``at_tip`` says whether the reader has read
-    everything that is there; ``on_progress`` is called whenever something was settled or the last task has ended.
+    ``window`` is the shard's tumbling window, None without the feature. ``tip_seen_at`` says when (Unix seconds) the
+    reader last found nothing more to read, 0 while it is behind; ``on_progress`` is called whenever something was
+    settled or the last task has ended.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Dispatcher:
         tasks: asyncio.TaskGroup,
         *,
         window: TumblingWindow | None,
-        at_tip: Callable[[], bool],
+        tip_seen_at: Callable[[], float],
         on_progress: Callable[[], None],
     ) -> None:
         batch = context.settings.batch
@@ -53,7 +54,7 @@ class Dispatcher:
         self._runner = BatchRunner(
             context, lease, frontier, budget, self._draining, self._queue.waiting_behind, on_progress
         )
-        self._windowed = None if window is None else WindowedRunner(context, self._runner, window, at_tip)
+        self._windowed = None if window is None else WindowedRunner(context, self._runner, window, tip_seen_at)
         self._width: int = batch.parallelization_factor
         self._batch_size: int = batch.batch_size
         self._gather_for: float = batch.batching_window

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from consumer.domain.errors import DependencyError
 from consumer.domain.outcome import OK, HandlerCall, Outcome, from_window_response
 from consumer.domain.windows import MAX_STATE
 from consumer.testing.memory_dead_letters import MemoryDeadLetters
 from consumer.worker import dispatcher, tumbling
-from tests.unit.worker.harness import FAILED, World, until
+from tests.unit.worker.harness import FAILED, Worker, World, until
 
 MakeWorld = Callable[..., World]
 NOON = int(time.time()) // 60 * 60 + 3600  # the start of a window of a minute that is not over while a test runs
@@ -360,3 +361,89 @@ async def test_a_failing_final_call_blocks_until_it_is_given_up(make_world: Make
     assert window["isFinalInvokeForWindow"] is True
     assert document["payload"]["Records"] == []
     assert document["payload"]["state"] == {"count": 1}
+
+
+@pytest.mark.parametrize("bisect", [False, True], ids=["partial", "bisect"])
+async def test_a_window_that_ends_early_within_a_batch_goes_on_afresh(make_world: MakeWorld, bisect: bool) -> None:
+    """The first record of a batch brings a state that is too large, the second one is handled later: by then its window
+    has been closed, so it starts again."""
+    handler = Counting()
+    handler.padding = MAX_STATE + 1
+    world = make_world(config=windowed(retry={"max_retry_attempts": 3, "bisect_on_error": bisect}))
+    at(world, 0)
+    at(world, 1)
+
+    async def behave(call: HandlerCall) -> Outcome:
+        outcome = await handler(call)
+        if len(call.records) == 2 and bisect:
+            return FAILED
+        if call.records:
+            handler.padding = 0
+        if len(call.records) == 2:
+            return Outcome("partial", failed=(call.records[1].sequence_number,), state=outcome.state)
+        return outcome
+
+    await world.worker("a", behave)
+    await until(lambda: bool(handler.events) and len(handler.events[-1]["Records"]) == 1)
+    if bisect:
+        await until(lambda: len(handler.events) == 4)
+    at(world, 60)
+    await until(lambda: handler.shapes[-1:] == [(1, 1, False)])
+    tried = [(0, 2, False), (0, 1, False)] if bisect else [(0, 2, False)]
+    assert handler.shapes == [*tried, (0, 0, True), (0, 1, False), (0, 0, True), (1, 1, False)]
+    assert [e["isWindowTerminatedEarly"] for e in handler.events if e["isFinalInvokeForWindow"]] == [True, False]
+    assert handler.totals[-1] == 1, "the second window holds the rest alone"
+
+
+async def test_records_keep_their_window_when_batches_are_cut_at_six_megabytes(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What did not fit into a batch comes next in stream order, whatever its keys: a record that a later window has
+    overtaken would be counted there."""
+    monkeypatch.setattr(dispatcher, "MAX_EVENT", 4 * 1024)
+    handler = Counting()
+    world = make_world(config=windowed(batch={"batch_size": 6}))
+    for index in range(18):  # two keys by turns, three minutes
+        at(world, index * 10, key="ab"[index % 2])
+    at(world, 180)
+    await world.worker("a", handler)
+    await until(lambda: len(handler.totals) == 3)
+    assert handler.totals == [6, 6, 6]
+    numbers = [int(r["dynamodb"]["SequenceNumber"]) for event in handler.events for r in event["Records"]]
+    assert numbers == sorted(numbers)
+
+
+async def test_a_window_stays_open_while_nobody_knows_what_else_is_in_it(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading fails for minutes, from before the window's end on: records of it may lie there unread."""
+    handler = Counting()
+    monkeypatch.setattr(tumbling, "IDLE_MARGIN", 0.0)
+    world = make_world(config=windowed())
+    at(world, 0)
+    worker = await world.worker("a", handler)
+    await until(lambda: len(handler.events) == 1)
+    pages = worker.source_link.calls["get_records"]
+    await until(lambda: worker.source_link.calls["get_records"] > pages + 2)
+    worker.source_link.refuse["get_records"] = DependencyError("GetRecords", "InternalServerError")
+    pages = worker.source_link.calls["get_records"]
+    await until(lambda: worker.source_link.calls["get_records"] > pages)
+    at(world, 59)
+    real = world.clock.wall
+    monkeypatch.setattr(world.clock, "wall", lambda: real() + 7200)
+    await asyncio.sleep(1.2)  # the look for windows that are over comes every second
+    assert handler.totals == []
+    del worker.source_link.refuse["get_records"]
+    await until(lambda: handler.totals == [2])
+
+
+async def test_a_worker_that_cannot_read_the_window_still_lets_its_shard_go(make_world: MakeWorld) -> None:
+    world = make_world(config=windowed())
+    at(world, 0)
+    worker = Worker(world, "a", None)
+    world.workers.append(worker)
+    await worker.start()
+    worker.link.refuse["window_state"] = DependencyError("Query", "InternalServerError")
+    await until(lambda: worker.link.calls["window_state"] > 0)
+    await worker.drain()
+    assert all(row.owner is None for row in world.rows().values())
