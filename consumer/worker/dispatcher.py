@@ -47,6 +47,7 @@ class Dispatcher:
         self._context = context
         self._lease = lease
         self._frontier = frontier
+        self._budget = budget
         self._tasks = tasks
         self._on_progress = on_progress
         self._draining = asyncio.Event()
@@ -151,7 +152,12 @@ class Dispatcher:
         return None
 
     async def _gathered(self) -> None:
-        await self._context.ports.clock.sleep(self._gather_for)
+        """The window is over, or memory is short: then what it waits for may not even be read until it is handled."""
+        try:
+            async with asyncio.timeout(self._gather_for):
+                await self._budget.short.wait()
+        except TimeoutError:
+            pass
         batch, self._gathering, self._gather_timer = self._gathering, None, None
         if batch is not None:
             self._run(batch)

@@ -89,6 +89,18 @@ async def test_the_end_of_a_shard_ends_the_gathering(make_world: MakeWorld) -> N
     await until(lambda: world.rows()[shard].state == "done")
 
 
+async def test_a_batch_does_not_gather_what_there_is_no_memory_for(make_world: MakeWorld) -> None:
+    """The buffer is full before the batch is: waiting longer would only keep the shard from being read."""
+    batch = {"batching_window": "300s", "batch_size": 10_000}
+    world = make_world(config={"batch": batch, "limits": {"buffer": "8MiB"}})
+    for index in range(1200):
+        world.stream.put({"id": f"k{index}", "text": "x" * 8000})
+    worker = await world.worker("a")
+    await until(lambda: worker.metric("records", result="handled") > 0)
+    world.stream.roll(world.stream.open_shards()[0])
+    await until(lambda: worker.metric("records", result="handled") == 1200)
+
+
 async def test_only_records_that_match_the_filters_count(make_world: MakeWorld) -> None:
     sizes = Sizes()
     config = {"batch": {"batch_size": 2, "batching_window": "300s"}}
