@@ -25,7 +25,9 @@ log = structlog.get_logger()
 FIRST_IDLE_PAUSE = 0.25  # seconds after the first empty page; doubles up to source.poll.idle_backoff_max
 PARTIAL_PAGE_PAUSE = 0.2  # a page that was not full means we are near the tip: five reads a second are plenty
 ERROR_PAUSE_MAX = 10.0
-ADDED_BY_EVENT = 300  # bytes that a record's Lambda event may be larger than the record on the wire (the stream's ARN)
+ADDED_BY_EVENT = (
+    400  # bytes that a record's Lambda event may be larger than on the wire: the ARN of a stream has up to 350
+)
 MAX_SPAN = 1_000_000  # records above the low watermark kept in the books before reading waits for the oldest
 
 

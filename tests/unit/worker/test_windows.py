@@ -15,7 +15,7 @@ from consumer.domain.errors import DependencyError
 from consumer.domain.outcome import OK, HandlerCall, Outcome, from_window_response
 from consumer.domain.windows import MAX_STATE
 from consumer.testing.memory_dead_letters import MemoryDeadLetters
-from consumer.worker import dispatcher, tumbling
+from consumer.worker import dispatcher, reader, tumbling
 from tests.unit.worker.harness import FAILED, Worker, World, until
 
 MakeWorld = Callable[..., World]
@@ -139,6 +139,13 @@ async def test_batches_stay_below_six_megabytes(make_world: MakeWorld, monkeypat
     assert len(large) == 1
     assert records[events.index(large[0])] == 1
     assert max(records) == 4, "the frame is counted, too"
+
+
+def test_a_page_is_never_taken_for_smaller_than_its_event() -> None:
+    """Events are only measured when their pages could be too large: what an event adds to the wire must be counted."""
+    arn = f"arn:aws-us-gov:dynamodb:us-gov-east-1:123456789012:table/{'t' * 255}/stream/2026-09-17T13:26:53.746"
+    added = f',"eventSourceARN":"{arn}"'
+    assert len(added) + len(".0") <= reader.ADDED_BY_EVENT
 
 
 def test_the_bound_is_lambdas() -> None:
