@@ -39,10 +39,11 @@ class DeadLetterContext:
 
 def idempotency_key(context: DeadLetterContext, step: GiveUp, window: WindowCall | None = None) -> str:
     """The same for every delivery of the same records: a consumer can drop the second of two. The final call of a
-    window has no records; then the window stands for them."""
+    window has no records; then the window and its state stand for them: one that ended early may end again."""
     numbers = ",".join(record.sequence_number for record in step.records)
     if window is not None and not numbers:
-        numbers = f"window {window.window.start}-{window.window.end}"
+        state = hashlib.sha256(window.state).hexdigest()
+        numbers = f"window {window.window.start}-{window.window.end} {state}"
     text = f"{context.application}\0{context.stream_arn}\0{context.shard_id}\0{numbers}"
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -110,8 +110,11 @@ def from_window_response(response: Any, batch: Collection[str], *, report_failur
     state = response.get("state") if isinstance(response, dict) else None
     if not isinstance(state, dict):
         return bad_response("the response has no state object, which every invocation of a tumbling window must return")
-    outcome = from_lambda_response(response, batch, report_failures=report_failures)
-    return replace(outcome, state=json.dumps(state, separators=(",", ":")).encode())
+    try:
+        text = json.dumps(state, separators=(",", ":"), allow_nan=False).encode()
+    except ValueError:  # 1e999 reads as infinity, and every later event of the window would be no JSON
+        return bad_response("the state holds a number that no JSON can carry on: it is too large")
+    return replace(from_lambda_response(response, batch, report_failures=report_failures), state=text)
 
 
 def from_python_result(result: Any, batch: Collection[str], *, report_failures: bool) -> Outcome:

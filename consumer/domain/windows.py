@@ -130,6 +130,10 @@ class TumblingWindow:
             self._change(WindowState(window))
         return next((index for index, created in enumerate(times) if _usable(created) >= window.end), len(times))
 
+    def reopen(self, window: TimeWindow) -> None:
+        """Start a window afresh that has ended early, for records that were cut for it."""
+        self._change(WindowState(window))
+
     def aggregated(self, state: bytes) -> None:
         """The handler returned ``state`` for records that are settled now."""
         self._change(WindowState(self._durable.window, state))
@@ -138,10 +142,11 @@ class TumblingWindow:
         """The final invocation is settled."""
         self._change(WindowState())
 
-    def is_over(self, now: float, margin: float) -> bool:
-        """True when no record of the open window can be expected any more: it ended ``margin`` seconds ago."""
+    def is_over(self, read_at: float, margin: float) -> bool:
+        """True when no record of the open window can be expected any more: at ``read_at`` (Unix seconds) the shard held
+        nothing more, and the window had ended ``margin`` seconds before."""
         window = self._durable.window
-        return window is not None and now >= window.end + margin
+        return window is not None and read_at >= window.end + margin
 
     def _change(self, durable: WindowState) -> None:
         self._durable = durable

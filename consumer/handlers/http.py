@@ -20,7 +20,7 @@ import io
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import aiohttp
@@ -114,7 +114,7 @@ class HttpHandler:
         loop = asyncio.get_running_loop()
         started = loop.time()
         outcome = await self._outcome(session, call, limit)
-        return Outcome(outcome.kind, outcome.failed, outcome.fault, loop.time() - started)
+        return replace(outcome, seconds=loop.time() - started)
 
     async def close(self) -> None:
         """Close the connections. Idempotent."""

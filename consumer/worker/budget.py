@@ -22,6 +22,7 @@ class ByteBudget:
         self._limit = limit
         self._used = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self.short = asyncio.Event()  # set while somebody waits for room
 
     @property
     def used(self) -> int:
@@ -41,6 +42,7 @@ class ByteBudget:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (size, turn)
         self._waiting.append(entry)
+        self.short.set()
         try:
             await turn
         except asyncio.CancelledError:
@@ -68,6 +70,8 @@ class ByteBudget:
             if not turn.done():
                 self._used += size
                 turn.set_result(None)
+        if not self._waiting:
+            self.short.clear()
 
 
 class BudgetAccount:
@@ -86,6 +90,11 @@ class BudgetAccount:
     @property
     def page_reserve(self) -> int:
         return self._budget.page_reserve
+
+    @property
+    def short(self) -> asyncio.Event:
+        """Set while some reader of the process waits for room."""
+        return self._budget.short
 
     async def reserve(self, size: int) -> None:
         await self._budget.reserve(size)

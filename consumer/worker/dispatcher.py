@@ -26,8 +26,9 @@ EVENT_FRAME = 1024  # of them for what surrounds the records
 class Dispatcher:
     """Runs the handler over what the reader adds. ``drain`` ends it after the calls that are under way.
 
-    ``window`` is the shard's tumbling window, None without the feature. ``at_tip`` says whether the reader has read
-    everything that is there; ``on_progress`` is called whenever something was settled or the last task has ended.
+    ``window`` is the shard's tumbling window, None without the feature. ``tip_seen_at`` says when (Unix seconds) the
+    reader last found nothing more to read, 0 while it is behind; ``on_progress`` is called whenever something was
+    settled or the last task has ended.
     """
 
     def __init__(
@@ -39,13 +40,14 @@ class Dispatcher:
         tasks: asyncio.TaskGroup,
         *,
         window: TumblingWindow | None,
-        at_tip: Callable[[], bool],
+        tip_seen_at: Callable[[], float],
         on_progress: Callable[[], None],
     ) -> None:
         batch = context.settings.batch
         self._context = context
         self._lease = lease
         self._frontier = frontier
+        self._budget = budget
         self._tasks = tasks
         self._on_progress = on_progress
         self._draining = asyncio.Event()
@@ -53,7 +55,7 @@ class Dispatcher:
         self._runner = BatchRunner(
             context, lease, frontier, budget, self._draining, self._queue.waiting_behind, on_progress
         )
-        self._windowed = None if window is None else WindowedRunner(context, self._runner, window, at_tip)
+        self._windowed = None if window is None else WindowedRunner(context, self._runner, window, tip_seen_at)
         self._width: int = batch.parallelization_factor
         self._batch_size: int = batch.batch_size
         self._gather_for: float = batch.batching_window
@@ -150,7 +152,12 @@ class Dispatcher:
         return None
 
     async def _gathered(self) -> None:
-        await self._context.ports.clock.sleep(self._gather_for)
+        """The window is over, or memory is short: then what it waits for may not even be read until it is handled."""
+        try:
+            async with asyncio.timeout(self._gather_for):
+                await self._budget.short.wait()
+        except TimeoutError:
+            pass
         batch, self._gathering, self._gather_timer = self._gathering, None, None
         if batch is not None:
             self._run(batch)

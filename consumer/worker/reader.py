@@ -25,16 +25,20 @@ log = structlog.get_logger()
 FIRST_IDLE_PAUSE = 0.25  # seconds after the first empty page; doubles up to source.poll.idle_backoff_max
 PARTIAL_PAGE_PAUSE = 0.2  # a page that was not full means we are near the tip: five reads a second are plenty
 ERROR_PAUSE_MAX = 10.0
-ADDED_BY_EVENT = 300  # bytes that a record's Lambda event may be larger than the record on the wire (the stream's ARN)
+ADDED_BY_EVENT = (
+    400  # bytes that a record's Lambda event may be larger than on the wire: the ARN of a stream has up to 350
+)
 MAX_SPAN = 1_000_000  # records above the low watermark kept in the books before reading waits for the oldest
 
 
 @dataclass(slots=True)
 class ReaderState:
-    """What the status page and the metrics show. Times are Unix seconds of records, 0 when unknown."""
+    """What the status page and the metrics show. Times are Unix seconds of records, 0 when unknown;
+    ``tip_seen_at`` is when the request was sent that found nothing more to read, 0 while there is more."""
 
     newest_fetched_time: float = 0.0
     at_tip: bool = False
+    tip_seen_at: float = 0.0
     pages: int = 0
     denied: str = ""
 
@@ -123,25 +127,26 @@ class ShardReader:
         await budget.reserve(held)
         try:
             limit = self._context.settings.source.poll.max_records
+            asked_at = self._context.ports.clock.wall()
             page = await self._context.ports.source.get_records(self._shard_id, iterator, limit)
             self._context.metrics.get_records("data" if page.records else "empty").inc()
             self.state.pages += 1
             size = int(page.wire_bytes * BYTES_PER_WIRE_BYTE)
             budget.charge(size)
             held += size
-            if self._take(page, size):
+            if self._take(page, size, asked_at):
                 held -= size  # now the records hold it
             return page
         finally:
             budget.release(held)
 
-    def _take(self, page: Page, size: int) -> bool:
+    def _take(self, page: Page, size: int, asked_at: float) -> bool:
         """Track and deliver a page; True when some record of it is still to be settled."""
         records = page.records
+        self.state.at_tip = not records
+        self.state.tip_seen_at = 0.0 if records else asked_at
         if not records:
-            self.state.at_tip = True
             return False
-        self.state.at_tip = False
         positions = self._frontier.track([record.dynamodb.SequenceNumber for record in records])
         budget = self._budget
         size_of_events = page.wire_bytes + ADDED_BY_EVENT * len(records)

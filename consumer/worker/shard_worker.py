@@ -153,8 +153,8 @@ class ShardWorker:
         return await self._process(from_horizon=False)
 
     async def _process(self, *, from_horizon: bool) -> How:
-        if self._context.settings.batch.tumbling_window:
-            await self._load_window()
+        if self._context.settings.batch.tumbling_window and not await self._load_window():
+            return await self._pass_on()
         while True:
             ended = await self._read_and_dispatch(from_horizon=from_horizon)
             if ended == "end":
@@ -180,7 +180,7 @@ class ShardWorker:
                     self._budget,
                     batches,
                     window=self._window,
-                    at_tip=lambda: self._reader.state.at_tip,
+                    tip_seen_at=lambda: self._reader.state.tip_seen_at,
                     on_progress=self._settled.set,
                 )
                 checkpoints = batches.create_task(self._checkpoint_for_ever(), name=f"checkpoint {self.shard_id}")
@@ -264,8 +264,9 @@ class ShardWorker:
         """Grows whenever something that has to be stored has changed."""
         return self._frontier.version + (self._window.version if self._window is not None else 0)
 
-    async def _load_window(self) -> None:
-        """The window that the previous owner left open. Nothing may be handled before it is known."""
+    async def _load_window(self) -> bool:
+        """The window that the previous owner left open. Nothing may be handled before it is known; False when the shard
+        is to be let go before that."""
         ports, label = self._context.ports, self._context.stream.label
         while True:
             try:
@@ -275,8 +276,11 @@ class ShardWorker:
                 log.warning("window.load_failed", shard_id=self.shard_id, error=str(error))
                 if self._context.belief.fenced:
                     raise LeaseLost(self.shard_id, self.epoch, "the session is fenced") from error
+                if self._letting_go.is_set():
+                    return False
                 await ports.clock.sleep(1.0)
         self._window = TumblingWindow(int(self._context.settings.batch.tumbling_window), durable)
+        return True
 
     def _changed_window(self) -> WindowState | None:
         """The window to store, None when that is done: writing it costs a transaction."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import structlog
 
 from consumer.domain.batching import Batch
-from consumer.domain.windows import MAX_STATE, TumblingWindow, WindowCall
+from consumer.domain.windows import MAX_STATE, TimeWindow, TumblingWindow, WindowCall
 from consumer.worker.batch_runner import BatchRunner
 from consumer.worker.context import WorkerContext
 
@@ -27,12 +27,13 @@ class WindowedRunner:
     """Runs the batches of a shard one after the other, each within one window."""
 
     def __init__(
-        self, context: WorkerContext, runner: BatchRunner, window: TumblingWindow, at_tip: Callable[[], bool]
+        self, context: WorkerContext, runner: BatchRunner, window: TumblingWindow, tip_seen_at: Callable[[], float]
     ) -> None:
         self._context = context
         self._runner = runner
         self._window = window
-        self._at_tip = at_tip
+        self._tip_seen_at = tip_seen_at
+        self._ended_early: TimeWindow | None = None
 
     @property
     def is_open(self) -> bool:
@@ -47,7 +48,7 @@ class WindowedRunner:
         """Whether the open window ends although no later record has come."""
         if end_of_shard:
             return self.is_open
-        return self._at_tip() and self._window.is_over(self._context.ports.clock.wall(), IDLE_MARGIN)
+        return self._window.is_over(self._tip_seen_at(), IDLE_MARGIN)
 
     async def run(self, batch: Batch, *, last: bool) -> bool:
         """Settle a batch, closing windows on the way; a batch without records closes the open one. False when the
@@ -69,6 +70,8 @@ class WindowedRunner:
     # --- what a batch's runner asks --------------------------------------------------------------------
 
     def part(self) -> WindowCall:
+        if self._window.open is None and self._ended_early is not None:
+            self._window.reopen(self._ended_early)  # an earlier piece of the same batch has ended it
         return self._part()
 
     async def accept(self, state: bytes | None) -> bool:
@@ -80,6 +83,7 @@ class WindowedRunner:
             self._window.aggregated(state)
             return True
         part = self._part()
+        self._ended_early = part.window
         log.warning("window.terminated_early", window=part.window.text, state_bytes=len(state))
         return await self._close(_Final(WindowCall(part.window, state, part.stream_arn, terminated_early=True)))
 

@@ -9,6 +9,7 @@ import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from structlog.testing import capture_logs
 
 from consumer.domain.errors import HandlerImportError
 from consumer.domain.outcome import Outcome
+from consumer.domain.windows import TimeWindow, WindowCall
 from consumer.handlers.http import HttpHandler
 from consumer.ports import Handler
 from tests.integration.handlers.support import call, eventually, number
@@ -105,6 +107,20 @@ async def test_success(status: int, body: str) -> None:
     outcome = await outcome_of(status, "" if status == 204 else body)
     assert outcome.kind == "ok"
     assert outcome.seconds > 0
+
+
+async def test_a_windows_state_comes_back() -> None:
+    """What the server counted so far is what the next call of the window is told."""
+    window = WindowCall(TimeWindow(1_789_651_620, 1_789_651_680), b'{"count":3}', "arn:aws:dynamodb:stream")
+
+    async def answer(request: web.Request) -> web.Response:
+        event = await request.json()
+        return web.json_response({"state": {"count": event["state"]["count"] + len(event["Records"])}})
+
+    async with serving(answer) as url, started(url) as handler:
+        outcome = await handler.invoke(replace(call(2), window=window))
+    assert outcome.kind == "ok"
+    assert outcome.state == b'{"count":5}'
 
 
 async def test_partial_failures_follow_lambdas_rules() -> None:

@@ -131,12 +131,14 @@ def test_a_whole_window_event_is_carried_when_it_is_given() -> None:
 
 
 def test_windows_without_records_have_keys_of_their_own() -> None:
-    """Two windows of a shard are two letters; the same window is one, however it ends."""
+    """Two windows of a shard are two letters; so are two states of one window, which may end early and again. The same
+    state is one letter, however often it is sent: a reader that drops the second of two must not lose a state."""
     step = GiveUp((), "RetryAttemptsExhausted", 2, RAISED, invoked=True)
     other = WindowCall(TimeWindow(1789654300, 1789654330), final=True)
     early = WindowCall(WINDOW.window, final=True, terminated_early=True)
     keys = [idempotency_key(CONTEXT, step, window) for window in (WINDOW, other, early)]
     assert keys[0] == keys[2] != keys[1]
+    assert idempotency_key(CONTEXT, step, WindowCall(WINDOW.window, b'{"n":1}', final=True)) not in keys
     assert idempotency_key(CONTEXT, give_up(), WINDOW) == idempotency_key(CONTEXT, give_up())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from typing import Any
 
 import pytest
@@ -206,6 +207,12 @@ def test_messages_are_short() -> None:
 def test_window_responses(response: Any, kind: str, state: bytes) -> None:
     outcome = from_window_response(response, {"1", "2"}, report_failures=True)
     assert (outcome.kind, outcome.state) == (kind, state)
+
+
+def test_a_state_that_cannot_be_written_as_json_is_a_failed_call() -> None:
+    """1e999 is JSON and reads as infinity, which is none: the window's next event could be read by no http handler."""
+    response = json.loads('{"state": {"n": 1e999}}')
+    assert from_window_response(response, {"1"}, report_failures=True).kind == "failed"
 
 
 @pytest.mark.parametrize("response", [None, {}, [], "", {"batchItemFailures": []}, {"state": None}, {"state": "x"}, 5])

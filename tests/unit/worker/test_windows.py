@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from consumer.domain.errors import DependencyError
 from consumer.domain.outcome import OK, HandlerCall, Outcome, from_window_response
 from consumer.domain.windows import MAX_STATE
 from consumer.testing.memory_dead_letters import MemoryDeadLetters
-from consumer.worker import dispatcher, tumbling
-from tests.unit.worker.harness import FAILED, World, until
+from consumer.worker import dispatcher, reader, tumbling
+from tests.unit.worker.harness import FAILED, Worker, World, until
 
 MakeWorld = Callable[..., World]
 NOON = int(time.time()) // 60 * 60 + 3600  # the start of a window of a minute that is not over while a test runs
@@ -88,6 +89,18 @@ async def test_the_end_of_a_shard_ends_the_gathering(make_world: MakeWorld) -> N
     await until(lambda: world.rows()[shard].state == "done")
 
 
+async def test_a_batch_does_not_gather_what_there_is_no_memory_for(make_world: MakeWorld) -> None:
+    """The buffer is full before the batch is: waiting longer would only keep the shard from being read."""
+    batch = {"batching_window": "300s", "batch_size": 10_000}
+    world = make_world(config={"batch": batch, "limits": {"buffer": "8MiB"}})
+    for index in range(1200):
+        world.stream.put({"id": f"k{index}", "text": "x" * 8000})
+    worker = await world.worker("a")
+    await until(lambda: worker.metric("records", result="handled") > 0)
+    world.stream.roll(world.stream.open_shards()[0])
+    await until(lambda: worker.metric("records", result="handled") == 1200)
+
+
 async def test_only_records_that_match_the_filters_count(make_world: MakeWorld) -> None:
     sizes = Sizes()
     config = {"batch": {"batch_size": 2, "batching_window": "300s"}}
@@ -126,6 +139,13 @@ async def test_batches_stay_below_six_megabytes(make_world: MakeWorld, monkeypat
     assert len(large) == 1
     assert records[events.index(large[0])] == 1
     assert max(records) == 4, "the frame is counted, too"
+
+
+def test_a_page_is_never_taken_for_smaller_than_its_event() -> None:
+    """Events are only measured when their pages could be too large: what an event adds to the wire must be counted."""
+    arn = f"arn:aws-us-gov:dynamodb:us-gov-east-1:123456789012:table/{'t' * 255}/stream/2026-09-17T13:26:53.746"
+    added = f',"eventSourceARN":"{arn}"'
+    assert len(added) + len(".0") <= reader.ADDED_BY_EVENT
 
 
 def test_the_bound_is_lambdas() -> None:
@@ -360,3 +380,89 @@ async def test_a_failing_final_call_blocks_until_it_is_given_up(make_world: Make
     assert window["isFinalInvokeForWindow"] is True
     assert document["payload"]["Records"] == []
     assert document["payload"]["state"] == {"count": 1}
+
+
+@pytest.mark.parametrize("bisect", [False, True], ids=["partial", "bisect"])
+async def test_a_window_that_ends_early_within_a_batch_goes_on_afresh(make_world: MakeWorld, bisect: bool) -> None:
+    """The first record of a batch brings a state that is too large, the second one is handled later: by then its window
+    has been closed, so it starts again."""
+    handler = Counting()
+    handler.padding = MAX_STATE + 1
+    world = make_world(config=windowed(retry={"max_retry_attempts": 3, "bisect_on_error": bisect}))
+    at(world, 0)
+    at(world, 1)
+
+    async def behave(call: HandlerCall) -> Outcome:
+        outcome = await handler(call)
+        if len(call.records) == 2 and bisect:
+            return FAILED
+        if call.records:
+            handler.padding = 0
+        if len(call.records) == 2:
+            return Outcome("partial", failed=(call.records[1].sequence_number,), state=outcome.state)
+        return outcome
+
+    await world.worker("a", behave)
+    await until(lambda: bool(handler.events) and len(handler.events[-1]["Records"]) == 1)
+    if bisect:
+        await until(lambda: len(handler.events) == 4)
+    at(world, 60)
+    await until(lambda: handler.shapes[-1:] == [(1, 1, False)])
+    tried = [(0, 2, False), (0, 1, False)] if bisect else [(0, 2, False)]
+    assert handler.shapes == [*tried, (0, 0, True), (0, 1, False), (0, 0, True), (1, 1, False)]
+    assert [e["isWindowTerminatedEarly"] for e in handler.events if e["isFinalInvokeForWindow"]] == [True, False]
+    assert handler.totals[-1] == 1, "the second window holds the rest alone"
+
+
+async def test_records_keep_their_window_when_batches_are_cut_at_six_megabytes(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What did not fit into a batch comes next in stream order, whatever its keys: a record that a later window has
+    overtaken would be counted there."""
+    monkeypatch.setattr(dispatcher, "MAX_EVENT", 4 * 1024)
+    handler = Counting()
+    world = make_world(config=windowed(batch={"batch_size": 6}))
+    for index in range(18):  # two keys by turns, three minutes
+        at(world, index * 10, key="ab"[index % 2])
+    at(world, 180)
+    await world.worker("a", handler)
+    await until(lambda: len(handler.totals) == 3)
+    assert handler.totals == [6, 6, 6]
+    numbers = [int(r["dynamodb"]["SequenceNumber"]) for event in handler.events for r in event["Records"]]
+    assert numbers == sorted(numbers)
+
+
+async def test_a_window_stays_open_while_nobody_knows_what_else_is_in_it(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading fails for minutes, from before the window's end on: records of it may lie there unread."""
+    handler = Counting()
+    monkeypatch.setattr(tumbling, "IDLE_MARGIN", 0.0)
+    world = make_world(config=windowed())
+    at(world, 0)
+    worker = await world.worker("a", handler)
+    await until(lambda: len(handler.events) == 1)
+    pages = worker.source_link.calls["get_records"]
+    await until(lambda: worker.source_link.calls["get_records"] > pages + 2)
+    worker.source_link.refuse["get_records"] = DependencyError("GetRecords", "InternalServerError")
+    pages = worker.source_link.calls["get_records"]
+    await until(lambda: worker.source_link.calls["get_records"] > pages)
+    at(world, 59)
+    real = world.clock.wall
+    monkeypatch.setattr(world.clock, "wall", lambda: real() + 7200)
+    await asyncio.sleep(1.2)  # the look for windows that are over comes every second
+    assert handler.totals == []
+    del worker.source_link.refuse["get_records"]
+    await until(lambda: handler.totals == [2])
+
+
+async def test_a_worker_that_cannot_read_the_window_still_lets_its_shard_go(make_world: MakeWorld) -> None:
+    world = make_world(config=windowed())
+    at(world, 0)
+    worker = Worker(world, "a", None)
+    world.workers.append(worker)
+    await worker.start()
+    worker.link.refuse["window_state"] = DependencyError("Query", "InternalServerError")
+    await until(lambda: worker.link.calls["window_state"] > 0)
+    await worker.drain()
+    assert all(row.owner is None for row in world.rows().values())
