@@ -19,28 +19,19 @@ would either skip records or repeat a day of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, cast, get_args
 
+from consumer.aws.table_rows import AttributeMap, Item, key
 from consumer.domain.errors import MisconfiguredResource
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import LeaseRow, LeaseState, SessionRow
 from consumer.ports import Loss, Registration
 
-Item = Mapping[str, Any]
-AttributeMap = dict[str, dict[str, Any]]
-Changes = Mapping[str, dict[str, Any] | None]  # None removes the attribute
-# attribute; "present", "absent", "absent or <" or an operator; value
-Clause = tuple[str, str, dict[str, Any] | None]
-
 SCHEMA_VERSION: Final = 1
 META: Final = "meta"
 SESSIONS: Final = "sessions"
 SHARD: Final = "shard#"
-TABLE_KEYS: Final = {
-    "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
-    "AttributeDefinitions": [{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
-}
 LOSS_KINDS: Final = ("gap", "discarded")
 MAX_NOTE: Final = 1000  # characters; a note is for people, and the row must stay small
 
@@ -53,10 +44,6 @@ class NotAFrontier(ValueError):
 
 
 # --- keys ------------------------------------------------------------------------------------------
-
-
-def key(pk: str, sk: str) -> AttributeMap:
-    return {"pk": {"S": pk}, "sk": {"S": sk}}
 
 
 def partition(application: str, label: str) -> str:
@@ -359,54 +346,3 @@ def loss(item: Item) -> Loss:
         reason=_lenient_text(item, "reason"),
         detected_at=_lenient_number(item, "detected_at"),
     )
-
-
-# --- the table and its expressions -----------------------------------------------------------------
-
-
-def table_problem(table: Mapping[str, Any]) -> str:
-    """Why a described table cannot hold leases; empty when it can."""
-    types = {entry["AttributeName"]: entry["AttributeType"] for entry in table.get("AttributeDefinitions", ())}
-    keys = [(k["KeyType"], k["AttributeName"], types.get(k["AttributeName"])) for k in table.get("KeySchema", ())]
-    if sorted(keys) != [("HASH", "pk", "S"), ("RANGE", "sk", "S")]:
-        found = ", ".join(f"{name} {kind} ({of})" for kind, name, of in keys) or "none"
-        return f"its keys must be pk HASH (S), sk RANGE (S), found {found}: choose another leases.table"
-    status = table.get("TableStatus", "ACTIVE")
-    return "" if status in ("ACTIVE", "CREATING", "UPDATING") else f"its status is {status}"
-
-
-def expressions(where: Iterable[Clause], changes: Changes | None = None) -> dict[str, Any]:
-    """The expression parameters of a conditional write. Every name goes by a placeholder: owner, state and counter
-    are reserved words."""
-    names: dict[str, str] = {}
-    values: dict[str, Any] = {}
-
-    def name(attribute: str) -> str:
-        names[f"#{attribute}"] = attribute
-        return f"#{attribute}"
-
-    def value(content: dict[str, Any]) -> str:
-        values[f":v{len(values)}"] = content
-        return f":v{len(values) - 1}"
-
-    conditions = []
-    for attribute, test, content in where:
-        if content is None:
-            function = "attribute_exists" if test == "present" else "attribute_not_exists"
-            conditions.append(f"{function}({name(attribute)})")
-        elif test == "absent or <":
-            conditions.append(f"(attribute_not_exists({name(attribute)}) OR {name(attribute)} < {value(content)})")
-        else:
-            conditions.append(f"{name(attribute)} {test} {value(content)}")
-    parameters: dict[str, Any] = {
-        "ConditionExpression": " AND ".join(conditions),
-        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-    }
-    if changes:
-        sets = [f"{name(attribute)} = {value(new)}" for attribute, new in changes.items() if new is not None]
-        removed = [name(attribute) for attribute, new in changes.items() if new is None]
-        parameters["UpdateExpression"] = f"SET {', '.join(sets)}" + (f" REMOVE {', '.join(removed)}" if removed else "")
-    parameters["ExpressionAttributeNames"] = names
-    if values:
-        parameters["ExpressionAttributeValues"] = values
-    return parameters

@@ -1,9 +1,9 @@
 """The lease table: how the fleet agrees, as conditional writes on one DynamoDB table.
 
-Every write is safe to repeat, because a time-out says nothing about whether it was applied. Writes on a lease are
-conditional on owner and epoch, which the write itself keeps or which only its own success can have changed. Where a
-refusal after a lost response could be our own success, a nonce in the row tells the two apart. A request that was given
-up may still arrive later; the revision in its condition keeps it from undoing a newer write of the same owner.
+Writes on a lease are conditional on owner and epoch, which the write itself keeps or which only its own success can
+have changed. Where a refusal after a lost response could be our own success, a nonce in the row tells the two apart. A
+request that was given up may still arrive later; the revision in its condition keeps it from undoing a newer write of
+the same owner.
 
 Only ``GetItem``, ``PutItem``, ``UpdateItem``, ``DeleteItem``, ``Query``, ``DescribeTable`` and, for losses,
 ``ConditionCheckItem`` are needed; ``CreateTable`` only when the table is to be created. No index, no Scan.
@@ -11,17 +11,14 @@ Only ``GetItem``, ``PutItem``, ``UpdateItem``, ``DeleteItem``, ``Query``, ``Desc
 
 from __future__ import annotations
 
-import asyncio
-import time
 import uuid
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any
 
 from consumer.aws import lease_items as items
 from consumer.aws import window_items
-from consumer.aws.errors import ApiCaller, ConditionFailed, Unanswered
-from consumer.aws.lease_items import Changes, Clause
+from consumer.aws.errors import ApiCaller, Unanswered
+from consumer.aws.table_rows import PRESENT, Changes, Clause, TableRows, Written, expressions, key
 from consumer.domain.errors import (
     DependencyError,
     LeaseDeleted,
@@ -33,25 +30,6 @@ from consumer.domain.errors import (
 from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.domain.windows import WindowState
 from consumer.ports import Loss, Registration
-
-ATTEMPTS: Final = 3  # of one write within its time-out, when no answer comes
-PAUSE: Final = 0.05  # seconds before the second attempt, doubled before the third
-ACTIVE_DEADLINE: Final = 120.0  # seconds for a table that is being created or updated
-ACTIVE_POLL: Final = 0.5  # seconds between looks at it
-
-PRESENT: Final[Clause] = ("pk", "present", None)
-NEW: Final[Clause] = ("pk", "absent", None)
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What came of a conditional write. ``found`` is the row that refused it; ``doubtful``: an earlier attempt of the
-    same write got no answer, so a refusal may be the echo of its success."""
-
-    attributes: items.Item
-    refused: bool = False
-    found: items.Item | None = None
-    doubtful: bool = False
 
 
 class DynamoDBLeaseStore:
@@ -78,14 +56,11 @@ class DynamoDBLeaseStore:
     ) -> None:
         if "#" in application:
             raise MisconfiguredResource(f"the application name {application!r} must not contain '#'")
-        self._client = client
-        self._caller = caller
-        self._table = table
+        self._rows = TableRows(client, caller, table=table, timeout=timeout)
         self._resource = f"lease table {table}"
         self._application = application
         self._sessions_pk = items.partition(application, items.SESSIONS)
         self._wall = clock_wall
-        self._timeout = timeout / ATTEMPTS
         self._revision = 0
 
     # --- table and application ---------------------------------------------------------------------
@@ -97,52 +72,14 @@ class DynamoDBLeaseStore:
             ResourceMissing: there is no such table and it may not be created.
             MisconfiguredResource: its keys are not ``pk`` and ``sk`` (strings), or it cannot become active.
         """
-        created = create and await self._create_if_missing()
-        deadline = time.monotonic() + ACTIVE_DEADLINE
-        while not await self._active(created):
-            if time.monotonic() > deadline:
-                raise DependencyError("DescribeTable", "NotActive", f"{self._resource} did not become active")
-            await asyncio.sleep(ACTIVE_POLL)
-        return created
-
-    async def _create_if_missing(self) -> bool:
-        try:
-            await self._describe()
-            return False
-        except ResourceMissing:
-            pass
-        request = {"TableName": self._table, "BillingMode": "PAY_PER_REQUEST", **items.TABLE_KEYS}
-        try:
-            await self._caller.call("CreateTable", self._resource, self._client.create_table(**request))
-        except DependencyError as error:
-            if error.code != "ResourceInUseException":  # otherwise another worker was faster: just as good
-                raise
-            return False
-        return True
-
-    async def _active(self, created: bool) -> bool:
-        try:
-            table = await self._describe()
-        except ResourceMissing:
-            if created:
-                return False  # DescribeTable is eventually consistent
-            raise
-        problem = items.table_problem(table)
-        if problem:
-            raise MisconfiguredResource(f"{self._resource}: {problem}")
-        return bool(table.get("TableStatus", "ACTIVE") == "ACTIVE")
-
-    async def _describe(self) -> dict[str, Any]:
-        call = self._client.describe_table(TableName=self._table)
-        table: dict[str, Any] = (await self._caller.call("DescribeTable", self._resource, call))["Table"]
-        return table
+        return await self._rows.prepare(create=create)
 
     async def pin_application(self, table_name: str) -> None:
         """Claim the application name for one source table. MisconfiguredResource when another one has it."""
         item = items.application_item(self._application, table_name)
-        written = await self._put(item)
+        written = await self._rows.put_new(item)
         if written.refused:
-            found = written.found or await self._get(self._application, items.META)
+            found = written.found or await self._rows.get(self._application, items.META)
             problem = items.application_problem(found, table_name) if found else "its meta row was just deleted"
             if problem:
                 raise MisconfiguredResource(f"application {self._application} in {self._resource}: {problem}")
@@ -151,17 +88,17 @@ class DynamoDBLeaseStore:
         """Move the application's pointer to the stream it reads, if it still is ``seen``; returns what holds."""
         held: Clause = ("stream_arn", "absent", None) if seen is None else ("stream_arn", "=", items.text(seen))
         changes = {"stream_arn": items.text(stream_arn)}
-        written = await self._update(self._application, items.META, changes, [PRESENT, held])
+        written = await self._rows.update(self._application, items.META, changes, [PRESENT, held])
         if not written.refused:
             return stream_arn
-        found = written.found or await self._get(self._application, items.META)
+        found = written.found or await self._rows.get(self._application, items.META)
         if not found:
             raise ResourceMissing(f"the meta row of application {self._application} in {self._resource}")
         return items.current_stream(found)
 
     async def register(self, label: str, registration: Registration) -> Registration:
         """Write the start of the application once; whoever comes later gets what was written."""
-        written = await self._put(items.registration_item(self._pk(label), registration))
+        written = await self._rows.put_new(items.registration_item(self._pk(label), registration))
         if not written.refused:
             return registration
         found = items.registration(written.found) if written.found else await self.registration(label)
@@ -170,7 +107,7 @@ class DynamoDBLeaseStore:
         return found
 
     async def registration(self, label: str) -> Registration | None:
-        found = await self._get(self._pk(label), items.META)
+        found = await self._rows.get(self._pk(label), items.META)
         return items.registration(found) if found else None
 
     # --- sessions ----------------------------------------------------------------------------------
@@ -182,9 +119,9 @@ class DynamoDBLeaseStore:
         owner's belief while observers see the same counter as before.
         """
         nonce = items.text(uuid.uuid4().hex)
-        written = await self._put(items.session_item(self._sessions_pk, session) | {"open_nonce": nonce})
+        written = await self._rows.put_new(items.session_item(self._sessions_pk, session) | {"open_nonce": nonce})
         if written.refused:
-            found = written.found or await self._get(self._sessions_pk, session.incarnation) or {}
+            found = written.found or await self._rows.get(self._sessions_pk, session.incarnation) or {}
             if found.get("open_nonce") != nonce:
                 raise SessionFenced(f"the incarnation {session.incarnation} was used before")
 
@@ -199,7 +136,7 @@ class DynamoDBLeaseStore:
             DependencyError: no answer, or ``CounterNotAdvanced``.
         """
         where: list[Clause] = [PRESENT, ("fenced", "absent", None), ("counter", "<", items.number(counter))]
-        written = await self._update(self._sessions_pk, incarnation, {"counter": items.number(counter)}, where)
+        written = await self._rows.update(self._sessions_pk, incarnation, {"counter": items.number(counter)}, where)
         if not written.refused:
             return
         row = await self._live_session(written, incarnation)
@@ -208,29 +145,31 @@ class DynamoDBLeaseStore:
 
     async def announce(self, incarnation: str, *, handoffs: int, leaving: bool) -> None:
         changes = {"handoffs": items.number(handoffs), "leaving": {"BOOL": leaving}}
-        written = await self._update(self._sessions_pk, incarnation, changes, [PRESENT, ("fenced", "absent", None)])
+        written = await self._rows.update(
+            self._sessions_pk, incarnation, changes, [PRESENT, ("fenced", "absent", None)]
+        )
         if written.refused:
             await self._live_session(written, incarnation)
 
     async def close_session(self, incarnation: str) -> None:
-        await self._write("DeleteItem", {"Key": items.key(self._sessions_pk, incarnation)})
+        await self._rows.delete(self._sessions_pk, incarnation)
 
     async def sessions(self) -> list[SessionRow]:
-        found = await self._query(self._sessions_pk)
+        found = await self._rows.query(self._sessions_pk)
         return [row for row in map(items.session_row, found) if row is not None]
 
     async def fence_session(self, incarnation: str, counter: int) -> bool:
         """Fence the session if it has not moved. A row that is gone is False: it may have moved before it went."""
         where: list[Clause] = [PRESENT, ("counter", "=", items.number(counter))]
-        written = await self._update(self._sessions_pk, incarnation, {"fenced": {"BOOL": True}}, where)
+        written = await self._rows.update(self._sessions_pk, incarnation, {"fenced": {"BOOL": True}}, where)
         if not written.refused:
             return True
-        found = written.found or await self._get(self._sessions_pk, incarnation)
+        found = written.found or await self._rows.get(self._sessions_pk, incarnation)
         return found is not None and "fenced" in found
 
     async def _live_session(self, written: Written, incarnation: str) -> SessionRow:
         """The row that refused a write, when it is not a fence that refused."""
-        found = written.found or await self._get(self._sessions_pk, incarnation)
+        found = written.found or await self._rows.get(self._sessions_pk, incarnation)
         if not found:
             raise SessionFenced(f"the session {incarnation} was deleted")
         row = items.session_row(found)
@@ -242,13 +181,13 @@ class DynamoDBLeaseStore:
 
     async def add_lease(self, label: str, row: LeaseRow) -> bool:
         item = items.lease_item(self._pk(label), row) | {"updated_at": self._now()}
-        return not (await self._put(item)).refused
+        return not (await self._rows.put_new(item)).refused
 
     async def leases(self, label: str) -> list[LeaseRow]:
-        return [items.lease_row(item) for item in await self._query(self._pk(label), items.SHARD)]
+        return [items.lease_row(item) for item in await self._rows.query(self._pk(label), items.SHARD)]
 
     async def lease(self, label: str, shard_id: str) -> LeaseRow | None:
-        found = await self._get(self._pk(label), items.SHARD + shard_id)
+        found = await self._rows.get(self._pk(label), items.SHARD + shard_id)
         return items.lease_row(found) if found else None
 
     async def take(self, label: str, seen: LeaseRow, owner: str, nonce: str) -> LeaseRow | None:
@@ -266,12 +205,12 @@ class DynamoDBLeaseStore:
         }
         sk = items.SHARD + seen.shard_id
         try:
-            written = await self._update(self._pk(label), sk, changes, _as_seen(seen), answer="ALL_NEW")
+            written = await self._rows.update(self._pk(label), sk, changes, _as_seen(seen), answer="ALL_NEW")
         except Unanswered:
             written = Written({}, refused=True)
         if not written.refused:
             return items.lease_row(written.attributes)
-        found = written.found or await self._get(self._pk(label), sk)
+        found = written.found or await self._rows.get(self._pk(label), sk)
         return items.lease_row(found) if found and found.get("take_nonce") == changes["take_nonce"] else None
 
     async def save(self, label: str, held: LeaseRow, window: WindowState | None = None) -> None:
@@ -299,7 +238,7 @@ class DynamoDBLeaseStore:
             changes["revision"] = items.number(0)
         written = await self._update_held(label, held, changes, revision, window)
         if written.refused:
-            found = written.found or await self._get(self._pk(label), items.SHARD + held.shard_id) or {}
+            found = written.found or await self._rows.get(self._pk(label), items.SHARD + held.shard_id) or {}
             if found.get("passed_on_by") != by:  # otherwise an attempt whose answer was lost did succeed
                 raise await self._lost(label, held, written)
 
@@ -310,13 +249,13 @@ class DynamoDBLeaseStore:
         pk, sk = self._pk(label), items.SHARD + held.shard_id
         where = [*_held(held), _newer_than_stored(revision)]
         if window is None:
-            return await self._update(pk, sk, changes, where)
-        update = {"Update": {"Key": items.key(pk, sk), **items.expressions(where, changes)}}
-        return await self._transact([update, *window_items.writes(self._windows_pk(label), held.shard_id, window)])
+            return await self._rows.update(pk, sk, changes, where)
+        update = {"Update": {"Key": key(pk, sk), **expressions(where, changes)}}
+        return await self._rows.transact([update, *window_items.writes(self._windows_pk(label), held.shard_id, window)])
 
     async def window_state(self, label: str, shard_id: str) -> WindowState:
         """MisconfiguredResource when its rows were damaged."""
-        found = await self._query(self._windows_pk(label), f"{shard_id}#")
+        found = await self._rows.query(self._windows_pk(label), f"{shard_id}#")
         try:
             return window_items.window_state(found)
         except ValueError as problem:
@@ -329,8 +268,7 @@ class DynamoDBLeaseStore:
             if seen.updated_at
             else ("updated_at", "absent", None)
         )
-        key = items.key(self._pk(label), items.SHARD + seen.shard_id)
-        written = await self._write("DeleteItem", {"Key": key, **items.expressions(where)})
+        written = await self._rows.delete(self._pk(label), items.SHARD + seen.shard_id, where)
         if not written.refused:
             return True
         return written.doubtful and not written.found and await self.lease(label, seen.shard_id) is None
@@ -339,14 +277,14 @@ class DynamoDBLeaseStore:
 
     async def record_loss(self, label: str, held: LeaseRow, loss: Loss) -> None:
         """One transaction, so that a worker that lost the shard cannot leave a trace of what the new owner handles."""
-        check = {"Key": items.key(self._pk(label), items.SHARD + held.shard_id), **items.expressions(_held(held))}
+        check = {"Key": key(self._pk(label), items.SHARD + held.shard_id), **expressions(_held(held))}
         put = {"Item": items.loss_item(self._pk(label), loss)}
-        written = await self._transact([{"ConditionCheck": check}, {"Put": put}])
+        written = await self._rows.transact([{"ConditionCheck": check}, {"Put": put}])
         if written.refused:
             raise await self._lost(label, held, written)
 
     async def losses(self, label: str) -> list[Loss]:
-        found = [item for kind in items.LOSS_KINDS for item in await self._query(self._pk(label), f"{kind}#")]
+        found = [item for kind in items.LOSS_KINDS for item in await self._rows.query(self._pk(label), f"{kind}#")]
         return [items.loss(item) for item in found]
 
     # --- requests ----------------------------------------------------------------------------------
@@ -367,76 +305,13 @@ class DynamoDBLeaseStore:
 
     async def _found(self, label: str, held: LeaseRow, written: Written) -> LeaseRow:
         """The row that refused a write. LeaseDeleted when there is none."""
-        found = written.found or await self._get(self._pk(label), items.SHARD + held.shard_id)
+        found = written.found or await self._rows.get(self._pk(label), items.SHARD + held.shard_id)
         if not found:
             raise LeaseDeleted(held.shard_id, held.epoch)
         return items.lease_row(found)
 
     async def _lost(self, label: str, held: LeaseRow, written: Written) -> LeaseLost:
         return LeaseLost(held.shard_id, held.epoch, _holder(await self._found(label, held, written)))
-
-    async def _put(self, item: items.AttributeMap) -> Written:
-        """Create a row that must not be there yet."""
-        return await self._write("PutItem", {"Item": item, **items.expressions([NEW])})
-
-    async def _update(
-        self, pk: str, sk: str, changes: Changes, where: Iterable[Clause], *, answer: str = "NONE"
-    ) -> Written:
-        request = {"Key": items.key(pk, sk), "ReturnValues": answer, **items.expressions(where, changes)}
-        return await self._write("UpdateItem", request)
-
-    async def _transact(self, parts: Iterable[dict[str, dict[str, Any]]]) -> Written:
-        named = [{kind: part | {"TableName": self._table} for kind, part in entry.items()} for entry in parts]
-        return await self._write("TransactWriteItems", {"TransactItems": named})
-
-    async def _write(self, operation: str, request: dict[str, Any]) -> Written:
-        """Send a write; send it again when no answer came or a transaction was in the way."""
-        method = getattr(self._client, _METHODS[operation])
-        if operation != "TransactWriteItems":
-            request = {"TableName": self._table, **request}
-        doubtful = False
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                answer = await self._caller.call(operation, self._resource, method(**request), self._timeout)
-                return Written(answer.get("Attributes") or {})
-            except ConditionFailed as refusal:
-                return Written({}, refused=True, found=refusal.item, doubtful=doubtful)
-            except DependencyError as error:
-                unanswered = isinstance(error, Unanswered)
-                if attempt == ATTEMPTS or not (unanswered or error.code.startswith("TransactionConflict")):
-                    raise
-                doubtful = doubtful or unanswered
-            await asyncio.sleep(PAUSE * attempt)
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-    async def _get(self, pk: str, sk: str) -> items.Item | None:
-        reading = self._client.get_item(TableName=self._table, Key=items.key(pk, sk), ConsistentRead=True)
-        answer = await self._caller.call("GetItem", self._resource, reading, self._timeout)
-        return answer.get("Item") or None
-
-    async def _query(self, pk: str, prefix: str = "") -> list[items.Item]:
-        """All rows of a partition, every page: half a list of leases would look like deleted ones."""
-        request: dict[str, Any] = {
-            "TableName": self._table,
-            "ConsistentRead": True,
-            "KeyConditionExpression": "pk = :pk" + (" AND begins_with(sk, :prefix)" if prefix else ""),
-            "ExpressionAttributeValues": {":pk": {"S": pk}} | ({":prefix": {"S": prefix}} if prefix else {}),
-        }
-        found: list[items.Item] = []
-        while True:
-            answer = await self._caller.call("Query", self._resource, self._client.query(**request), self._timeout)
-            found.extend(answer.get("Items", ()))
-            if not answer.get("LastEvaluatedKey"):
-                return found
-            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
-
-
-_METHODS: Final = {
-    "PutItem": "put_item",
-    "UpdateItem": "update_item",
-    "DeleteItem": "delete_item",
-    "TransactWriteItems": "transact_write_items",
-}
 
 
 def _held(row: LeaseRow) -> list[Clause]:

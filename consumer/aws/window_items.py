@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from consumer.aws.lease_items import AttributeMap, Item, key
+from consumer.aws.table_rows import AttributeMap, Item, key
 from consumer.domain.windows import MAX_STATE, TimeWindow, WindowState
 
 PARTITION: Final = "windows"

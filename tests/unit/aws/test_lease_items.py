@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.aws import lease_items as items
+from consumer.aws.table_rows import TABLE_KEYS, expressions, table_problem
 from consumer.domain.errors import MisconfiguredResource
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import LeaseRow, SessionRow
@@ -81,12 +82,12 @@ def test_a_registration_of_a_newer_version_is_refused():
 
 @pytest.mark.parametrize("status", ["DELETING", "ARCHIVED", "INACCESSIBLE_ENCRYPTION_CREDENTIALS"])
 def test_a_table_that_will_not_become_active_is_a_problem(status):
-    assert status in items.table_problem({**items.TABLE_KEYS, "TableStatus": status})
-    assert items.table_problem({**items.TABLE_KEYS, "TableStatus": "CREATING"}) == ""
+    assert status in table_problem({**TABLE_KEYS, "TableStatus": status})
+    assert table_problem({**TABLE_KEYS, "TableStatus": "CREATING"}) == ""
 
 
 def test_expressions_use_placeholders_for_every_name():
-    made = items.expressions(
+    made = expressions(
         [("pk", "present", None), ("owner", "=", {"S": "a"}), ("fenced", "absent", None)],
         {"state": {"S": "open"}, "low": None},
     )
