@@ -13,7 +13,7 @@ from consumer.handlers.build import build_handler
 from consumer.operate.logs import close_logging
 from consumer.ports import Handler
 from consumer.settings.model import Settings
-from consumer.worker import app
+from consumer.worker import app as composition_root
 
 
 class CountingHandler:
@@ -62,9 +62,13 @@ def config_of(stream: str, table: str, handler: dict[str, Any], **sections: Any)
 
 async def run_daemon(settings: Settings, on_settled: Callable[[int], None], stop: asyncio.Event) -> None:
     """Run it until ``stop`` is set."""
-    app.build_handler = lambda given: CountingHandler(build_handler(given), on_settled)
+
+    def counting(given: Settings) -> Handler:
+        return CountingHandler(build_handler(given), on_settled)
+
+    vars(composition_root)["build_handler"] = counting
     try:
-        await app.Daemon(settings).run(stop)
+        await composition_root.Daemon(settings).run(stop)
     finally:
-        app.build_handler = build_handler
+        vars(composition_root)["build_handler"] = build_handler
         close_logging()

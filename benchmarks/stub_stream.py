@@ -31,8 +31,8 @@ class Stream:
     def configure(self, options: dict[str, Any]) -> None:
         """``shards``; ``records`` readable of each (default: endless); ``page``: records at most in an answer;
         ``size``: bytes of a record; ``keys``: different keys of a shard; ``rate``: records/s becoming readable."""
-        self.shards: int = options.get("shards", 1)
-        self._totals = [options.get("records", ENDLESS)] * self.shards
+        self.shards = int(options.get("shards", 1))
+        self._totals: list[int] = [options.get("records", ENDLESS)] * self.shards
         self._page: int = options.get("page", 1000)
         self._parts = [template.parts for template in self._templates[options.get("size", 2000)]]
         self._keys: int = options.get("keys", 10_000)

@@ -1,4 +1,4 @@
-"""GetRecords on connections of our own, with everything that the SDK decided: endpoint, headers, credentials, signature.
+"""GetRecords on connections of our own, with all that the SDK decided: endpoint, headers, credentials, signature.
 
 A call through the SDK costs 700 us before a byte is sent and after the last one came (endpoint rules, serializer,
 user agent, signer, retry machinery), and aiohttp adds 3 us for every 2 KB. Near the tip of a stream, where pages are

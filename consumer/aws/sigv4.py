@@ -1,9 +1,9 @@
 """Signature Version 4 for one kind of request: a POST whose headers never change but for time, token and signature.
 
 botocore derives the signing key and sorts and normalises all headers anew for every request (about 100 us). Here
-everything that is constant is rendered once and the key is kept for its day, which leaves four hashes (8 us). The rules:
-https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html. Whoever uses this compares
-one signature with botocore's own first (``consumer.aws.lean``), so a rule that changes is noticed at the start.
+everything that is constant is rendered once and the key is kept for its day, which leaves four hashes (8 us).
+The rules: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html. Whoever
+uses this compares one signature with botocore's own first (``consumer.aws.lean``): a rule that changes is noticed.
 """
 
 from __future__ import annotations

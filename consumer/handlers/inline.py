@@ -141,9 +141,11 @@ class InlineHandler:
             except RuntimeError as problem:  # "can't start new thread": nothing ran
                 return Outcome("not_invoked", fault=HandlerFault("crashed", "RuntimeError", describe(problem)))
         outcome = self._judge(call, result, error, expired=expired)
-        if outcome.kind != "ok":
-            for record in call.records:
-                record.forget()  # the next attempt must not see what this one did to the decoded images
+        for record in call.records:
+            # A next attempt must not see what this one did to the decoded images. After a success it is about memory:
+            # a page's records live until its last one is settled, and their images as trees take nine times their wire
+            # size, which limits.buffer does not count.
+            record.cached = None
         return Outcome(outcome.kind, outcome.failed, outcome.fault, loop.time() - started)
 
     async def close(self) -> None:
