@@ -22,9 +22,9 @@ def descendants_cpu(pid: int) -> float:
     return total
 
 
-def tree_cpu() -> float:
-    """CPU seconds of this process and of all below it."""
-    return time.process_time() + descendants_cpu(os.getpid())
+def tree_cpu() -> tuple[float, float]:
+    """CPU seconds of this process, and of all processes below it."""
+    return time.process_time(), descendants_cpu(os.getpid())
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -47,23 +47,25 @@ class Meter:
     total: int
     warm_up: int = 0
     on_end: Callable[[], None] = lambda: None
-    cpu: Callable[[], float] = tree_cpu
     seen: int = 0
     measured: int = 0
     cpu_seconds: float = 0.0
+    children_seconds: float = 0.0
     wall_seconds: float = 0.0
-    _started: tuple[float, float, int] | None = field(default=None, repr=False)
+    _started: tuple[tuple[float, float], float, int] | None = field(default=None, repr=False)
 
     def count(self, records: int) -> None:
         """These records are handled."""
         self.seen += records
         if self._started is None:
             if self.seen > self.warm_up:
-                self._started = (self.cpu(), time.perf_counter(), self.seen)
+                self._started = (tree_cpu(), time.perf_counter(), self.seen)
         elif self.seen >= self.total and not self.measured:
-            cpu, wall, before = self._started
+            (own, children), wall, before = self._started
             self.measured = self.seen - before
-            self.cpu_seconds = self.cpu() - cpu
+            own_now, children_now = tree_cpu()
+            self.children_seconds = children_now - children
+            self.cpu_seconds = own_now - own + self.children_seconds
             self.wall_seconds = time.perf_counter() - wall
             self.on_end()
 
@@ -72,5 +74,6 @@ class Meter:
             "records": self.measured,
             "per_cpu_second": self.measured / self.cpu_seconds if self.cpu_seconds else 0.0,
             "per_second": self.measured / self.wall_seconds if self.wall_seconds else 0.0,
+            "children_share": self.children_seconds / self.cpu_seconds if self.cpu_seconds else 0.0,
             "us_per_record": 1e6 * self.cpu_seconds / self.measured if self.measured else 0.0,
         }
