@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from consumer.domain.record import Record
@@ -28,3 +32,27 @@ def on_lambda(event: dict[str, Any], context: Any) -> dict[str, Any]:
     for record in event["Records"]:
         _ = record["dynamodb"]["NewImage"]["version"]["N"]
     return {"batchItemFailures": []}
+
+
+STAMPS = "BENCH_STAMPS"  # environment: the file that gets the time of calls
+
+
+async def stamp(records: Sequence[Record], context: Any) -> None:
+    """Writes down when it was called."""
+    with Path(os.environ[STAMPS]).open("a") as file:
+        file.write(f"{time.monotonic()!r}\n")
+
+
+async def stamp_first(records: Sequence[Record], context: Any) -> None:
+    """Writes down when it was called first."""
+    if not _stamped:
+        _stamped.append(True)
+        await stamp(records, context)
+
+
+async def stall(records: Sequence[Record], context: Any) -> None:
+    """Never ends by itself."""
+    await asyncio.Event().wait()
+
+
+_stamped: list[bool] = []

@@ -31,8 +31,8 @@ def render_templates(size: int, created: float, seed: int = 1) -> list[Template]
 
 
 def key_of(number: int, keys: int) -> bytes:
-    """The partition key of a shard's n-th record, of fixed width."""
-    return b"customer#%09d" % (number % keys)
+    """The partition key of a shard's n-th record, of fixed width, in no regular order."""
+    return b"customer#%09d" % (number * 2_654_435_761 % 4_294_967_296 % keys)
 
 
 def index_of(sequence_number: str) -> int:

@@ -14,7 +14,7 @@ from benchmarks.servers import child_environment
 MARK = "RESULT "
 
 
-def run_row(module: str, function: str, deadline: float = 600.0, **arguments: Any) -> dict[str, Any]:
+def run_row(module: str, function: str, arguments: dict[str, Any], deadline: float = 600.0) -> dict[str, Any]:
     """Run a row of ``benchmarks.rows`` in a process of its own; ``deadline`` in seconds."""
     command = [sys.executable, "-m", "benchmarks.row", module, function, json.dumps(arguments)]
     ended = subprocess.run(
