@@ -51,8 +51,8 @@ def chart(medians: Mapping[str, Mapping[str, Any]]) -> str:
     widest = max(value for _, value in bars)
     height = 34 * len(bars) + 54
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{height}" font-family="sans-serif"'
-        ' font-size="13">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{height}">',
+        "<style>text { font-family: sans-serif; font-size: 13px }</style>",
         f'<rect width="760" height="{height}" fill="#fff"/>',
         '<text x="16" y="26" font-size="15" font-weight="bold">Records per CPU-second (2 KB, both images)</text>',
     ]

@@ -24,7 +24,7 @@ class Target:
 
 
 def _ratio(one: str, other: str, field: str = "per_cpu_second") -> Callable[[Medians], float]:
-    return lambda medians: medians[one][field] / medians[other][field]
+    return lambda medians: float(medians[one][field] / medians[other][field])
 
 
 def _value(row: str, field: str) -> Callable[[Medians], float]:
@@ -33,12 +33,15 @@ def _value(row: str, field: str) -> Callable[[Medians], float]:
 
 def _lambda_best(medians: Medians) -> float:
     rows = ("daemon, lambda, 1 process", "daemon, lambda, 2 processes")
-    return min(medians[row]["per_cpu_second"] for row in rows) / medians["naive, lambda in-process"]["per_cpu_second"]
+    naive = float(medians["naive, lambda in-process"]["per_cpu_second"])
+    return min(float(medians[row]["per_cpu_second"]) for row in rows) / naive
 
 
 def _memory(medians: Medians) -> float:
     rows = [medians[row] for row in medians if row.startswith("memory, ")]
-    return max(row["peak_mib"] / row["allowed_mib"] for row in rows) if rows else medians["memory"]["none"]
+    if not rows:
+        raise KeyError("memory")
+    return max(float(row["peak_mib"] / row["allowed_mib"]) for row in rows)
 
 
 TARGETS = (
