@@ -3,8 +3,8 @@
 botocore turns a page into a tree of Python objects, attribute by attribute: 370 us a record of 2 KB, 90 % of all the
 time a reader spends, and a page of 1000 stalls the event loop for a third of a second. Here the body is taken out
 before botocore parses it and decoded once by msgspec; images stay slices of the body (2 us a record, 1.4 times the
-wire size in memory instead of 9 times). ``client.get_records()`` stays the call: signing, credentials, endpoints and
-error answers remain botocore's business.
+wire size in memory instead of 9 times). Calls go through ``consumer.aws.lean`` where that understands what the SDK
+does, else through ``client.get_records()``; credentials, endpoints and error answers are always botocore's.
 
 The hook is botocore's ``before-parse`` event. A self-test at the start sends a built-in page through the client with
 and without it and compares; when anything differs, botocore's parser is used and a warning says so.
