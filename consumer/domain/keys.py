@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Context, DecimalException, Inexact, InvalidOperation, Overflow
+from typing import Protocol
 
 import msgspec
 from msgspec import Raw
@@ -20,11 +21,11 @@ def partition_key_reader(attribute: str) -> Callable[[Record], bytes]:
     Records without a usable key (a service bug, an emulator) share the key ``b""``: they are handled in stream order
     among themselves and end as poison if the handler needs their keys.
     """
-    partition = _partition_value(attribute)
+    decode = _keys_decoder(attribute)
 
     def read(record: Record) -> bytes:
         try:
-            value = bytes(partition(record.dynamodb.Keys))
+            value = bytes(decode(record.dynamodb.Keys).partition)
         except (msgspec.MsgspecError, KeyError, ValueError, RecursionError):
             return b""
         return _canonical_number(value) if value.startswith(b'{"N"') else value
@@ -32,14 +33,27 @@ def partition_key_reader(attribute: str) -> Callable[[Record], bytes]:
     return read
 
 
-def _partition_value(attribute: str) -> Callable[[Raw], Raw]:
+class _Partition(Protocol):
+    @property
+    def partition(self) -> Raw: ...
+
+
+class _Found:
+    __slots__ = ("partition",)
+
+    def __init__(self, partition: Raw) -> None:
+        self.partition = partition
+
+
+def _keys_decoder(attribute: str) -> Callable[[Raw], _Partition]:
+    """A decoder of ``Keys`` whose result has the value as ``partition``. Used for every record, so with no call around."""
     try:
         keys_type = msgspec.defstruct("Keys", [("partition", Raw, msgspec.field(name=attribute))], gc=False)
     except ValueError:  # msgspec takes no quotes, backslashes and control characters in names; DynamoDB does
         every_key = msgspec.json.Decoder(dict[str, Raw]).decode
-        return lambda keys: every_key(keys)[attribute]
-    decode = msgspec.json.Decoder(keys_type).decode
-    return lambda keys: decode(keys).partition  # type: ignore[attr-defined]  # made by defstruct
+        return lambda keys: _Found(every_key(keys)[attribute])
+    decoder: msgspec.json.Decoder[_Partition] = msgspec.json.Decoder(keys_type)
+    return decoder.decode
 
 
 def _canonical_number(value: bytes) -> bytes:
