@@ -46,7 +46,7 @@ class _Found:
 
 
 def _keys_decoder(attribute: str) -> Callable[[Raw], _Partition]:
-    """A decoder of ``Keys`` whose result has the value as ``partition``. Used for every record, so with no call around."""
+    """A decoder of ``Keys`` whose result has the value as ``partition``. Used for every record: no call around it."""
     try:
         keys_type = msgspec.defstruct("Keys", [("partition", Raw, msgspec.field(name=attribute))], gc=False)
     except ValueError:  # msgspec takes no quotes, backslashes and control characters in names; DynamoDB does
