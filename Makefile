@@ -15,6 +15,7 @@ help:
 	@echo "make demo [SECONDS=20]  the real daemon on an embedded local AWS"
 	@echo "make test               lint, types, import contract and the whole test suite"
 	@echo "make lint types         only those"
+	@echo "make bench [QUICK=1] [ROUNDS=5] [ROWS='throughput idle']   what it costs, side by side with an aioboto3 loop"
 	@echo "make schema             rewrite config/consumer.schema.json"
 	@echo "make lock               pin all dependencies anew, with hashes"
 
@@ -35,6 +36,9 @@ $(AWS_READY): requirements-local-aws.lock
 	$(PYTHON) -m venv .venv-aws
 	.venv-aws/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-local-aws.lock
 	touch $@
+
+bench: $(READY) $(AWS_READY)
+	@$(BIN)/python -m benchmarks $(ROWS) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(QUICK),--quick)
 
 demo: $(READY) $(AWS_READY)
 	@$(BIN)/python -m consumer.local.demo $(if $(SECONDS),--seconds $(SECONDS))

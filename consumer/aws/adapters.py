@@ -14,6 +14,7 @@ from typing import Self
 from consumer.aws.destinations import build_dead_letters
 from consumer.aws.dynamodb_streams import DynamoDBStreamSource
 from consumer.aws.errors import ApiCaller
+from consumer.aws.lean import LeanGetRecords
 from consumer.aws.lease_table import DynamoDBLeaseStore
 from consumer.aws.session import AwsSession
 from consumer.domain.errors import StreamConsumerError
@@ -49,12 +50,16 @@ class MainAdapters:
                 )
             )
             dynamodb = await session.client("dynamodb")
+            streams = await session.client("dynamodbstreams")
+            lean = LeanGetRecords(streams, connections=SHARD_CONNECTIONS)
+            stack.callback(lean.close)
             self.source = DynamoDBStreamSource(
-                await session.client("dynamodbstreams"),
+                streams,
                 dynamodb,
                 self._caller,
                 table=settings.source.table,
                 stream_arn=settings.source.stream_arn,
+                lean=lean,
             )
             self.store = lease_store(settings, dynamodb, self._caller, self._clock)
             self.dead_letters = await build_dead_letters(settings, session, self._caller, self._clock)

@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final, Self, TypeVar
 
 from consumer.aws.errors import ApiCaller
+from consumer.aws.lean import LeanGetRecords
 from consumer.aws.pages import PageReader
 from consumer.domain.errors import (
     DependencyError,
@@ -46,6 +47,7 @@ class DynamoDBStreamSource:
         table: name or ARN of the table. Exactly one of ``table`` and ``stream_arn`` must be given.
         stream_arn: ARN of the stream.
         wall: Unix time in seconds, for servers whose answers carry no date.
+        lean: the cheap way to call GetRecords; without it every call goes through the client.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class DynamoDBStreamSource:
         table: str | None,
         stream_arn: str | None,
         wall: Callable[[], float] = time.time,
+        lean: LeanGetRecords | None = None,
     ) -> None:
         if (table is None) == (stream_arn is None):
             raise ValueError("exactly one of table and stream_arn must be given")
@@ -67,7 +70,7 @@ class DynamoDBStreamSource:
         self._arn = stream_arn  # in table mode: resolved once, because shards and iterators belong to one stream
         self._bound = stream_arn is not None
         self._wall = wall
-        self._pages = PageReader(streams_client)
+        self._pages = PageReader(streams_client, lean)
 
     # --- StreamSource --------------------------------------------------------------------------------------------
 

@@ -3,8 +3,8 @@
 botocore turns a page into a tree of Python objects, attribute by attribute: 370 us a record of 2 KB, 90 % of all the
 time a reader spends, and a page of 1000 stalls the event loop for a third of a second. Here the body is taken out
 before botocore parses it and decoded once by msgspec; images stay slices of the body (2 us a record, 1.4 times the
-wire size in memory instead of 9 times). ``client.get_records()`` stays the call: signing, credentials, endpoints and
-error answers remain botocore's business.
+wire size in memory instead of 9 times). Calls go through ``consumer.aws.lean`` where that understands what the SDK
+does, else through ``client.get_records()``; credentials, endpoints and error answers are always botocore's.
 
 The hook is botocore's ``before-parse`` event. A self-test at the start sends a built-in page through the client with
 and without it and compares; when anything differs, botocore's parser is used and a warning says so.
@@ -29,6 +29,7 @@ from aiobotocore.awsrequest import AioAWSResponse
 from botocore.exceptions import CredentialRetrievalError, NoCredentialsError, PartialCredentialsError
 from msgspec import Raw
 
+from consumer.aws.lean import LeanGetRecords, NotLean
 from consumer.domain.errors import DependencyError
 from consumer.domain.record import Change, Record, event_json
 from consumer.ports import Page
@@ -76,7 +77,7 @@ _decode_record = msgspec.json.Decoder(Record).decode
 _decode_least = msgspec.json.Decoder(_LeastRecord).decode
 
 
-def decode_page(body: bytes, headers: Mapping[str, str], source_arn: str) -> Page:
+def decode_page(body: bytes | bytearray, headers: Mapping[str, str], source_arn: str) -> Page:
     """The records of one successful answer, each with ``source_arn`` as its ``eventSourceARN``.
 
     Raises:
@@ -106,10 +107,12 @@ class PageReader:
 
     Args:
         client: the long-lived ``dynamodbstreams`` client; the hook is registered on this client only.
+        lean: asks on connections of its own instead, when it can (see ``consumer.aws.lean``).
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, lean: LeanGetRecords | None = None) -> None:
         self._client = client
+        self._lean = lean
         self._preparing = asyncio.Lock()
         self._prepared = False
         self.fast = False
@@ -125,6 +128,8 @@ class PageReader:
                 return
             problem = await self._self_test()
             self.fast = not problem
+            if self._lean is not None:
+                await self._learn(self._lean)
             self._prepared = True
             if problem:
                 self._client.meta.events.unregister(BEFORE_PARSE, take_body)
@@ -134,7 +139,31 @@ class PageReader:
         """One page. DependencyError when it does not decode; otherwise what the client raises."""
         if not self._prepared:
             await self.prepare()
+        if self._lean is not None:
+            try:
+                answer = await self._lean.call(iterator, limit)
+                return decode_page(answer.body, answer.headers, source_arn)
+            except NotLean as error:
+                self._leave_lean(str(error))
         return await self._fetch(source_arn, ShardIterator=iterator, Limit=limit)
+
+    async def _learn(self, lean: LeanGetRecords) -> None:
+        events = self._client.meta.events
+        events.register(BEFORE_SEND, _answer_self_test)
+        try:
+            async with asyncio.timeout(SELF_TEST_DEADLINE):
+                await lean.learn(SELF_TEST)
+        except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the SDK's own way still works
+            self._leave_lean(str(error) or repr(error))
+        finally:
+            events.unregister(BEFORE_SEND, _answer_self_test)
+
+    def _leave_lean(self, reason: str) -> None:
+        if self._lean is not None:
+            self._lean = None
+            log.warning("pages.sdk_network_path", reason=reason, effect="a GetRecords call costs ten times the CPU")
 
     async def _fetch(self, source_arn: str, **parameters: Any) -> Page:
         try:
@@ -177,7 +206,7 @@ def take_body(response_dict: dict[str, Any], customized_response_dict: dict[str,
         response_dict["body"] = b"{}"
 
 
-def _check_integrity(body: bytes, headers: Mapping[str, str]) -> None:
+def _check_integrity(body: bytes | bytearray, headers: Mapping[str, str]) -> None:
     length = headers.get("content-length", "")
     if length.isdecimal() and int(length) != len(body):
         raise _undecodable("Truncated", f"{len(body)} bytes of {length} arrived")
@@ -207,7 +236,7 @@ def _without_number(index: int, event_id: object) -> DependencyError:
 # --- one odd record must not fail its page ---------------------------------------------------------------------------
 
 
-def _decode_one_by_one(body: bytes, cause: BaseException) -> GetRecordsAnswer:
+def _decode_one_by_one(body: bytes | bytearray, cause: BaseException) -> GetRecordsAnswer:
     """msgspec refused the page: decode record by record, so that only the odd one suffers.
 
     The standard json module takes what msgspec does not (NaN, lone surrogates). Bytes that are not UTF-8 become lone

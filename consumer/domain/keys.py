@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Context, DecimalException, Inexact, InvalidOperation, Overflow
-from types import SimpleNamespace
-from typing import Protocol, cast
+from typing import Protocol
 
 import msgspec
 from msgspec import Raw
@@ -34,17 +33,27 @@ def partition_key_reader(attribute: str) -> Callable[[Record], bytes]:
     return read
 
 
-class _Keys(Protocol):
-    partition: Raw
+class _Partition(Protocol):
+    @property
+    def partition(self) -> Raw: ...
 
 
-def _keys_decoder(attribute: str) -> Callable[[Raw], _Keys]:
+class _Found:
+    __slots__ = ("partition",)
+
+    def __init__(self, partition: Raw) -> None:
+        self.partition = partition
+
+
+def _keys_decoder(attribute: str) -> Callable[[Raw], _Partition]:
+    """A decoder of ``Keys`` whose result has the value as ``partition``. Used for every record: no call around it."""
     try:
         keys_type = msgspec.defstruct("Keys", [("partition", Raw, msgspec.field(name=attribute))], gc=False)
     except ValueError:  # msgspec takes no quotes, backslashes and control characters in names; DynamoDB does
         every_key = msgspec.json.Decoder(dict[str, Raw]).decode
-        return lambda keys: cast("_Keys", SimpleNamespace(partition=every_key(keys)[attribute]))
-    return cast("Callable[[Raw], _Keys]", msgspec.json.Decoder(keys_type).decode)
+        return lambda keys: _Found(every_key(keys)[attribute])
+    decoder: msgspec.json.Decoder[_Partition] = msgspec.json.Decoder(keys_type)
+    return decoder.decode
 
 
 def _canonical_number(value: bytes) -> bytes:

@@ -30,6 +30,7 @@ from consumer.operate.metrics import Metrics
 from consumer.operate.status import StatusBoard
 from consumer.ports import LeaseStore, StreamDescription, StreamSource
 from consumer.settings.model import Settings
+from consumer.worker import collector
 from consumer.worker.budget import ByteBudget
 from consumer.worker.clock import SystemClock, SystemRandomness
 from consumer.worker.context import HandlerSlots, Ports, WorkerContext
@@ -144,6 +145,7 @@ class Daemon:
         self._ports = Ports(source, adapters.store, handler, adapters.dead_letters, self._clock, self._random)
         self._slots = HandlerSlots(handler.width)
         self._budget = ByteBudget(settings.limits.buffer)
+        collector.tune()
         log.info("daemon.started", application=settings.application, stream_arn=stream.stream_arn, pid=os.getpid())
 
     async def _prepare_table(self, store: LeaseStore, stream: StreamDescription) -> None:

@@ -291,3 +291,31 @@ print("end")
     )
     assert done.returncode == 0
     assert done.stdout == "end\n"
+
+
+async def test_every_call_has_its_own_deadline_on_the_shared_timer(tmp_path: Path) -> None:
+    """Longer ones before and after, some that end in time: only the short ones expire, each on its own."""
+    text = """
+    import asyncio
+
+    async def handler(records, context):
+        await asyncio.sleep(600 if context.aws_request_id.startswith("hangs") else 0)
+    """
+    async with running(tmp_path, text) as handler:
+        patient = asyncio.create_task(handler.invoke(call(timeout=600, request_id="hangs-long")))
+        await asyncio.sleep(0)
+        assert (await handler.invoke(call(timeout=0.05))).kind == "ok"
+        waits = (0.2, 0.05, 0.1)
+        short = [asyncio.create_task(handler.invoke(call(timeout=wait, request_id=f"hangs-{wait}"))) for wait in waits]
+        outcomes = await asyncio.gather(*short)
+        for wait, outcome in zip(waits, outcomes, strict=True):
+            assert outcome.fault is not None
+            assert outcome.fault.kind == "timeout"
+            assert outcome.seconds >= wait
+        again = await handler.invoke(call(timeout=0.05, request_id="hangs-again"))
+        assert again.fault is not None
+        assert again.fault.kind == "timeout"
+        assert not patient.done()
+        patient.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await patient

@@ -1,0 +1,91 @@
+"""The daemon as users run it: a process of its own with a configuration file, seen from outside."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+
+from benchmarks.daemon import config_of
+from benchmarks.handlers import STAMPS
+from benchmarks.servers import child_environment
+from consumer.local.server import free_port
+
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, pause: float = 0.05) -> None:
+    """Poll ``condition``; RuntimeError when it does not hold within ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"not within {seconds:g} s")
+        time.sleep(pause)
+
+
+class DaemonProcess:
+    """``stream-consumer run`` on the stub. Its handler may leave time stamps (``benchmarks.handlers``)."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.port = free_port()
+        self._folder = tempfile.TemporaryDirectory(prefix="bench-")
+        self._stamps = Path(self._folder.name) / "stamps"
+        self._config = Path(self._folder.name) / "config.yaml"
+        self._config.write_text(yaml.safe_dump({**config, "http": {"port": self.port}}))
+
+    def __enter__(self) -> Self:
+        self.started = time.monotonic()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "consumer", "run", "--config", str(self._config)],
+            env={**child_environment(), STAMPS: str(self._stamps)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()  # what it holds does not matter any more
+        self._process.wait()
+        self._folder.cleanup()
+
+    def stamps(self) -> list[float]:
+        """When its handler was called, on this machine's monotonic clock."""
+        return [float(line) for line in self._stamps.read_text().split()] if self._stamps.exists() else []
+
+    def cpu(self) -> float:
+        """CPU seconds so far, to a hundredth."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICK
+
+    def memory(self, field: str) -> int:
+        """``VmRSS`` or ``VmHWM`` (the peak) in bytes."""
+        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+    def metric(self, *beginnings: str) -> float:
+        """The sum of all samples that begin so; 0 while it is not up."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
+                lines = answer.read().decode().splitlines()
+        except OSError:
+            return 0.0
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(beginnings))
+
+
+def daemon_process(stream: str, table: str, target: str, application: str = "", **sections: Any) -> DaemonProcess:
+    """A daemon with the inline handler ``benchmarks.handlers:target``; equal ``application`` makes a fleet."""
+    config = config_of(stream, table, {"target": f"benchmarks.handlers:{target}"}, **sections)
+    if application:
+        config |= {"application": application, "leases": {"table": application, "create_table": True}}
+    return DaemonProcess(config)

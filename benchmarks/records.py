@@ -1,0 +1,87 @@
+"""Realistic change records: ten attributes of all types, both images, about 1 KB or 2 KB on the wire.
+
+A record is cut where its key and its sequence number go, so that a page is one ``join`` and costs the stub server
+about a microsecond a record.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+from dataclasses import dataclass
+from typing import Any
+
+TEMPLATES = 1000
+FIRST_NUMBER = 100_000_000_000_000_000_000_000  # 24 digits, as the service's numbers have
+_KEY, _NUMBER = "@key@", "@number@"
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The constant parts of one record, in order: part, key, part, key, part, key, part, number, part."""
+
+    parts: tuple[bytes, bytes, bytes, bytes, bytes]
+
+
+def render_templates(size: int, created: float, seed: int = 1) -> list[Template]:
+    """``TEMPLATES`` different records of about ``size`` bytes of JSON each, ``created`` in Unix seconds."""
+    dice = random.Random(seed)
+    return [_cut(json.dumps(_record(dice, size, created), separators=(",", ":")).encode()) for _ in range(TEMPLATES)]
+
+
+def key_of(number: int, keys: int) -> bytes:
+    """The partition key of a shard's n-th record, of fixed width, in no regular order."""
+    return b"customer#%09d" % (number * 2_654_435_761 % 4_294_967_296 % keys)
+
+
+def index_of(sequence_number: str) -> int:
+    """Which record of its shard a sequence number names, from 0."""
+    return int(sequence_number) - FIRST_NUMBER
+
+
+def _record(dice: random.Random, size: int, created: float) -> dict[str, Any]:
+    filler = max(20, (size - 1000) // 2)
+    return {
+        "eventID": f"{dice.getrandbits(128):032x}",
+        "eventName": "MODIFY",
+        "eventVersion": "1.1",
+        "eventSource": "aws:dynamodb",
+        "awsRegion": "eu-west-1",
+        "dynamodb": {
+            "ApproximateCreationDateTime": created,
+            "Keys": {"pk": {"S": _KEY}},
+            "NewImage": _image(dice, filler),
+            "OldImage": _image(dice, filler),
+            "SequenceNumber": _NUMBER,
+            "SizeBytes": size // 2,
+            "StreamViewType": "NEW_AND_OLD_IMAGES",
+        },
+    }
+
+
+def _image(dice: random.Random, filler: int) -> dict[str, Any]:
+    def words(length: int) -> str:
+        return "".join(dice.choice("abcdefghij klmnopqrst") for _ in range(length))
+
+    def blob(length: int) -> str:
+        return base64.b64encode(dice.randbytes(length)).decode()
+
+    return {
+        "pk": {"S": _KEY},
+        "version": {"N": str(dice.randrange(1, 10**6))},
+        "paid": {"BOOL": dice.random() < 0.5},
+        "coupon": {"NULL": True},
+        "note": {"S": words(filler)},
+        "tags": {"SS": [words(6), words(7)]},
+        "prices": {"NS": [f"{dice.randrange(1, 10**6) / 100}", "1"]},
+        "digest": {"B": blob(16)},
+        "parts": {"L": [{"S": words(4)}, {"N": "42"}]},
+        "address": {"M": {"street": {"S": words(10)}, "number": {"N": str(dice.randrange(200))}}},
+    }
+
+
+def _cut(text: bytes) -> Template:
+    first, second, third, rest = text.split(_KEY.encode())
+    before, after = rest.split(_NUMBER.encode())
+    return Template((first, second, third, before, after))

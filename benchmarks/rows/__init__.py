@@ -1,0 +1,1 @@
+"""What is measured. Each row runs in a process of its own, so that none warms up another."""

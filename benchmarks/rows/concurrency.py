@@ -1,0 +1,84 @@
+"""Handlers that wait 5 ms: how much faster than one after the other, with the order of every key checked."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks import handlers
+from benchmarks.daemon import run_daemon, settings_of
+from benchmarks.measure import Meter
+from consumer.domain.record import Record
+
+PAUSE = 0.005  # seconds of a handler call
+MOST_OF_A_SHARD = 250  # of the 256 that the setting allows
+
+
+def shards_for(width: int) -> int:
+    """How many shards the daemon needs for that many batches at the same time."""
+    return -(-width // MOST_OF_A_SHARD)
+
+
+def daemon(stream: str, table: str, keys: int, width: int, records: int) -> dict[str, float]:
+    """One record a call over ``keys`` keys (over all shards), ``width`` calls at the same time."""
+    last: dict[tuple[str, bytes], int] = {}
+    running: dict[tuple[str, bytes], bool] = {}
+    disordered = 0
+
+    async def wait(batch: Sequence[Record], context: Any) -> None:
+        nonlocal disordered
+        for record in batch:
+            key, number = bytes(record.dynamodb.Keys), int(record.sequence_number)
+            if running.get((context.shard_id, key)) or last.get((context.shard_id, key), 0) >= number:
+                disordered += 1
+            last[context.shard_id, key] = number
+            running[context.shard_id, key] = True
+        await asyncio.sleep(PAUSE)
+        for record in batch:
+            running[context.shard_id, bytes(record.dynamodb.Keys)] = False
+
+    async def run() -> tuple[float, float]:
+        vars(handlers)["wait"] = wait
+        serial = await _serial()
+        stop = asyncio.Event()
+        meter = Meter(records, warm_up=records // 10, on_end=stop.set)
+        batch = {"batch_size": 1, "parallelization_factor": width // shards_for(width)}
+        await run_daemon(
+            settings_of(stream, table, {"target": "benchmarks.handlers:wait"}, batch=batch), meter.count, stop
+        )
+        return serial, meter.measured / meter.wall_seconds
+
+    serial, per_second = asyncio.run(run())
+    bound = min(keys, width)
+    return {"speed_up": serial * per_second, "share": serial * per_second / bound, "disordered": disordered}
+
+
+def bare_tasks(stream: str, width: int, records: int) -> dict[str, float]:
+    """As many tasks at the same time without any order: what asyncio itself can do."""
+
+    async def run() -> tuple[float, float]:
+        serial = await _serial()
+        turns = asyncio.Semaphore(width)
+
+        async def one() -> None:
+            async with turns:
+                await asyncio.sleep(PAUSE)
+
+        started = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(records):
+                group.create_task(one())
+        return serial, records / (time.perf_counter() - started)
+
+    serial, per_second = asyncio.run(run())
+    return {"speed_up": serial * per_second, "share": serial * per_second / width}
+
+
+async def _serial() -> float:
+    """Seconds of one call when they come one after the other."""
+    started = time.perf_counter()
+    for _ in range(100):
+        await asyncio.sleep(PAUSE)
+    return (time.perf_counter() - started) / 100

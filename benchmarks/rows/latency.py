@@ -1,0 +1,117 @@
+"""From a record being readable to its handler's start, and the stalls of the event loop meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks import handlers, naive
+from benchmarks.daemon import run_daemon, settings_of
+from benchmarks.measure import Meter, percentile
+from benchmarks.records import index_of
+from benchmarks.servers import steer
+from consumer.domain.record import Record
+
+PULSE = 0.002  # seconds between looks at the loop
+SETTLING = 2.0  # seconds at the beginning that do not count
+
+
+class Pulse:
+    """Samples how much later than asked the loop comes back: what everything else on it has to wait.
+
+    ``lag`` counts only what this thread computed meanwhile. ``wall`` also has the time in which the machine ran
+    somebody else's processes, which on a shared machine says nothing about the program.
+    """
+
+    def __init__(self) -> None:
+        self.lags: list[float] = []
+        self.walls: list[float] = []
+
+    async def run(self) -> None:
+        while True:
+            before, busy = time.monotonic(), time.thread_time()
+            await asyncio.sleep(PULSE)
+            wall = max(0.0, time.monotonic() - before - PULSE)
+            self.walls.append(wall)
+            self.lags.append(min(wall, time.thread_time() - busy))
+
+    def result(self) -> dict[str, float]:
+        # Weighted by time: a stall of 100 ms holds up whatever happens in these 100 ms, not one sample of 50.
+        found = {}
+        for name, lags in (("lag", self.lags), ("wall", self.walls)):
+            slots = [lag for lag in lags for _ in range(1 + int(lag / PULSE))]
+            found[f"{name}_p99_ms"] = 1e3 * percentile(slots, 0.99)
+            found[f"{name}_max_ms"] = 1e3 * max(lags, default=0.0)
+        return found
+
+
+def at_rate(stream: str, table: str, shards: int, rate: float, seconds: float) -> dict[str, float]:
+    """Records become readable evenly, ``rate`` a second over all shards, for ``seconds``."""
+    steer(stream, "Configure", shards=shards, records=0)
+    calls: list[tuple[float, int, int]] = []
+
+    async def handle(records: Sequence[Record], context: Any) -> None:
+        now = time.monotonic()
+        calls.append((now, index_of(records[0].sequence_number), index_of(records[-1].sequence_number)))
+
+    async def run() -> tuple[float, dict[str, float]]:
+        vars(handlers)["measured"] = handle
+        pulse, stop, handled = Pulse(), asyncio.Event(), Meter(1)
+        settings = settings_of(stream, table, {"target": "benchmarks.handlers:measured"})
+        daemon = asyncio.create_task(run_daemon(settings, handled.count, stop))
+        await asyncio.sleep(SETTLING + 1)
+        stats = await asyncio.to_thread(steer, stream, "Configure", shards=shards, rate=rate / shards)
+        await asyncio.sleep(SETTLING)
+        calls.clear()
+        beating = asyncio.create_task(pulse.run())
+        await asyncio.sleep(seconds)
+        beating.cancel()
+        stop.set()
+        await daemon
+        return stats["epoch"], pulse.result()
+
+    epoch, lags = asyncio.run(run())
+    waits = [now - (epoch + (n + 1) * shards / rate) for now, *numbers in calls for n in numbers]
+    return {
+        "rate": rate,
+        "calls": len(calls),
+        "p50_ms": 1e3 * percentile(waits, 0.5),
+        "p99_ms": 1e3 * percentile(waits, 0.99),
+        **lags,
+    }
+
+
+def daemon_flat_out(stream: str, table: str, records: int) -> dict[str, float]:
+    """The loop's lag while the daemon reads as fast as it can."""
+
+    async def run() -> dict[str, float]:
+        pulse, stop = Pulse(), asyncio.Event()
+        meter = Meter(records, on_end=stop.set)
+        running = asyncio.create_task(
+            run_daemon(settings_of(stream, table, {"target": "benchmarks.handlers:nothing"}), meter.count, stop)
+        )
+        while not meter.seen:
+            await asyncio.sleep(0.01)
+        beating = asyncio.create_task(pulse.run())
+        await stop.wait()
+        beating.cancel()
+        await running
+        return pulse.result()
+
+    return asyncio.run(run())
+
+
+def naive_flat_out(stream: str, records: int, shards: int) -> dict[str, float]:
+    """The same for the loop written by hand."""
+
+    async def run() -> dict[str, float]:
+        pulse = Pulse()
+        beating = asyncio.create_task(pulse.run())
+        await naive.consume(stream, shards, naive.nothing, Meter(records))
+        await asyncio.sleep(PULSE)
+        beating.cancel()
+        return pulse.result()
+
+    return asyncio.run(run())

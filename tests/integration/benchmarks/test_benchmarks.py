@@ -1,0 +1,156 @@
+"""The benchmark suite runs, and its rows do what they claim: tiny sizes, counts and order, no judgement of speed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks import naive, report, targets
+from benchmarks.handlers import on_lambda
+from benchmarks.measure import Meter, percentile
+from benchmarks.records import FIRST_NUMBER, index_of, key_of
+from benchmarks.row import run_row
+from benchmarks.servers import StubStream, steer
+from benchmarks.stub_stream import STREAM_ARN, Stream
+from consumer.aws.pages import convert_page, decode_page
+from consumer.domain.record import batch_event_json
+from consumer.local.server import LocalAws
+
+
+@pytest.fixture(scope="module")
+def stub() -> Iterator[StubStream]:
+    with StubStream() as server:
+        yield server
+
+
+class TestStub:
+    def test_pages_follow_each_other_without_gap(self) -> None:
+        stream = Stream()
+        stream.configure({"shards": 2, "records": 25, "page": 10, "keys": 7})
+        numbers: list[int] = []
+        start = 0
+        for _ in range(4):
+            page = decode_page(stream.page(1, start, 1000), {}, STREAM_ARN)
+            numbers += [index_of(record.sequence_number) for record in page.records]
+            start = int(str(page.next_iterator).split("|")[2])
+        assert numbers == list(range(25))
+
+    @pytest.mark.parametrize("size", [1000, 2000])
+    def test_records_are_what_they_claim(self, size: int) -> None:
+        stream = Stream()
+        stream.configure({"size": size, "keys": 3})
+        body = stream.page(0, 0, 100)
+        page = decode_page(body, {}, STREAM_ARN)
+        record = page.records[5]
+        image = json.loads(body)["Records"][5]["dynamodb"]["NewImage"]
+        assert 0.9 * size < len(body) / 100 < 1.1 * size
+        assert len(image) == 10
+        assert {next(iter(value)) for value in image.values()} == {
+            "S", "N", "BOOL", "NULL", "SS", "NS", "B", "L", "M",
+        }  # fmt: skip
+        assert record.sequence_number == str(FIRST_NUMBER + 5)
+        assert record.keys["pk"].encode() == key_of(5, 3)
+        assert record.new_image is not None
+        assert record.old_image is not None
+
+    def test_the_hand_written_loop_builds_an_equal_lambda_event(self) -> None:
+        stream = Stream()
+        body = stream.page(0, 0, 3)
+        page = decode_page(body, {}, STREAM_ARN)
+        ours = json.loads(batch_event_json(list(page.records)))
+        theirs = {"Records": [naive.lambda_record(record) for record in json.loads(body)["Records"]]}
+        assert theirs == ours
+        assert on_lambda(ours, None) == {"batchItemFailures": []}
+        assert len(convert_page(json.loads(body), STREAM_ARN).records) == 3
+
+    def test_steering(self, stub: StubStream) -> None:
+        steer(stub.endpoint, "Configure", shards=3, records=0)
+        assert steer(stub.endpoint, "Put", shard=1, count=5)["calls"] == {}
+
+
+class TestRows:
+    """Every kind of row, in a process of its own as in a real run."""
+
+    def test_limit_and_naive(self, stub: StubStream) -> None:
+        steer(stub.endpoint, "Configure", shards=2)
+        for function, more in (("limit", {}), ("naive_loop", {"handler": "both_images"})):
+            found = run_row("throughput", function, {"stream": stub.endpoint, "records": 3000, "shards": 2, **more})
+            assert found["records"] >= 2000  # the first page starts the clock
+
+    @pytest.mark.parametrize(
+        "handler",
+        [
+            {"target": "benchmarks.handlers:both_images"},
+            {
+                "kind": "lambda",
+                "isolation": "process",
+                "processes": 2,
+                "target": "benchmarks.handlers:on_lambda",
+            },
+        ],
+        ids=["inline", "lambda"],
+    )
+    def test_daemon(self, stub: StubStream, local_aws: LocalAws, handler: dict[str, object]) -> None:
+        steer(stub.endpoint, "Configure", shards=2)
+        servers = {"stream": stub.endpoint, "table": local_aws.endpoint}
+        found = run_row("throughput", "daemon", {**servers, "records": 4000, "handler": handler}, deadline=90)
+        assert found["records"] >= 3000
+        assert steer(stub.endpoint, "Stats")["calls"]["GetRecords"] >= 4
+
+    def test_order_is_kept_by_concurrent_handlers(self, stub: StubStream, local_aws: LocalAws) -> None:
+        steer(stub.endpoint, "Configure", shards=1, keys=5)
+        servers = {"stream": stub.endpoint, "table": local_aws.endpoint}
+        found = run_row("concurrency", "daemon", {**servers, "keys": 5, "width": 10, "records": 300}, deadline=90)
+        assert found["disordered"] == 0
+        assert found["speed_up"] > 0
+
+    def test_small_pages(self, stub: StubStream) -> None:
+        steer(stub.endpoint, "Configure", shards=1, page=10)
+        for function, more in (("sdk", {}), ("source", {"lean": True}), ("source", {"lean": False})):
+            found = run_row("small_pages", function, {"stream": stub.endpoint, "calls": 5, **more})
+            assert (found["calls"], found["records"]) == (5, 50)
+
+    def test_a_row_that_fails_says_why(self) -> None:
+        with pytest.raises(RuntimeError, match="ConnectionRefused"):
+            run_row("throughput", "limit", {"stream": "http://127.0.0.1:9", "records": 1, "shards": 1})
+
+
+class TestJudgement:
+    def test_targets_need_their_rows_and_know_their_direction(self) -> None:
+        medians = {
+            "daemon, no-op": {"per_cpu_second": 100.0},
+            "naive, no-op": {"per_cpu_second": 2.0},
+            "limit": {"per_cpu_second": 500.0},
+            "loop lag, daemon": {"lag_p99_ms": 60.0},
+        }
+        found = {entry["target"]: entry["ok"] for entry in targets.judge(medians)}
+        assert found == {
+            "no-op handler against the naive loop": True,
+            "no-op handler against the limit": False,
+            "event-loop lag at full load, p99": False,
+        }
+        text = report.verdicts(targets.judge(medians))
+        assert "MISS" in text
+        assert "against_naive=50" in report.table(medians)
+        assert report.chart(medians).count("<rect") == 4
+
+    def test_meter_leaves_out_what_is_before_its_start(self) -> None:
+        ended: list[bool] = []
+        meter = Meter(30, warm_up=5, on_end=lambda: ended.append(True))
+        for _ in range(6):
+            meter.count(10)
+        assert (meter.measured, ended) == (20, [True])
+
+    def test_percentile(self) -> None:
+        assert [percentile(range(100), share) for share in (0.0, 0.5, 0.99, 1.0)] == [0, 50, 99, 99]
+        assert percentile([], 0.5) == 0.0
+
+
+def test_the_committed_results_name_no_machine() -> None:
+    for path in Path(__file__).parents[3].glob("benchmarks/results/*"):
+        text = path.read_text()
+        assert "/tmp" not in text
+        assert "127.0.0.1" not in text
