@@ -137,14 +137,15 @@ class Settlement:
 
     def _expired(self, piece: _Piece, now: float) -> int:
         """How many leading records are too old (1 for a final invocation that is, which has none). The stream's own
-        retention only ends *retries*: a backlog near the trim horizon is still handled once."""
+        retention only ends *retries*: a backlog near the trim horizon is still handled once. So is the end of a window:
+        its records were handled, and their state must not go to the dead letters unseen."""
         limit = self._policy.max_age
         if piece.invocations > 0:
             limit = min(limit, RETENTION_SECONDS) if limit is not None else RETENTION_SECONDS
         if limit is None:
             return 0
         if not piece.records:
-            return 1 if 0 < self._born < now - limit else 0
+            return 1 if piece.invocations and 0 < self._born < now - limit else 0
         count = 0
         for record in piece.records:
             created = record.dynamodb.ApproximateCreationDateTime

@@ -92,9 +92,10 @@ class BatchRunner:
             else:
                 if not await self._may_call(step):
                     return False
-                step = settlement.next(ports.clock.wall())
-                if not isinstance(step, Invoke):
-                    continue  # it grew too old during the back-off: what is too old is never sent
+                if step.after > 0:
+                    step = settlement.next(ports.clock.wall())
+                    if not isinstance(step, Invoke):
+                        continue  # it grew too old during the back-off: what is too old is never sent
                 if step.fresh_request or not request_id:
                     request_id = ports.random.token()
                 outcome = await self._call(step, request_id, window)
