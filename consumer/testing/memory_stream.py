@@ -28,7 +28,7 @@ from consumer.domain.errors import DependencyError, ExpiredIterator, ResourceMis
 from consumer.domain.record import records_from_event
 from consumer.domain.shards import ShardInfo
 from consumer.ports import Clock, Page, Position, StreamDescription
-from consumer.testing.memory_leases import DirectLink, Link
+from consumer.testing.memory_leases import DirectLink, Link, travel
 
 HASHES: Final = 1 << 32  # size of the space that keys are hashed into
 ITERATOR_LIFETIME: Final = 900.0  # seconds, as on AWS
@@ -124,11 +124,13 @@ class MemoryStream:
         self._jump_every = jump_every
         self._items: dict[bytes, dict[str, Any]] = {}
         self._shards: dict[str, _Shard] = {}
+        self._lineage: dict[str, str | None] = {}
         self._number: int = 10 ** (SHORTEST - 1)
         self._written = 0
         self._made = 0
         self._generation = 0
         self._hidden_for = 0.0
+        self.blank = False  # DescribeStream succeeds and names no shard
         bounds = [HASHES * index // shards for index in range(shards + 1)]
         for low, high in pairwise(bounds):
             self._add_shard(None, low, high, 0.0)
@@ -206,6 +208,15 @@ class MemoryStream:
         """The shards that take writes, hidden ones included, by hash range."""
         return [s.shard_id for s in sorted(self._shards.values(), key=lambda s: s.low) if s.end is None]
 
+    def parents_of(self, shard_id: str) -> tuple[str, ...]:
+        """The parent of a shard, also of one that has vanished meanwhile; () for a root."""
+        parent = self._lineage.get(shard_id)
+        return () if parent is None else (parent,)
+
+    def closed_shards(self) -> list[str]:
+        """Shards that take no more writes and are still there, oldest first."""
+        return [s.shard_id for s in self._shards.values() if s.end is not None]
+
     def split(self, shard_id: str) -> tuple[str, str]:
         """Close a shard and open two children, each with half of its keys."""
         parent = self._close(shard_id)
@@ -257,6 +268,8 @@ class MemoryStream:
 
     def listed(self) -> list[ShardInfo]:
         """The shards that DescribeStream shows now."""
+        if self.blank:
+            return []
         now = self.clock.monotonic()
         return [shard.info() for shard in self._shards.values() if shard.visible_at <= now]
 
@@ -328,6 +341,7 @@ class MemoryStream:
     def _add_shard(self, parent: str | None, low: int, high: int, visible_at: float) -> str:
         self._made += 1
         shard_id = f"shardId-{self._made:020d}-{low:08x}"
+        self._lineage[shard_id] = parent
         self._shards[shard_id] = _Shard(shard_id, parent, low, high, self._next_number(), visible_at)
         return shard_id
 
@@ -361,9 +375,26 @@ class MemoryStreamSource:
         self._link = link or DirectLink()
 
     async def describe(self) -> StreamDescription:
-        await self._link.request("describe")
+        return await travel(self._link, "describe", self._description)
+
+    async def list_shards(self) -> list[ShardInfo]:
+        return await travel(self._link, "list_shards", self._stream.listed)
+
+    async def child_shards(self, shard_id: str) -> list[ShardInfo]:
+        def children() -> list[ShardInfo]:
+            return [shard for shard in self._stream.listed() if shard_id in shard.parents]
+
+        return await travel(self._link, "child_shards", children)
+
+    async def iterator(self, shard_id: str, position: Position) -> str:
+        return await travel(self._link, "iterator", lambda: self._stream.iterator(shard_id, position))
+
+    async def get_records(self, shard_id: str, iterator: str, limit: int) -> Page:
+        return await travel(self._link, "get_records", lambda: self._stream.page(shard_id, iterator, limit))
+
+    def _description(self) -> StreamDescription:
         stream = self._stream
-        description = StreamDescription(
+        return StreamDescription(
             stream.arn,
             stream.label,
             stream.table,
@@ -372,29 +403,3 @@ class MemoryStreamSource:
             stream.partition_key,
             float(int(stream.clock.wall())),  # whole seconds, as an HTTP date
         )
-        await self._link.response("describe")
-        return description
-
-    async def list_shards(self) -> list[ShardInfo]:
-        await self._link.request("list_shards")
-        shards = self._stream.listed()
-        await self._link.response("list_shards")
-        return shards
-
-    async def child_shards(self, shard_id: str) -> list[ShardInfo]:
-        await self._link.request("child_shards")
-        shards = [shard for shard in self._stream.listed() if shard_id in shard.parents]
-        await self._link.response("child_shards")
-        return shards
-
-    async def iterator(self, shard_id: str, position: Position) -> str:
-        await self._link.request("iterator")
-        iterator = self._stream.iterator(shard_id, position)
-        await self._link.response("iterator")
-        return iterator
-
-    async def get_records(self, shard_id: str, iterator: str, limit: int) -> Page:
-        await self._link.request("get_records")
-        page = self._stream.page(shard_id, iterator, limit)
-        await self._link.response("get_records")
-        return page

@@ -1,0 +1,104 @@
+"""The ports of a simulated worker, each telling the checkers what goes through it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from consumer.domain.lease import LeaseRow
+from consumer.domain.outcome import HandlerCall, Outcome
+from consumer.handlers.inline import InlineHandler
+from consumer.handlers.results import is_async
+from consumer.ports import Handler
+from consumer.testing.checkers import Checkers
+from consumer.testing.memory_dead_letters import DeadLetter, MemoryDeadLetters
+from consumer.testing.memory_leases import MemoryLeaseStore, MemoryTable
+from consumer.testing.network import Link
+
+if TYPE_CHECKING:
+    from consumer.testing.simulation import Simulation
+
+
+class ObservedHandler:
+    """``ports.Handler``: the start of a call is where the worker hands it over."""
+
+    def __init__(
+        self, checkers: Checkers, incarnation: Callable[[], str], inner: Handler, simulation: Simulation
+    ) -> None:
+        self._checkers = checkers
+        self._incarnation = incarnation
+        self._inner = inner
+        self._simulation = simulation
+        self.start = inner.start
+        self.close = inner.close
+
+    @property
+    def width(self) -> int:
+        return self._inner.width
+
+    async def invoke(self, call: HandlerCall) -> Outcome:
+        incarnation = self._incarnation()
+        items = self._checkers.started(incarnation, call)
+        outcome: Outcome | None = None
+        try:
+            outcome = await self._inner.invoke(call)
+        finally:
+            self._checkers.ended(incarnation, call, items, outcome)
+        return outcome
+
+
+class ObservedStore(MemoryLeaseStore):
+    """``ports.LeaseStore``: what an owner is about to write, before the table has judged it."""
+
+    def __init__(
+        self, checkers: Checkers, table: MemoryTable, application: str, wall: Callable[[], float], link: Link
+    ) -> None:
+        super().__init__(table, application, wall, link)
+        self._checkers = checkers
+
+    async def save(self, label: str, held: LeaseRow) -> None:
+        self._checkers.saving(held)
+        await super().save(label, held)
+
+    async def hand_over(self, label: str, held: LeaseRow, target: str | None) -> None:
+        self._checkers.saving(held)
+        await super().hand_over(label, held, target)
+
+
+class ObservedDeadLetters:
+    """``ports.DeadLetters`` behind a network. A document that arrives is durable, answered or not."""
+
+    def __init__(self, checkers: Checkers, inner: MemoryDeadLetters, link: Link) -> None:
+        self.destination = inner.destination
+        self._checkers = checkers
+        self._inner = inner
+        self._link = link
+
+    async def prepare(self) -> None:
+        await asyncio.sleep(0)
+
+    async def send(self, document: bytes, *, attributes: dict[str, str]) -> None:
+        def store() -> None:
+            self._inner.delivered.append(DeadLetter(document, dict(attributes)))
+            self._checkers.buried(document)
+
+        await self._link.carry("send", store)
+
+
+class FunctionHandler(InlineHandler):
+    """A user's own ``async def handle(records, context)`` as the daemon runs it with ``isolation: inline``.
+
+    Raises TypeError for a plain function: it would run in a thread, which no simulation can repeat.
+    """
+
+    def __init__(self, function: Callable[..., object], *, timeout: float = 60.0, report_failures: bool = True) -> None:
+        super().__init__("simulated:handler", None, timeout=timeout, report_failures=report_failures)
+        if not is_async(function):
+            raise TypeError(f"{function!r} must be an async function to run in a simulation")
+        self._given = function
+
+    async def start(self) -> None:
+        """Take the function as it is: there is nothing to import."""
+        self._function = self._given
+        self._is_async = True
