@@ -74,6 +74,8 @@ class Nemesis:
         world.table.exists = True
         world.stream.blank = False
         world.stream.hide_children(0.0)
+        for shard_id in (*world.stream.open_shards(), *world.stream.closed_shards()):
+            world.stream.empty_pages(shard_id, 0)
         for worker in world.workers.values():
             worker.resume()
             for link in worker.links.values():
@@ -200,9 +202,13 @@ class Nemesis:
 
     def trim_unread(self) -> None:
         """Records are trimmed before anybody has settled them."""
-        item = next(iter(self._world.history.open_items), None)
-        if item is not None:
-            self._world.trim(item.shard_id, str(item.number))
+        rows = self._world.rows()
+        for item in self._world.history.open_items:
+            row = rows.get(item.shard_id)
+            # What is trimmed before the first read of a shard leaves no trace: nobody can know that it was there.
+            if row is not None and row.frontier.first is not None:
+                self._world.trim(item.shard_id, str(item.number))
+                return
 
     # --- inside ----------------------------------------------------------------------------------------
 

@@ -342,6 +342,8 @@ class MemoryStream:
         self._made += 1
         shard_id = f"shardId-{self._made:020d}-{low:08x}"
         self._lineage[shard_id] = parent
+        if parent is not None:  # a shard is never shown before its parent
+            visible_at = max(visible_at, self._shards[parent].visible_at)
         self._shards[shard_id] = _Shard(shard_id, parent, low, high, self._next_number(), visible_at)
         return shard_id
 

@@ -339,8 +339,8 @@ class _Life:
         return context
 
     async def _close_session(self, context: WorkerContext) -> None:
-        closing = self._keeper_store.close_session(context.incarnation)
         try:
+            closing = self._keeper_store.close_session(context.incarnation)
             await self._process.spawn(closing, "close session", self._process.upkeep)
         except StreamConsumerError:
             pass  # it expires by itself

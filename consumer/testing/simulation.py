@@ -263,6 +263,8 @@ def _logs_to(history: History) -> Iterator[None]:
     """Log events of the workers: all of them into the trace when there is one; bugs of ours are violations always."""
 
     def collect(_: Any, method: str, event: dict[str, Any]) -> Any:
+        if history.sealed:
+            raise structlog.DropEvent
         name = event.pop("event", "")
         error = event.pop("exc_info", None)
         if name in ("shard.worker_failed", "task.died"):
