@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from consumer.domain.frontier import MAX_RUNS_BYTES, FrontierSnapshot, SettledFilter
 from consumer.domain.lease import LeaseRow
@@ -30,7 +30,8 @@ class Checkers:
         self._stream = stream
         self.rows: dict[str, LeaseRow] = {}
         self._frontiers: dict[tuple[str, int], FrontierSnapshot] = {}  # what an epoch started from
-        self._shard_items: dict[str, list[Item]] = defaultdict(list)
+        self._open: dict[str, dict[int, Item]] = defaultdict(dict)  # by shard: still to be settled
+        self._lost: dict[str, list[Item]] = defaultdict(list)
         self._newest: dict[str, Item] = {}
         self._busy: dict[tuple[str, str], int] = defaultdict(int)
         self._settled_by: dict[tuple[str, int], list[int]] = defaultdict(list)
@@ -46,17 +47,20 @@ class Checkers:
         created = float(int(self._stream.clock.wall()))
         item = Item(int(number), key, version, shard_id, created, self._newest.get(key))
         self._newest[key] = self._history.items[number] = item
-        self._shard_items[shard_id].append(item)
         if self._registration is not None:
             item.before_start = self._is_before(item, self._registration)
+        if item.open:
+            self._open[shard_id][item.number] = item
         self._history.note("put", key, version, shard_id, number)
         return item
 
     def trimmed(self, shard_id: str, upto: int | None = None) -> None:
         """Records were dropped by the service. Those that nobody settled are lost; a gap row must tell."""
-        for item in self._shard_items[shard_id]:
-            if item.open and (upto is None or item.number <= upto):
+        for item in list(self._open[shard_id].values()):
+            if upto is None or item.number <= upto:
                 item.lost = True
+                self._lost[shard_id].append(item)
+                self._closed(item)
         self._history.note("trim", shard_id, upto)
 
     def registered(self, registration: Registration) -> None:
@@ -64,6 +68,21 @@ class Checkers:
         self._registration = registration
         for item in self._history.items.values():
             item.before_start = self._is_before(item, registration)
+            if item.before_start:
+                self._closed(item)
+
+    @property
+    def left(self) -> int:
+        """Records still to be settled."""
+        return sum(map(len, self._open.values()))
+
+    def oldest_open(self) -> Iterator[Item]:
+        """Records still to be settled, shard by shard, oldest first."""
+        for items in self._open.values():
+            yield from items.values()
+
+    def _closed(self, item: Item) -> None:
+        self._open[item.shard_id].pop(item.number, None)
 
     @staticmethod
     def _is_before(item: Item, registration: Registration) -> bool:
@@ -125,6 +144,15 @@ class Checkers:
             self._settle(item)
             self._settled_by[call.shard_id, call.lease_epoch].append(item.number)
 
+    def burying(self, incarnation: str, shard_id: str) -> None:
+        """A worker is about to send a dead letter: only the owner decides about a record."""
+        row = self.rows.get(shard_id)
+        if self.check_ownership and (row is None or row.owner != incarnation):
+            found = "no row" if row is None else f"{row.owner} at epoch {row.epoch}"
+            self._history.violated(
+                "G3 one owner", f"{incarnation} sends a dead letter of {shard_id}; the owner is {found}"
+            )
+
     def buried(self, document: bytes) -> None:
         """A dead letter is durable."""
         text = document[document.rindex(b'"payload":') + len(b'"payload":') : -1]
@@ -139,19 +167,22 @@ class Checkers:
     def _settle(self, item: Item) -> None:
         if item.settled_at is None:
             item.settled_at = self._history.now()
+            self._closed(item)
 
     def _check_owner(self, incarnation: str, shard_id: str, epoch: int) -> None:
         row = self.rows.get(shard_id)
         if not self.check_ownership or (row is not None and row.owner == incarnation and row.epoch == epoch):
             return
         found = "no row" if row is None else f"{row.owner} at epoch {row.epoch}"
-        self._history.violated("G3 one owner", f"{incarnation} starts {shard_id} at epoch {epoch}; the owner is {found}")
+        self._history.violated(
+            "G3 one owner", f"{incarnation} starts {shard_id} at epoch {epoch}; the owner is {found}"
+        )
 
     def _check_parents(self, shard_id: str) -> None:
         for parent in self._stream.parents_of(shard_id):
-            left = [item.number for item in self._shard_items[parent] if item.open]
+            left = len(self._open[parent])
             if left:
-                self._history.violated("G2 order", f"{shard_id} starts, its parent {parent} has {len(left)} unsettled")
+                self._history.violated("G2 order", f"{shard_id} starts, its parent {parent} has {left} unsettled")
 
     def _check_known(self, item: Item, incarnation: str, shard_id: str, epoch: int) -> None:
         known = self._frontiers.get((shard_id, epoch))
@@ -206,7 +237,7 @@ class Checkers:
 
     def _check_checkpoint(self, row: LeaseRow) -> None:
         frontier = SettledFilter(row.frontier)
-        unsettled = [item for item in self._shard_items[row.shard_id] if item.open]
+        unsettled = self._open[row.shard_id].values()
         passed = [item for item in unsettled if row.settled or item.number in frontier]
         if passed:
             item = passed[0]
@@ -227,14 +258,12 @@ class Checkers:
 
     def at_the_end(self, gaps: set[str]) -> None:
         """Everything has settled down: nothing may be left, and whatever was skipped must have left a trace."""
-        left = self._history.open_items
-        if left:
-            first = left[0]
-            self._history.violated(
-                "G1 complete", f"{len(left)} records never settled, e.g. {first.key} v{first.version} of {first.shard_id}"
-            )
-        for shard_id in dict.fromkeys(item.shard_id for item in self._history.items.values() if item.lost):
-            if shard_id not in gaps and any(i.lost and not i.settled_at for i in self._shard_items[shard_id]):
+        first = next(self.oldest_open(), None)
+        if first is not None:
+            what = f"{first.key} v{first.version} of {first.shard_id}"
+            self._history.violated("G1 complete", f"{self.left} records never settled, e.g. {what}")
+        for shard_id, items in self._lost.items():
+            if shard_id not in gaps and any(item.settled_at is None for item in items):
                 self._history.violated("G7 no silent loss", f"records of {shard_id} were trimmed, there is no gap row")
 
 

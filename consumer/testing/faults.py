@@ -20,6 +20,8 @@ HOUR = 3600.0
 # How often each verb is drawn. Names are those of the methods of ``Nemesis``.
 EVERYTHING = {
     "freeze": 4,
+    "freeze_before_answer": 4,
+    "crash_before_answer": 2,
     "crash": 4,
     "replace": 3,
     "stall": 2,
@@ -36,6 +38,7 @@ EVERYTHING = {
     "expire_iterators": 2,
     "empty_pages": 2,
     "blank_listing": 2,
+    "lose_stream": 2,
     "forget_finished_shard": 2,
 }
 LOSSY = {**EVERYTHING, "trim_unread": 1}
@@ -72,7 +75,7 @@ class Nemesis:
         self._healed = True
         world.history.note("healed")
         world.table.exists = True
-        world.stream.blank = False
+        world.stream.blank = world.stream.missing = False
         world.stream.hide_children(0.0)
         for shard_id in (*world.stream.open_shards(), *world.stream.closed_shards()):
             world.stream.empty_pages(shard_id, 0)
@@ -91,6 +94,32 @@ class Nemesis:
         process = worker.process
         worker.pause()
         self._later(self._long(4.0), lambda: worker.resume() if worker.process is process else None)
+
+    def freeze_before_answer(self) -> None:
+        """SIGSTOP in the worst moment: a call has been applied, its answer is not read before the process goes on. Then
+        the keeper's next calls get lost, so that the worker has nothing but its belief to go by."""
+        worker = self._some_worker()
+        process, frozen, deaf = worker.process, self._long(3.0), self._long(0.5)
+
+        def strike() -> None:
+            if worker.process is process:
+                worker.pause()
+                self._later(frozen, lambda: worker.resume() if worker.process is process else None)
+                self._set(worker, ("keeper",), Weather(lose_request=1.0), frozen + deaf)
+
+        self._ambush(worker, strike)
+
+    def crash_before_answer(self) -> None:
+        """SIGKILL between a call that was applied and its answer."""
+        worker = self._some_worker()
+        process, seconds = worker.process, self._long(2.0)
+
+        def strike() -> None:
+            if worker.process is process:
+                worker.kill()
+                self._restart(worker, seconds)
+
+        self._ambush(worker, strike)
 
     def crash(self) -> None:
         """SIGKILL, and a new process some time later."""
@@ -193,6 +222,17 @@ class Nemesis:
         stream.blank = True
         self._later(self._long(2.0), back)
 
+    def lose_stream(self) -> None:
+        """For a while the service knows no such stream; its listing fails, or succeeds and is empty."""
+        stream = self._world.stream
+
+        def back() -> None:
+            stream.blank = stream.missing = False
+
+        stream.missing = True
+        stream.blank = self._dice.random() < 0.5
+        self._later(self._long(2.0), back)
+
     def forget_finished_shard(self) -> None:
         """A shard leaves the stream, as it does 24 hours after its end; all of it was handled long before."""
         rows = self._world.rows()
@@ -203,7 +243,7 @@ class Nemesis:
     def trim_unread(self) -> None:
         """Records are trimmed before anybody has settled them."""
         rows = self._world.rows()
-        for item in self._world.history.open_items:
+        for item in self._world.checkers.oldest_open():
             row = rows.get(item.shard_id)
             # What is trimmed before the first read of a shard leaves no trace: nobody can know that it was there.
             if row is not None and row.frontier.first is not None:
@@ -214,6 +254,11 @@ class Nemesis:
 
     def _some_worker(self) -> SimulatedWorker:
         return self._dice.choice(list(self._world.workers.values()))
+
+    def _ambush(self, worker: SimulatedWorker, strike: Callable[[], None]) -> None:
+        link = worker.links.get(self._dice.choice(("keeper", "keeper", "table", "stream")))
+        if link is not None:
+            link.ambush = lambda: None if self._healed else strike()
 
     def _some_services(self) -> tuple[str, ...]:
         one = self._dice.choice(SERVICES)

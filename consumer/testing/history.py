@@ -88,7 +88,3 @@ class History:
             violation = Violation(self.now(), checker, text)
             self.violations.append(violation)
             self.note("VIOLATION", checker, text)
-
-    @property
-    def open_items(self) -> list[Item]:
-        return [item for item in self.items.values() if item.open]

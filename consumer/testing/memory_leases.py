@@ -43,8 +43,8 @@ class Link(Protocol):
 
 
 async def travel(link: Link, operation: str, apply: Callable[[], T]) -> T:
-    """One call over ``link``. A link that has a ``carry`` of its own decides by itself when ``apply`` happens: a request
-    on its way does not need the process that sent it."""
+    """One call over ``link``. A link with a ``carry`` of its own decides by itself when ``apply`` happens: a request on
+    its way does not need the process that sent it."""
     carry: Callable[[str, Callable[[], T]], Awaitable[T]] | None = getattr(link, "carry", None)
     if carry is not None:
         return await carry(operation, apply)

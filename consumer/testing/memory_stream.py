@@ -131,6 +131,7 @@ class MemoryStream:
         self._generation = 0
         self._hidden_for = 0.0
         self.blank = False  # DescribeStream succeeds and names no shard
+        self.missing = False  # the service knows no such stream, for a while
         bounds = [HASHES * index // shards for index in range(shards + 1)]
         for low, high in pairwise(bounds):
             self._add_shard(None, low, high, 0.0)
@@ -270,6 +271,8 @@ class MemoryStream:
         """The shards that DescribeStream shows now."""
         if self.blank:
             return []
+        if self.missing:
+            raise ResourceMissing(self.arn, "DescribeStream says so")
         now = self.clock.monotonic()
         return [shard.info() for shard in self._shards.values() if shard.visible_at <= now]
 
@@ -327,7 +330,7 @@ class MemoryStream:
 
     def _readable(self, operation: str, shard_id: str) -> _Shard:
         shard = self._shards.get(shard_id)
-        if shard is None or shard.visible_at > self.clock.monotonic():
+        if shard is None or self.missing or shard.visible_at > self.clock.monotonic():
             raise ResourceMissing(f"shard {shard_id} of {self.arn}", f"{operation} says so")
         return shard
 

@@ -11,7 +11,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from consumer.domain.errors import DependencyError, PermissionDenied, StreamConsumerError, Throttled
 from consumer.testing.virtual_loop import Process, VirtualLoop
@@ -63,10 +63,13 @@ class Link:
         self.service = service
         self.timeout = timeout
         self.weather = Weather()
-        self._loop: VirtualLoop = process.loop
+        self.ambush: Callable[[], object] | None = (
+            None  # once, when the next call was applied
+        )
+        self.loop: VirtualLoop = process.loop
         self._dice = dice.random
-        self._observe = observe
-        self._late_saves = late_saves
+        self.observe = observe
+        self.late_saves = late_saves
 
     async def request(self, operation: str) -> None:
         """A way for calls that change nothing anywhere."""
@@ -77,61 +80,78 @@ class Link:
 
     async def carry(self, operation: str, apply: Callable[[], T]) -> T:
         """Send a request, apply it when it arrives, and wait for the answer. DependencyError when none comes."""
-        loop, weather, dice = self._loop, self.weather, self._dice
-        answer: asyncio.Future[T] = loop.create_future()
-        there = QUICKEST + (SLOWEST - QUICKEST) * dice()
-        back = QUICKEST + (SLOWEST - QUICKEST) * dice()
-        arrives = answers = True
-        refusal: StreamConsumerError | None = None
-        if not weather.fair:
-            if dice() < weather.slow:
-                there += weather.slowest * dice()
-            if dice() < weather.slow:
-                back += weather.slowest * dice()
-            arrives = dice() >= weather.lose_request
-            answers = dice() >= weather.lose_response
-            refusal = self._refusal(operation, dice(), dice())
-
-        def arrive() -> None:
-            if operation == "save" and answer.done() and not self._late_saves:
-                return
-            outcome: T | StreamConsumerError
-            if refusal is not None:
-                outcome = refusal
-            else:
-                try:
-                    outcome = apply()
-                except StreamConsumerError as error:
-                    outcome = error
-            self._observe(self, operation, type(outcome).__name__)
-            if answers:
-                loop.after(back, deliver, outcome)
-
-        def deliver(outcome: T | StreamConsumerError) -> None:
-            if answer.done():
-                return
-            if isinstance(outcome, StreamConsumerError):
-                answer.set_exception(outcome)
-            else:
-                answer.set_result(outcome)
-
-        def give_up() -> None:
-            if not answer.done():
-                answer.set_exception(DependencyError(operation, "Timeout"))
-
+        loop = self.loop
+        flight: _Flight[T] = _Flight(self, operation, apply, loop.create_future())
+        if self.weather.fair:
+            there, back, arrives = self._on_the_way(), self._on_the_way(), True
+        else:
+            there, back, arrives = self._rough(flight)
+        flight.back = back
         if arrives:
-            loop.after(there, arrive)
-        if arrives and answers and there + back < self.timeout:
-            return await answer
-        waiting = loop.call_later(self.timeout, give_up)
+            loop.after(there, flight.arrive)
+        if arrives and flight.answers and there + back < self.timeout:
+            return await flight.answer
+        waiting = loop.call_later(self.timeout, flight.give_up)
         try:
-            return await answer
+            return await flight.answer
         finally:
             waiting.cancel()
 
-    def _refusal(self, operation: str, throttled: float, denied: float) -> StreamConsumerError | None:
-        if throttled < self.weather.throttle:
-            return Throttled(operation, "ThrottlingException")
-        if denied < self.weather.deny:
-            return PermissionDenied(f"dynamodb:{operation}", self.service, "an interval of the simulation")
-        return None
+    def _on_the_way(self) -> float:
+        return QUICKEST + (SLOWEST - QUICKEST) * self._dice()
+
+    def _rough(self, flight: _Flight[Any]) -> tuple[float, float, bool]:
+        """Seconds there and back, and whether the request arrives at all."""
+        weather, dice = self.weather, self._dice
+        there = self._on_the_way() + (weather.slowest * dice() if dice() < weather.slow else 0.0)
+        back = self._on_the_way() + (weather.slowest * dice() if dice() < weather.slow else 0.0)
+        flight.answers = dice() >= weather.lose_response
+        if dice() < weather.throttle:
+            flight.refusal = Throttled(flight.operation, "ThrottlingException")
+        elif dice() < weather.deny:
+            flight.refusal = PermissionDenied(f"dynamodb:{flight.operation}", self.service, "in this simulation")
+        return there, back, dice() >= weather.lose_request
+
+
+class _Flight(Generic[T]):
+    """One request on its way. Its sender waits for ``answer``, or has given up."""
+
+    __slots__ = ("_apply", "_link", "answer", "answers", "back", "operation", "refusal")
+
+    def __init__(self, link: Link, operation: str, apply: Callable[[], T], answer: asyncio.Future[T]) -> None:
+        self._link = link
+        self._apply = apply
+        self.operation = operation
+        self.answer = answer
+        self.answers = True
+        self.back = 0.0
+        self.refusal: StreamConsumerError | None = None
+
+    def arrive(self) -> None:
+        link = self._link
+        if self.operation == "save" and self.answer.done() and not link.late_saves:
+            return
+        outcome: T | StreamConsumerError | None = self.refusal
+        if self.refusal is None:
+            try:
+                outcome = self._apply()
+            except StreamConsumerError as error:
+                outcome = error
+        link.observe(link, self.operation, type(outcome).__name__)
+        if link.ambush is not None:
+            ambush, link.ambush = link.ambush, None
+            ambush()
+        if self.answers:
+            link.loop.after(self.back, self.deliver, outcome)
+
+    def deliver(self, outcome: T | StreamConsumerError) -> None:
+        if self.answer.done():
+            return
+        if isinstance(outcome, StreamConsumerError):
+            self.answer.set_exception(outcome)
+        else:
+            self.answer.set_result(outcome)
+
+    def give_up(self) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(DependencyError(self.operation, "Timeout"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from consumer.domain.lease import LeaseRow
 from consumer.domain.outcome import HandlerCall, Outcome
@@ -16,20 +15,14 @@ from consumer.testing.memory_dead_letters import DeadLetter, MemoryDeadLetters
 from consumer.testing.memory_leases import MemoryLeaseStore, MemoryTable
 from consumer.testing.network import Link
 
-if TYPE_CHECKING:
-    from consumer.testing.simulation import Simulation
-
 
 class ObservedHandler:
     """``ports.Handler``: the start of a call is where the worker hands it over."""
 
-    def __init__(
-        self, checkers: Checkers, incarnation: Callable[[], str], inner: Handler, simulation: Simulation
-    ) -> None:
+    def __init__(self, checkers: Checkers, incarnation: Callable[[], str], inner: Handler) -> None:
         self._checkers = checkers
         self._incarnation = incarnation
         self._inner = inner
-        self._simulation = simulation
         self.start = inner.start
         self.close = inner.close
 
@@ -69,9 +62,12 @@ class ObservedStore(MemoryLeaseStore):
 class ObservedDeadLetters:
     """``ports.DeadLetters`` behind a network. A document that arrives is durable, answered or not."""
 
-    def __init__(self, checkers: Checkers, inner: MemoryDeadLetters, link: Link) -> None:
+    def __init__(
+        self, checkers: Checkers, incarnation: Callable[[], str], inner: MemoryDeadLetters, link: Link
+    ) -> None:
         self.destination = inner.destination
         self._checkers = checkers
+        self._incarnation = incarnation
         self._inner = inner
         self._link = link
 
@@ -83,6 +79,7 @@ class ObservedDeadLetters:
             self._inner.delivered.append(DeadLetter(document, dict(attributes)))
             self._checkers.buried(document)
 
+        self._checkers.burying(self._incarnation(), attributes["shard_id"])
         await self._link.carry("send", store)
 
 

@@ -1,21 +1,24 @@
-"""The two families of random runs, each from one seed: the protocol (leases and sessions under every fault, few records,
-thirty minutes), and records (many of them with failing handlers, batches and dead letters, five minutes).
+"""The families of random runs, each from one seed: the protocol (leases and sessions under every fault, few records,
+thirty minutes), records (many, with failing handlers, batches and dead letters, five minutes), and the fleet (no
+faults: rolling deploys, more workers, fewer).
 
-Both hurt the fleet for most of the time, then heal everything; from then on all must come right within a bounded time.
+The first two hurt the fleet for most of the time, then heal everything; from then on all must come right within a
+bounded time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from consumer.domain.outcome import OK, HandlerCall, HandlerFault, Outcome
 from consumer.testing.faults import EVERYTHING, LOSSY, Nemesis
 from consumer.testing.history import History
-from consumer.testing.simulated_worker import Scripted
-from consumer.testing.simulation import KnownGaps, Simulation
+from consumer.testing.simulated_worker import Scripted, SimulatedWorker
+from consumer.testing.simulation import NO_GAPS, KnownGaps, Simulation
 
 SETTLED_WITHIN = 240.0  # seconds after healing: the longest back-offs of all parts, one after the other
 BALANCED_WITHIN = 60.0
@@ -24,10 +27,10 @@ MOST_DRIFT = 0.045  # of a clock's rate: any two differ by less than 10 %
 OnEvent = Callable[[str], None] | None
 
 
-def protocol(seed: int | str, on_event: OnEvent = None, gaps: KnownGaps = KnownGaps()) -> Simulation:
+def protocol(seed: int | str, on_event: OnEvent = None, gaps: KnownGaps = NO_GAPS) -> Simulation:
     """Thirty virtual minutes of two to four workers: who owns what, under all faults."""
     dice = random.Random(f"{seed}/protocol")  # noqa: S311
-    config = {
+    config: Mapping[str, Mapping[str, Any]] = {
         "source": {
             "table": "orders",
             "on_gap": "continue",
@@ -41,13 +44,13 @@ def protocol(seed: int | str, on_event: OnEvent = None, gaps: KnownGaps = KnownG
     _fleet(world, handler, dice.randint(2, 4), dice)
 
     async def scenario(world: Simulation) -> None:
-        await _chaos(world, seconds=1500.0, pause=dice.uniform(10.0, 40.0), verbs=EVERYTHING, records=(0.0, 30.0))
+        await _chaos(world, seconds=1500.0, pause=dice.uniform(10.0, 40.0), verbs=EVERYTHING, records=(0.0, 12.0))
 
     world.scenario = scenario
     return world
 
 
-def records(seed: int | str, on_event: OnEvent = None, gaps: KnownGaps = KnownGaps()) -> Simulation:
+def records(seed: int | str, on_event: OnEvent = None, gaps: KnownGaps = NO_GAPS) -> Simulation:
     """Five virtual minutes of many records: batches, retries, bisect, partial failures, dead letters, order per key."""
     dice = random.Random(f"{seed}/records")  # noqa: S311
     config: Mapping[str, Mapping[str, Any]] = {
@@ -86,7 +89,60 @@ def records(seed: int | str, on_event: OnEvent = None, gaps: KnownGaps = KnownGa
     return world
 
 
-FAMILIES: dict[str, Callable[..., Simulation]] = {"protocol": protocol, "records": records}
+def fleet(seed: int | str, on_event: OnEvent = None, gaps: KnownGaps = NO_GAPS) -> Simulation:
+    """No faults: a rolling deploy, then more workers, then one again. Nothing may be handled twice, no shard may move
+    more than once for a change, and when nothing changes nothing may move."""
+    dice = random.Random(f"{seed}/fleet")  # noqa: S311
+    world = Simulation(seed, shards=dice.randint(2, 12), gaps=gaps, on_event=on_event)
+    handler = Scripted(_handler(world, busy=dice.choice((0.05, 0.5)), failing=0.0))
+    first = dice.randint(1, 4)
+    _fleet(world, handler, first, dice)
+    newcomers = dice.randint(1, 8)
+
+    async def scenario(world: Simulation) -> None:
+        for worker in world.workers.values():
+            worker.start()
+        writing = asyncio.create_task(_write(world, (0.0, 0.5)))
+        await world.until(world.balanced, BALANCED_WITHIN, "the first balance")
+        for worker in list(world.workers.values()):
+            await worker.stop()
+            worker.start()
+            await world.until(world.balanced, BALANCED_WITHIN, "balance in the rolling deploy")
+        await change_fleet(world, up=[world.add_worker(f"n{number}", handler) for number in range(newcomers)])
+        await change_fleet(world, down=list(world.workers.values())[1:])
+        writing.cancel()
+        await world.until(world.everything_settled, SETTLED_WITHIN, "everything settled")
+        await world.finish()
+        for duplicate in world.history.duplicates[:3]:
+            item = duplicate.item
+            world.history.violated("G5 duplicates", f"{item.key} v{item.version} was handled twice without any fault")
+
+    world.scenario = scenario
+    return world
+
+
+async def change_fleet(
+    world: Simulation, up: Sequence[SimulatedWorker] = (), down: Sequence[SimulatedWorker] = (), within: float = 30.0
+) -> None:
+    """Workers come or go, all at once. Balanced soon, at most one move a shard, and then nothing moves any more."""
+    before = len(world.checkers.moves)
+    for worker in up:
+        worker.start()
+    for worker in down:
+        worker.terminate()
+    await world.until(lambda: not any(worker.running for worker in down), within, "the end of who leaves")
+    await world.until(lambda: all(worker.incarnation for worker in up) and world.balanced(), within, "balance")
+    settled = len(world.checkers.moves)
+    moved = Counter(shard for _, shard, _, owner in world.checkers.moves[before:] if owner is not None)
+    for shard_id, times in moved.items():
+        if times > 1:
+            world.history.violated("fair share", f"{shard_id} moved {times} times for one change of the fleet")
+    await asyncio.sleep(60.0)
+    if len(world.checkers.moves) > settled:
+        world.history.violated("fair share", f"{world.checkers.moves[settled]} moved although nothing changed")
+
+
+FAMILIES: dict[str, Callable[..., Simulation]] = {"protocol": protocol, "records": records, "fleet": fleet}
 
 
 def run(family: str, seed: int | str, on_event: OnEvent = None) -> History:
@@ -127,9 +183,7 @@ async def _write(world: Simulation, pauses: tuple[float, float]) -> None:
             world.put(dice.choice(keys[:2] if dice.random() < 0.3 else keys))
 
 
-def _handler(
-    world: Simulation, *, busy: float, failing: float, poison: float = 0.0
-) -> Callable[[HandlerCall], Any]:
+def _handler(world: Simulation, *, busy: float, failing: float, poison: float = 0.0) -> Callable[[HandlerCall], Any]:
     """User code that takes up to ``busy`` seconds, fails now and then, and always on poison.
 
     A failing call names the poison, or a random record, as failed, or fails as a whole.

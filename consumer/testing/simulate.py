@@ -1,11 +1,13 @@
 """Runs seeds of a family: ``python -m consumer.testing.simulate protocol --seed 17 --trace`` repeats one of them.
 
-Exit status 1 when a promise was broken; every failing seed is printed with the command that repeats it.
+Exit status 1 when a promise was broken; every failing seed is printed with the command that repeats it. The hash seed
+of Python is fixed, so that code which iterates over a set of texts does the same in every process.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -31,7 +33,7 @@ def report(family: str, seed: int, history: History) -> str:
 
 
 def attempt(family: str, seed: int) -> str:
-    """"" when all promises were kept by this seed, else the report."""
+    """ "" when all promises were kept by this seed, else the report."""
     history = run(family, seed)
     return report(family, seed, history) if history.violations else ""
 
@@ -46,6 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
     parser.add_argument("--stop", action="store_true", help="stop at the first failing seed")
     options = parser.parse_args(arguments)
+    if arguments is None and os.environ.get("PYTHONHASHSEED", "random") == "random":
+        module = [sys.executable, "-m", "consumer.testing.simulate", *sys.argv[1:]]
+        os.execve(sys.executable, module, {**os.environ, "PYTHONHASHSEED": "0"})  # noqa: S606
     if options.seed is not None:
         return _one(options.family, options.seed, trace=options.trace)
     seeds = range(options.first, options.first + options.seeds)
@@ -64,7 +69,9 @@ def _many(family: str, seeds: range, jobs: int, *, stop: bool) -> int:
     started, failed = time.monotonic(), 0
     names = [family] * len(seeds)
     with ProcessPoolExecutor(jobs) as pool:
-        results = pool.map(attempt, names, seeds, chunksize=1 if stop else 8) if jobs > 1 else map(attempt, names, seeds)
+        results = (
+            pool.map(attempt, names, seeds, chunksize=1 if stop else 8) if jobs > 1 else map(attempt, names, seeds)
+        )
         for result in results:
             if result:
                 failed += 1

@@ -77,7 +77,7 @@ class SimulatedWorker:
     def __init__(self, simulation: Simulation, name: str, handler: Handler) -> None:
         self._simulation = simulation
         self.name = name
-        self._inner = handler
+        self.handler = handler
         self._starts = 0
         self.rate = 1.0
         self.links: dict[str, Link] = {}
@@ -199,9 +199,6 @@ class SimulatedWorker:
         if self.process is None and not self._stop.is_set():
             self.start()
 
-    def handler_for(self, process: Process) -> Handler:
-        return ObservedHandler(self._simulation.checkers, lambda: self.incarnation, self._inner, self._simulation)
-
     def opened(self, context: WorkerContext, coordinator: Coordinator) -> None:
         self.context, self.coordinator = context, coordinator
 
@@ -241,8 +238,10 @@ class _Life:
         store = ObservedStore(simulation.checkers, simulation.table, application, wall, links["table"])
         self._keeper_store = MemoryLeaseStore(simulation.table, application, wall, links["keeper"])
         source = MemoryStreamSource(simulation.stream, links["stream"])
-        dead_letters = ObservedDeadLetters(simulation.checkers, simulation.dead_letters, links["dead_letters"])
-        handler = self._worker.handler_for(self._process)
+        dead_letters = ObservedDeadLetters(
+            simulation.checkers, self._who, simulation.dead_letters, links["dead_letters"]
+        )
+        handler = ObservedHandler(simulation.checkers, self._who, self._worker.handler)
         await handler.start()
         self._ports = Ports(source, store, handler, dead_letters, self._clock, self._random)
         self._stream: StreamDescription = await self._patiently(source.describe)
@@ -254,6 +253,9 @@ class _Life:
         self._slots = HandlerSlots(handler.width)
         self._budget = ByteBudget(settings.limits.buffer)
         return True
+
+    def _who(self) -> str:
+        return self._worker.incarnation
 
     async def _patiently(self, attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
         deadline = self._clock.monotonic() + START_DEADLINE

@@ -22,7 +22,7 @@ import gc
 import random
 import sys
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +60,9 @@ class KnownGaps:
     deleted_rows: bool = False
 
 
+NO_GAPS = KnownGaps()
+
+
 class ServiceClock:
     """The clock of AWS."""
 
@@ -95,7 +98,7 @@ class Simulation:
         *,
         shards: int = 1,
         config: Mapping[str, Mapping[str, Any]] | None = None,
-        gaps: KnownGaps = KnownGaps(),
+        gaps: KnownGaps = NO_GAPS,
         on_event: Callable[[str], None] | None = None,
         stream: Mapping[str, Any] | None = None,
     ) -> None:
@@ -178,7 +181,7 @@ class Simulation:
 
     def everything_settled(self) -> bool:
         """Every record of the stream is handled, dead-lettered or lost with its trace."""
-        return not any(item.open for item in self.history.items.values())
+        return not self.checkers.left
 
     def balanced(self) -> bool:
         """Every unfinished lease has a live owner, and no worker has two more than another."""
@@ -262,7 +265,7 @@ def _settings(config: Mapping[str, Mapping[str, Any]]) -> Settings:
 def _logs_to(history: History) -> Iterator[None]:
     """Log events of the workers: all of them into the trace when there is one; bugs of ours are violations always."""
 
-    def collect(_: Any, method: str, event: dict[str, Any]) -> Any:
+    def collect(_: Any, method: str, event: MutableMapping[str, Any]) -> str:
         if history.sealed:
             raise structlog.DropEvent
         name = event.pop("event", "")

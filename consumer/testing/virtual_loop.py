@@ -154,7 +154,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     ) -> asyncio.TimerHandle:
         process = self._current.process
         true = (when - process.base) / process.rate
-        return self._schedule(true if true > self.now else self.now, when, callback, args, context)
+        return self._schedule(max(true, self.now), when, callback, args, context)
 
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
@@ -208,6 +208,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         name: str | None = None,
         context: contextvars.Context | None = None,
     ) -> asyncio.Task[T]:
+        if self._halting:  # a ``finally`` of what is being closed
+            coro.close()
+            raise RuntimeError("the simulation is over")
         task: asyncio.Task[T] = _Task(coro, loop=self, name=name, context=context)
         lane = _lane.get(self.world.main) if context is None else context.get(_lane, self.world.main)
         lane.tasks.add(task)
@@ -236,10 +239,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 lane.queued = False
                 runnable[index] = runnable[-1]
                 runnable.pop()
-            if not handle._cancelled:  # type: ignore[attr-defined]  # noqa: SLF001
+            if not handle._cancelled:  # noqa: SLF001
                 self._current = lane
                 self.steps += 1
-                handle._run()  # type: ignore[attr-defined]  # noqa: SLF001
+                handle._run()  # noqa: SLF001
                 self._current = self.world.main
 
     def _advance(self) -> None:
@@ -313,7 +316,7 @@ class _Task(asyncio.Task):  # type: ignore[type-arg]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> _Task:
         task = super().__new__(cls, *args, **kwargs)
-        task._number = next(kwargs["loop"].numbers)  # noqa: SLF001
+        task._number = next(kwargs["loop"].numbers)
         return task
 
     _number: int

@@ -150,7 +150,7 @@ class Coordinator:
                 raise
             self._discovery.rows = {row.shard_id: row for row in rows}
             self._digest, self._scanned_at = digest, clock.monotonic()
-        owners = {row.owner for row in self._discovery.rows.values() if row.owner is not None}
+        owners = [row.owner for row in self._discovery.rows.values() if row.owner is not None]
         self._observer.saw(self._sessions, owners, now)
 
     async def _act(self) -> None:
