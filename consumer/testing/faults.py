@@ -41,7 +41,7 @@ EVERYTHING = {
     "lose_stream": 2,
     "forget_finished_shard": 2,
 }
-LOSSY = {**EVERYTHING, "trim_unread": 1}
+RECORDS = {**EVERYTHING, "trim_unread": 1, "replace_without_dead_letters": 3}
 
 
 class Nemesis:
@@ -132,6 +132,19 @@ class Nemesis:
         worker = self._some_worker()
         worker.terminate()
         self._restart(worker, self._long(1.0))
+
+    def replace_without_dead_letters(self) -> None:
+        """The destination refuses for a while, then SIGTERM comes: what could not be buried stays unsettled."""
+        worker = self._some_worker()
+        self._set(worker, ("dead_letters",), Weather(throttle=1.0), 4 * self._duration)
+        process = worker.process
+
+        def terminate() -> None:
+            if worker.process is process:
+                worker.terminate()
+                self._restart(worker, self._duration)
+
+        self._later(self._long(2.0), terminate)
 
     def stall(self) -> None:
         """User code blocks the main loop; the keeper goes on in its thread."""

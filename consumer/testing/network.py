@@ -63,9 +63,7 @@ class Link:
         self.service = service
         self.timeout = timeout
         self.weather = Weather()
-        self.ambush: Callable[[], object] | None = (
-            None  # once, when the next call was applied
-        )
+        self.ambush: Callable[[], object] | None = None  # once, when the next call was applied
         self.loop: VirtualLoop = process.loop
         self._dice = dice.random
         self.observe = observe

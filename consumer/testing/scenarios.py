@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from consumer.domain.outcome import OK, HandlerCall, HandlerFault, Outcome
-from consumer.testing.faults import EVERYTHING, LOSSY, Nemesis
+from consumer.testing.faults import EVERYTHING, RECORDS, Nemesis
 from consumer.testing.history import History
 from consumer.testing.simulated_worker import Scripted, SimulatedWorker
 from consumer.testing.simulation import NO_GAPS, KnownGaps, Simulation
@@ -83,7 +83,7 @@ def records(seed: int | str, on_event: OnEvent = None, gaps: KnownGaps = NO_GAPS
 
     async def scenario(world: Simulation) -> None:
         pauses = (0.0, dice.choice((0.7, 2.0)))
-        await _chaos(world, seconds=240.0, pause=dice.uniform(6.0, 20.0), verbs=LOSSY, records=pauses)
+        await _chaos(world, seconds=240.0, pause=dice.uniform(6.0, 20.0), verbs=RECORDS, records=pauses)
 
     world.scenario = scenario
     return world
@@ -108,6 +108,8 @@ def fleet(seed: int | str, on_event: OnEvent = None, gaps: KnownGaps = NO_GAPS) 
             await worker.stop()
             worker.start()
             await world.until(world.balanced, BALANCED_WITHIN, "balance in the rolling deploy")
+            await asyncio.sleep(dice.uniform(0.0, 10.0))
+        await asyncio.sleep(10.0)
         await change_fleet(world, up=[world.add_worker(f"n{number}", handler) for number in range(newcomers)])
         await change_fleet(world, down=list(world.workers.values())[1:])
         writing.cancel()

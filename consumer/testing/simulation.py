@@ -186,6 +186,8 @@ class Simulation:
     def balanced(self) -> bool:
         """Every unfinished lease has a live owner, and no worker has two more than another."""
         live = {worker.incarnation for worker in self.workers.values() if worker.running}
+        if not live or "" in live:
+            return False
         counts = self.owned()
         owners = {row.owner for row in self.rows().values() if not row.finished}
         shown = {shard.shard_id for shard in self.stream.listed()}

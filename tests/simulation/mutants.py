@@ -57,10 +57,10 @@ MUTANTS = (
         ("G3 one owner",),
     ),
     Mutant(
-        "observers wait no longer than owners believe, clocks differ by 9 %",
-        "domain/lease.py",
-        "TAKE_MARGIN = 1.1",
-        "TAKE_MARGIN = 0.93",
+        "observers count from long before their reading",
+        "worker/coordinator.py",
+        "self._observer.saw(self._sessions, owners, now)",
+        "self._observer.saw(self._sessions, owners, now - self._duration / 2)",
         ("G3 one owner",),
     ),
     Mutant(
@@ -91,8 +91,7 @@ MUTANTS = (
         "or row.shard_id in self._tasks or row.shard_id in self._stale:",
         "or row.shard_id in self._tasks:",
         ("G3 one owner", "G4 fenced"),
-        family="fleet",
-        quick=True,
+        family="records",
     ),
     Mutant(
         "a child does not wait for its parent",
@@ -174,7 +173,7 @@ MUTANTS = (
         "worker/reader.py",
         '        return Position("TRIM_HORIZON")\n\n    async def',
         '        return Position("LATEST")\n\n    async def',
-        ("G1 complete", "liveness"),
+        ("G1 complete", "G2 order", "liveness"),
         family="records",
     ),
     Mutant(
