@@ -59,7 +59,8 @@ class Checkers:
         for item in list(self._open[shard_id].values()):
             if upto is None or item.number <= upto:
                 item.lost = True
-                self._lost[shard_id].append(item)
+                if self._registration is not None:  # before that nobody had to read them
+                    self._lost[shard_id].append(item)
                 self._closed(item)
         self._history.note("trim", shard_id, upto)
 
