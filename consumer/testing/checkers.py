@@ -34,7 +34,7 @@ class Checkers:
         self._lost: dict[str, list[Item]] = defaultdict(list)
         self._newest: dict[str, Item] = {}
         self._busy: dict[tuple[str, str], int] = defaultdict(int)
-        self._settled_by: dict[tuple[str, int], list[int]] = defaultdict(list)
+        self._settled_by: dict[tuple[str, str | None, int], list[int]] = defaultdict(list)
         self._describes: deque[float] = deque()
         self._registration: Registration | None = None
         self.moves: list[tuple[float, str, str | None, str | None]] = []
@@ -143,7 +143,7 @@ class Checkers:
             if item.settles > 1:
                 history.duplicates.append(Duplicate(history.now(), item, incarnation, call.lease_epoch))
             self._settle(item)
-            self._settled_by[call.shard_id, call.lease_epoch].append(item.number)
+            self._settled_by[call.shard_id, incarnation, call.lease_epoch].append(item.number)
 
     def burying(self, incarnation: str, shard_id: str) -> None:
         """A worker is about to send a dead letter: only the owner decides about a record."""
@@ -197,7 +197,7 @@ class Checkers:
 
     def saving(self, held: LeaseRow) -> None:
         """An owner is about to write its frontier: it must name whatever that epoch has settled."""
-        numbers = self._settled_by.get((held.shard_id, held.epoch))
+        numbers = self._settled_by.get((held.shard_id, held.owner, held.epoch))
         if not numbers:
             return
         frontier = SettledFilter(held.frontier)
@@ -224,6 +224,11 @@ class Checkers:
         self._check_fence(operation, before, after)
         if after.frontier != before.frontier or after.state != before.state:
             self._check_checkpoint(after)
+
+    def deleted(self, shard_id: str) -> None:
+        """A lease row was deleted behind everybody's back."""
+        self._history.note("row deleted", shard_id)
+        self.rows.pop(shard_id, None)
 
     def _check_fence(self, operation: str, before: LeaseRow, after: LeaseRow) -> None:
         if after.epoch < before.epoch:

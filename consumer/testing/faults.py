@@ -50,6 +50,8 @@ class Nemesis:
     def __init__(self, world: Simulation, verbs: dict[str, int], pause: float) -> None:
         self._world = world
         self._dice: random.Random = world.dice("nemesis")
+        more = {"list_partly": world.gaps.partial_listings, "delete_row": world.gaps.deleted_rows}
+        verbs = verbs | {verb: 2 for verb, wanted in more.items() if wanted}
         self._names = list(verbs)
         self._weights = list(verbs.values())
         self._pause = pause
@@ -76,6 +78,7 @@ class Nemesis:
         world.history.note("healed")
         world.table.exists = True
         world.stream.blank = world.stream.missing = False
+        world.stream.omitted = frozenset()
         world.stream.hide_children(0.0)
         for shard_id in (*world.stream.open_shards(), *world.stream.closed_shards()):
             world.stream.empty_pages(shard_id, 0)
@@ -245,6 +248,24 @@ class Nemesis:
         stream.missing = True
         stream.blank = self._dice.random() < 0.5
         self._later(self._long(2.0), back)
+
+    def list_partly(self) -> None:
+        """For a while the service knows nothing of some shards. Only with ``gaps.partial_listings``."""
+        stream = self._world.stream
+
+        def back() -> None:
+            stream.omitted = frozenset()
+
+        shown = [shard.shard_id for shard in stream.listed()] if not stream.missing else []
+        stream.omitted = frozenset(shard_id for shard_id in shown if self._dice.random() < 0.4)
+        self._later(self._long(1.0), back)
+
+    def delete_row(self) -> None:
+        """Somebody deletes a lease row. Only with ``gaps.deleted_rows``."""
+        shard_id = self._dice.choice([*self._world.rows(), ""])
+        if shard_id:
+            self._world.table.drop_lease(self._world.settings.application, self._world.stream.label, shard_id)
+            self._world.checkers.deleted(shard_id)
 
     def forget_finished_shard(self) -> None:
         """A shard leaves the stream, as it does 24 hours after its end; all of it was handled long before."""

@@ -120,7 +120,7 @@ class MemoryStream:
         self.page_bytes = page_bytes
         self.last_page = last_page
         self.status: Literal["ENABLING", "ENABLED", "DISABLING", "DISABLED"] = "ENABLED"
-        self._key_names = [partition_key, *([sort_key] if sort_key else [])]
+        self.key_names = [partition_key, *([sort_key] if sort_key else [])]
         self._jump_every = jump_every
         self._items: dict[bytes, dict[str, Any]] = {}
         self._shards: dict[str, _Shard] = {}
@@ -131,6 +131,7 @@ class MemoryStream:
         self._generation = 0
         self._hidden_for = 0.0
         self.blank = False  # DescribeStream succeeds and names no shard
+        self.omitted: frozenset[str] = frozenset()  # shards that DescribeStream leaves out, although they are there
         self.missing = False  # the service knows no such stream, for a while
         bounds = [HASHES * index // shards for index in range(shards + 1)]
         for low, high in pairwise(bounds):
@@ -141,7 +142,7 @@ class MemoryStream:
     def put(self, item: Mapping[str, Any]) -> str | None:
         """Write an item of Python values: an INSERT or a MODIFY. None when nothing changes: that makes no record."""
         image = to_wire(item)["M"]
-        key = _encode({name: image[name] for name in self._key_names})
+        key = _encode({name: image[name] for name in self.key_names})
         old = self._items.get(key)
         if old == image:
             return None
@@ -152,7 +153,7 @@ class MemoryStream:
     def delete(self, item: Mapping[str, Any], *, by_ttl: bool = False) -> str | None:
         """Delete the item with the key in ``item``: a REMOVE, or None when there is no such item."""
         image = to_wire(item)["M"]
-        key = _encode({name: image[name] for name in self._key_names})
+        key = _encode({name: image[name] for name in self.key_names})
         old = self._items.pop(key, None)
         if old is None:
             return None
@@ -274,7 +275,8 @@ class MemoryStream:
         if self.missing:
             raise ResourceMissing(self.arn, "DescribeStream says so")
         now = self.clock.monotonic()
-        return [shard.info() for shard in self._shards.values() if shard.visible_at <= now]
+        shown = (shard for shard in self._shards.values() if shard.visible_at <= now)
+        return [shard.info() for shard in shown if shard.shard_id not in self.omitted]
 
     def iterator(self, shard_id: str, position: Position) -> str:
         """An iterator: generation, time of issue, shard, and the number it stands after."""
@@ -330,7 +332,7 @@ class MemoryStream:
 
     def _readable(self, operation: str, shard_id: str) -> _Shard:
         shard = self._shards.get(shard_id)
-        if shard is None or self.missing or shard.visible_at > self.clock.monotonic():
+        if shard is None or self.missing or shard_id in self.omitted or shard.visible_at > self.clock.monotonic():
             raise ResourceMissing(f"shard {shard_id} of {self.arn}", f"{operation} says so")
         return shard
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from consumer.domain.lease import LeaseRow
 from consumer.domain.outcome import HandlerCall, Outcome
+from consumer.handlers.context import Context
 from consumer.handlers.inline import InlineHandler
 from consumer.handlers.results import is_async
 from consumer.ports import Handler
@@ -99,3 +100,18 @@ class FunctionHandler(InlineHandler):
         """Take the function as it is: there is nothing to import."""
         self._function = self._given
         self._is_async = True
+
+    def _context(self, call: HandlerCall) -> Context:
+        return _VirtualContext(super()._context(call), asyncio.get_running_loop(), call.timeout)
+
+
+class _VirtualContext(Context):
+    """The context of a call in virtual time."""
+
+    def __init__(self, real: Context, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        vars(self).update(vars(real))
+        self._loop = loop
+        self._ends = loop.time() + seconds
+
+    def get_remaining_time_in_millis(self) -> int:
+        return max(int((self._ends - self._loop.time()) * 1000), 0)

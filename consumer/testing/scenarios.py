@@ -147,9 +147,9 @@ async def change_fleet(
 FAMILIES: dict[str, Callable[..., Simulation]] = {"protocol": protocol, "records": records, "fleet": fleet}
 
 
-def run(family: str, seed: int | str, on_event: OnEvent = None) -> History:
+def run(family: str, seed: int | str, on_event: OnEvent = None, gaps: KnownGaps = NO_GAPS) -> History:
     """One run of a family; ``violations`` of the history is empty when every promise was kept."""
-    world = FAMILIES[family](seed, on_event)
+    world = FAMILIES[family](seed, on_event, gaps)
     return world.run(world.scenario)
 
 

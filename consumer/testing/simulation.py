@@ -63,6 +63,15 @@ class KnownGaps:
 NO_GAPS = KnownGaps()
 
 
+class BrokenPromise(AssertionError):
+    """A simulation saw a violation. ``history`` has them all; the same seed shows them again."""
+
+    def __init__(self, seed: int | str, history: History) -> None:
+        shown = "\n".join(f"  {violation}" for violation in history.violations[:5])
+        super().__init__(f"seed {seed!r}: {len(history.violations)} violations\n{shown}")
+        self.history = history
+
+
 class ServiceClock:
     """The clock of AWS."""
 
@@ -131,13 +140,28 @@ class Simulation:
         return worker
 
     def put(self, key: str, **attributes: Any) -> str:
-        """Write an item: one more record. Its ``v`` counts the versions of the key from 1."""
-        self._versions[key] += 1
-        shard_id = self.stream.shard_of(key)
-        number = self.stream.put({"id": key, "v": self._versions[key], **attributes})
+        """Write an item with the partition key ``key``: one more record. ``v`` counts its versions from 1."""
+        version = self._versions[_text(key)] + 1
+        number = self.write({self.stream.partition_key: key, "v": version, **attributes})
         if number is None:
             raise AssertionError("a new version is always a change")
-        self.checkers.produced(number, key, self._versions[key], shard_id)
+        return number
+
+    def write(self, item: Mapping[str, Any]) -> str | None:
+        """Write an item of Python values; None when nothing changes, which makes no record."""
+        return self._changed(item, self.stream.put)
+
+    def delete(self, key: Mapping[str, Any]) -> str | None:
+        """Delete an item; None when there is none."""
+        return self._changed(key, self.stream.delete)
+
+    def _changed(self, item: Mapping[str, Any], change: Callable[[Mapping[str, Any]], str | None]) -> str | None:
+        shard_id = self.stream.shard_of(item[self.stream.partition_key])
+        number = change(item)
+        if number is not None:
+            name = ", ".join(_text(item[part]) for part in self.stream.key_names)
+            self._versions[name] += 1
+            self.checkers.produced(number, name, self._versions[name], shard_id)
         return number
 
     def trim(self, shard_id: str, upto: str | None = None) -> None:
@@ -239,12 +263,21 @@ class Simulation:
                     self.history.violated("byte budget", f"{worker.name} ends with {context.budget.used} bytes held")
         self.checkers.at_the_end(self.gaps_recorded())
 
+    def check(self) -> None:
+        """Raise BrokenPromise if anything was violated."""
+        if self.history.violations:
+            raise BrokenPromise(self.seed, self.history)
+
     def called(self, link: Link, operation: str, outcome: str) -> None:
         """Every call that reaches a service comes by here."""
         self.calls[operation] += 1
         self.history.note("call", link.process.name, link.service, operation, outcome)
         if operation in ("list_shards", "child_shards", "describe"):
             self.checkers.described()
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else repr(value)
 
 
 async def _nothing(_: Simulation) -> None:
