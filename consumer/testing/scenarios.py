@@ -90,8 +90,8 @@ def records(seed: int | str, on_event: OnEvent = None, gaps: KnownGaps = NO_GAPS
 
 
 def fleet(seed: int | str, on_event: OnEvent = None, gaps: KnownGaps = NO_GAPS) -> Simulation:
-    """No faults: a rolling deploy, then more workers, then one again. Nothing may be handled twice, no shard may move
-    more than once for a change, and when nothing changes nothing may move."""
+    """No faults: a rolling deploy, then more workers; a crash; then one worker. Nothing may be handled twice but by the
+    crash, no shard may move more than once for a change, and when nothing changes nothing may move."""
     dice = random.Random(f"{seed}/fleet")  # noqa: S311
     world = Simulation(seed, shards=dice.randint(2, 12), gaps=gaps, on_event=on_event)
     handler = Scripted(_handler(world, busy=dice.choice((0.05, 0.5)), failing=0.0))
@@ -111,16 +111,37 @@ def fleet(seed: int | str, on_event: OnEvent = None, gaps: KnownGaps = NO_GAPS) 
             await asyncio.sleep(dice.uniform(0.0, 10.0))
         await asyncio.sleep(10.0)
         await change_fleet(world, up=[world.add_worker(f"n{number}", handler) for number in range(newcomers)])
+        for duplicate in world.history.duplicates[:3]:
+            world.history.violated("G5 duplicates", f"{duplicate.item.number} was handled twice without any fault")
+        await crash(world, dice.choice(list(world.workers.values())))
         await change_fleet(world, down=list(world.workers.values())[1:])
         writing.cancel()
         await world.until(world.everything_settled, SETTLED_WITHIN, "everything settled")
         await world.finish()
-        for duplicate in world.history.duplicates[:3]:
-            item = duplicate.item
-            world.history.violated("G5 duplicates", f"{item.key} v{item.version} was handled twice without any fault")
 
     world.scenario = scenario
     return world
+
+
+async def crash(world: Simulation, worker: SimulatedWorker, slack: float = 0.1) -> None:
+    """SIGKILL in a healthy world: peers go on soon, and repeat at most what was settled since the last checkpoint."""
+    before, killed = len(world.history.duplicates), world.loop.now
+    worker.kill()
+    del world.workers[worker.name]
+    if not world.workers:
+        worker.start()
+        world.workers[worker.name] = worker
+    # 1.1 leases until the fence, then at most a planning cycle each for seeing, fencing and taking
+    await world.until(world.balanced, world.settings.leases.duration * 1.1 + 5.0, "the take-over after a crash")
+    await asyncio.sleep(20.0)
+    durable = killed - world.settings.checkpoint.interval - slack
+    for duplicate in world.history.duplicates[before:]:
+        item = duplicate.item
+        if item.settled_at is not None and item.settled_at < durable:
+            age = killed - item.settled_at
+            world.history.violated(
+                "G5 duplicates", f"{item.key} v{item.version} was settled {age:.1f} s before a crash"
+            )
 
 
 async def change_fleet(

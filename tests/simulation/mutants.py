@@ -193,6 +193,15 @@ MUTANTS = (
         family="fleet",
     ),
     Mutant(
+        "checkpoints are written at the end only",
+        "worker/shard_worker.py",
+        "                if self._frontier.version != self._saved_version:",
+        "                if self._frontier.version < 0:",
+        ("G5 duplicates",),
+        family="fleet",
+        quick=True,
+    ),
+    Mutant(
         "a dead letter that was refused counts as sent",
         "worker/graveyard.py",
         "str(error.last_attempt.exception()))\n            return False",
