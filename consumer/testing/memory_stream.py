@@ -13,12 +13,10 @@ from the calls made, so a run can be repeated exactly.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Final, Literal
 
@@ -29,6 +27,7 @@ from consumer.domain.record import records_from_event
 from consumer.domain.shards import ShardInfo
 from consumer.ports import Clock, Page, Position, StreamDescription
 from consumer.testing.memory_leases import DirectLink, Link, travel
+from consumer.testing.wire import to_wire as to_wire
 
 HASHES: Final = 1 << 32  # size of the space that keys are hashed into
 ITERATOR_LIFETIME: Final = 900.0  # seconds, as on AWS
@@ -36,29 +35,6 @@ TTL_IDENTITY: Final = {"Type": "Service", "PrincipalId": "dynamodb.amazonaws.com
 SHORTEST, LONGEST = 21, 40  # digits of a SequenceNumber
 
 _encode = msgspec.json.Encoder().encode
-
-
-def to_wire(value: Any) -> dict[str, Any]:
-    """A Python value as a DynamoDB attribute value (``{"S": "a"}``). Sets must not be empty or mixed."""
-    if value is None:
-        return {"NULL": True}
-    if isinstance(value, bool):
-        return {"BOOL": value}
-    if isinstance(value, str):
-        return {"S": value}
-    if isinstance(value, int | float | Decimal):
-        return {"N": str(value)}
-    if isinstance(value, bytes):
-        return {"B": base64.b64encode(value).decode()}
-    if isinstance(value, Mapping):
-        return {"M": {str(name): to_wire(inner) for name, inner in value.items()}}
-    if isinstance(value, set | frozenset):
-        members = sorted((to_wire(inner) for inner in value), key=repr)
-        kind = next(iter(members[0]))
-        return {kind + "S": [member[kind] for member in members]}
-    if isinstance(value, list | tuple):
-        return {"L": [to_wire(inner) for inner in value]}
-    raise TypeError(f"DynamoDB has no type for {type(value)}")
 
 
 @dataclass(slots=True)
