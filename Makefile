@@ -1,6 +1,7 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Everything else is for developers.
 PYTHON ?= python3.11
 SECONDS ?=
+SEEDS ?= 2000
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,13 +10,15 @@ DEV_READY := $(VENV)/.dev-ready
 # The embedded local AWS needs another botocore than aioboto3, so it lives in a virtual environment of its own.
 AWS_READY := .venv-aws/.ready
 
-.PHONY: demo test lint types check soak bench schema lock clean help
+.PHONY: demo test lint types check soak mutants bench schema lock clean help
 
 help:
 	@echo "make demo [SECONDS=20]  the real daemon on an embedded local AWS"
 	@echo "make test               lint, types, import contract and the whole test suite"
 	@echo "make lint types         only those"
 	@echo "make bench [QUICK=1] [ROUNDS=5] [ROWS='throughput idle']   what it costs, side by side with an aioboto3 loop"
+	@echo "make soak [SEEDS=2000]  that many simulations of the fleet under faults, and a tenth of them record by record"
+	@echo "make mutants            one-line mistakes in the code that the simulator must notice"
 	@echo "make schema             rewrite config/consumer.schema.json"
 	@echo "make lock               pin all dependencies anew, with hashes"
 
@@ -55,6 +58,14 @@ lint: $(DEV_READY)
 
 types: $(DEV_READY)
 	$(BIN)/mypy
+
+soak: $(DEV_READY)
+	$(BIN)/python -m consumer.testing.simulate protocol --seeds $(SEEDS) --jobs 2
+	$(BIN)/python -m consumer.testing.simulate records --seeds $$(( ($(SEEDS) + 9) / 10 )) --jobs 2
+	$(BIN)/python -m consumer.testing.simulate fleet --seeds $$(( ($(SEEDS) + 9) / 10 )) --jobs 2
+
+mutants: $(DEV_READY)
+	$(BIN)/python -m tests.simulation.mutants
 
 schema: $(READY)
 	$(BIN)/stream-consumer schema > config/consumer.schema.json

@@ -10,7 +10,7 @@ the write applied, which is what makes the ambiguous cases real; the store then 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
@@ -64,6 +64,18 @@ class LateRequest(DependencyError):
                 apply()
 
 
+async def travel(link: Link, operation: str, apply: Callable[[], T]) -> T:
+    """One call over ``link``. A link with a ``carry`` of its own decides by itself when ``apply`` happens: a request on
+    its way does not need the process that sent it."""
+    carry: Callable[[str, Callable[[], T]], Awaitable[T]] | None = getattr(link, "carry", None)
+    if carry is not None:
+        return await carry(operation, apply)
+    await link.request(operation)
+    result = apply()
+    await link.response(operation)
+    return result
+
+
 class DirectLink:
     """A network without faults that still lets other tasks run on the way."""
 
@@ -103,6 +115,19 @@ class MemoryTable:
     sessions: dict[str, dict[str, _Session]] = field(default_factory=dict)
     losses: dict[tuple[str, str], dict[tuple[str, str, str], Loss]] = field(default_factory=dict)
     windows: dict[tuple[str, str, str], WindowState] = field(default_factory=dict)
+    on_write: Callable[[str, LeaseRow | None, LeaseRow], None] | None = None  # operation, lease row before and after
+    on_register: Callable[[Registration], None] | None = None
+
+    def put(self, leases: dict[str, _Lease], row: LeaseRow, operation: str) -> _Lease:
+        """Store a lease row, and tell whoever watches."""
+        lease = leases.get(row.shard_id)
+        before = lease.row if lease is not None else None
+        if lease is None:
+            lease = leases[row.shard_id] = _Lease(row)
+        lease.row = row
+        if self.on_write is not None:
+            self.on_write(operation, before, row)
+        return lease
 
     def edit(self, application: str, label: str, shard_id: str, **changes: Any) -> None:
         """Change fields of a lease row behind everybody's back, as somebody with table access could."""
@@ -179,7 +204,10 @@ class MemoryLeaseStore:
 
     async def register(self, label: str, registration: Registration) -> Registration:
         def apply() -> Applied:
-            return True, self._table.registrations.setdefault((self._application, label), registration)
+            known = self._table.registrations.setdefault((self._application, label), registration)
+            if known is registration and self._table.on_register is not None:
+                self._table.on_register(registration)
+            return True, known
 
         found: Registration = (await self._write("register", apply))[1]
         return found
@@ -247,7 +275,7 @@ class MemoryLeaseStore:
             leases = self._leases(label)
             if row.shard_id in leases:
                 return False, None
-            leases[row.shard_id] = _Lease(replace(row, updated_at=self._wall()))
+            self._table.put(leases, replace(row, updated_at=self._wall()), "add_lease")
             return True, None
 
         return (await self._write("add_lease", apply))[0]
@@ -268,8 +296,8 @@ class MemoryLeaseStore:
             if lease is None:
                 return False, None
             if (lease.row.owner, lease.row.epoch) == (seen.owner, seen.epoch):
-                lease.row = replace(lease.row, owner=owner, epoch=seen.epoch + 1, revision=0, updated_at=self._wall())
-                lease.take_nonce = nonce
+                row = replace(lease.row, owner=owner, epoch=seen.epoch + 1, revision=0, updated_at=self._wall())
+                self._table.put(self._leases(label), row, "take").take_nonce = nonce
             return lease.take_nonce == nonce, lease.row
 
         try:
@@ -277,10 +305,12 @@ class MemoryLeaseStore:
         except DependencyError as error:
             if isinstance(error, Throttled):
                 raise
-            await self._link.request("lease")
-            lease = self._leases(label).get(seen.shard_id)
-            taken, row = (lease.take_nonce == nonce, lease.row) if lease is not None else (False, None)
-            await self._link.response("lease")
+
+            def look() -> Applied:
+                lease = self._leases(label).get(seen.shard_id)
+                return (lease.take_nonce == nonce, lease.row) if lease is not None else (False, None)
+
+            taken, row = await travel(self._link, "lease", look)
         return row if taken else None
 
     async def save(self, label: str, held: LeaseRow, window: WindowState | None = None) -> None:
@@ -289,7 +319,8 @@ class MemoryLeaseStore:
         def apply() -> Applied:
             lease = self._held(label, held)
             if lease.row.revision < revision:
-                lease.row = replace(self._progress(lease.row, held), revision=revision)
+                row = replace(self._progress(lease.row, held), revision=revision)
+                self._table.put(self._leases(label), row, "save")
                 self._keep(label, held, window)
             return True, None
 
@@ -309,10 +340,8 @@ class MemoryLeaseStore:
             if lease.row.revision >= revision:
                 raise LeaseLost(held.shard_id, held.epoch, _holder(lease.row))
             row = replace(self._progress(lease.row, held), owner=target)
-            lease.row = (
-                replace(row, revision=revision) if target is None else replace(row, epoch=held.epoch + 1, revision=0)
-            )
-            lease.passed_on_by = by
+            row = replace(row, revision=revision) if target is None else replace(row, epoch=held.epoch + 1, revision=0)
+            self._table.put(self._leases(label), row, "hand_over").passed_on_by = by
             self._keep(label, held, window)
             return True, None
 
@@ -395,27 +424,28 @@ class MemoryLeaseStore:
         return row if held.corrupt else replace(row, frontier=held.frontier, corrupt="")
 
     async def _read(self, operation: str, read: Callable[[], T]) -> T:
-        await self._link.request(operation)
-        self._require_table()
-        found = read()
-        await self._link.response(operation)
-        return found
+        def look() -> T:
+            self._require_table()
+            return read()
+
+        return await travel(self._link, operation, look)
 
     async def _write(self, operation: str, apply: Callable[[], Applied]) -> Applied:
         """Apply a write atomically; apply it again when its answer was lost."""
+
+        def change() -> Applied | Exception:
+            self._require_table()
+            try:
+                return apply()
+            except (LeaseLost, SessionFenced, ResourceMissing) as refusal:
+                return refusal  # an answer like any other: it may get lost, too
+
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                await self._link.request(operation)
-                self._require_table()
-                refusal: Exception | None = None
-                try:
-                    applied = apply()
-                except (LeaseLost, SessionFenced, ResourceMissing) as error:
-                    refusal = error
-                await self._link.response(operation)
-                if refusal is not None:
-                    raise refusal
-                return applied
+                answer = await travel(self._link, operation, change)
+                if isinstance(answer, Exception):
+                    raise answer
+                return answer
             except (Throttled, PermissionDenied):
                 raise
             except DependencyError as error:

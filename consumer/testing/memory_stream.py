@@ -13,14 +13,12 @@ from the calls made, so a run can be repeated exactly.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from itertools import pairwise
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -28,37 +26,17 @@ from consumer.domain.errors import DependencyError, ExpiredIterator, ResourceMis
 from consumer.domain.record import records_from_event
 from consumer.domain.shards import ShardInfo
 from consumer.ports import Clock, Page, Position, StreamDescription
-from consumer.testing.memory_leases import DirectLink, Link
+from consumer.testing.memory_leases import DirectLink, Link, travel
+from consumer.testing.wire import to_wire as to_wire
 
 HASHES: Final = 1 << 32  # size of the space that keys are hashed into
 ITERATOR_LIFETIME: Final = 900.0  # seconds, as on AWS
 TTL_IDENTITY: Final = {"Type": "Service", "PrincipalId": "dynamodb.amazonaws.com"}
 SHORTEST, LONGEST = 21, 40  # digits of a SequenceNumber
 
+T = TypeVar("T")
+
 _encode = msgspec.json.Encoder().encode
-
-
-def to_wire(value: Any) -> dict[str, Any]:
-    """A Python value as a DynamoDB attribute value (``{"S": "a"}``). Sets must not be empty or mixed."""
-    if value is None:
-        return {"NULL": True}
-    if isinstance(value, bool):
-        return {"BOOL": value}
-    if isinstance(value, str):
-        return {"S": value}
-    if isinstance(value, int | float | Decimal):
-        return {"N": str(value)}
-    if isinstance(value, bytes):
-        return {"B": base64.b64encode(value).decode()}
-    if isinstance(value, Mapping):
-        return {"M": {str(name): to_wire(inner) for name, inner in value.items()}}
-    if isinstance(value, set | frozenset):
-        members = sorted((to_wire(inner) for inner in value), key=repr)
-        kind = next(iter(members[0]))
-        return {kind + "S": [member[kind] for member in members]}
-    if isinstance(value, list | tuple):
-        return {"L": [to_wire(inner) for inner in value]}
-    raise TypeError(f"DynamoDB has no type for {type(value)}")
 
 
 @dataclass(slots=True)
@@ -122,15 +100,19 @@ class MemoryStream:
         self.status: Literal["ENABLING", "ENABLED", "DISABLING", "DISABLED"] = "ENABLED"
         self.gone = False
         self.successor: MemoryStream | None = None
-        self._key_names = [partition_key, *([sort_key] if sort_key else [])]
+        self.key_names = [partition_key, *([sort_key] if sort_key else [])]
         self._jump_every = jump_every
         self._items: dict[bytes, dict[str, Any]] = {}
         self._shards: dict[str, _Shard] = {}
+        self._lineage: dict[str, str | None] = {}
         self._number: int = 10 ** (SHORTEST - 1)
         self._written = 0
         self._made = 0
         self._generation = 0
         self._hidden_for = 0.0
+        self.blank = False  # DescribeStream succeeds and names no shard
+        self.omitted: frozenset[str] = frozenset()  # shards that DescribeStream leaves out, although they are there
+        self.missing = False  # the service knows no such stream, for a while
         bounds = [HASHES * index // shards for index in range(shards + 1)]
         for low, high in pairwise(bounds):
             self._add_shard(None, low, high, 0.0)
@@ -140,7 +122,7 @@ class MemoryStream:
     def put(self, item: Mapping[str, Any]) -> str | None:
         """Write an item of Python values: an INSERT or a MODIFY. None when nothing changes: that makes no record."""
         image = to_wire(item)["M"]
-        key = _encode({name: image[name] for name in self._key_names})
+        key = _encode({name: image[name] for name in self.key_names})
         old = self._items.get(key)
         if old == image:
             return None
@@ -151,7 +133,7 @@ class MemoryStream:
     def delete(self, item: Mapping[str, Any], *, by_ttl: bool = False) -> str | None:
         """Delete the item with the key in ``item``: a REMOVE, or None when there is no such item."""
         image = to_wire(item)["M"]
-        key = _encode({name: image[name] for name in self._key_names})
+        key = _encode({name: image[name] for name in self.key_names})
         old = self._items.pop(key, None)
         if old is None:
             return None
@@ -207,6 +189,15 @@ class MemoryStream:
     def open_shards(self) -> list[str]:
         """The shards that take writes, hidden ones included, by hash range."""
         return [s.shard_id for s in sorted(self._shards.values(), key=lambda s: s.low) if s.end is None]
+
+    def parents_of(self, shard_id: str) -> tuple[str, ...]:
+        """The parent of a shard, also of one that has vanished meanwhile; () for a root."""
+        parent = self._lineage.get(shard_id)
+        return () if parent is None else (parent,)
+
+    def closed_shards(self) -> list[str]:
+        """Shards that take no more writes and are still there, oldest first."""
+        return [s.shard_id for s in self._shards.values() if s.end is not None]
 
     def split(self, shard_id: str) -> tuple[str, str]:
         """Close a shard and open two children, each with half of its keys."""
@@ -271,7 +262,7 @@ class MemoryStream:
             last_page=self.last_page,
             jump_every=self._jump_every,
         )
-        self.successor._key_names, self.successor._items = self._key_names, self._items  # noqa: SLF001 - one of us
+        self.successor.key_names, self.successor._items = self.key_names, self._items  # noqa: SLF001 - one of us
         return self.successor
 
     def expire(self) -> None:
@@ -282,8 +273,13 @@ class MemoryStream:
 
     def listed(self) -> list[ShardInfo]:
         """The shards that DescribeStream shows now."""
+        if self.blank:
+            return []
+        if self.missing:
+            raise ResourceMissing(self.arn, "DescribeStream says so")
         now = self.clock.monotonic()
-        return [shard.info() for shard in self._shards.values() if shard.visible_at <= now]
+        shown = (shard for shard in self._shards.values() if shard.visible_at <= now)
+        return [shard.info() for shard in shown if shard.shard_id not in self.omitted]
 
     def iterator(self, shard_id: str, position: Position) -> str:
         """An iterator: generation, time of issue, shard, and the number it stands after."""
@@ -339,7 +335,7 @@ class MemoryStream:
 
     def _readable(self, operation: str, shard_id: str) -> _Shard:
         shard = self._shards.get(shard_id)
-        if shard is None or shard.visible_at > self.clock.monotonic():
+        if shard is None or self.missing or shard_id in self.omitted or shard.visible_at > self.clock.monotonic():
             raise ResourceMissing(f"shard {shard_id} of {self.arn}", f"{operation} says so")
         return shard
 
@@ -353,6 +349,9 @@ class MemoryStream:
     def _add_shard(self, parent: str | None, low: int, high: int, visible_at: float) -> str:
         self._made += 1
         shard_id = f"shardId-{self._made:020d}-{low:08x}"
+        self._lineage[shard_id] = parent
+        if parent is not None:  # a shard is never shown before its parent
+            visible_at = max(visible_at, self._shards[parent].visible_at)
         self._shards[shard_id] = _Shard(shard_id, parent, low, high, self._next_number(), visible_at)
         return shard_id
 
@@ -387,12 +386,13 @@ class MemoryStreamSource:
         self._link = link or DirectLink()
 
     async def latest_stream(self) -> str | None:
-        await self._link.request("latest_stream")
-        latest = self._first
-        while latest.successor is not None:
-            latest = latest.successor
-        await self._link.response("latest_stream")
-        return latest.arn
+        def find() -> str:
+            latest = self._first
+            while latest.successor is not None:
+                latest = latest.successor
+            return latest.arn
+
+        return await travel(self._link, "latest_stream", find)
 
     def of(self, stream_arn: str) -> MemoryStreamSource:
         stream: MemoryStream | None = self._first
@@ -404,15 +404,35 @@ class MemoryStreamSource:
         other._stream = stream
         return other
 
-    def _require_stream(self) -> None:
-        if self._stream.gone:
-            raise ResourceMissing(f"stream {self._stream.arn}")
-
     async def describe(self) -> StreamDescription:
-        await self._link.request("describe")
-        self._require_stream()
+        return await self._ask("describe", self._description)
+
+    async def list_shards(self) -> list[ShardInfo]:
+        return await self._ask("list_shards", self._stream.listed)
+
+    async def child_shards(self, shard_id: str) -> list[ShardInfo]:
+        def children() -> list[ShardInfo]:
+            return [shard for shard in self._stream.listed() if shard_id in shard.parents]
+
+        return await self._ask("child_shards", children)
+
+    async def iterator(self, shard_id: str, position: Position) -> str:
+        return await self._ask("iterator", lambda: self._stream.iterator(shard_id, position))
+
+    async def get_records(self, shard_id: str, iterator: str, limit: int) -> Page:
+        return await self._ask("get_records", lambda: self._stream.page(shard_id, iterator, limit))
+
+    async def _ask(self, operation: str, answer: Callable[[], T]) -> T:
+        def find() -> T:
+            if self._stream.gone:
+                raise ResourceMissing(f"stream {self._stream.arn}")
+            return answer()
+
+        return await travel(self._link, operation, find)
+
+    def _description(self) -> StreamDescription:
         stream = self._stream
-        description = StreamDescription(
+        return StreamDescription(
             stream.arn,
             stream.label,
             stream.table,
@@ -421,33 +441,3 @@ class MemoryStreamSource:
             stream.partition_key,
             float(int(stream.clock.wall())),  # whole seconds, as an HTTP date
         )
-        await self._link.response("describe")
-        return description
-
-    async def list_shards(self) -> list[ShardInfo]:
-        await self._link.request("list_shards")
-        self._require_stream()
-        shards = self._stream.listed()
-        await self._link.response("list_shards")
-        return shards
-
-    async def child_shards(self, shard_id: str) -> list[ShardInfo]:
-        await self._link.request("child_shards")
-        self._require_stream()
-        shards = [shard for shard in self._stream.listed() if shard_id in shard.parents]
-        await self._link.response("child_shards")
-        return shards
-
-    async def iterator(self, shard_id: str, position: Position) -> str:
-        await self._link.request("iterator")
-        self._require_stream()
-        iterator = self._stream.iterator(shard_id, position)
-        await self._link.response("iterator")
-        return iterator
-
-    async def get_records(self, shard_id: str, iterator: str, limit: int) -> Page:
-        await self._link.request("get_records")
-        self._require_stream()
-        page = self._stream.page(shard_id, iterator, limit)
-        await self._link.response("get_records")
-        return page

@@ -187,7 +187,7 @@ class Coordinator:
                 raise
             self._discovery.saw(rows)
             self._digest, self._scanned_at = digest, clock.monotonic()
-        owners = {row.owner for row in self._discovery.rows.values() if row.owner is not None}
+        owners = [row.owner for row in self._discovery.rows.values() if row.owner is not None and not row.finished]
         self._observer.saw(self._sessions, owners, now)
 
     async def _act(self) -> None:
@@ -260,13 +260,14 @@ class Coordinator:
             session = by_id.get(incarnation)
             if session is None or await self._context.ports.store.fence_session(incarnation, session.counter):
                 dead.add(incarnation)
-                self._context.metrics.lease_events("fenced").inc()
-                log.warning("session.expired", incarnation=incarnation, fenced=session is not None)
+                if incarnation not in self._dead:
+                    self._context.metrics.lease_events("fenced").inc()
+                    log.warning("session.expired", incarnation=incarnation, fenced=session is not None)
         self._dead = dead
 
     async def _bury_sessions(self) -> None:
-        """Remove fenced sessions that own nothing any more."""
-        owners = {row.owner for row in self._discovery.rows.values()}
+        """Remove fenced sessions that own nothing any more; a finished row names its last owner for ever."""
+        owners = {row.owner for row in self._discovery.rows.values() if not row.finished}
         for session in self._sessions:
             if session.fenced and session.incarnation not in owners:
                 await self._context.ports.store.close_session(session.incarnation)

@@ -10,7 +10,7 @@ from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_excepti
 from tenacity.wait import wait_exponential_jitter
 
 from consumer.domain.dead_letter import DeadLetterContext, document, idempotency_key
-from consumer.domain.errors import LeaseLost, StreamConsumerError
+from consumer.domain.errors import DependencyError, LeaseLost, StreamConsumerError
 from consumer.domain.lease import LeaseRow
 from consumer.domain.record import batch_event_json
 from consumer.domain.settlement import GiveUp
@@ -104,11 +104,20 @@ class Graveyard:
                 before_sleep=tell,
             ):
                 with attempt:
+                    self._require_lease()
                     await send()
         except RetryError as error:
             log.warning("dead_letter.left", shard_id=self._lease.shard_id, error=str(error.last_attempt.exception()))
             return False
         return True
+
+    def _require_lease(self) -> None:
+        """Between two attempts the lease may have gone to somebody else, who decides about these records now."""
+        belief, lease = self._context.belief, self._lease
+        if belief.fenced:
+            raise LeaseLost(lease.shard_id, lease.epoch, "the session is fenced")
+        if not belief.holds(self._context.ports.clock.monotonic()):
+            raise DependencyError("SendDeadLetter", "LeaseInDoubt", "the session was not renewed in time")
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -1,0 +1,277 @@
+"""The promises (docs/architecture.md, G1 to G7) as rules over what a simulation does, checked while it happens.
+
+Each rule looks from outside: at handler calls, at rows as the table holds them, at dead letters as they arrive. None
+asks the worker what it believes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
+
+from consumer.domain.frontier import MAX_RUNS_BYTES, FrontierSnapshot, SettledFilter
+from consumer.domain.lease import LeaseRow
+from consumer.domain.outcome import HandlerCall, Outcome
+from consumer.domain.record import records_from_event
+from consumer.ports import Registration
+from consumer.testing.history import Duplicate, History, Item
+from consumer.testing.memory_stream import MemoryStream
+
+DESCRIBE_WINDOW = 10.0  # seconds
+DESCRIBE_LIMIT = 10.0  # DescribeStream calls a second, for the whole fleet: an AWS quota
+
+
+class Checkers:
+    """Told of everything that crosses the border of a worker."""
+
+    def __init__(self, history: History, stream: MemoryStream) -> None:
+        self._history = history
+        self._stream = stream
+        self.rows: dict[str, LeaseRow] = {}
+        self._frontiers: dict[tuple[str, int], FrontierSnapshot] = {}  # what an epoch started from
+        self._open: dict[str, dict[int, Item]] = defaultdict(dict)  # by shard: still to be settled
+        self._lost: dict[str, list[Item]] = defaultdict(list)
+        self._newest: dict[str, Item] = {}
+        self._busy: dict[tuple[str, str], int] = defaultdict(int)
+        self._settled_by: dict[tuple[str, str | None, int], list[int]] = defaultdict(list)
+        self._describes: deque[float] = deque()
+        self._registration: Registration | None = None
+        self.moves: list[tuple[float, str, str | None, str | None]] = []
+
+    # --- the stream ------------------------------------------------------------------------------------
+
+    def produced(self, number: str, key: str, version: int, shard_id: str) -> Item:
+        """A record was written."""
+        created = float(int(self._stream.clock.wall()))
+        item = Item(int(number), key, version, shard_id, created, self._newest.get(key))
+        self._newest[key] = self._history.items[number] = item
+        if self._registration is not None:
+            item.before_start = self._is_before(item, self._registration)
+        if item.open:
+            self._open[shard_id][item.number] = item
+        self._history.note("put", key, version, shard_id, number)
+        return item
+
+    def trimmed(self, shard_id: str, upto: int | None = None) -> None:
+        """Records were dropped by the service. Those that nobody settled are lost; a gap row must tell."""
+        for item in list(self._open[shard_id].values()):
+            if upto is None or item.number <= upto:
+                item.lost = True
+                if self._registration is not None:  # before that nobody had to read them
+                    self._lost[shard_id].append(item)
+                self._closed(item)
+        self._history.note("trim", shard_id, upto)
+
+    def registered(self, registration: Registration) -> None:
+        """The application's start is durable: older records are none of its business."""
+        self._registration = registration
+        for item in self._history.items.values():
+            item.before_start = self._is_before(item, registration)
+            if item.before_start:
+                self._closed(item)
+
+    @property
+    def left(self) -> int:
+        """Records still to be settled."""
+        return sum(map(len, self._open.values()))
+
+    def oldest_open(self) -> Iterator[Item]:
+        """Records still to be settled, shard by shard, oldest first."""
+        for items in self._open.values():
+            yield from items.values()
+
+    def _closed(self, item: Item) -> None:
+        self._open[item.shard_id].pop(item.number, None)
+
+    @staticmethod
+    def _is_before(item: Item, registration: Registration) -> bool:
+        if item.shard_id in registration.skip_shards:
+            return True
+        return registration.start_at is not None and item.created < registration.start_at
+
+    # --- handler calls ---------------------------------------------------------------------------------
+
+    def started(self, incarnation: str, call: HandlerCall) -> list[Item]:
+        """User code is about to run."""
+        history = self._history
+        items = [history.items[record.sequence_number] for record in call.records]
+        shard_id, epoch = call.shard_id, call.lease_epoch
+        history.note("start", incarnation, shard_id, epoch, call.attempt, [item.number for item in items])
+        self._check_owner(incarnation, shard_id, epoch)
+        self._check_parents(shard_id)
+        inside: set[int] = set()
+        for item in items:
+            if item.shard_id != shard_id:
+                history.violated("G2 order", f"{item.number} is not a record of {shard_id}")
+            before = item.previous
+            if before is not None and before.open and before.number not in inside:
+                history.violated(
+                    "G2 order", f"{item.key} v{item.version} starts, v{before.version} is not settled ({incarnation})"
+                )
+            inside.add(item.number)
+            if item.before_start:
+                history.violated("start position", f"{item.key} v{item.version} is older than the start")
+            if item.settled_at is not None:
+                self._check_known(item, incarnation, shard_id, epoch)
+        keys = dict.fromkeys(item.key for item in items)
+        for key in keys:
+            self._busy[incarnation, key] += 1
+            if self._busy[incarnation, key] > 1:
+                history.violated("G2 order", f"two calls for {key} at once in {incarnation}")
+        return items
+
+    def ended(self, incarnation: str, call: HandlerCall, items: Sequence[Item], outcome: Outcome | None) -> None:
+        """User code has ended; None: it was cancelled."""
+        history = self._history
+        history.note("end", incarnation, call.shard_id, call.lease_epoch, outcome.kind if outcome else "cancelled")
+        for key in dict.fromkeys(item.key for item in items):
+            self._busy[incarnation, key] -= 1
+        if outcome is None or outcome.kind == "not_invoked":
+            return
+        done: Sequence[Item] = ()
+        if outcome.kind == "ok":
+            done = items
+        elif outcome.kind == "partial":
+            lowest = min(int(number) for number in outcome.failed)
+            done = [item for item in items if item.number < lowest]
+        for item in items[len(done) :]:
+            item.failures += 1
+        for item in done:
+            item.settles += 1
+            if item.settles > 1:
+                history.duplicates.append(Duplicate(history.now(), item, incarnation, call.lease_epoch))
+            self._settle(item)
+            self._settled_by[call.shard_id, incarnation, call.lease_epoch].append(item.number)
+
+    def burying(self, incarnation: str, shard_id: str) -> None:
+        """A worker is about to send a dead letter: only the owner decides about a record."""
+        row = self.rows.get(shard_id)
+        if row is not None and row.owner != incarnation:
+            found = f"{row.owner} at epoch {row.epoch}"
+            self._history.violated(
+                "G3 one owner", f"{incarnation} sends a dead letter of {shard_id}; the owner is {found}"
+            )
+
+    def buried(self, document: bytes) -> None:
+        """A dead letter is durable."""
+        text = document[document.rindex(b'"payload":') + len(b'"payload":') : -1]
+        for record in records_from_event(text):
+            item = self._history.items[record.sequence_number]
+            item.buried += 1
+            if not item.failures:
+                self._history.violated("dead letters", f"{item.key} v{item.version} never failed")
+            self._settle(item)
+        self._history.note("dead letter", hash_of(document))
+
+    def _settle(self, item: Item) -> None:
+        if item.settled_at is None:
+            item.settled_at = self._history.now()
+            self._closed(item)
+
+    def _check_owner(self, incarnation: str, shard_id: str, epoch: int) -> None:
+        row = self.rows.get(shard_id)
+        if row is None or (row.owner == incarnation and row.epoch == epoch):  # a row deleted by hand has no new owner
+            return
+        found = f"{row.owner} at epoch {row.epoch}"
+        self._history.violated(
+            "G3 one owner", f"{incarnation} starts {shard_id} at epoch {epoch}; the owner is {found}"
+        )
+
+    def _check_parents(self, shard_id: str) -> None:
+        for parent in self._stream.parents_of(shard_id):
+            left = len(self._open[parent])
+            if left:
+                self._history.violated("G2 order", f"{shard_id} starts, its parent {parent} has {left} unsettled")
+
+    def _check_known(self, item: Item, incarnation: str, shard_id: str, epoch: int) -> None:
+        known = self._frontiers.get((shard_id, epoch))
+        if known is not None and item.number in SettledFilter(known):
+            self._history.violated(
+                "G5 duplicates",
+                f"{item.key} v{item.version} was settled in the frontier that {incarnation} took over at epoch {epoch}",
+            )
+
+    # --- the lease table -------------------------------------------------------------------------------
+
+    def saving(self, held: LeaseRow) -> None:
+        """An owner is about to write its frontier: it must name whatever that epoch has settled."""
+        numbers = self._settled_by.get((held.shard_id, held.owner, held.epoch))
+        if not numbers:
+            return
+        frontier = SettledFilter(held.frontier)
+        missing = [number for number in numbers if number not in frontier]
+        size = sum(len(first) + len(last) + 6 for first, last in held.frontier.runs)
+        if missing and size < MAX_RUNS_BYTES - 200:
+            self._history.violated(
+                "G5 duplicates", f"the frontier of {held.shard_id} forgets {len(missing)} settled, e.g. {missing[0]}"
+            )
+        low = int(held.frontier.low or -1)
+        numbers[:] = [number for number in numbers if number > low]
+
+    def written(self, operation: str, before: LeaseRow | None, after: LeaseRow) -> None:
+        """A lease row was changed by somebody; this is the table's view, after its conditions held."""
+        history, shard_id = self._history, after.shard_id
+        self.rows[shard_id] = after
+        history.note(operation, shard_id, after.owner, after.epoch, after.state, after.frontier.low)
+        if before is None:
+            return
+        if after.owner != before.owner:
+            self.moves.append((history.now(), shard_id, before.owner, after.owner))
+        if (after.owner, after.epoch) != (before.owner, before.epoch):
+            self._frontiers[shard_id, after.epoch] = after.frontier
+        self._check_fence(operation, before, after)
+        if after.frontier != before.frontier or after.state != before.state:
+            self._check_checkpoint(after)
+
+    def deleted(self, shard_id: str) -> None:
+        """A lease row was deleted behind everybody's back."""
+        self._history.note("row deleted", shard_id)
+        self.rows.pop(shard_id, None)
+
+    def _check_fence(self, operation: str, before: LeaseRow, after: LeaseRow) -> None:
+        if after.epoch < before.epoch:
+            self._history.violated("G4 fenced", f"{operation} took {after.shard_id} from epoch {before.epoch} back")
+        if after.owner != before.owner and after.owner is not None and after.epoch != before.epoch + 1:
+            self._history.violated("G4 fenced", f"{operation} changed the owner of {after.shard_id}, not its epoch")
+        if int(after.frontier.low or -1) < int(before.frontier.low or -1):
+            self._history.violated("G4 fenced", f"{operation} moved the checkpoint of {after.shard_id} back")
+        order = {"waiting": 0, "open": 1, "halted": 1, "draining": 2, "done": 3}
+        if order[after.state] < order[before.state]:
+            self._history.violated("G4 fenced", f"{operation} took {after.shard_id} from {before.state} back")
+
+    def _check_checkpoint(self, row: LeaseRow) -> None:
+        frontier = SettledFilter(row.frontier)
+        unsettled = self._open[row.shard_id].values()
+        passed = [item for item in unsettled if row.settled or item.number in frontier]
+        if passed:
+            item = passed[0]
+            self._history.violated(
+                "G1 complete", f"the {row.state} checkpoint of {row.shard_id} passes {item.key} v{item.version}"
+            )
+
+    # --- calls to AWS ----------------------------------------------------------------------------------
+
+    def described(self) -> None:
+        """One DescribeStream call reached the service."""
+        now = self._history.now()
+        self._describes.append(now)
+        while self._describes[0] <= now - DESCRIBE_WINDOW:
+            self._describes.popleft()
+        if len(self._describes) > DESCRIBE_LIMIT * DESCRIBE_WINDOW:
+            self._history.violated("DescribeStream rate", f"{len(self._describes)} calls in {DESCRIBE_WINDOW:g} s")
+
+    def at_the_end(self, gaps: set[str]) -> None:
+        """Everything has settled down: nothing may be left, and whatever was skipped must have left a trace."""
+        first = next(self.oldest_open(), None)
+        if first is not None:
+            what = f"{first.key} v{first.version} of {first.shard_id}"
+            self._history.violated("G1 complete", f"{self.left} records never settled, e.g. {what}")
+        for shard_id, items in self._lost.items():
+            if shard_id not in gaps and any(item.settled_at is None for item in items):
+                self._history.violated("G7 no silent loss", f"records of {shard_id} were trimmed, there is no gap row")
+
+
+def hash_of(document: bytes) -> str:
+    """A short stable name of a document."""
+    return hashlib.blake2b(document, digest_size=8).hexdigest()

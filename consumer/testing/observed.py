@@ -1,0 +1,120 @@
+"""The ports of a simulated worker, each telling the checkers what goes through it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from consumer.domain.lease import LeaseRow
+from consumer.domain.outcome import HandlerCall, Outcome
+from consumer.domain.windows import WindowState
+from consumer.handlers.context import Context
+from consumer.handlers.inline import InlineHandler
+from consumer.handlers.results import is_async
+from consumer.ports import Handler
+from consumer.testing.checkers import Checkers
+from consumer.testing.memory_dead_letters import DeadLetter, MemoryDeadLetters
+from consumer.testing.memory_leases import MemoryLeaseStore, MemoryTable
+from consumer.testing.network import Link
+
+
+class ObservedHandler:
+    """``ports.Handler``: the start of a call is where the worker hands it over."""
+
+    def __init__(self, checkers: Checkers, incarnation: Callable[[], str], inner: Handler) -> None:
+        self._checkers = checkers
+        self._incarnation = incarnation
+        self._inner = inner
+        self.start = inner.start
+        self.close = inner.close
+
+    @property
+    def width(self) -> int:
+        return self._inner.width
+
+    async def invoke(self, call: HandlerCall) -> Outcome:
+        incarnation = self._incarnation()
+        items = self._checkers.started(incarnation, call)
+        outcome: Outcome | None = None
+        try:
+            outcome = await self._inner.invoke(call)
+        finally:
+            self._checkers.ended(incarnation, call, items, outcome)
+        return outcome
+
+
+class ObservedStore(MemoryLeaseStore):
+    """``ports.LeaseStore``: what an owner is about to write, before the table has judged it."""
+
+    def __init__(
+        self, checkers: Checkers, table: MemoryTable, application: str, wall: Callable[[], float], link: Link
+    ) -> None:
+        super().__init__(table, application, wall, link)
+        self._checkers = checkers
+
+    async def save(self, label: str, held: LeaseRow, window: WindowState | None = None) -> None:
+        self._checkers.saving(held)
+        await super().save(label, held, window)
+
+    async def hand_over(
+        self, label: str, held: LeaseRow, target: str | None, window: WindowState | None = None
+    ) -> None:
+        self._checkers.saving(held)
+        await super().hand_over(label, held, target, window)
+
+
+class ObservedDeadLetters:
+    """``ports.DeadLetters`` behind a network. A document that arrives is durable, answered or not."""
+
+    def __init__(
+        self, checkers: Checkers, incarnation: Callable[[], str], inner: MemoryDeadLetters, link: Link
+    ) -> None:
+        self.destination = inner.destination
+        self._checkers = checkers
+        self._incarnation = incarnation
+        self._inner = inner
+        self._link = link
+
+    async def prepare(self) -> None:
+        await asyncio.sleep(0)
+
+    async def send(self, document: bytes, *, attributes: dict[str, str]) -> None:
+        def store() -> None:
+            self._inner.delivered.append(DeadLetter(document, dict(attributes)))
+            self._checkers.buried(document)
+
+        self._checkers.burying(self._incarnation(), attributes["shard_id"])
+        await self._link.carry("send", store)
+
+
+class FunctionHandler(InlineHandler):
+    """A user's own ``async def handle(records, context)`` as the daemon runs it with ``isolation: inline``.
+
+    Raises TypeError for a plain function: it would run in a thread, which no simulation can repeat.
+    """
+
+    def __init__(self, function: Callable[..., object], *, timeout: float = 60.0, report_failures: bool = True) -> None:
+        super().__init__("simulated:handler", None, timeout=timeout, report_failures=report_failures)
+        if not is_async(function):
+            raise TypeError(f"{function!r} must be an async function to run in a simulation")
+        self._given = function
+
+    async def start(self) -> None:
+        """Take the function as it is: there is nothing to import."""
+        self._function = self._given
+        self._is_async = True
+
+    def _context(self, call: HandlerCall) -> Context:
+        return _VirtualContext(super()._context(call), asyncio.get_running_loop(), call.timeout)
+
+
+class _VirtualContext(Context):
+    """The context of a call in virtual time."""
+
+    def __init__(self, real: Context, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        vars(self).update(vars(real))
+        self._loop = loop
+        self._ends = loop.time() + seconds
+
+    def get_remaining_time_in_millis(self) -> int:
+        return max(int((self._ends - self._loop.time()) * 1000), 0)

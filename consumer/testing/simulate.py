@@ -1,0 +1,97 @@
+"""Runs seeds of a family: ``python -m consumer.testing.simulate protocol --seed 17 --trace`` repeats one of them.
+
+Exit status 1 when a promise was broken; every failing seed is printed with the command that repeats it. The hash seed
+of Python is fixed, so that code which iterates over a set of texts does the same in every process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
+from consumer.testing.history import History
+from consumer.testing.scenarios import FAMILIES, run
+from consumer.testing.simulation import NO_GAPS, KnownGaps
+
+SHOWN = 3  # violations of one seed
+
+
+def replay(family: str, seed: int, gaps: KnownGaps = NO_GAPS) -> str:
+    """The command that repeats a run."""
+    names = ",".join(name for name, wanted in dataclasses.asdict(gaps).items() if wanted)
+    more = f" --gaps {names}" if names else ""
+    return f"python -m consumer.testing.simulate {family} --seed {seed} --trace{more}"
+
+
+def report(family: str, seed: int, history: History, gaps: KnownGaps = NO_GAPS) -> str:
+    """What was violated, and how to see it again."""
+    shown = [f"  {violation}" for violation in history.violations[:SHOWN]]
+    more = len(history.violations) - SHOWN
+    if more > 0:
+        shown.append(f"  and {more} more")
+    return "\n".join([f"{family} seed {seed}: a promise was broken", *shown, f"  again: {replay(family, seed, gaps)}"])
+
+
+def attempt(family: str, seed: int, gaps: KnownGaps = NO_GAPS) -> str:
+    """The report, or an empty text when this seed kept all promises."""
+    history = run(family, seed, gaps=gaps)
+    return report(family, seed, history, gaps) if history.violations else ""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m consumer.testing.simulate", description=__doc__)
+    parser.add_argument("family", choices=sorted(FAMILIES))
+    parser.add_argument("--seed", type=int, help="repeat this one")
+    parser.add_argument("--trace", action="store_true", help="print everything that happens")
+    parser.add_argument("--seeds", type=int, default=100, help="how many (default 100)")
+    parser.add_argument("--first", type=int, default=0, help="the first of them (default 0)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
+    parser.add_argument("--stop", action="store_true", help="stop at the first failing seed")
+    parser.add_argument("--gaps", type=_gaps, default=NO_GAPS, help="faults known not to be withstood yet, by name")
+    options = parser.parse_args(arguments)
+    if arguments is None and os.environ.get("PYTHONHASHSEED", "random") == "random":
+        module = [sys.executable, "-m", "consumer.testing.simulate", *sys.argv[1:]]
+        os.execve(sys.executable, module, {**os.environ, "PYTHONHASHSEED": "0"})  # noqa: S606
+    if options.seed is not None:
+        return _one(options.family, options.seed, options.gaps, trace=options.trace)
+    seeds = range(options.first, options.first + options.seeds)
+    return _many(options.family, seeds, options.gaps, options.jobs, stop=options.stop)
+
+
+def _gaps(names: str) -> KnownGaps:
+    return KnownGaps(**dict.fromkeys(names.split(","), True))
+
+
+def _one(family: str, seed: int, gaps: KnownGaps, *, trace: bool) -> int:
+    history = run(family, seed, print if trace else None, gaps)
+    print(f"{family} seed {seed}: {history.events} events, digest {history.digest}")
+    if history.violations:
+        print(report(family, seed, history, gaps))
+    return 1 if history.violations else 0
+
+
+def _many(family: str, seeds: range, gaps: KnownGaps, jobs: int, *, stop: bool) -> int:
+    started, failed = time.monotonic(), 0
+    names, all_gaps = [family] * len(seeds), [gaps] * len(seeds)
+    with ProcessPoolExecutor(jobs) as pool:
+        spread = partial(pool.map, chunksize=1 if stop else 8) if jobs > 1 else map
+        results: Iterator[str] = spread(attempt, names, seeds, all_gaps)
+        for result in results:
+            if result:
+                failed += 1
+                print(result, flush=True)
+                if stop:
+                    pool.shutdown(cancel_futures=True)
+                    break
+    print(f"{family}: {len(seeds)} seeds, {failed} failed, {time.monotonic() - started:.0f} s")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

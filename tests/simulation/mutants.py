@@ -1,0 +1,295 @@
+"""The mutation gate: one-line mistakes in the production code, each of which the simulator must notice.
+
+A simulator that finds nothing proves nothing unless it would find something. Every mutant breaks one rule that a
+guarantee rests on; it is applied to a copy of the package, never to the checkout, and has to be caught within 200 seeds
+of its family of runs. ``make mutants`` runs them all; the test suite runs those that die quickly.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[2] / "consumer"
+MOST_SEEDS = 200
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """``old`` must occur exactly once in ``file``. ``caught_by``: the checkers of which one has to speak up."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    caught_by: tuple[str, ...]
+    family: str = "protocol"
+    quick: bool = False
+
+
+MUTANTS = (
+    Mutant(
+        "the belief is stamped at the answer",
+        "worker/keeper.py",
+        "self._belief.renewed(sent_at, self._duration)",
+        "self._belief.renewed(self._clock.monotonic(), self._duration)",
+        ("G3 one owner",),
+    ),
+    Mutant(
+        "leases are taken without a fence",
+        "worker/coordinator.py",
+        "if session is None or await self._context.ports.store.fence_session(incarnation, session.counter):",
+        "if True:",
+        ("G3 one owner",),
+    ),
+    Mutant(
+        "observers wait half a lease only",
+        "domain/lease.py",
+        "TAKE_MARGIN = 1.1",
+        "TAKE_MARGIN = 0.5",
+        ("G3 one owner",),
+    ),
+    Mutant(
+        "observers count from long before their reading",
+        "worker/coordinator.py",
+        "self._observer.saw(self._sessions, owners, now)",
+        "self._observer.saw(self._sessions, owners, now - self._duration / 2)",
+        ("G3 one owner",),
+    ),
+    Mutant(
+        "the belief never ends",
+        "domain/lease.py",
+        "return not self.fenced and now < self.valid_until",
+        "return not self.fenced",
+        ("G3 one owner",),
+    ),
+    Mutant(
+        "no look at the deadline before a call",
+        "worker/dispatcher.py",
+        "if not await self._still_owns() or self._draining.is_set():",
+        "if self._draining.is_set():",
+        ("G3 one owner",),
+    ),
+    Mutant(
+        "dead letters are sent without owning the lease",
+        "worker/graveyard.py",
+        "                    self._require_lease()\n",
+        "",
+        ("G3 one owner",),
+        family="records",
+    ),
+    Mutant(
+        "a lease given away is started again from what was read before",
+        "worker/coordinator.py",
+        "or row.shard_id in self._tasks or row.shard_id in self._stale:",
+        "or row.shard_id in self._tasks:",
+        ("G3 one owner", "G4 fenced"),
+        family="records",
+    ),
+    Mutant(
+        "a child does not wait for its parent",
+        "domain/shards.py",
+        "return all(parent not in rows or rows[parent].settled for parent in row.parents)",
+        "return True",
+        ("G2 order",),
+        family="records",
+        quick=True,
+    ),
+    Mutant(
+        "the end of a shard does not wait for calls under way",
+        "worker/shard_worker.py",
+        "result = await self._settle_rest(reading.result(), stopping)",
+        "result = reading.result()",
+        ("G1 complete",),
+        family="records",
+        quick=True,
+    ),
+    Mutant(
+        "the checkpoint passes what is in flight",
+        "domain/frontier.py",
+        "while window and offset in settled:",
+        "while window:",
+        ("G1 complete",),
+        family="records",
+        quick=True,
+    ),
+    Mutant(
+        "what is settled above the checkpoint is forgotten",
+        "worker/shard_worker.py",
+        'if self._context.settings.idempotency.mode == "off":',
+        "if True:",
+        ("G5 duplicates",),
+        family="records",
+        quick=True,
+    ),
+    Mutant(
+        "settled numbers are compared as text",
+        "domain/frontier.py",
+        "return at >= 0 and number <= self._ends[at]",
+        "return at >= 0 and str(number) <= str(self._ends[at])",
+        ("G1 complete", "G2 order", "G5 duplicates"),
+        family="records",
+    ),
+    Mutant(
+        "failed numbers are compared as text",
+        "domain/settlement.py",
+        "lowest = min(int(number) for number in outcome.failed)",
+        "lowest = int(min(outcome.failed))",
+        ("G1 complete", "G2 order"),
+        family="records",
+    ),
+    Mutant(
+        "trimmed means ended",
+        "worker/shard_worker.py",
+        '            except TrimmedData:\n                return "trimmed"',
+        '            except TrimmedData:\n                return "end"',
+        ("G7 no silent loss", "G1 complete"),
+        family="records",
+    ),
+    Mutant(
+        "an empty listing means gone",
+        "worker/shard_worker.py",
+        "return bool(listed) and all(",
+        "return all(",
+        ("G1 complete",),
+    ),
+    Mutant(
+        "an expired iterator starts again from the checkpoint",
+        "worker/reader.py",
+        'return Position("AFTER_SEQUENCE_NUMBER", self._fetched)',
+        'return Position("AFTER_SEQUENCE_NUMBER", self._frontier.low or self._fetched)',
+        ("no bug", "G5 duplicates"),
+        family="records",
+    ),
+    Mutant(
+        "children start at LATEST",
+        "worker/reader.py",
+        '        return Position("TRIM_HORIZON")\n\n    async def',
+        '        return Position("LATEST")\n\n    async def',
+        ("G1 complete", "G2 order", "liveness"),
+        family="records",
+    ),
+    Mutant(
+        "a stop gives leases away before their shards are drained",
+        "worker/coordinator.py",
+        "        while self._tasks:\n",
+        "        while False:\n",
+        ("G3 one owner", "G4 fenced", "G5 duplicates"),
+        family="fleet",
+    ),
+    Mutant(
+        "a lease is handed over with the frontier it came with",
+        "worker/shard_worker.py",
+        "self._context.stream.label, self._row(given_away=True), target",
+        "self._context.stream.label, self._lease, target",
+        ("G4 fenced", "G5 duplicates"),
+        family="fleet",
+    ),
+    Mutant(
+        "checkpoints are written at the end only",
+        "worker/shard_worker.py",
+        "                if self._frontier.version != self._saved_version:",
+        "                if self._frontier.version < 0:",
+        ("G5 duplicates",),
+        family="fleet",
+        quick=True,
+    ),
+    Mutant(
+        "a dead letter that was refused counts as sent",
+        "worker/graveyard.py",
+        "str(error.last_attempt.exception()))\n            return False",
+        "str(error.last_attempt.exception()))\n            return True",
+        ("G1 complete",),
+        family="records",
+    ),
+    Mutant(
+        "a key may be in two batches",
+        "domain/batching.py",
+        "            if key not in busy:\n",
+        "            if True:\n",
+        ("G2 order",),
+        family="records",
+    ),
+    Mutant(
+        "bisect tries the right half first",
+        "domain/settlement.py",
+        "self._replace(piece.records[:half], piece.records[half:])",
+        "self._replace(piece.records[half:], piece.records[:half])",
+        ("G2 order", "G1 complete"),
+        family="records",
+    ),
+    Mutant(
+        "a difference of one is evened out",
+        "domain/planner.py",
+        "if held[giver] - held[taker] < 2:",
+        "if held[giver] - held[taker] < 1:",
+        ("fair share", "liveness"),
+        family="fleet",
+    ),
+    Mutant(
+        "records that are let go stay in the byte budget",
+        "domain/batching.py",
+        "        if self.left == 0:\n",
+        "        if self.left < 0:\n",
+        ("byte budget", "liveness"),
+        family="records",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``seeds``: how many it took; ``checkers``: who spoke up on the first failing seed."""
+
+    caught: bool
+    seeds: int
+    checkers: tuple[str, ...]
+    output: str
+
+
+def occurrences(mutant: Mutant) -> int:
+    return (PACKAGE / mutant.file).read_text(encoding="utf-8").count(mutant.old)
+
+
+def run(mutant: Mutant, seeds: int = MOST_SEEDS) -> Verdict:
+    """Apply ``mutant`` to a copy of the package and run its family until a seed fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(PACKAGE, Path(folder) / "consumer", ignore=shutil.ignore_patterns("__pycache__"))
+        path = Path(folder) / "consumer" / mutant.file
+        path.write_text(path.read_text(encoding="utf-8").replace(mutant.old, mutant.new), encoding="utf-8")
+        command = [sys.executable, "-m", "consumer.testing.simulate", mutant.family, "--seeds", str(seeds), "--stop"]
+        environment = {**os.environ, "PYTHONPATH": folder, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    found = re.search(r"seed (\d+): a promise was broken", done.stdout)
+    checkers = tuple(dict.fromkeys(re.findall(r"^ +[\d.]+  ([^:]+): ", done.stdout, re.MULTILINE)))
+    output = done.stdout + done.stderr
+    return Verdict(found is not None, int(found[1]) + 1 if found else seeds, checkers, output)
+
+
+def main() -> int:
+    """All mutants whose name contains the argument, if there is one; two at a time."""
+    chosen = [mutant for mutant in MUTANTS if len(sys.argv) < 2 or sys.argv[1] in mutant.name]
+    survived = 0
+    with ThreadPoolExecutor(2) as pool:
+        running = {pool.submit(run, mutant): mutant for mutant in chosen}
+        for ended in as_completed(running):
+            mutant, verdict = running[ended], ended.result()
+            as_expected = verdict.caught and not set(verdict.checkers).isdisjoint(mutant.caught_by)
+            survived += not as_expected
+            state = "caught" if as_expected else "NOT CAUGHT" if not verdict.caught else "caught by another checker"
+            print(f"{state} after {verdict.seeds} seeds: {mutant.name} ({', '.join(verdict.checkers)})", flush=True)
+            if not as_expected:
+                print(verdict.output[-2000:])
+    print(f"mutants: {len(chosen)}, not caught as they should: {survived}")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""Deploys and scaling without any fault: nothing is handled twice, leases are shared evenly, and they move once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from consumer.domain.outcome import OK, HandlerCall, Outcome
+from consumer.testing.scenarios import change_fleet
+from consumer.testing.simulated_worker import Scripted
+from consumer.testing.simulation import Simulation
+
+QUIET = {"source": {"table": "orders", "poll": {"idle_backoff_max": "60s"}}, "checkpoint": {"interval": "60s"}}
+
+
+async def takes_a_while(call: HandlerCall) -> Outcome:
+    await asyncio.sleep(0.3)
+    return OK
+
+
+def checked(world: Simulation, scenario: Callable[[Simulation], Awaitable[None]]) -> Simulation:
+    history = world.run(scenario)
+    assert not history.violations, [str(violation) for violation in history.violations[:5]]
+    return world
+
+
+def start(world: Simulation, count: int, prefix: str = "w") -> list[Any]:
+    return [world.add_worker(f"{prefix}{number}", Scripted(takes_a_while)) for number in range(count)]
+
+
+def test_a_rolling_deploy_repeats_nothing_and_leaves_no_shard_alone_for_long() -> None:
+    world = Simulation("rolling deploy", shards=10)
+
+    async def write() -> None:
+        for number in range(100_000):
+            world.put(f"k{number % 40}")
+            await asyncio.sleep(0.05)
+
+    async def scenario(world: Simulation) -> None:
+        workers = start(world, 5)
+        for worker in workers:
+            worker.start()
+        writing = asyncio.create_task(write())
+        await world.until(world.balanced, 30.0)
+        await asyncio.sleep(10.0)
+        for number, worker in enumerate(workers):
+            world.add_worker(f"new{number}", Scripted(takes_a_while)).start()
+            await asyncio.sleep(15.0)
+            before = len(world.checkers.moves)
+            await worker.stop()
+            del world.workers[worker.name]
+            await asyncio.sleep(15.0)
+            _assert_no_long_gap(world, world.checkers.moves[before:])
+        writing.cancel()
+        await world.until(world.everything_settled, 60.0)
+        await world.finish()
+
+    checked(world, scenario)
+    assert len(world.history.items) > 1000
+    assert world.history.duplicates == []
+
+
+def _assert_no_long_gap(world: Simulation, moves: list[tuple[float, str, str | None, str | None]]) -> None:
+    """A released lease is taken within two seconds (reliability scenario 46)."""
+    free: dict[str, float] = {}
+    for now, shard_id, _, owner in moves:
+        if owner is None:
+            free[shard_id] = now
+        elif shard_id in free:
+            assert now - free.pop(shard_id) <= 2.0, (shard_id, now)
+    assert not free
+
+
+def test_from_one_worker_to_twenty_and_back() -> None:
+    """200 shards: balanced within 30 s, at most one move a shard for each change, then nothing moves."""
+    world = Simulation("scale", shards=200, config=QUIET)
+
+    async def scenario(world: Simulation) -> None:
+        (first,) = start(world, 1, "first")
+        first.start()
+        await world.until(world.balanced, 30.0)
+        await asyncio.sleep(5.0)
+        newcomers = start(world, 19)
+        await change_fleet(world, up=newcomers)
+        assert sorted(world.owned().values()) == [10] * 20
+        await change_fleet(world, down=newcomers)
+        assert set(world.owned().values()) == {200}
+        await world.finish()
+
+    checked(world, scenario)
+
+
+def test_a_thousand_shards_over_five_workers() -> None:
+    world = Simulation("thousand", shards=1000, config=QUIET)
+
+    async def scenario(world: Simulation) -> None:
+        for worker in start(world, 5):
+            worker.start()
+        await world.until(lambda: len(world.rows()) == 1000 and world.balanced(), 60.0, "all leased and balanced")
+        assert sorted(world.owned().values()) == [200] * 5
+        for number in range(500):
+            world.put(f"k{number}")
+        await world.until(world.everything_settled, 90.0)
+
+    checked(world, scenario)
+    assert world.history.duplicates == []

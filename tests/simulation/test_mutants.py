@@ -1,0 +1,24 @@
+"""The mutation gate in its quick form: all mutants still apply, and those that die quickly die."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.mutants import MUTANTS, Mutant, occurrences, run
+
+
+def test_there_are_enough_mutants() -> None:
+    assert len(MUTANTS) >= 15
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_the_line_to_change_is_there_once(mutant: Mutant) -> None:
+    assert occurrences(mutant) == 1
+
+
+@pytest.mark.parametrize("mutant", [m for m in MUTANTS if m.quick], ids=lambda mutant: mutant.name)
+def test_a_mutant_is_caught(mutant: Mutant) -> None:
+    verdict = run(mutant, seeds=30)
+    assert verdict.caught, verdict.output
+    assert not set(verdict.checkers).isdisjoint(mutant.caught_by), verdict.output
