@@ -52,13 +52,14 @@ class Entry(msgspec.Struct, gc=False):
 
 
 class Batch:
-    """Records that go to the handler together, in stream order, and the keys that they keep busy."""
+    """Records that go to the handler together, in stream order, and the keys that they keep busy (a dict for its
+    order: what becomes ready when they get free must not depend on hashes)."""
 
     __slots__ = ("entries", "keys")
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self.keys: set[bytes] = set()
+        self.keys: dict[bytes, None] = {}
 
 
 class KeyReadyQueue:
@@ -104,7 +105,7 @@ class KeyReadyQueue:
                 key = entry.key
                 if key not in busy:
                     busy[key] = None
-                    own.add(key)
+                    own[key] = None
                     entries.append(entry)
                     continue
                 line = busy[key]
@@ -129,7 +130,7 @@ class KeyReadyQueue:
             key = line[0].key
             while line and len(entries) < limit:
                 entries.append(line.popleft())
-            batch.keys.add(key)
+            batch.keys[key] = None
             self._busy[key] = line or None
         return len(entries) > before
 
@@ -156,7 +157,7 @@ class KeyReadyQueue:
         tail = batch.entries[count:]
         del batch.entries[count:]
         self._waiting += len(tail)
-        kept = {entry.key for entry in batch.entries}
+        kept = dict.fromkeys(entry.key for entry in batch.entries)
         lines: dict[bytes, deque[Entry]] = {}
         for entry in tail:
             lines.setdefault(entry.key, deque()).append(entry)
@@ -168,7 +169,7 @@ class KeyReadyQueue:
             else:
                 ready.append(line)
         self._returned.extendleft(reversed(ready))
-        batch.keys &= kept
+        batch.keys = kept
 
     def free(self, keys: Iterable[bytes]) -> None:
         """The batch that held these keys is settled; their waiting lines go to the front."""

@@ -7,7 +7,7 @@ ownership right before every call, the stop that must not wait for a back-off, a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 import structlog
@@ -69,15 +69,15 @@ class BatchRunner:
         """Keys that wait for a retry or for a dead letter."""
         return len(self._retrying)
 
-    async def run(self, entries: Sequence[Entry], keys: set[bytes], window: Window | None = None) -> bool:
+    async def run(self, entries: Sequence[Entry], keys: Collection[bytes], window: Window | None = None) -> bool:
         """Settle ``entries``, whose keys are ``keys``. False when the lease is over or being let go before that; what
         is settled by then is a prefix, because pieces settle from left to right. No entries: a final invocation."""
         try:
             return await self._run(entries, keys, window)
         finally:
-            self._retrying -= keys
+            self._retrying.difference_update(keys)
 
-    async def _run(self, entries: Sequence[Entry], keys: set[bytes], window: Window | None) -> bool:
+    async def _run(self, entries: Sequence[Entry], keys: Collection[bytes], window: Window | None) -> bool:
         ports = self._context.ports
         born = window.part().window.end if window is not None else 0.0
         settlement = Settlement(self._policy, [entry.record for entry in entries], born)
@@ -159,7 +159,7 @@ class BatchRunner:
         return outcome
 
     def _failed(
-        self, step: Invoke, outcome: Outcome, entries: Sequence[Entry], keys: set[bytes], request_id: str
+        self, step: Invoke, outcome: Outcome, entries: Sequence[Entry], keys: Collection[bytes], request_id: str
     ) -> None:
         """Log the failure and copy what now lives longer out of its pages: a slice keeps its whole page in memory."""
         fault, records = outcome.fault, step.records
@@ -176,14 +176,14 @@ class BatchRunner:
             error_type=fault.type if fault else None,
             error=fault.message[:512] if fault else None,
         )
-        self._retrying |= keys
+        self._retrying.update(keys)
         for entry in (*entries, *self._waiting_behind(keys)):
             self._detach(entry)
         for entry in entries:
             entry.record.forget()
 
-    async def _bury(self, step: GiveUp, keys: set[bytes], request_id: str, window: WindowCall | None) -> bool:
-        self._retrying |= keys
+    async def _bury(self, step: GiveUp, keys: Collection[bytes], request_id: str, window: WindowCall | None) -> bool:
+        self._retrying.update(keys)
         if not await self._still_owns():
             return False  # the next owner decides about these records
         return await self._graveyard.bury(step, request_id, window)

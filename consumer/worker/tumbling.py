@@ -88,7 +88,7 @@ class WindowedRunner:
         return await self._close(_Final(WindowCall(part.window, state, part.stream_arn, terminated_early=True)))
 
     async def _close(self, final: _Final) -> bool:
-        if not await self._runner.run((), set(), final):
+        if not await self._runner.run((), (), final):
             return False
         self._window.close()
         return True

@@ -31,7 +31,6 @@ def test_records_are_the_same_with_the_same_hash_seed() -> None:
     assert digest("records", 3, "0") == digest("records", 3, "0")
 
 
-@pytest.mark.xfail(reason="the dispatcher frees the keys of a batch in the order of a set of texts")
 def test_records_are_the_same_with_any_hash_seed() -> None:
     assert digest("records", 0, "1") == digest("records", 0, "7")
 

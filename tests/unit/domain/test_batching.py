@@ -81,8 +81,8 @@ class QueueMachine(RuleBasedStateMachine):
         assert [one.position for one in entries] == sorted(one.position for one in entries), "stream order"
         assert len(entries) == min(most, len(held) + len(ready)), "as many as are ready, never more"
         assert full == (len(entries) == limit or len(held) + len(ready) > len(entries))
-        assert batch.keys == {one.key for one in entries}
-        assert not batch.keys & busy, "a key is in one batch at a time"
+        assert set(batch.keys) == {one.key for one in entries}
+        assert not set(batch.keys) & busy, "a key is in one batch at a time"
         candidates = held + [one for one in self.waiting if one not in held]
         for key in batch.keys:
             taken = [one for one in entries if one.key == key]
