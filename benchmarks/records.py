@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 TEMPLATES = 1000
+ENVELOPE = 440  # bytes of a record without its images
 FIRST_NUMBER = 100_000_000_000_000_000_000_000  # 24 digits, as the service's numbers have
 _KEY, _NUMBER = "@key@", "@number@"
 
@@ -41,7 +42,9 @@ def index_of(sequence_number: str) -> int:
 
 
 def _record(dice: random.Random, size: int, created: float) -> dict[str, Any]:
-    filler = max(20, (size - 1000) // 2)
+    lines = 3 if size >= 2000 else 1
+    bare = 2 * len(json.dumps(_image(dice, lines, 0), separators=(",", ":"))) + ENVELOPE
+    filler = max(0, (size - bare) // 2)
     return {
         "eventID": f"{dice.getrandbits(128):032x}",
         "eventName": "MODIFY",
@@ -51,8 +54,8 @@ def _record(dice: random.Random, size: int, created: float) -> dict[str, Any]:
         "dynamodb": {
             "ApproximateCreationDateTime": created,
             "Keys": {"pk": {"S": _KEY}},
-            "NewImage": _image(dice, filler),
-            "OldImage": _image(dice, filler),
+            "NewImage": _image(dice, lines, filler),
+            "OldImage": _image(dice, lines, filler),
             "SequenceNumber": _NUMBER,
             "SizeBytes": size // 2,
             "StreamViewType": "NEW_AND_OLD_IMAGES",
@@ -60,24 +63,32 @@ def _record(dice: random.Random, size: int, created: float) -> dict[str, Any]:
     }
 
 
-def _image(dice: random.Random, filler: int) -> dict[str, Any]:
+def _image(dice: random.Random, lines: int, filler: int) -> dict[str, Any]:
+    """An order as a shop keeps it: ten attributes, one of each type that DynamoDB has, lists and maps with a few
+    members. What is missing to the size is the note."""
+
     def words(length: int) -> str:
         return "".join(dice.choice("abcdefghij klmnopqrst") for _ in range(length))
 
-    def blob(length: int) -> str:
-        return base64.b64encode(dice.randbytes(length)).decode()
+    def number(most: int) -> str:
+        return str(dice.randrange(1, most))
+
+    def line() -> dict[str, Any]:
+        return {
+            "M": {"sku": {"S": words(6)}, "count": {"N": number(9)}, "price": {"N": f"{dice.randrange(10**5) / 100}"}}
+        }
 
     return {
         "pk": {"S": _KEY},
-        "version": {"N": str(dice.randrange(1, 10**6))},
+        "version": {"N": number(10**6)},
         "paid": {"BOOL": dice.random() < 0.5},
         "coupon": {"NULL": True},
-        "note": {"S": words(filler)},
-        "tags": {"SS": [words(6), words(7)]},
-        "prices": {"NS": [f"{dice.randrange(1, 10**6) / 100}", "1"]},
-        "digest": {"B": blob(16)},
-        "parts": {"L": [{"S": words(4)}, {"N": "42"}]},
-        "address": {"M": {"street": {"S": words(10)}, "number": {"N": str(dice.randrange(200))}}},
+        "tags": {"SS": [words(6), words(7), words(8)]},
+        "rates": {"NS": [number(10**6), number(10**4), number(10**2)]},
+        "digest": {"B": base64.b64encode(dice.randbytes(16)).decode()},
+        "marks": {"BS": [base64.b64encode(dice.randbytes(6)).decode(), base64.b64encode(dice.randbytes(7)).decode()]},
+        "lines": {"L": [line() for _ in range(lines)]},
+        "address": {"M": {"street": {"S": words(10)}, "number": {"N": number(200)}, "note": {"S": words(filler)}}},
     }
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
+
+import msgspec
 
 from consumer.domain.record import Record, batch_event_json
 from consumer.domain.windows import WindowCall
 
 
-@dataclass(frozen=True, slots=True)
-class HandlerCall:
+class HandlerCall(msgspec.Struct, frozen=True):
     """One invocation. ``attempt`` is 1 for the first call of a batch; ``timeout`` in seconds; ``window`` is None
     without tumbling windows."""
 
@@ -49,8 +50,7 @@ class HandlerFault:
     stack: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """``ok``: all settled. ``partial``: ``failed`` (sequence numbers, all from the batch) and later are not.
     ``failed``: none is. ``not_invoked``: user code never ran (no worker, throttle): no retry is spent.
     ``state`` is what a tumbling window's handler returned, as JSON."""
@@ -114,7 +114,7 @@ def from_window_response(response: Any, batch: Collection[str], *, report_failur
         text = json.dumps(state, separators=(",", ":"), allow_nan=False).encode()
     except ValueError:  # 1e999 reads as infinity, and every later event of the window would be no JSON
         return bad_response("the state holds a number that no JSON can carry on: it is too large")
-    return replace(from_lambda_response(response, batch, report_failures=report_failures), state=text)
+    return msgspec.structs.replace(from_lambda_response(response, batch, report_failures=report_failures), state=text)
 
 
 def from_python_result(result: Any, batch: Collection[str], *, report_failures: bool) -> Outcome:

@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 from consumer.domain.outcome import HandlerFault, Outcome
 from consumer.domain.record import Record
 
@@ -40,8 +42,7 @@ class RetryPolicy:
         return float(min(self.max_backoff, self.initial_backoff * 2.0 ** min(failures - 1, 60)))
 
 
-@dataclass(frozen=True, slots=True)
-class Invoke:
+class Invoke(msgspec.Struct, frozen=True):
     """Call the handler with ``records``, ``after`` seconds from now. ``attempt`` is 1 for a piece's first call."""
 
     records: Sequence[Record]

@@ -20,10 +20,11 @@ import io
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
+import msgspec
 import structlog
 from yarl import URL
 
@@ -114,7 +115,7 @@ class HttpHandler:
         loop = asyncio.get_running_loop()
         started = loop.time()
         outcome = await self._outcome(session, call, limit)
-        return replace(outcome, seconds=loop.time() - started)
+        return msgspec.structs.replace(outcome, seconds=loop.time() - started)
 
     async def close(self) -> None:
         """Close the connections. Idempotent."""

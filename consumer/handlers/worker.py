@@ -9,8 +9,8 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
+import msgspec
 import structlog
 
 from consumer.domain.errors import HandlerImportError
@@ -278,4 +278,4 @@ class Worker:
             outcome = reply.outcome or bad_response("the worker process sent no outcome")
         if not numbers.issuperset(outcome.failed):
             outcome = bad_response("the worker process named records that are not in the batch")
-        return replace(outcome, seconds=seconds)
+        return msgspec.structs.replace(outcome, seconds=seconds)

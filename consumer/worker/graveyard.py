@@ -119,10 +119,9 @@ class Graveyard:
             raise DependencyError("SendDeadLetter", "LeaseInDoubt", "the session was not renewed in time")
 
     def _back_off(self, state: RetryCallState) -> float:
-        """Seconds: doubling from 200 ms to 30 s, with jitter from our own dice, so that a simulation can be repeated."""
-        return (
-            float(min(30.0, 0.2 * 2.0 ** min(state.attempt_number - 1, 20))) + 0.2 * self._context.ports.random.random()
-        )
+        """Seconds: doubling from 200 ms to 30 s; jitter from our own dice, so that a simulated run can be repeated."""
+        doubled: float = min(30.0, 0.2 * 2.0 ** min(state.attempt_number - 1, 20))
+        return doubled + 0.2 * self._context.ports.random.random()
 
     async def _pause(self, seconds: float) -> None:
         try:

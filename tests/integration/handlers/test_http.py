@@ -9,9 +9,9 @@ import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
@@ -118,7 +118,7 @@ async def test_a_windows_state_comes_back() -> None:
         return web.json_response({"state": {"count": event["state"]["count"] + len(event["Records"])}})
 
     async with serving(answer) as url, started(url) as handler:
-        outcome = await handler.invoke(replace(call(2), window=window))
+        outcome = await handler.invoke(msgspec.structs.replace(call(2), window=window))
     assert outcome.kind == "ok"
     assert outcome.state == b'{"count":5}'
 
