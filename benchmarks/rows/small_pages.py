@@ -37,12 +37,12 @@ def sdk(stream: str, calls: int) -> dict[str, float]:
 
 
 def source(stream: str, calls: int, lean: bool) -> dict[str, float]:
-    """The daemon's stream source, on its own connections (``lean``) or through the SDK's client."""
+    """The daemon's stream source, without the client's machinery (``lean``) or through the SDK's client."""
 
     async def run() -> dict[str, float]:
         async with AwsSession("eu-west-1", {"dynamodb_streams": stream}) as session:
             client = await session.client("dynamodbstreams")
-            path = LeanGetRecords(client, connections=4) if lean else None
+            path = LeanGetRecords(client) if lean else None
             reader = DynamoDBStreamSource(
                 client, None, ApiCaller(lambda *_: None), table=None, stream_arn=STREAM_ARN, lean=path
             )

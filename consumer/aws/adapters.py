@@ -51,15 +51,13 @@ class MainAdapters:
             )
             dynamodb = await session.client("dynamodb")
             streams = await session.client("dynamodbstreams")
-            lean = LeanGetRecords(streams, connections=SHARD_CONNECTIONS)
-            stack.callback(lean.close)
             self.source = DynamoDBStreamSource(
                 streams,
                 dynamodb,
                 self._caller,
                 table=settings.source.table,
                 stream_arn=settings.source.stream_arn,
-                lean=lean,
+                lean=LeanGetRecords(streams),
             )
             self.store = lease_store(settings, dynamodb, self._caller, self._clock)
             self.dead_letters = await build_dead_letters(settings, session, self._caller, self._clock)

@@ -3,8 +3,8 @@
 botocore turns a page into a tree of Python objects, attribute by attribute: 370 us a record of 2 KB, 90 % of all the
 time a reader spends, and a page of 1000 stalls the event loop for a third of a second. Here the body is taken out
 before botocore parses it and decoded once by msgspec; images stay slices of the body (2 us a record, 1.4 times the
-wire size in memory instead of 9 times). Calls go through ``consumer.aws.lean`` where that understands what the SDK
-does, else through ``client.get_records()``; credentials, endpoints and error answers are always botocore's.
+wire size in memory instead of 9 times). Calls go through ``consumer.aws.lean`` where that knows how the SDK asks, else
+through ``client.get_records()``; signing, credentials, endpoints, connections and error answers are always botocore's.
 
 The hook is botocore's ``before-parse`` event. A self-test at the start sends a built-in page through the client with
 and without it and compares; when anything differs, botocore's parser is used and a warning says so.
@@ -29,7 +29,7 @@ from aiobotocore.awsrequest import AioAWSResponse
 from botocore.exceptions import CredentialRetrievalError, NoCredentialsError, PartialCredentialsError
 from msgspec import Raw
 
-from consumer.aws.lean import LeanGetRecords, NotLean
+from consumer.aws.lean import LeanGetRecords
 from consumer.domain.errors import DependencyError
 from consumer.domain.record import Change, Record, event_json
 from consumer.ports import Page
@@ -107,7 +107,7 @@ class PageReader:
 
     Args:
         client: the long-lived ``dynamodbstreams`` client; the hook is registered on this client only.
-        lean: asks on connections of its own instead, when it can (see ``consumer.aws.lean``).
+        lean: asks without the client's machinery instead, when it can (see ``consumer.aws.lean``).
     """
 
     def __init__(self, client: Any, lean: LeanGetRecords | None = None) -> None:
@@ -140,11 +140,8 @@ class PageReader:
         if not self._prepared:
             await self.prepare()
         if self._lean is not None:
-            try:
-                answer = await self._lean.call(iterator, limit)
-                return decode_page(answer.body, answer.headers, source_arn)
-            except NotLean as error:
-                self._leave_lean(str(error))
+            body, headers = await self._lean.call(iterator, limit)
+            return decode_page(body, headers, source_arn)
         return await self._fetch(source_arn, ShardIterator=iterator, Limit=limit)
 
     async def _learn(self, lean: LeanGetRecords) -> None:
@@ -156,14 +153,12 @@ class PageReader:
         except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the SDK's own way still works
-            self._leave_lean(str(error) or repr(error))
+            self._lean = None
+            log.warning(
+                "pages.sdk_call_path", reason=str(error) or repr(error), effect="a GetRecords call costs more CPU"
+            )
         finally:
             events.unregister(BEFORE_SEND, _answer_self_test)
-
-    def _leave_lean(self, reason: str) -> None:
-        if self._lean is not None:
-            self._lean = None
-            log.warning("pages.sdk_network_path", reason=reason, effect="a GetRecords call costs ten times the CPU")
 
     async def _fetch(self, source_arn: str, **parameters: Any) -> Page:
         try:

@@ -214,4 +214,18 @@ def records_from_event(event: bytes) -> list[Record]:
     try:
         return _event_decoder.decode(event).Records
     except (msgspec.DecodeError, RecursionError) as error:
-        raise ValueError(f"not a DynamoDB event: {error}") from error
+        try:
+            return [_leniently(record) for record in json.loads(event)["Records"]]
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise ValueError(f"not a DynamoDB event: {error}") from error
+
+
+def _leniently(wire: dict[str, Any]) -> Record:
+    """A record with what the standard json module takes and msgspec does not (lone surrogates, NaN): one such record
+    must not fail the others of its batch."""
+    change = dict(wire["dynamodb"])
+    images = {name: change.pop(name) for name in ("Keys", "NewImage", "OldImage") if name in change}
+    record = msgspec.convert({**wire, "dynamodb": change}, Record)
+    for name, value in images.items():
+        setattr(record.dynamodb, name, Raw(json.dumps(value).encode()))
+    return record

@@ -1,4 +1,4 @@
-"""GetRecords on connections of our own: the same pages, errors and signatures as through the SDK's client."""
+"""GetRecords without the client's machinery: the same pages, errors and signatures as through the SDK's client."""
 
 from __future__ import annotations
 
@@ -9,11 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import structlog
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials as SdkCredentials
 
-from consumer.aws.connections import ConnectionPool, ServerClosed, Unsupported
 from consumer.aws.dynamodb_streams import DynamoDBStreamSource
 from consumer.aws.errors import ApiCaller, Unanswered
 from consumer.aws.lean import LeanGetRecords
@@ -95,13 +91,11 @@ async def server(aws_environment):
 async def source_of(server: Server, *, lean: bool):
     async with AwsSession("us-east-1", {"dynamodb_streams": server.url}) as session:
         client = await session.client("dynamodbstreams")
-        path = LeanGetRecords(client, connections=4) if lean else None
+        path = LeanGetRecords(client) if lean else None
         source = DynamoDBStreamSource(client, None, ApiCaller(), table=None, stream_arn=ARN, lean=path)
         await source.describe()
         server.requests.clear()
         yield source
-        if path is not None:
-            path.close()
 
 
 def everything(page):
@@ -183,7 +177,7 @@ class TestConnections:
             before = server.connections
             for _ in range(20):
                 await source.get_records("shard-1", "i", 7)
-        assert server.connections == before + 1
+        assert server.connections <= before + 1
 
     async def test_a_page_of_megabytes(self, server):
         record = json.loads(SAMPLE)["Records"][0]
@@ -196,30 +190,12 @@ class TestConnections:
 
     @pytest.mark.parametrize("sent", [0, 1, len(SAMPLE) - 1])
     async def test_a_cut_answer_is_an_error_and_never_a_page(self, server, sent):
-        cut = ok(SAMPLE[:sent], length=len(SAMPLE), more="X-CUT: 1\r\n")
-        server.answers = [cut]
+        server.answers = [ok(SAMPLE[:sent], length=len(SAMPLE), more="X-CUT: 1\r\n")]
         async with source_of(server, lean=True) as source:
-            with pytest.raises(Unanswered, match="closed after"):
+            with pytest.raises(Unanswered):
                 await source.get_records("shard-1", "i", 7)
             server.answers = [ok(SAMPLE)]
             assert len((await source.get_records("shard-1", "i", 7)).records) == 2
-
-    async def test_a_connection_that_was_closed_while_idle_is_replaced(self, server):
-        async with source_of(server, lean=True) as source:
-            await source.get_records("shard-1", "i", 7)
-            server.answers = [b"", ok(SAMPLE)]  # it takes the request and closes without a byte
-            assert len((await source.get_records("shard-1", "i", 7)).records) == 2
-            server.answers = [b""]
-            with pytest.raises(Unanswered):  # but a new one that does the same is an error
-                await source.get_records("shard-1", "i", 7)
-
-    async def test_connection_close_is_honoured(self, server):
-        server.answers = [ok(SAMPLE, more="Connection: close\r\n")]
-        async with source_of(server, lean=True) as source:
-            before = server.connections
-            for _ in range(3):
-                await source.get_records("shard-1", "i", 7)
-        assert server.connections == before + 3
 
     async def test_a_cancelled_call_never_answers_the_next_one(self, server):
         server.answers = [ok(b'{"Records":[],"NextShardIterator":"late"}'), ok(SAMPLE)]
@@ -235,83 +211,53 @@ class TestConnections:
             server.answers = [ok(SAMPLE)]
             assert (await source.get_records("shard-1", "i", 7)).next_iterator == "next"
 
-    async def test_nobody_listens(self, server):
-        async with source_of(server, lean=True) as source:
-            pool = ConnectionPool("127.0.0.1", 9, None, limit=1)
-            with pytest.raises(OSError, match=r"."):
-                await pool.post(b"x")
-            assert source is not None
-
-    @pytest.mark.parametrize(
-        "answer",
-        [
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n",
-            b"HTTP/1.1 200 OK\r\n\r\n",
-            b"HTTP/1.1 abc\r\nContent-Length: 2\r\n\r\n{}",
-            b"HTTP/1.1 100 Continue\r\nContent-Length: 0\r\n\r\n",
-            b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n",
-            b"x" * 70_000,
-        ],
-        ids=range(6),
-    )
-    async def test_what_is_not_understood(self, server, answer):
-        server.answers = [answer]
-        pool = ConnectionPool("127.0.0.1", server.port, None, limit=1)
-        with pytest.raises(Unsupported):
-            await pool.post(b"POST / HTTP/1.1\r\nContent-Length: 0\r\nX-Amz-Target: GetRecords\r\n\r\n")
-        with pytest.raises((Unsupported, ServerClosed)):
-            await pool.post(b"POST / HTTP/1.1\r\nContent-Length: 0\r\nX-Amz-Target: GetRecords\r\n\r\n")
-
-
-class TestLeftToTheSdk:
-    async def test_after_an_answer_that_is_not_understood(self, server):
-        chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(SAMPLE), SAMPLE)
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.0\r\nTransfer-Encoding: chunked\r\n\r\n"
-        server.answers = [head + chunked]
-        async with source_of(server, lean=True) as source:
-            with structlog.testing.capture_logs() as logs:
-                pages = [await source.get_records("shard-1", "i", 7) for _ in range(2)]
-        assert [len(page.records) for page in pages] == [2, 2]
-        assert [entry["event"] for entry in logs] == ["pages.sdk_network_path"]
-        assert len(server.requests) == 3  # asked in vain once, then through the client only
-
-    @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy"])
-    async def test_with_a_proxy(self, server, monkeypatch, variable):
-        monkeypatch.setenv(variable, server.url)
+    async def test_a_proxy_is_used(self, server, monkeypatch):
+        """The client's own HTTP session asks, so whatever it is configured with holds."""
+        monkeypatch.setenv("HTTP_PROXY", server.url)
         monkeypatch.delenv("NO_PROXY", raising=False)
         monkeypatch.delenv("no_proxy", raising=False)
-        with structlog.testing.capture_logs() as logs:
-            async with source_of(server, lean=True) as source:
-                assert len((await source.get_records("shard-1", "i", 7)).records) == 2
-        assert "proxy" in next(entry["reason"] for entry in logs if entry["event"] == "pages.sdk_network_path")
+        async with AwsSession("us-east-1", {"dynamodb_streams": "http://streams.invalid"}) as session:
+            client = await session.client("dynamodbstreams")
+            source = DynamoDBStreamSource(
+                client, None, ApiCaller(), table=None, stream_arn=ARN, lean=LeanGetRecords(client)
+            )
+            assert len((await source.get_records("shard-1", "i", 7)).records) == 2
+        assert server.requests[-1]["host"] == "streams.invalid"
 
 
 class TestCredentials:
-    async def test_rotated_credentials_sign_the_next_call(self, server):
+    async def test_rotated_credentials_sign_the_next_call(self, server, monkeypatch):
         async with AwsSession("us-east-1", {"dynamodb_streams": server.url}) as session:
             client = await session.client("dynamodbstreams")
-            lean = LeanGetRecords(client, connections=1)
+            lean = LeanGetRecords(client)
             source = DynamoDBStreamSource(client, None, ApiCaller(), table=None, stream_arn=ARN, lean=lean)
             await source.get_records("shard-1", "i", 7)
             credentials = client._request_signer._credentials
             credentials.access_key, credentials.token = "ROTATED", "another token"
             await source.get_records("shard-1", "i", 7)
-            lean.close()
         assert "Credential=ROTATED/" in server.requests[-1]["authorization"]
         assert server.requests[-1]["x-amz-security-token"] == "another token"
 
-    async def test_the_signature_is_the_one_of_botocore_for_what_is_sent(self, server, monkeypatch):
-        """Signed anew from what the server saw: host, headers and body are those that were signed."""
-        async with source_of(server, lean=True) as source:
-            await source.get_records("shard-1", "i", 7)
-        sent = server.requests[-1]
-        auth = SigV4Auth(SdkCredentials("test", "test"), "dynamodb", "us-east-1")
-        request = AWSRequest(
-            "POST",
-            f"http://{sent['host']}/",
-            {name: sent[name] for name in ("content-type", "x-amz-target", "x-amz-date", "host")},
-            sent["body"].encode(),
-        )
-        request.context["timestamp"] = sent["x-amz-date"]
-        signature = auth.signature(auth.string_to_sign(request, auth.canonical_request(request)), request)
-        assert sent["authorization"].endswith(f"Signature={signature}")
+
+class TestLeftToTheSdk:
+    async def test_when_the_client_is_made_in_another_way(self, server):
+        """What has no public name may go with any release: then pages still come, at the SDK's price."""
+
+        class Renamed:
+            def __init__(self, client):
+                self._inner = client
+
+            def __getattr__(self, name):
+                if name == "_endpoint":
+                    raise AttributeError("no such attribute: _endpoint")
+                return getattr(self._inner, name)
+
+        async with AwsSession("us-east-1", {"dynamodb_streams": server.url}) as session:
+            client = Renamed(await session.client("dynamodbstreams"))
+            with structlog.testing.capture_logs() as logs:
+                source = DynamoDBStreamSource(
+                    client, None, ApiCaller(), table=None, stream_arn=ARN, lean=LeanGetRecords(client)
+                )
+                assert len((await source.get_records("shard-1", "i", 7)).records) == 2
+        assert [entry["event"] for entry in logs] == ["pages.sdk_call_path"]
+        assert "amz-sdk-request" in server.requests[-1]
