@@ -142,23 +142,30 @@ class Discovery:
 
     # --- an owner's writes -------------------------------------------------------------------------------
 
-    async def save(self, row: LeaseRow, window: WindowState | None = None) -> None:
-        """``LeaseStore.save``, also when the row was deleted meanwhile."""
+    async def save(self, row: LeaseRow, window: WindowState | None = None, whole: WindowState | None = None) -> None:
+        """``LeaseStore.save``, also when the row was deleted meanwhile: the ``whole`` window is then put back, too,
+        although it has not changed."""
         store, label = self._context.ports.store, self._context.stream.label
         try:
             await store.save(label, row, window)
         except LeaseDeleted:
             await self.put_back(row)
-            await store.save(label, row, window)
+            await store.save(label, row, whole)
 
-    async def hand_over(self, row: LeaseRow, target: str | None, window: WindowState | None = None) -> None:
+    async def hand_over(
+        self,
+        row: LeaseRow,
+        target: str | None,
+        window: WindowState | None = None,
+        whole: WindowState | None = None,
+    ) -> None:
         """``LeaseStore.hand_over``, also when the row was deleted meanwhile."""
         store, label = self._context.ports.store, self._context.stream.label
         try:
             await store.hand_over(label, row, target, window)
         except LeaseDeleted:
             await self.put_back(row)
-            await store.hand_over(label, row, target, window)
+            await store.hand_over(label, row, target, whole)
 
     async def record_loss(self, row: LeaseRow, loss: Loss) -> None:
         """``LeaseStore.record_loss``, also when the row was deleted meanwhile."""

@@ -288,6 +288,9 @@ class ShardWorker:
             return None
         return self._window.durable
 
+    def _whole_window(self) -> WindowState | None:
+        return self._window.durable if self._window is not None else None
+
     def _row(self, state: LeaseState | None = None, note: str = "", *, given_away: bool = False) -> LeaseRow:
         if state is not None:
             self._state, self._note = state, note
@@ -308,7 +311,7 @@ class ShardWorker:
         version = self._version
         window_version = self._window.version if self._window is not None else 0
         try:
-            await self._children.save(self._row(state, note), self._changed_window())
+            await self._children.save(self._row(state, note), self._changed_window(), self._whole_window())
         except (DependencyError, PermissionDenied, ResourceMissing) as error:
             log.warning("checkpoint.failed", shard_id=self.shard_id, error=str(error))
             return False
@@ -381,7 +384,9 @@ class ShardWorker:
         target = self._let_go.target
         while True:
             try:
-                await self._children.hand_over(self._row(given_away=True), target, self._changed_window())
+                await self._children.hand_over(
+                    self._row(given_away=True), target, self._changed_window(), self._whole_window()
+                )
             except (DependencyError, PermissionDenied, ResourceMissing) as error:
                 log.warning("lease.hand_over_failed", shard_id=self.shard_id, error=str(error))
                 if self._context.belief.fenced:

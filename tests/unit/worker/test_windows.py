@@ -320,6 +320,24 @@ async def test_the_state_survives_a_crash_with_its_records(make_world: MakeWorld
     await until(lambda: after.totals == [6])
 
 
+async def test_a_state_that_was_deleted_with_its_lease_comes_back(make_world: MakeWorld) -> None:
+    """The owner remembers both, although only the frontier has changed since (by a record that no filter takes)."""
+    handler = Counting()
+    world = make_world(config=windowed(checkpoint={"interval": "20ms"}))
+    world.settings = world.settings.model_copy(update={"filters": ({"dynamodb": {"Keys": {"id": {"S": ["k"]}}}},)})
+    at(world, 0)
+    await world.worker("a", handler)
+    shard = world.stream.open_shards()[0]
+    await until(lambda: any(b"1" in window.state for window in world.table.windows.values()))
+    await until(lambda: world.rows()[shard].frontier.low is not None)
+    low = world.rows()[shard].frontier.low
+    world.table.drop_lease("app", world.stream.label, shard)
+    world.table.windows.clear()
+    at(world, 1, key="other")
+    await until(lambda: shard in world.rows() and world.rows()[shard].frontier.low not in (None, low))
+    assert [window.state for window in world.table.windows.values()] == [b'{"count":1}']
+
+
 async def test_a_call_without_state_has_failed(make_world: MakeWorld) -> None:
     """And a failed call leaves the state as it was; retries exhausted, its records are dead letters."""
     letters = MemoryDeadLetters()
