@@ -49,7 +49,7 @@ class TestStub:
         assert 0.9 * size < len(body) / 100 < 1.1 * size
         assert len(image) == 10
         assert {next(iter(value)) for value in image.values()} == {
-            "S", "N", "BOOL", "NULL", "SS", "NS", "B", "L", "M",
+            "S", "N", "BOOL", "NULL", "SS", "NS", "B", "BS", "L", "M",
         }  # fmt: skip
         assert record.sequence_number == str(FIRST_NUMBER + 5)
         assert record.keys["pk"].encode() == key_of(5, 3)
