@@ -42,7 +42,7 @@ def index_of(sequence_number: str) -> int:
 
 
 def _record(dice: random.Random, size: int, created: float) -> dict[str, Any]:
-    lines = 3 if size >= 2000 else 1
+    lines = 3 if size >= 2000 else 0
     bare = 2 * len(json.dumps(_image(dice, lines, 0), separators=(",", ":"))) + ENVELOPE
     filler = max(0, (size - bare) // 2)
     return {
@@ -87,7 +87,7 @@ def _image(dice: random.Random, lines: int, filler: int) -> dict[str, Any]:
         "rates": {"NS": [number(10**6), number(10**4), number(10**2)]},
         "digest": {"B": base64.b64encode(dice.randbytes(16)).decode()},
         "marks": {"BS": [base64.b64encode(dice.randbytes(6)).decode(), base64.b64encode(dice.randbytes(7)).decode()]},
-        "lines": {"L": [line() for _ in range(lines)]},
+        "lines": {"L": [line() for _ in range(lines)] or [{"S": words(4)}]},
         "address": {"M": {"street": {"S": words(10)}, "number": {"N": number(200)}, "note": {"S": words(filler)}}},
     }
 
