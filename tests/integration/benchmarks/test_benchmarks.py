@@ -124,7 +124,7 @@ class TestJudgement:
             "daemon, no-op": {"per_cpu_second": 100.0},
             "naive, no-op": {"per_cpu_second": 2.0},
             "limit": {"per_cpu_second": 500.0},
-            "loop lag, daemon": {"lag_p99_ms": 60.0},
+            "loop lag, daemon": {"wall_p99_ms": 60.0},
         }
         found = {entry["target"]: entry["ok"] for entry in targets.judge(medians)}
         assert found == {
