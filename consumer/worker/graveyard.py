@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_exception
-from tenacity.wait import wait_exponential_jitter
 
 from consumer.domain.dead_letter import DeadLetterContext, document, idempotency_key
 from consumer.domain.errors import DependencyError, LeaseLost, StreamConsumerError
@@ -19,6 +18,8 @@ from consumer.ports import Loss
 from consumer.worker.context import WorkerContext
 
 log = structlog.get_logger()
+
+FIRST_PAUSE, MOST_PAUSE = 0.2, 30.0  # seconds between two attempts
 
 
 class Graveyard:
@@ -90,6 +91,8 @@ class Graveyard:
         await self._context.ports.store.record_loss(self._context.stream.label, self._lease, loss)
 
     async def _persist(self, send: Callable[[], Awaitable[None]]) -> bool:
+        random = self._context.ports.random.random
+
         def tell(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             shard, attempt = self._lease.shard_id, state.attempt_number
@@ -97,7 +100,7 @@ class Graveyard:
 
         try:
             async for attempt in AsyncRetrying(
-                wait=wait_exponential_jitter(multiplier=0.2, max=30.0, jitter=0.2),
+                wait=lambda state: min(MOST_PAUSE, FIRST_PAUSE * (2.0 ** min(state.attempt_number - 1, 20) + random())),
                 stop=lambda _: self._draining.is_set(),
                 retry=retry_if_exception(lambda e: isinstance(e, StreamConsumerError) and not isinstance(e, LeaseLost)),
                 sleep=self._pause,
