@@ -188,7 +188,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
-        return self.call_soon(callback, *args, context=context)
+        """From a thread to the main one, where it comes before whatever that thread does next."""
+        return self.call_soon(callback, *args, context=context or self._current.process.main.context.copy())
 
     def _push(self, handle: asyncio.Handle) -> None:
         lane: Lane = handle._context.get(_lane) or self.world.main  # type: ignore[attr-defined]  # noqa: SLF001

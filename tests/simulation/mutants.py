@@ -273,7 +273,8 @@ MUTANTS = (
         "keys get free before their batch is settled",
         "worker/dispatcher.py",
         "                if self._windowed is None:\n",
-        "                self._queue.free(batch.keys)\n                batch.keys = {}\n                if self._windowed is None:\n",
+        "                self._queue.free(batch.keys)\n                batch.keys = {}\n"
+        "                if self._windowed is None:\n",
         ("G2 order",),
         family="records",
         quick=True,
