@@ -14,7 +14,8 @@ from consumer.handlers.results import is_async
 from consumer.ports import Handler
 from consumer.testing.checkers import Checkers
 from consumer.testing.memory_dead_letters import DeadLetter, MemoryDeadLetters
-from consumer.testing.memory_leases import MemoryLeaseStore, MemoryTable
+from consumer.testing.memory_leases import MemoryLeaseStore
+from consumer.testing.memory_table import MemoryTable
 from consumer.testing.network import Link
 
 

@@ -18,7 +18,7 @@ from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.operate.metrics import Metrics
 from consumer.ports import Handler, LeaseStore, StreamDescription
 from consumer.testing.memory_leases import MemoryLeaseStore
-from consumer.testing.memory_stream import MemoryStreamSource
+from consumer.testing.memory_source import MemoryStreamSource
 from consumer.testing.network import Link
 from consumer.testing.observed import ObservedDeadLetters, ObservedHandler, ObservedStore
 from consumer.testing.virtual_loop import Process

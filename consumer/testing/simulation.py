@@ -35,8 +35,8 @@ from consumer.settings.model import Settings
 from consumer.testing.checkers import Checkers
 from consumer.testing.history import History
 from consumer.testing.memory_dead_letters import MemoryDeadLetters
-from consumer.testing.memory_leases import MemoryTable
 from consumer.testing.memory_stream import MemoryStream
+from consumer.testing.memory_table import MemoryTable
 from consumer.testing.network import Link
 from consumer.testing.simulated_worker import SimulatedWorker
 from consumer.testing.virtual_loop import VirtualLoop

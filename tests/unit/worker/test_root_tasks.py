@@ -13,8 +13,10 @@ from consumer.domain.outcome import OK, HandlerCall, Outcome
 from consumer.operate.metrics import Metrics
 from consumer.ports import Registration
 from consumer.settings.model import Settings
-from consumer.testing.memory_leases import MemoryLeaseStore, MemoryTable
-from consumer.testing.memory_stream import MemoryStream, MemoryStreamSource
+from consumer.testing.memory_leases import MemoryLeaseStore
+from consumer.testing.memory_source import MemoryStreamSource
+from consumer.testing.memory_stream import MemoryStream
+from consumer.testing.memory_table import MemoryTable
 from consumer.testing.simulated_worker import Scripted
 from consumer.worker import app
 from consumer.worker.app import Daemon, wedged_after
