@@ -29,12 +29,15 @@ class Checkers:
         self._history = history
         self._stream = stream
         self.rows: dict[str, LeaseRow] = {}
+        self._deleted: dict[str, list[LeaseRow]] = defaultdict(list)  # by hand: as they were
         self._frontiers: dict[tuple[str, int], FrontierSnapshot] = {}  # what an epoch started from
         self._open: dict[str, dict[int, Item]] = defaultdict(dict)  # by shard: still to be settled
         self._lost: dict[str, list[Item]] = defaultdict(list)
         self._newest: dict[str, Item] = {}
         self._busy: dict[tuple[str, str], int] = defaultdict(int)
         self._settled_by: dict[tuple[str, str | None, int], list[int]] = defaultdict(list)
+        self._saving: dict[str, LeaseRow] = {}
+        self._damaged: dict[str, int] = {}  # by shard: the epoch whose frontier was made unreadable
         self._describes: deque[float] = deque()
         self._registration: Registration | None = None
         self.moves: list[tuple[float, str, str | None, str | None]] = []
@@ -171,8 +174,12 @@ class Checkers:
 
     def _check_owner(self, incarnation: str, shard_id: str, epoch: int) -> None:
         row = self.rows.get(shard_id)
-        if row is None or (row.owner == incarnation and row.epoch == epoch):  # a row deleted by hand has no new owner
+        if row is not None and row.corrupt and epoch > self._damaged.get(shard_id, epoch):
+            self._history.violated("quarantine", f"{incarnation} starts {shard_id}, whose checkpoint cannot be read")
+        if row is None or (row.owner == incarnation and row.epoch == epoch):
             return
+        if any((lost.owner, lost.epoch) == (incarnation, epoch) for lost in self._deleted[shard_id]):
+            return  # hands in the table: its row was deleted, and it has not been able to look since
         found = f"{row.owner} at epoch {row.epoch}"
         self._history.violated(
             "G3 one owner", f"{incarnation} starts {shard_id} at epoch {epoch}; the owner is {found}"
@@ -196,6 +203,9 @@ class Checkers:
 
     def saving(self, held: LeaseRow) -> None:
         """An owner is about to write its frontier: it must name whatever that epoch has settled."""
+        if self._saving.get(held.shard_id) is held:
+            return  # once more, after its row was put back: meanwhile there may be more
+        self._saving[held.shard_id] = held
         numbers = self._settled_by.get((held.shard_id, held.owner, held.epoch))
         if not numbers:
             return
@@ -215,6 +225,7 @@ class Checkers:
         self.rows[shard_id] = after
         history.note(operation, shard_id, after.owner, after.epoch, after.state, after.frontier.low)
         if before is None:
+            self._check_put_back(after)
             return
         if after.owner != before.owner:
             self.moves.append((history.now(), shard_id, before.owner, after.owner))
@@ -227,7 +238,30 @@ class Checkers:
     def deleted(self, shard_id: str) -> None:
         """A lease row was deleted behind everybody's back."""
         self._history.note("row deleted", shard_id)
-        self.rows.pop(shard_id, None)
+        row = self.rows.pop(shard_id, None)
+        if row is not None:
+            self._deleted[shard_id].append(row)
+
+    def corrupted(self, row: LeaseRow) -> None:
+        """A lease row was made unreadable, or repaired, behind everybody's back."""
+        self._history.note("row damaged" if row.corrupt else "row repaired", row.shard_id)
+        self.rows[row.shard_id] = row
+        self._damaged[row.shard_id] = row.epoch
+
+    def removed(self, row: LeaseRow) -> None:
+        """A worker has removed a row: only a tombstone of a shard that is gone may be."""
+        self.rows.pop(row.shard_id, None)
+        self._history.note("removed", row.shard_id, row.state)
+        if not row.finished or self._stream.has(row.shard_id):
+            self._history.violated("G4 fenced", f"the {row.state} row of {row.shard_id} was removed")
+
+    def _check_put_back(self, after: LeaseRow) -> None:
+        """An owner whose row was deleted writes it again as it was, or further on."""
+        for lost in self._deleted[after.shard_id]:
+            if after.owner is None or (lost.owner, lost.epoch) != (after.owner, after.epoch):
+                continue
+            if int(after.frontier.low or -1) < int(lost.frontier.low or -1):
+                self._history.violated("G4 fenced", f"{after.shard_id} was put back behind its checkpoint")
 
     def _check_fence(self, operation: str, before: LeaseRow, after: LeaseRow) -> None:
         if after.epoch < before.epoch:

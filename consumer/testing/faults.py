@@ -7,8 +7,10 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from consumer.domain.frontier import FrontierSnapshot
 from consumer.testing.network import Weather
 from consumer.testing.simulated_worker import SimulatedWorker
+from consumer.worker.discovery import SECOND_LOOK
 
 if TYPE_CHECKING:
     from consumer.testing.simulation import Simulation
@@ -40,8 +42,13 @@ EVERYTHING = {
     "blank_listing": 2,
     "lose_stream": 2,
     "forget_finished_shard": 2,
+    "list_partly": 2,
+    "delete_row": 2,
+    "corrupt_row": 2,
+    "short_pages": 2,
+    "days_pass": 1,
 }
-RECORDS = {**EVERYTHING, "trim_unread": 1, "replace_without_dead_letters": 3}
+RECORDS = {**EVERYTHING, "trim_unread": 1, "vanish_unread": 1, "replace_without_dead_letters": 3}
 
 
 class Nemesis:
@@ -50,13 +57,13 @@ class Nemesis:
     def __init__(self, world: Simulation, verbs: dict[str, int], pause: float) -> None:
         self._world = world
         self._dice: random.Random = world.dice("nemesis")
-        more = {"list_partly": world.gaps.partial_listings, "delete_row": world.gaps.deleted_rows}
-        verbs = verbs | {verb: 2 for verb, wanted in more.items() if wanted}
         self._names = list(verbs)
         self._weights = list(verbs.values())
         self._pause = pause
         self._duration: float = world.settings.leases.duration
         self._healed = False
+        self._listed_again = 0.0
+        self._repairs: list[Callable[[], None]] = []
 
     async def run(self, seconds: float) -> None:
         """Draw verbs for so long, then heal."""
@@ -76,6 +83,8 @@ class Nemesis:
         world = self._world
         self._healed = True
         world.history.note("healed")
+        for repair in self._repairs:
+            repair()
         world.table.exists = True
         world.stream.blank = world.stream.missing = False
         world.stream.omitted = frozenset()
@@ -250,29 +259,72 @@ class Nemesis:
         self._later(self._long(2.0), back)
 
     def list_partly(self) -> None:
-        """For a while the service knows nothing of some shards. Only with ``gaps.partial_listings``."""
-        stream = self._world.stream
+        """For a while the service knows nothing of some shards. Not for so long that an old one counts as gone: what
+        complete listings leave out for ``SECOND_LOOK`` is gone, unless its id says that it is too young for that."""
+        stream, now = self._world.stream, self._world.loop.now
+        if now < self._listed_again:
+            return
+        seconds = self._long(2.0) if stream.dated else self._dice.uniform(0.0, 0.8 * SECOND_LOOK)
+        self._listed_again = now + seconds + 2 * SECOND_LOOK
 
         def back() -> None:
             stream.omitted = frozenset()
 
         shown = [shard.shard_id for shard in stream.listed()] if not stream.missing else []
         stream.omitted = frozenset(shard_id for shard_id in shown if self._dice.random() < 0.4)
-        self._later(self._long(1.0), back)
+        self._later(seconds, back)
 
     def delete_row(self) -> None:
-        """Somebody deletes a lease row. Only with ``gaps.deleted_rows``."""
+        """Somebody deletes a lease row."""
         shard_id = self._dice.choice([*self._world.rows(), ""])
         if shard_id:
             self._world.table.drop_lease(self._world.settings.application, self._world.stream.label, shard_id)
             self._world.checkers.deleted(shard_id)
 
+    def corrupt_row(self) -> None:
+        """Somebody spoils the checkpoint of a lease row, and repairs it later, if no owner has written over it."""
+        world = self._world
+        rows = [row for row in world.rows().values() if not row.finished and not row.corrupt]
+        if not rows:
+            return
+        row = self._dice.choice(rows)
+        world.edit_row(row.shard_id, frontier=FrontierSnapshot(), corrupt="low is not a sequence number: 'x'")
+
+        def repair() -> None:
+            now = world.rows().get(row.shard_id)
+            if now is not None and now.corrupt:
+                world.edit_row(row.shard_id, frontier=row.frontier, corrupt="")
+
+        self._repairs.append(repair)
+        self._later(self._long(4.0), repair)
+
+    def short_pages(self) -> None:
+        """Pages are cut wherever the service likes."""
+        stream = self._world.stream
+        stream.page_records = self._dice.choice((1, 2, 5, 1000))
+        stream.last_page = self._dice.choice(("with_records", "empty"))
+
+    def days_pass(self) -> None:
+        """Three days in which nothing happens, when all is settled; then tombstones are old enough to go."""
+        if not self._world.stream.dated and self._world.everything_settled():
+            self._world.loop.pass_days(3.0)
+
     def forget_finished_shard(self) -> None:
         """A shard leaves the stream, as it does 24 hours after its end; all of it was handled long before."""
+        if self._world.stream.dated:
+            return  # it is too young for that
         rows = self._world.rows()
         done = [shard for shard in self._world.stream.closed_shards() if shard in rows and rows[shard].finished]
         if done:
             self._world.vanish(done[0])
+
+    def vanish_unread(self) -> None:
+        """A closed shard leaves the stream before all of it was settled."""
+        rows = self._world.rows()
+        for shard_id in self._world.stream.closed_shards() if not self._world.stream.dated else ():
+            if shard_id in rows and not rows[shard_id].settled:
+                self._world.vanish(shard_id)
+                return
 
     def trim_unread(self) -> None:
         """Records are trimmed before anybody has settled them."""

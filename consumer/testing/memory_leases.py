@@ -246,6 +246,8 @@ class MemoryLeaseStore:
             if lease is not None and _same(lease.row, seen):
                 del self._leases(label)[seen.shard_id]
                 removed = True
+                if self._table.on_remove is not None:
+                    self._table.on_remove(lease.row)
             return removed, None
 
         return (await self._write("remove_lease", apply))[0]

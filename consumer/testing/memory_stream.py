@@ -70,6 +70,7 @@ class MemoryStream:
         page_bytes: size after which a page ends (1 MB on AWS).
         last_page: whether a closed shard's last records come together with the end, or an empty page follows them.
         jump_every: after so many records SequenceNumbers grow by a digit, from 21 up to 40.
+        dated: whether the ids of shards name the time they were created, as on AWS; otherwise they look very old.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class MemoryStream:
         page_bytes: int = 1_000_000,
         last_page: Literal["with_records", "empty"] = "with_records",
         jump_every: int = 10,
+        dated: bool = False,
     ) -> None:
         self.clock = clock
         self.table = table
@@ -105,6 +107,8 @@ class MemoryStream:
         self._number: int = 10 ** (SHORTEST - 1)
         self._written = 0
         self._made = 0
+        self.dated = dated
+        self.largest_page = 0  # wire bytes
         self._generation = 0
         self._hidden_for = 0.0
         self.blank = False  # DescribeStream succeeds and names no shard
@@ -192,6 +196,10 @@ class MemoryStream:
         parent = self._lineage.get(shard_id)
         return () if parent is None else (parent,)
 
+    def has(self, shard_id: str) -> bool:
+        """Whether the shard is still there."""
+        return shard_id in self._shards
+
     def closed_shards(self) -> list[str]:
         """Shards that take no more writes and are still there, oldest first."""
         return [s.shard_id for s in self._shards.values() if s.end is not None]
@@ -258,6 +266,7 @@ class MemoryStream:
             page_bytes=self.page_bytes,
             last_page=self.last_page,
             jump_every=self._jump_every,
+            dated=self.dated,
         )
         self.successor.key_names, self.successor._items = self.key_names, self._items  # noqa: SLF001 - one of us
         return self.successor
@@ -323,6 +332,7 @@ class MemoryStream:
         body = b'{"Records":[' + b",".join(shard.bodies[first:last]) + b"]}"
         done = shard.end is not None and last == len(shard.numbers) and (last == first or self.last_page != "empty")
         following = None if done else self._issue(shard.shard_id, shard.numbers[last - 1] if last > first else after)
+        self.largest_page = max(self.largest_page, len(body))
         return Page(records_from_event(body), following, len(body))
 
     # --- inside --------------------------------------------------------------------------------------------------
@@ -345,6 +355,8 @@ class MemoryStream:
 
     def _add_shard(self, parent: str | None, low: int, high: int, visible_at: float) -> str:
         self._made += 1
+        if self.dated:
+            self._made = max(self._made, int(self.clock.wall() * 1000))
         shard_id = f"shardId-{self._made:020d}-{low:08x}"
         self._lineage[shard_id] = parent
         if parent is not None:  # a shard is never shown before its parent

@@ -46,6 +46,7 @@ class MemoryTable:
     windows: dict[tuple[str, str, str], WindowState] = field(default_factory=dict)
     on_write: Callable[[str, LeaseRow | None, LeaseRow], None] | None = None  # operation, lease row before and after
     on_register: Callable[[Registration], None] | None = None
+    on_remove: Callable[[LeaseRow], None] | None = None  # by a worker, not by hand
 
     def put(self, leases: dict[str, HeldLease], row: LeaseRow, operation: str) -> HeldLease:
         """Store a lease row, and tell whoever watches."""

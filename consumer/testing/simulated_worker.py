@@ -105,14 +105,7 @@ class SimulatedWorker:
         self.process, self.context, self.coordinator = process, None, None
         timeouts = {"keeper": min(CALL_TIMEOUT, simulation.settings.leases.duration / 8)}
         self.links = {
-            service: Link(
-                process,
-                service,
-                dice,
-                timeouts.get(service, CALL_TIMEOUT),
-                simulation.called,
-                late_saves=simulation.gaps.late_saves,
-            )
+            service: Link(process, service, dice, timeouts.get(service, CALL_TIMEOUT), simulation.called)
             for service in ("table", "keeper", "stream", "dead_letters")
         }
         self._stop, self._ended = asyncio.Event(), asyncio.Event()

@@ -24,7 +24,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -40,27 +39,10 @@ from consumer.testing.memory_table import MemoryTable
 from consumer.testing.network import Link
 from consumer.testing.simulated_worker import SimulatedWorker
 from consumer.testing.virtual_loop import VirtualLoop
+from consumer.worker.budget import BYTES_PER_WIRE_BYTE
 
 APPLICATION = "simulated"
 CHECK_EVERY = 0.25  # virtual seconds between looks at a condition
-
-
-@dataclass(frozen=True)
-class KnownGaps:
-    """Faults that this version is known not to withstand; each is to be switched on with the change that mends it.
-
-    ``late_saves``: a save that timed out at its sender is applied later, after newer ones of the same owner and epoch.
-    ``partial_listings``: DescribeStream misses some shards although it ends normally (one listing decides "vanished";
-    a child whose open parent is missing from a listing and has no row is taken at once).
-    ``deleted_rows``: lease rows are deleted under their owner (they are registered anew from the start position).
-    """
-
-    late_saves: bool = False
-    partial_listings: bool = False
-    deleted_rows: bool = False
-
-
-NO_GAPS = KnownGaps()
 
 
 class BrokenPromise(AssertionError):
@@ -96,7 +78,6 @@ class Simulation:
         seed: decides everything that the scenario does not.
         shards: open shards of the stream at the start.
         config: sections of the configuration file, merged over quick defaults.
-        gaps: faults beyond those that are promised to be withstood.
         on_event: is given a line for everything that happens, log events of the workers included.
         stream: more arguments of ``MemoryStream``.
     """
@@ -107,12 +88,10 @@ class Simulation:
         *,
         shards: int = 1,
         config: Mapping[str, Mapping[str, Any]] | None = None,
-        gaps: KnownGaps = NO_GAPS,
         on_event: Callable[[str], None] | None = None,
         stream: Mapping[str, Any] | None = None,
     ) -> None:
         self.seed = seed
-        self.gaps = gaps
         self.settings = _settings(config or {})
         self.loop = VirtualLoop(self.dice("schedule"))
         self.clock = ServiceClock(self)
@@ -123,6 +102,7 @@ class Simulation:
         self.checkers = Checkers(self.history, self.stream)
         self.table.on_write = self.checkers.written
         self.table.on_register = self.checkers.registered
+        self.table.on_remove = self.checkers.removed
         self.workers: dict[str, SimulatedWorker] = {}
         self.calls: dict[str, int] = defaultdict(int)
         self._versions: dict[str, int] = defaultdict(int)
@@ -176,6 +156,11 @@ class Simulation:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+    def edit_row(self, shard_id: str, **changes: Any) -> None:
+        """Somebody edits a lease row behind everybody's back."""
+        self.table.edit(APPLICATION, self.stream.label, shard_id, **changes)
+        self.checkers.corrupted(self.rows()[shard_id])
 
     async def until(self, condition: Callable[[], bool], seconds: float, what: str = "") -> bool:
         """Wait in virtual time. False, and a violation of liveness, when it does not come true within ``seconds``."""
@@ -272,8 +257,20 @@ class Simulation:
         """Every call that reaches a service comes by here."""
         self.calls[operation] += 1
         self.history.note("call", link.process.name, link.service, operation, outcome)
+        if operation == "get_records":
+            self._check_budget(link.process.name)
         if operation in ("list_shards", "child_shards", "describe"):
             self.checkers.described()
+
+    def _check_budget(self, process: str) -> None:
+        """``limits.buffer``, and beyond it at most one page a reader, and what was copied out of that page."""
+        worker = self.workers.get(process.partition("#")[0])
+        if worker is None or worker.context is None or worker.coordinator is None:
+            return
+        page = int(self.stream.largest_page * BYTES_PER_WIRE_BYTE)
+        most = self.settings.limits.buffer + 2 * page * len(list(worker.coordinator.workers))
+        if worker.context.budget.used > most:
+            self.history.violated("byte budget", f"{process} holds {worker.context.budget.used} bytes, not {most}")
 
 
 def _text(value: Any) -> str:
