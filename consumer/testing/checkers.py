@@ -25,32 +25,34 @@ DESCRIBE_LIMIT = 10.0  # DescribeStream calls a second, for the whole fleet: an 
 class Checkers:
     """Told of everything that crosses the border of a worker."""
 
-    def __init__(self, history: History, stream: MemoryStream) -> None:
+    def __init__(self, history: History, streams: Sequence[MemoryStream]) -> None:
+        """``streams`` of the table, oldest first; more may be added."""
         self._history = history
-        self._stream = stream
+        self._streams = streams
         self.rows: dict[str, LeaseRow] = {}
         self._deleted: dict[str, list[LeaseRow]] = defaultdict(list)  # by hand: as they were
         self._frontiers: dict[tuple[str, int], FrontierSnapshot] = {}  # what an epoch started from
         self._open: dict[str, dict[int, Item]] = defaultdict(dict)  # by shard: still to be settled
         self._lost: dict[str, list[Item]] = defaultdict(list)
         self._newest: dict[str, Item] = {}
-        self._busy: dict[tuple[str, str], int] = defaultdict(int)
+        self._busy: dict[tuple[str, str, str], int] = defaultdict(int)
         self._settled_by: dict[tuple[str, str | None, int], list[int]] = defaultdict(list)
         self._saving: dict[str, LeaseRow] = {}
         self._damaged: dict[str, int] = {}  # by shard: the epoch whose frontier was made unreadable
         self._describes: deque[float] = deque()
-        self._registration: Registration | None = None
+        self._registrations: dict[str, Registration] = {}
         self.moves: list[tuple[float, str, str | None, str | None]] = []
 
     # --- the stream ------------------------------------------------------------------------------------
 
     def produced(self, number: str, key: str, version: int, shard_id: str) -> Item:
         """A record was written."""
-        created = float(int(self._stream.clock.wall()))
+        created = float(int(self._streams[0].clock.wall()))
         item = Item(int(number), key, version, shard_id, created, self._newest.get(key))
-        self._newest[key] = self._history.items[number] = item
-        if self._registration is not None:
-            item.before_start = self._is_before(item, self._registration)
+        self._newest[key] = self._history.items[_name(shard_id, number)] = item
+        registration = self._registration_of(shard_id)
+        if registration is not None:
+            item.before_start = self._is_before(item, registration)
         if item.open:
             self._open[shard_id][item.number] = item
         self._history.note("put", key, version, shard_id, number)
@@ -61,15 +63,17 @@ class Checkers:
         for item in list(self._open[shard_id].values()):
             if upto is None or item.number <= upto:
                 item.lost = True
-                if self._registration is not None:  # before that nobody had to read them
+                if self._registration_of(shard_id) is not None:  # before that nobody had to read them
                     self._lost[shard_id].append(item)
                 self._closed(item)
         self._history.note("trim", shard_id, upto)
 
     def registered(self, registration: Registration) -> None:
         """The application's start is durable: older records are none of its business."""
-        self._registration = registration
+        self._registrations[registration.stream_arn] = registration
         for item in self._history.items.values():
+            if self._registration_of(item.shard_id) is not registration:
+                continue
             item.before_start = self._is_before(item, registration)
             if item.before_start:
                 self._closed(item)
@@ -83,6 +87,12 @@ class Checkers:
         """Records still to be settled, shard by shard, oldest first."""
         for items in self._open.values():
             yield from items.values()
+
+    def _stream_of(self, shard_id: str) -> int:
+        return next(number for number, stream in enumerate(self._streams) if stream.knows(shard_id))
+
+    def _registration_of(self, shard_id: str) -> Registration | None:
+        return self._registrations.get(self._streams[self._stream_of(shard_id)].arn)
 
     def _closed(self, item: Item) -> None:
         self._open[item.shard_id].pop(item.number, None)
@@ -98,15 +108,13 @@ class Checkers:
     def started(self, incarnation: str, call: HandlerCall) -> list[Item]:
         """User code is about to run."""
         history = self._history
-        items = [history.items[record.sequence_number] for record in call.records]
         shard_id, epoch = call.shard_id, call.lease_epoch
+        items = [history.items[_name(shard_id, record.sequence_number)] for record in call.records]
         history.note("start", incarnation, shard_id, epoch, call.attempt, [item.number for item in items])
         self._check_owner(incarnation, shard_id, epoch)
         self._check_parents(shard_id)
         inside: set[int] = set()
         for item in items:
-            if item.shard_id != shard_id:
-                history.violated("G2 order", f"{item.number} is not a record of {shard_id}")
             before = item.previous
             if before is not None and before.open and before.number not in inside:
                 history.violated(
@@ -119,8 +127,8 @@ class Checkers:
                 self._check_known(item, incarnation, shard_id, epoch)
         keys = dict.fromkeys(item.key for item in items)
         for key in keys:
-            self._busy[incarnation, key] += 1
-            if self._busy[incarnation, key] > 1:
+            self._busy[incarnation, shard_id, key] += 1
+            if self._busy[incarnation, shard_id, key] > 1:
                 history.violated("G2 order", f"two calls for {key} at once in {incarnation}")
         return items
 
@@ -129,7 +137,7 @@ class Checkers:
         history = self._history
         history.note("end", incarnation, call.shard_id, call.lease_epoch, outcome.kind if outcome else "cancelled")
         for key in dict.fromkeys(item.key for item in items):
-            self._busy[incarnation, key] -= 1
+            self._busy[incarnation, call.shard_id, key] -= 1
         if outcome is None or outcome.kind == "not_invoked":
             return
         done: Sequence[Item] = ()
@@ -156,11 +164,11 @@ class Checkers:
                 "G3 one owner", f"{incarnation} sends a dead letter of {shard_id}; the owner is {found}"
             )
 
-    def buried(self, document: bytes) -> None:
+    def buried(self, document: bytes, shard_id: str) -> None:
         """A dead letter is durable."""
         text = document[document.rindex(b'"payload":') + len(b'"payload":') : -1]
         for record in records_from_event(text):
-            item = self._history.items[record.sequence_number]
+            item = self._history.items[_name(shard_id, record.sequence_number)]
             item.buried += 1
             if not item.failures:
                 self._history.violated("dead letters", f"{item.key} v{item.version} never failed")
@@ -186,7 +194,12 @@ class Checkers:
         )
 
     def _check_parents(self, shard_id: str) -> None:
-        for parent in self._stream.parents_of(shard_id):
+        number = self._stream_of(shard_id)
+        if number:
+            for other, items in self._open.items():
+                if items and self._stream_of(other) < number:
+                    self._history.violated("G2 order", f"{shard_id} starts, {other} of an older stream is unsettled")
+        for parent in self._streams[number].parents_of(shard_id):
             left = len(self._open[parent])
             if left:
                 self._history.violated("G2 order", f"{shard_id} starts, its parent {parent} has {left} unsettled")
@@ -252,7 +265,7 @@ class Checkers:
         """A worker has removed a row: only a tombstone of a shard that is gone may be."""
         self.rows.pop(row.shard_id, None)
         self._history.note("removed", row.shard_id, row.state)
-        if not row.finished or self._stream.has(row.shard_id):
+        if not row.finished or any(stream.has(row.shard_id) for stream in self._streams):
             self._history.violated("G4 fenced", f"the {row.state} row of {row.shard_id} was removed")
 
     def _check_put_back(self, after: LeaseRow) -> None:
@@ -304,6 +317,11 @@ class Checkers:
         for shard_id, items in self._lost.items():
             if shard_id not in gaps and any(item.settled_at is None for item in items):
                 self._history.violated("G7 no silent loss", f"records of {shard_id} were trimmed, there is no gap row")
+
+
+def _name(shard_id: str, number: str) -> str:
+    """Of a record: the numbers of a stream say nothing about those of the next one."""
+    return f"{shard_id} {number}"
 
 
 def hash_of(document: bytes) -> str:

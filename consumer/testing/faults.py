@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SERVICES = ("table", "keeper", "stream", "dead_letters")
 MOST_OPEN_SHARDS = 8
+MOST_STREAMS = 3
 HOUR = 3600.0
 
 # How often each verb is drawn. Names are those of the methods of ``Nemesis``.
@@ -47,8 +48,16 @@ EVERYTHING = {
     "corrupt_row": 2,
     "short_pages": 2,
     "days_pass": 1,
+    "enable_stream_again": 1,
+    "wipe_table": 1,
 }
-RECORDS = {**EVERYTHING, "trim_unread": 1, "vanish_unread": 1, "replace_without_dead_letters": 3}
+RECORDS = {
+    **EVERYTHING,
+    "trim_unread": 1,
+    "vanish_unread": 1,
+    "replace_without_dead_letters": 3,
+    "lose_lease_without_dead_letters": 3,
+}
 
 
 class Nemesis:
@@ -86,11 +95,13 @@ class Nemesis:
         for repair in self._repairs:
             repair()
         world.table.exists = True
-        world.stream.blank = world.stream.missing = False
-        world.stream.omitted = frozenset()
-        world.stream.hide_children(0.0)
-        for shard_id in (*world.stream.open_shards(), *world.stream.closed_shards()):
-            world.stream.empty_pages(shard_id, 0)
+        for stream in world.streams:
+            stream.blank = stream.missing = False
+            stream.page_records = stream.usual_page_records
+            stream.omitted = frozenset()
+            stream.hide_children(0.0)
+            for shard_id in (*stream.open_shards(), *stream.closed_shards()):
+                stream.empty_pages(shard_id, 0)
         for worker in world.workers.values():
             worker.resume()
             for link in worker.links.values():
@@ -158,6 +169,12 @@ class Nemesis:
 
         self._later(self._long(2.0), terminate)
 
+    def lose_lease_without_dead_letters(self) -> None:
+        """The destination refuses for a while; meanwhile the worker cannot renew, and others take its shards."""
+        worker = self._some_worker()
+        self._set(worker, ("keeper",), Weather(lose_request=1.0), 3 * self._duration)
+        self._set(worker, ("dead_letters",), Weather(throttle=1.0), self._dice.uniform(1.5, 2.5) * self._duration)
+
     def stall(self) -> None:
         """User code blocks the main loop; the keeper goes on in its thread."""
         self._some_worker().stall(self._long(2.0))
@@ -212,6 +229,22 @@ class Nemesis:
         self._world.table.exists = False
         self._later(self._long(1.0), back)
 
+    def wipe_table(self) -> None:
+        """The lease table is deleted and made anew, empty. Not while the fleet drains an older stream: which one it
+        reads is known to the table and to the processes only, and those may die, too."""
+        world = self._world
+        if not self._reads_newest():
+            return
+
+        def back() -> None:
+            world.table.exists = True
+
+        world.wipe_table()
+        self._later(self._long(1.0), back)
+
+    def _reads_newest(self) -> bool:
+        return self._world.table.streams.get(self._world.settings.application) == self._world.stream.arn
+
     # --- the stream ------------------------------------------------------------------------------------
 
     def roll(self) -> None:
@@ -223,6 +256,11 @@ class Nemesis:
         shards = stream.open_shards()
         if len(shards) < MOST_OPEN_SHARDS:
             stream.split(self._dice.choice(shards))
+
+    def enable_stream_again(self) -> None:
+        """The table's stream is disabled and enabled again; the old one must be read to its end first."""
+        if self._reads_newest() and len(self._world.streams) < MOST_STREAMS:
+            self._world.enable_again(self._dice.randint(1, 3))
 
     def hide_children(self) -> None:
         """Children appear up to two minutes after their parent's end."""
@@ -278,8 +316,7 @@ class Nemesis:
         """Somebody deletes a lease row."""
         shard_id = self._dice.choice([*self._world.rows(), ""])
         if shard_id:
-            self._world.table.drop_lease(self._world.settings.application, self._world.stream.label, shard_id)
-            self._world.checkers.deleted(shard_id)
+            self._world.delete_row(shard_id)
 
     def corrupt_row(self) -> None:
         """Somebody spoils the checkpoint of a lease row, and repairs it later, if no owner has written over it."""
@@ -300,9 +337,14 @@ class Nemesis:
 
     def short_pages(self) -> None:
         """Pages are cut wherever the service likes."""
-        stream = self._world.stream
-        stream.page_records = self._dice.choice((1, 2, 5, 1000))
+        stream, usual = self._world.stream, self._world.streams[0].usual_page_records
+
+        def back() -> None:
+            stream.page_records = usual
+
+        stream.page_records = self._dice.choice((1, 2, 5))
         stream.last_page = self._dice.choice(("with_records", "empty"))
+        self._later(self._long(2.0), back)
 
     def days_pass(self) -> None:
         """Three days in which nothing happens, when all is settled; then tombstones are old enough to go."""

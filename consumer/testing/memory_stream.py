@@ -71,6 +71,7 @@ class MemoryStream:
         last_page: whether a closed shard's last records come together with the end, or an empty page follows them.
         jump_every: after so many records SequenceNumbers grow by a digit, from 21 up to 40.
         dated: whether the ids of shards name the time they were created, as on AWS; otherwise they look very old.
+        shards_before: where ids begin to count: those of a stream do not repeat those of the stream before it.
     """
 
     def __init__(
@@ -87,13 +88,14 @@ class MemoryStream:
         last_page: Literal["with_records", "empty"] = "with_records",
         jump_every: int = 10,
         dated: bool = False,
+        shards_before: int = 0,
     ) -> None:
         self.clock = clock
         self.table = table
         self.label = label
         self.arn = f"arn:aws:dynamodb:us-east-1:000000000000:table/{table}/stream/{label}"
         self.partition_key = partition_key
-        self.page_records = page_records
+        self.page_records = self.usual_page_records = page_records
         self.page_bytes = page_bytes
         self.last_page = last_page
         self.status: Literal["ENABLING", "ENABLED", "DISABLING", "DISABLED"] = "ENABLED"
@@ -106,7 +108,7 @@ class MemoryStream:
         self._lineage: dict[str, str | None] = {}
         self._number: int = 10 ** (SHORTEST - 1)
         self._written = 0
-        self._made = 0
+        self._made = shards_before
         self.dated = dated
         self.largest_page = 0  # wire bytes
         self._generation = 0
@@ -196,6 +198,10 @@ class MemoryStream:
         parent = self._lineage.get(shard_id)
         return () if parent is None else (parent,)
 
+    def knows(self, shard_id: str) -> bool:
+        """Whether the shard is or was one of this stream."""
+        return shard_id in self._lineage
+
     def has(self, shard_id: str) -> bool:
         """Whether the shard is still there."""
         return shard_id in self._shards
@@ -262,11 +268,12 @@ class MemoryStream:
             label=label,
             partition_key=self.partition_key,
             shards=shards,
-            page_records=self.page_records,
+            page_records=self.usual_page_records,
             page_bytes=self.page_bytes,
             last_page=self.last_page,
             jump_every=self._jump_every,
             dated=self.dated,
+            shards_before=self._made,
         )
         self.successor.key_names, self.successor._items = self.key_names, self._items  # noqa: SLF001 - one of us
         return self.successor

@@ -82,7 +82,7 @@ class ObservedDeadLetters:
     async def send(self, document: bytes, *, attributes: dict[str, str]) -> None:
         def store() -> None:
             self._inner.delivered.append(DeadLetter(document, dict(attributes)))
-            self._checkers.buried(document)
+            self._checkers.buried(document, attributes["shard_id"])
 
         self._checkers.burying(self._incarnation(), attributes["shard_id"])
         await self._link.carry("send", store)

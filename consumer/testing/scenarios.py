@@ -19,6 +19,7 @@ from consumer.testing.faults import EVERYTHING, RECORDS, Nemesis
 from consumer.testing.history import History
 from consumer.testing.simulated_worker import Scripted, SimulatedWorker
 from consumer.testing.simulation import Simulation
+from consumer.worker.following import FOLLOW_INTERVAL
 
 SETTLED_WITHIN = 240.0  # seconds after healing: the longest back-offs of all parts, one after the other
 BALANCED_WITHIN = 60.0
@@ -192,9 +193,10 @@ async def _chaos(
     writing = asyncio.create_task(_write(world, records))
     await Nemesis(world, verbs, pause).run(seconds)
     writing.cancel()
-    await world.until(world.everything_settled, SETTLED_WITHIN, "everything settled")
+    following = (len(world.streams) - 1) * 2 * FOLLOW_INTERVAL
+    await world.until(world.everything_settled, SETTLED_WITHIN + following, "everything settled")
     await world.until(world.closed_shards_done, SETTLED_WITHIN, "all closed shards done")
-    await world.until(world.balanced, BALANCED_WITHIN, "balance")
+    await world.until(world.balanced, BALANCED_WITHIN + following, "balance")
     await world.finish()
 
 

@@ -221,7 +221,7 @@ class _Life:
         application, checkers = settings.application, simulation.checkers
         store = ObservedStore(checkers, simulation.table, application, clock.wall, links["table"])
         keeper_store = MemoryLeaseStore(simulation.table, application, clock.wall, links["keeper"])
-        configured = MemoryStreamSource(simulation.stream, links["stream"])
+        configured = MemoryStreamSource(simulation.streams[0], links["stream"]).of(simulation.stream.arn)
         dead_letters = ObservedDeadLetters(checkers, self._who, simulation.dead_letters, links["dead_letters"])
         handler = ObservedHandler(checkers, self._who, self._worker.handler)
         await handler.start()
