@@ -87,8 +87,14 @@ class Nemesis(ServiceFaults):
             worker.resume()
             for link in worker.links.values():
                 link.weather = Weather()
-            if not worker.running:
-                worker.start()
+            self._start_for_good(worker)
+
+    def _start_for_good(self, worker: SimulatedWorker) -> None:
+        """After the faults everybody runs, also who is just stopping."""
+        if worker.stopping:
+            self._world.loop.after(1.0, self._start_for_good, worker)
+        elif not worker.running:
+            worker.start()
 
     # --- processes -------------------------------------------------------------------------------------
 

@@ -80,6 +80,7 @@ class SimulatedWorker:
         self._stop = asyncio.Event()
         self._ended = asyncio.Event()
         self._ended.set()
+        self._stop_asked = False
 
     # --- the operating system --------------------------------------------------------------------------
 
@@ -87,6 +88,11 @@ class SimulatedWorker:
     def running(self) -> bool:
         """There is a process, frozen or not."""
         return self.process is not None
+
+    @property
+    def stopping(self) -> bool:
+        """There is a process that was told to end."""
+        return self.process is not None and self._stop_asked
 
     @property
     def incarnation(self) -> str:
@@ -108,7 +114,7 @@ class SimulatedWorker:
             service: Link(process, service, dice, timeouts.get(service, CALL_TIMEOUT), simulation.called)
             for service in ("table", "keeper", "stream", "dead_letters")
         }
-        self._stop, self._ended = asyncio.Event(), asyncio.Event()
+        self._stop, self._ended, self._stop_asked = asyncio.Event(), asyncio.Event(), False
         simulation.history.note("process started", process.name)
         process.spawn(self._main(process, ProcessRandomness(dice), self._stop), f"main of {process.name}")
 
@@ -145,6 +151,7 @@ class SimulatedWorker:
             return
         simulation = self._simulation
         simulation.history.note("process terminated", process.name)
+        self._stop_asked = True
         # The signal is handled by the process itself, so a frozen one hears it when it goes on.
         simulation.loop.call_soon(self._stop.set, context=process.main.context.copy())
         grace = simulation.settings.shutdown.grace + HARD_STOP_MARGIN

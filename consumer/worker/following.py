@@ -2,8 +2,9 @@
 
 The stream that the application reads is written down in its ``meta`` row, so the whole fleet reads one stream and goes
 on together. The old one is read to its end first (it stays readable for 24 hours): only when every lease of it is
-settled does the pointer move. An old stream that is gone before it was read to its end leaves a gap row for each of its
-unfinished shards, by the same rule as any vanished shard, and ``on_gap: halt`` keeps the pointer where it is.
+settled, and has been for a while, does the pointer move. An old stream that is gone before it was read to its end
+leaves a gap row for each of its unfinished shards, by the same rule as any vanished shard, and ``on_gap: halt`` keeps
+the pointer where it is.
 """
 
 from __future__ import annotations
