@@ -25,29 +25,34 @@ DESCRIBE_LIMIT = 10.0  # DescribeStream calls a second, for the whole fleet: an 
 class Checkers:
     """Told of everything that crosses the border of a worker."""
 
-    def __init__(self, history: History, stream: MemoryStream) -> None:
+    def __init__(self, history: History, streams: Sequence[MemoryStream]) -> None:
+        """``streams`` of the table, oldest first; more may be added."""
         self._history = history
-        self._stream = stream
+        self._streams = streams
         self.rows: dict[str, LeaseRow] = {}
+        self._deleted: dict[str, list[LeaseRow]] = defaultdict(list)  # by hand: as they were
         self._frontiers: dict[tuple[str, int], FrontierSnapshot] = {}  # what an epoch started from
         self._open: dict[str, dict[int, Item]] = defaultdict(dict)  # by shard: still to be settled
         self._lost: dict[str, list[Item]] = defaultdict(list)
         self._newest: dict[str, Item] = {}
-        self._busy: dict[tuple[str, str], int] = defaultdict(int)
+        self._busy: dict[tuple[str, str, str], int] = defaultdict(int)
         self._settled_by: dict[tuple[str, str | None, int], list[int]] = defaultdict(list)
+        self._saving: dict[str, LeaseRow] = {}
+        self._damaged: dict[str, int] = {}  # by shard: the epoch whose frontier was made unreadable
         self._describes: deque[float] = deque()
-        self._registration: Registration | None = None
+        self._registrations: dict[str, Registration] = {}
         self.moves: list[tuple[float, str, str | None, str | None]] = []
 
     # --- the stream ------------------------------------------------------------------------------------
 
     def produced(self, number: str, key: str, version: int, shard_id: str) -> Item:
         """A record was written."""
-        created = float(int(self._stream.clock.wall()))
+        created = float(int(self._streams[0].clock.wall()))
         item = Item(int(number), key, version, shard_id, created, self._newest.get(key))
-        self._newest[key] = self._history.items[number] = item
-        if self._registration is not None:
-            item.before_start = self._is_before(item, self._registration)
+        self._newest[key] = self._history.items[_name(shard_id, number)] = item
+        registration = self._registration_of(shard_id)
+        if registration is not None:
+            item.before_start = self._is_before(item, registration)
         if item.open:
             self._open[shard_id][item.number] = item
         self._history.note("put", key, version, shard_id, number)
@@ -58,15 +63,17 @@ class Checkers:
         for item in list(self._open[shard_id].values()):
             if upto is None or item.number <= upto:
                 item.lost = True
-                if self._registration is not None:  # before that nobody had to read them
+                if self._registration_of(shard_id) is not None:  # before that nobody had to read them
                     self._lost[shard_id].append(item)
                 self._closed(item)
         self._history.note("trim", shard_id, upto)
 
     def registered(self, registration: Registration) -> None:
         """The application's start is durable: older records are none of its business."""
-        self._registration = registration
+        self._registrations[registration.stream_arn] = registration
         for item in self._history.items.values():
+            if self._registration_of(item.shard_id) is not registration:
+                continue
             item.before_start = self._is_before(item, registration)
             if item.before_start:
                 self._closed(item)
@@ -80,6 +87,12 @@ class Checkers:
         """Records still to be settled, shard by shard, oldest first."""
         for items in self._open.values():
             yield from items.values()
+
+    def _stream_of(self, shard_id: str) -> int:
+        return next(number for number, stream in enumerate(self._streams) if stream.knows(shard_id))
+
+    def _registration_of(self, shard_id: str) -> Registration | None:
+        return self._registrations.get(self._streams[self._stream_of(shard_id)].arn)
 
     def _closed(self, item: Item) -> None:
         self._open[item.shard_id].pop(item.number, None)
@@ -95,15 +108,13 @@ class Checkers:
     def started(self, incarnation: str, call: HandlerCall) -> list[Item]:
         """User code is about to run."""
         history = self._history
-        items = [history.items[record.sequence_number] for record in call.records]
         shard_id, epoch = call.shard_id, call.lease_epoch
+        items = [history.items[_name(shard_id, record.sequence_number)] for record in call.records]
         history.note("start", incarnation, shard_id, epoch, call.attempt, [item.number for item in items])
         self._check_owner(incarnation, shard_id, epoch)
         self._check_parents(shard_id)
         inside: set[int] = set()
         for item in items:
-            if item.shard_id != shard_id:
-                history.violated("G2 order", f"{item.number} is not a record of {shard_id}")
             before = item.previous
             if before is not None and before.open and before.number not in inside:
                 history.violated(
@@ -116,8 +127,8 @@ class Checkers:
                 self._check_known(item, incarnation, shard_id, epoch)
         keys = dict.fromkeys(item.key for item in items)
         for key in keys:
-            self._busy[incarnation, key] += 1
-            if self._busy[incarnation, key] > 1:
+            self._busy[incarnation, shard_id, key] += 1
+            if self._busy[incarnation, shard_id, key] > 1:
                 history.violated("G2 order", f"two calls for {key} at once in {incarnation}")
         return items
 
@@ -126,7 +137,7 @@ class Checkers:
         history = self._history
         history.note("end", incarnation, call.shard_id, call.lease_epoch, outcome.kind if outcome else "cancelled")
         for key in dict.fromkeys(item.key for item in items):
-            self._busy[incarnation, key] -= 1
+            self._busy[incarnation, call.shard_id, key] -= 1
         if outcome is None or outcome.kind == "not_invoked":
             return
         done: Sequence[Item] = ()
@@ -153,11 +164,11 @@ class Checkers:
                 "G3 one owner", f"{incarnation} sends a dead letter of {shard_id}; the owner is {found}"
             )
 
-    def buried(self, document: bytes) -> None:
+    def buried(self, document: bytes, shard_id: str) -> None:
         """A dead letter is durable."""
         text = document[document.rindex(b'"payload":') + len(b'"payload":') : -1]
         for record in records_from_event(text):
-            item = self._history.items[record.sequence_number]
+            item = self._history.items[_name(shard_id, record.sequence_number)]
             item.buried += 1
             if not item.failures:
                 self._history.violated("dead letters", f"{item.key} v{item.version} never failed")
@@ -171,15 +182,24 @@ class Checkers:
 
     def _check_owner(self, incarnation: str, shard_id: str, epoch: int) -> None:
         row = self.rows.get(shard_id)
-        if row is None or (row.owner == incarnation and row.epoch == epoch):  # a row deleted by hand has no new owner
+        if row is not None and row.corrupt and epoch > self._damaged.get(shard_id, epoch):
+            self._history.violated("quarantine", f"{incarnation} starts {shard_id}, whose checkpoint cannot be read")
+        if row is None or (row.owner == incarnation and row.epoch == epoch):
             return
+        if any((lost.owner, lost.epoch) == (incarnation, epoch) for lost in self._deleted[shard_id]):
+            return  # hands in the table: its row was deleted, and it has not been able to look since
         found = f"{row.owner} at epoch {row.epoch}"
         self._history.violated(
             "G3 one owner", f"{incarnation} starts {shard_id} at epoch {epoch}; the owner is {found}"
         )
 
     def _check_parents(self, shard_id: str) -> None:
-        for parent in self._stream.parents_of(shard_id):
+        number = self._stream_of(shard_id)
+        if number:
+            for other, items in self._open.items():
+                if items and self._stream_of(other) < number:
+                    self._history.violated("G2 order", f"{shard_id} starts, {other} of an older stream is unsettled")
+        for parent in self._streams[number].parents_of(shard_id):
             left = len(self._open[parent])
             if left:
                 self._history.violated("G2 order", f"{shard_id} starts, its parent {parent} has {left} unsettled")
@@ -196,6 +216,9 @@ class Checkers:
 
     def saving(self, held: LeaseRow) -> None:
         """An owner is about to write its frontier: it must name whatever that epoch has settled."""
+        if self._saving.get(held.shard_id) is held:
+            return  # once more, after its row was put back: meanwhile there may be more
+        self._saving[held.shard_id] = held
         numbers = self._settled_by.get((held.shard_id, held.owner, held.epoch))
         if not numbers:
             return
@@ -215,6 +238,7 @@ class Checkers:
         self.rows[shard_id] = after
         history.note(operation, shard_id, after.owner, after.epoch, after.state, after.frontier.low)
         if before is None:
+            self._check_put_back(after)
             return
         if after.owner != before.owner:
             self.moves.append((history.now(), shard_id, before.owner, after.owner))
@@ -227,7 +251,30 @@ class Checkers:
     def deleted(self, shard_id: str) -> None:
         """A lease row was deleted behind everybody's back."""
         self._history.note("row deleted", shard_id)
-        self.rows.pop(shard_id, None)
+        row = self.rows.pop(shard_id, None)
+        if row is not None:
+            self._deleted[shard_id].append(row)
+
+    def corrupted(self, row: LeaseRow) -> None:
+        """A lease row was made unreadable, or repaired, behind everybody's back."""
+        self._history.note("row damaged" if row.corrupt else "row repaired", row.shard_id)
+        self.rows[row.shard_id] = row
+        self._damaged[row.shard_id] = row.epoch
+
+    def removed(self, row: LeaseRow) -> None:
+        """A worker has removed a row: only a tombstone of a shard that is gone may be."""
+        self.rows.pop(row.shard_id, None)
+        self._history.note("removed", row.shard_id, row.state)
+        if not row.finished or any(stream.has(row.shard_id) for stream in self._streams):
+            self._history.violated("G4 fenced", f"the {row.state} row of {row.shard_id} was removed")
+
+    def _check_put_back(self, after: LeaseRow) -> None:
+        """An owner whose row was deleted writes it again as it was, or further on."""
+        for lost in self._deleted[after.shard_id]:
+            if after.owner is None or (lost.owner, lost.epoch) != (after.owner, after.epoch):
+                continue
+            if int(after.frontier.low or -1) < int(lost.frontier.low or -1):
+                self._history.violated("G4 fenced", f"{after.shard_id} was put back behind its checkpoint")
 
     def _check_fence(self, operation: str, before: LeaseRow, after: LeaseRow) -> None:
         if after.epoch < before.epoch:
@@ -270,6 +317,11 @@ class Checkers:
         for shard_id, items in self._lost.items():
             if shard_id not in gaps and any(item.settled_at is None for item in items):
                 self._history.violated("G7 no silent loss", f"records of {shard_id} were trimmed, there is no gap row")
+
+
+def _name(shard_id: str, number: str) -> str:
+    """Of a record: the numbers of a stream say nothing about those of the next one."""
+    return f"{shard_id} {number}"
 
 
 def hash_of(document: bytes) -> str:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from consumer.testing.network import Weather
+from consumer.testing.service_faults import ServiceFaults
 from consumer.testing.simulated_worker import SimulatedWorker
 
-if TYPE_CHECKING:
-    from consumer.testing.simulation import Simulation
-
 SERVICES = ("table", "keeper", "stream", "dead_letters")
-MOST_OPEN_SHARDS = 8
 HOUR = 3600.0
 
 # How often each verb is drawn. Names are those of the methods of ``Nemesis``.
@@ -40,23 +35,25 @@ EVERYTHING = {
     "blank_listing": 2,
     "lose_stream": 2,
     "forget_finished_shard": 2,
+    "list_partly": 2,
+    "delete_row": 2,
+    "corrupt_row": 2,
+    "short_pages": 2,
+    "days_pass": 1,
+    "enable_stream_again": 1,
+    "wipe_table": 1,
 }
-RECORDS = {**EVERYTHING, "trim_unread": 1, "replace_without_dead_letters": 3}
+RECORDS = {
+    **EVERYTHING,
+    "trim_unread": 1,
+    "vanish_unread": 1,
+    "replace_without_dead_letters": 3,
+    "lose_lease_without_dead_letters": 3,
+}
 
 
-class Nemesis:
+class Nemesis(ServiceFaults):
     """Hurts the fleet every ``pause`` seconds on average. ``duration`` (of a lease) scales how long faults last."""
-
-    def __init__(self, world: Simulation, verbs: dict[str, int], pause: float) -> None:
-        self._world = world
-        self._dice: random.Random = world.dice("nemesis")
-        more = {"list_partly": world.gaps.partial_listings, "delete_row": world.gaps.deleted_rows}
-        verbs = verbs | {verb: 2 for verb, wanted in more.items() if wanted}
-        self._names = list(verbs)
-        self._weights = list(verbs.values())
-        self._pause = pause
-        self._duration: float = world.settings.leases.duration
-        self._healed = False
 
     async def run(self, seconds: float) -> None:
         """Draw verbs for so long, then heal."""
@@ -76,18 +73,28 @@ class Nemesis:
         world = self._world
         self._healed = True
         world.history.note("healed")
+        for repair in self._repairs:
+            repair()
         world.table.exists = True
-        world.stream.blank = world.stream.missing = False
-        world.stream.omitted = frozenset()
-        world.stream.hide_children(0.0)
-        for shard_id in (*world.stream.open_shards(), *world.stream.closed_shards()):
-            world.stream.empty_pages(shard_id, 0)
+        for stream in world.streams:
+            stream.blank = stream.missing = False
+            stream.page_records = stream.usual_page_records
+            stream.omitted = frozenset()
+            stream.hide_children(0.0)
+            for shard_id in (*stream.open_shards(), *stream.closed_shards()):
+                stream.empty_pages(shard_id, 0)
         for worker in world.workers.values():
             worker.resume()
             for link in worker.links.values():
                 link.weather = Weather()
-            if not worker.running:
-                worker.start()
+            self._start_for_good(worker)
+
+    def _start_for_good(self, worker: SimulatedWorker) -> None:
+        """After the faults everybody runs, also who is just stopping."""
+        if worker.stopping:
+            self._world.loop.after(1.0, self._start_for_good, worker)
+        elif not worker.running:
+            worker.start()
 
     # --- processes -------------------------------------------------------------------------------------
 
@@ -149,6 +156,12 @@ class Nemesis:
 
         self._later(self._long(2.0), terminate)
 
+    def lose_lease_without_dead_letters(self) -> None:
+        """The destination refuses for a while; meanwhile the worker cannot renew, and others take its shards."""
+        worker = self._some_worker()
+        self._set(worker, ("keeper",), Weather(lose_request=1.0), 3 * self._duration)
+        self._set(worker, ("dead_letters",), Weather(throttle=1.0), self._dice.uniform(1.5, 2.5) * self._duration)
+
     def stall(self) -> None:
         """User code blocks the main loop; the keeper goes on in its thread."""
         self._some_worker().stall(self._long(2.0))
@@ -187,103 +200,6 @@ class Nemesis:
         """Somebody edits the role's policy."""
         self._set(self._some_worker(), self._some_services(), Weather(deny=1.0), self._long(2.0))
 
-    # --- the lease table -------------------------------------------------------------------------------
-
-    def lose_session_row(self) -> None:
-        for sessions in self._world.table.sessions.values():
-            if sessions:
-                del sessions[self._dice.choice(list(sessions))]
-
-    def drop_table(self) -> None:
-        """The lease table is gone for a while, and comes back with what it held."""
-
-        def back() -> None:
-            self._world.table.exists = True
-
-        self._world.table.exists = False
-        self._later(self._long(1.0), back)
-
-    # --- the stream ------------------------------------------------------------------------------------
-
-    def roll(self) -> None:
-        stream = self._world.stream
-        stream.roll(self._dice.choice(stream.open_shards()))
-
-    def split(self) -> None:
-        stream = self._world.stream
-        shards = stream.open_shards()
-        if len(shards) < MOST_OPEN_SHARDS:
-            stream.split(self._dice.choice(shards))
-
-    def hide_children(self) -> None:
-        """Children appear up to two minutes after their parent's end."""
-        stream = self._world.stream
-        stream.hide_children(self._dice.uniform(0.0, 120.0))
-        stream.roll(self._dice.choice(stream.open_shards()))
-
-    def expire_iterators(self) -> None:
-        self._world.stream.expire_iterators()
-
-    def empty_pages(self) -> None:
-        stream = self._world.stream
-        stream.empty_pages(self._dice.choice(stream.open_shards()), self._dice.randint(1, 10))
-
-    def blank_listing(self) -> None:
-        """DescribeStream succeeds and names no shard."""
-        stream = self._world.stream
-
-        def back() -> None:
-            stream.blank = False
-
-        stream.blank = True
-        self._later(self._long(2.0), back)
-
-    def lose_stream(self) -> None:
-        """For a while the service knows no such stream; its listing fails, or succeeds and is empty."""
-        stream = self._world.stream
-
-        def back() -> None:
-            stream.blank = stream.missing = False
-
-        stream.missing = True
-        stream.blank = self._dice.random() < 0.5
-        self._later(self._long(2.0), back)
-
-    def list_partly(self) -> None:
-        """For a while the service knows nothing of some shards. Only with ``gaps.partial_listings``."""
-        stream = self._world.stream
-
-        def back() -> None:
-            stream.omitted = frozenset()
-
-        shown = [shard.shard_id for shard in stream.listed()] if not stream.missing else []
-        stream.omitted = frozenset(shard_id for shard_id in shown if self._dice.random() < 0.4)
-        self._later(self._long(1.0), back)
-
-    def delete_row(self) -> None:
-        """Somebody deletes a lease row. Only with ``gaps.deleted_rows``."""
-        shard_id = self._dice.choice([*self._world.rows(), ""])
-        if shard_id:
-            self._world.table.drop_lease(self._world.settings.application, self._world.stream.label, shard_id)
-            self._world.checkers.deleted(shard_id)
-
-    def forget_finished_shard(self) -> None:
-        """A shard leaves the stream, as it does 24 hours after its end; all of it was handled long before."""
-        rows = self._world.rows()
-        done = [shard for shard in self._world.stream.closed_shards() if shard in rows and rows[shard].finished]
-        if done:
-            self._world.vanish(done[0])
-
-    def trim_unread(self) -> None:
-        """Records are trimmed before anybody has settled them."""
-        rows = self._world.rows()
-        for item in self._world.checkers.oldest_open():
-            row = rows.get(item.shard_id)
-            # What is trimmed before the first read of a shard leaves no trace: nobody can know that it was there.
-            if row is not None and row.frontier.first is not None:
-                self._world.trim(item.shard_id, str(item.number))
-                return
-
     # --- inside ----------------------------------------------------------------------------------------
 
     def _some_worker(self) -> SimulatedWorker:
@@ -297,12 +213,6 @@ class Nemesis:
     def _some_services(self) -> tuple[str, ...]:
         one = self._dice.choice(SERVICES)
         return self._dice.choice(((one,), (one,), ("table", "keeper"), SERVICES))
-
-    def _long(self, durations: float) -> float:
-        return self._dice.uniform(0.0, durations * self._duration)
-
-    def _later(self, seconds: float, undo: Callable[[], object]) -> None:
-        self._world.loop.after(seconds, lambda: None if self._healed else undo())
 
     def _restart(self, worker: SimulatedWorker, seconds: float) -> None:
         def start() -> None:

@@ -10,10 +10,9 @@ the write applied, which is what makes the ambiguous cases real; the store then 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from consumer.domain.errors import (
     DependencyError,
@@ -28,126 +27,13 @@ from consumer.domain.errors import (
 from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.domain.windows import WindowState
 from consumer.ports import Loss, Registration
+from consumer.testing.links import DirectLink, LateRequest, Link, travel
+from consumer.testing.memory_table import HeldLease, HeldSession, MemoryTable
 
 T = TypeVar("T")
 Applied = tuple[bool, Any]  # whether the condition held, and what the write returns
 
 ATTEMPTS = 3  # of one write when no answer comes, as in the DynamoDB store
-
-
-class Link(Protocol):
-    """The network between one worker and the table. Operations are the names of the LeaseStore methods."""
-
-    async def request(self, operation: str) -> None:
-        """Before the table sees it. Raise DependencyError to lose the request."""
-
-    async def response(self, operation: str) -> None:
-        """After it was applied. Raise DependencyError to lose the response."""
-
-
-class LateRequest(DependencyError):
-    """Raise it from ``Link.request`` to hold a write back: its sender gets no answer, and the table sees the write only
-    when ``deliver`` is called, which may be long after newer writes."""
-
-    def __init__(self, operation: str) -> None:
-        super().__init__(operation, "Timeout")
-        self._apply: Callable[[], object] | None = None
-
-    def hold(self, apply: Callable[[], object]) -> None:
-        self._apply = apply
-
-    def deliver(self) -> None:
-        """Let it arrive now, once. Whether it is refused is nobody's business any more."""
-        apply, self._apply = self._apply, None
-        if apply is not None:
-            with suppress(LeaseLost, SessionFenced, ResourceMissing):
-                apply()
-
-
-async def travel(link: Link, operation: str, apply: Callable[[], T]) -> T:
-    """One call over ``link``. A link with a ``carry`` of its own decides by itself when ``apply`` happens: a request on
-    its way does not need the process that sent it."""
-    carry: Callable[[str, Callable[[], T]], Awaitable[T]] | None = getattr(link, "carry", None)
-    if carry is not None:
-        return await carry(operation, apply)
-    await link.request(operation)
-    result = apply()
-    await link.response(operation)
-    return result
-
-
-class DirectLink:
-    """A network without faults that still lets other tasks run on the way."""
-
-    async def request(self, operation: str) -> None:
-        await asyncio.sleep(0)
-
-    async def response(self, operation: str) -> None:
-        await asyncio.sleep(0)
-
-
-@dataclass(slots=True)
-class _Lease:
-    row: LeaseRow
-    take_nonce: str = ""
-    passed_on_by: tuple[str | None, int] | None = None
-
-
-@dataclass(slots=True)
-class _Session:
-    row: SessionRow
-    opened_by: object
-
-
-@dataclass
-class MemoryTable:
-    """The rows. Public so that tests can look at them and damage them.
-
-    Leases and sessions are keyed by application first; what ``leases`` holds besides the row are the nonces.
-    """
-
-    name: str = "memory-leases"
-    exists: bool = True
-    applications: dict[str, str] = field(default_factory=dict)
-    streams: dict[str, str] = field(default_factory=dict)
-    registrations: dict[tuple[str, str], Registration] = field(default_factory=dict)
-    leases: dict[tuple[str, str], dict[str, _Lease]] = field(default_factory=dict)
-    sessions: dict[str, dict[str, _Session]] = field(default_factory=dict)
-    losses: dict[tuple[str, str], dict[tuple[str, str, str], Loss]] = field(default_factory=dict)
-    windows: dict[tuple[str, str, str], WindowState] = field(default_factory=dict)
-    on_write: Callable[[str, LeaseRow | None, LeaseRow], None] | None = None  # operation, lease row before and after
-    on_register: Callable[[Registration], None] | None = None
-
-    def put(self, leases: dict[str, _Lease], row: LeaseRow, operation: str) -> _Lease:
-        """Store a lease row, and tell whoever watches."""
-        lease = leases.get(row.shard_id)
-        before = lease.row if lease is not None else None
-        if lease is None:
-            lease = leases[row.shard_id] = _Lease(row)
-        lease.row = row
-        if self.on_write is not None:
-            self.on_write(operation, before, row)
-        return lease
-
-    def edit(self, application: str, label: str, shard_id: str, **changes: Any) -> None:
-        """Change fields of a lease row behind everybody's back, as somebody with table access could."""
-        lease = self.leases[application, label][shard_id]
-        lease.row = replace(lease.row, **changes)
-
-    def drop_lease(self, application: str, label: str, shard_id: str) -> None:
-        """Delete a lease row behind everybody's back."""
-        del self.leases[application, label][shard_id]
-
-    def drop_session(self, application: str, incarnation: str) -> None:
-        """Delete a session row behind everybody's back."""
-        del self.sessions[application][incarnation]
-
-    def drop_rows(self) -> None:
-        """What remains of a table that was deleted and made anew: nothing. Set ``exists`` for the time in between."""
-        for rows in (self.applications, self.streams, self.registrations, self.leases, self.sessions):
-            rows.clear()
-        self.losses.clear()
-        self.windows.clear()
 
 
 class MemoryLeaseStore:
@@ -221,7 +107,7 @@ class MemoryLeaseStore:
         mine = object()
 
         def apply() -> Applied:
-            found = self._sessions.setdefault(session.incarnation, _Session(session, mine))
+            found = self._sessions.setdefault(session.incarnation, HeldSession(session, mine))
             return found.opened_by is mine, None
 
         if not (await self._write("open_session", apply))[0]:
@@ -360,6 +246,8 @@ class MemoryLeaseStore:
             if lease is not None and _same(lease.row, seen):
                 del self._leases(label)[seen.shard_id]
                 removed = True
+                if self._table.on_remove is not None:
+                    self._table.on_remove(lease.row)
             return removed, None
 
         return (await self._write("remove_lease", apply))[0]
@@ -385,17 +273,17 @@ class MemoryLeaseStore:
     # --- the table ---------------------------------------------------------------------------------
 
     @property
-    def _sessions(self) -> dict[str, _Session]:
+    def _sessions(self) -> dict[str, HeldSession]:
         return self._table.sessions.setdefault(self._application, {})
 
-    def _leases(self, label: str) -> dict[str, _Lease]:
+    def _leases(self, label: str) -> dict[str, HeldLease]:
         return self._table.leases.setdefault((self._application, label), {})
 
     def _keep(self, label: str, held: LeaseRow, window: WindowState | None) -> None:
         if window is not None:
             self._table.windows[self._application, label, held.shard_id] = window
 
-    def _live(self, incarnation: str) -> _Session:
+    def _live(self, incarnation: str) -> HeldSession:
         session = self._sessions.get(incarnation)
         if session is None:
             raise SessionFenced(f"the session {incarnation} was deleted")
@@ -403,7 +291,7 @@ class MemoryLeaseStore:
             raise SessionFenced(f"the session {incarnation} was fenced")
         return session
 
-    def _held(self, label: str, held: LeaseRow) -> _Lease:
+    def _held(self, label: str, held: LeaseRow) -> HeldLease:
         if held.owner is None:
             raise ValueError(f"the lease of {held.shard_id} is not held by anybody")
         lease = self._leases(label).get(held.shard_id)

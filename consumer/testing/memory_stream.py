@@ -8,33 +8,30 @@ from the calls made, so a run can be repeated exactly.
     stream = MemoryStream(clock, shards=2)
     stream.put({"id": "a", "total": 3})
     left, right = stream.split(stream.shard_of("a"))
-    source = MemoryStreamSource(stream)
+    source = MemoryStreamSource(stream)  # in memory_source
 """
 
 from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
 import msgspec
 
 from consumer.domain.errors import DependencyError, ExpiredIterator, ResourceMissing, TrimmedData
 from consumer.domain.record import records_from_event
 from consumer.domain.shards import ShardInfo
-from consumer.ports import Clock, Page, Position, StreamDescription
-from consumer.testing.memory_leases import DirectLink, Link, travel
+from consumer.ports import Clock, Page, Position
 from consumer.testing.wire import to_wire as to_wire
 
 HASHES: Final = 1 << 32  # size of the space that keys are hashed into
 ITERATOR_LIFETIME: Final = 900.0  # seconds, as on AWS
 TTL_IDENTITY: Final = {"Type": "Service", "PrincipalId": "dynamodb.amazonaws.com"}
 SHORTEST, LONGEST = 21, 40  # digits of a SequenceNumber
-
-T = TypeVar("T")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -73,6 +70,8 @@ class MemoryStream:
         page_bytes: size after which a page ends (1 MB on AWS).
         last_page: whether a closed shard's last records come together with the end, or an empty page follows them.
         jump_every: after so many records SequenceNumbers grow by a digit, from 21 up to 40.
+        dated: whether the ids of shards name the time they were created, as on AWS; otherwise they look very old.
+        shards_before: where ids begin to count: those of a stream do not repeat those of the stream before it.
     """
 
     def __init__(
@@ -88,13 +87,15 @@ class MemoryStream:
         page_bytes: int = 1_000_000,
         last_page: Literal["with_records", "empty"] = "with_records",
         jump_every: int = 10,
+        dated: bool = False,
+        shards_before: int = 0,
     ) -> None:
         self.clock = clock
         self.table = table
         self.label = label
         self.arn = f"arn:aws:dynamodb:us-east-1:000000000000:table/{table}/stream/{label}"
         self.partition_key = partition_key
-        self.page_records = page_records
+        self.page_records = self.usual_page_records = page_records
         self.page_bytes = page_bytes
         self.last_page = last_page
         self.status: Literal["ENABLING", "ENABLED", "DISABLING", "DISABLED"] = "ENABLED"
@@ -107,7 +108,9 @@ class MemoryStream:
         self._lineage: dict[str, str | None] = {}
         self._number: int = 10 ** (SHORTEST - 1)
         self._written = 0
-        self._made = 0
+        self._made = shards_before
+        self.dated = dated
+        self.largest_page = 0  # wire bytes
         self._generation = 0
         self._hidden_for = 0.0
         self.blank = False  # DescribeStream succeeds and names no shard
@@ -195,6 +198,14 @@ class MemoryStream:
         parent = self._lineage.get(shard_id)
         return () if parent is None else (parent,)
 
+    def knows(self, shard_id: str) -> bool:
+        """Whether the shard is or was one of this stream."""
+        return shard_id in self._lineage
+
+    def has(self, shard_id: str) -> bool:
+        """Whether the shard is still there."""
+        return shard_id in self._shards
+
     def closed_shards(self) -> list[str]:
         """Shards that take no more writes and are still there, oldest first."""
         return [s.shard_id for s in self._shards.values() if s.end is not None]
@@ -257,10 +268,12 @@ class MemoryStream:
             label=label,
             partition_key=self.partition_key,
             shards=shards,
-            page_records=self.page_records,
+            page_records=self.usual_page_records,
             page_bytes=self.page_bytes,
             last_page=self.last_page,
             jump_every=self._jump_every,
+            dated=self.dated,
+            shards_before=self._made,
         )
         self.successor.key_names, self.successor._items = self.key_names, self._items  # noqa: SLF001 - one of us
         return self.successor
@@ -326,6 +339,7 @@ class MemoryStream:
         body = b'{"Records":[' + b",".join(shard.bodies[first:last]) + b"]}"
         done = shard.end is not None and last == len(shard.numbers) and (last == first or self.last_page != "empty")
         following = None if done else self._issue(shard.shard_id, shard.numbers[last - 1] if last > first else after)
+        self.largest_page = max(self.largest_page, len(body))
         return Page(records_from_event(body), following, len(body))
 
     # --- inside --------------------------------------------------------------------------------------------------
@@ -348,6 +362,8 @@ class MemoryStream:
 
     def _add_shard(self, parent: str | None, low: int, high: int, visible_at: float) -> str:
         self._made += 1
+        if self.dated:
+            self._made = max(self._made, int(self.clock.wall() * 1000))
         shard_id = f"shardId-{self._made:020d}-{low:08x}"
         self._lineage[shard_id] = parent
         if parent is not None:  # a shard is never shown before its parent
@@ -370,74 +386,3 @@ class MemoryStream:
         if digits < LONGEST and self._written % self._jump_every == 0:
             self._number = 10**digits
         return self._number
-
-
-class MemoryStreamSource:
-    """The ``StreamSource`` of one worker on a ``MemoryStream``.
-
-    Args:
-        stream: the stream, shared by any number of sources.
-        link: the network in between; it may delay calls or raise errors. Operations are named as the methods are.
-    """
-
-    def __init__(self, stream: MemoryStream, link: Link | None = None) -> None:
-        self._first = stream
-        self._stream = stream
-        self._link = link or DirectLink()
-
-    async def latest_stream(self) -> str | None:
-        def find() -> str:
-            latest = self._first
-            while latest.successor is not None:
-                latest = latest.successor
-            return latest.arn
-
-        return await travel(self._link, "latest_stream", find)
-
-    def of(self, stream_arn: str) -> MemoryStreamSource:
-        stream: MemoryStream | None = self._first
-        while stream is not None and stream.arn != stream_arn:
-            stream = stream.successor
-        if stream is None:
-            raise ValueError(f"no stream {stream_arn}")
-        other = MemoryStreamSource(self._first, self._link)
-        other._stream = stream
-        return other
-
-    async def describe(self) -> StreamDescription:
-        return await self._ask("describe", self._description)
-
-    async def list_shards(self) -> list[ShardInfo]:
-        return await self._ask("list_shards", self._stream.listed)
-
-    async def child_shards(self, shard_id: str) -> list[ShardInfo]:
-        def children() -> list[ShardInfo]:
-            return [shard for shard in self._stream.listed() if shard_id in shard.parents]
-
-        return await self._ask("child_shards", children)
-
-    async def iterator(self, shard_id: str, position: Position) -> str:
-        return await self._ask("iterator", lambda: self._stream.iterator(shard_id, position))
-
-    async def get_records(self, shard_id: str, iterator: str, limit: int) -> Page:
-        return await self._ask("get_records", lambda: self._stream.page(shard_id, iterator, limit))
-
-    async def _ask(self, operation: str, answer: Callable[[], T]) -> T:
-        def find() -> T:
-            if self._stream.gone:
-                raise ResourceMissing(f"stream {self._stream.arn}")
-            return answer()
-
-        return await travel(self._link, operation, find)
-
-    def _description(self) -> StreamDescription:
-        stream = self._stream
-        return StreamDescription(
-            stream.arn,
-            stream.label,
-            stream.table,
-            stream.status,
-            "NEW_AND_OLD_IMAGES",
-            stream.partition_key,
-            float(int(stream.clock.wall())),  # whole seconds, as an HTTP date
-        )

@@ -46,7 +46,6 @@ class Link:
         dice: decides delays and losses.
         timeout: seconds after which the sender gives up.
         observe: is told of every call that arrives: link, operation, and what it came to.
-        late_saves: a save that its sender gave up may still be applied, after newer ones of the same owner.
     """
 
     def __init__(
@@ -56,8 +55,6 @@ class Link:
         dice: random.Random,
         timeout: float,
         observe: Callable[[Link, str, str], None],
-        *,
-        late_saves: bool = False,
     ) -> None:
         self.process = process
         self.service = service
@@ -67,7 +64,6 @@ class Link:
         self.loop: VirtualLoop = process.loop
         self._dice = dice.random
         self.observe = observe
-        self.late_saves = late_saves
 
     async def request(self, operation: str) -> None:
         """A way for calls that change nothing anywhere."""
@@ -127,8 +123,6 @@ class _Flight(Generic[T]):
 
     def arrive(self) -> None:
         link = self._link
-        if self.operation == "save" and self.answer.done() and not link.late_saves:
-            return
         outcome: T | StreamConsumerError | None = self.refusal
         if self.refusal is None:
             try:

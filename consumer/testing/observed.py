@@ -14,7 +14,8 @@ from consumer.handlers.results import is_async
 from consumer.ports import Handler
 from consumer.testing.checkers import Checkers
 from consumer.testing.memory_dead_letters import DeadLetter, MemoryDeadLetters
-from consumer.testing.memory_leases import MemoryLeaseStore, MemoryTable
+from consumer.testing.memory_leases import MemoryLeaseStore
+from consumer.testing.memory_table import MemoryTable
 from consumer.testing.network import Link
 
 
@@ -81,7 +82,7 @@ class ObservedDeadLetters:
     async def send(self, document: bytes, *, attributes: dict[str, str]) -> None:
         def store() -> None:
             self._inner.delivered.append(DeadLetter(document, dict(attributes)))
-            self._checkers.buried(document)
+            self._checkers.buried(document, attributes["shard_id"])
 
         self._checkers.burying(self._incarnation(), attributes["shard_id"])
         await self._link.carry("send", store)

@@ -18,7 +18,8 @@ from consumer.domain.outcome import OK, HandlerCall, HandlerFault, Outcome
 from consumer.testing.faults import EVERYTHING, RECORDS, Nemesis
 from consumer.testing.history import History
 from consumer.testing.simulated_worker import Scripted, SimulatedWorker
-from consumer.testing.simulation import NO_GAPS, KnownGaps, Simulation
+from consumer.testing.simulation import Simulation
+from consumer.worker.following import FOLLOW_INTERVAL
 
 SETTLED_WITHIN = 240.0  # seconds after healing: the longest back-offs of all parts, one after the other
 BALANCED_WITHIN = 60.0
@@ -27,7 +28,7 @@ MOST_DRIFT = 0.045  # of a clock's rate: any two differ by less than 10 %
 OnEvent = Callable[[str], None] | None
 
 
-def protocol(seed: int | str, on_event: OnEvent = None, gaps: KnownGaps = NO_GAPS) -> Simulation:
+def protocol(seed: int | str, on_event: OnEvent = None) -> Simulation:
     """Thirty virtual minutes of two to four workers: who owns what, under all faults."""
     dice = random.Random(f"{seed}/protocol")  # noqa: S311
     config: Mapping[str, Mapping[str, Any]] = {
@@ -39,7 +40,8 @@ def protocol(seed: int | str, on_event: OnEvent = None, gaps: KnownGaps = NO_GAP
         "checkpoint": {"interval": dice.choice(("1s", "5s", "10s"))},
         "shutdown": {"grace": dice.choice(("5s", "25s"))},
     }
-    world = Simulation(seed, shards=dice.randint(1, 4), config=config, gaps=gaps, on_event=on_event)
+    stream = {"dated": dice.random() < 0.5}
+    world = Simulation(seed, shards=dice.randint(1, 4), config=config, on_event=on_event, stream=stream)
     handler = Scripted(_handler(world, busy=dice.choice((0.1, 1.0, 8.0)), failing=0.02))
     _fleet(world, handler, dice.randint(2, 4), dice)
 
@@ -50,7 +52,7 @@ def protocol(seed: int | str, on_event: OnEvent = None, gaps: KnownGaps = NO_GAP
     return world
 
 
-def records(seed: int | str, on_event: OnEvent = None, gaps: KnownGaps = NO_GAPS) -> Simulation:
+def records(seed: int | str, on_event: OnEvent = None) -> Simulation:
     """Five virtual minutes of many records: batches, retries, bisect, partial failures, dead letters, order per key."""
     dice = random.Random(f"{seed}/records")  # noqa: S311
     config: Mapping[str, Mapping[str, Any]] = {
@@ -74,8 +76,9 @@ def records(seed: int | str, on_event: OnEvent = None, gaps: KnownGaps = NO_GAPS
         "page_records": dice.choice((3, 20, 1000)),
         "last_page": dice.choice(("with_records", "empty")),
         "jump_every": dice.choice((5, 50)),
+        "dated": dice.random() < 0.5,
     }
-    world = Simulation(seed, shards=dice.randint(1, 3), config=config, gaps=gaps, on_event=on_event, stream=stream)
+    world = Simulation(seed, shards=dice.randint(1, 3), config=config, on_event=on_event, stream=stream)
     at_once = world.settings.batch.batch_size * world.settings.batch.parallelization_factor
     busy = 0.02 if at_once < 8 else dice.choice((0.05, 0.3))  # the handler must keep up with the records
     handler = Scripted(_handler(world, busy=busy, failing=0.05, poison=0.02))
@@ -89,11 +92,11 @@ def records(seed: int | str, on_event: OnEvent = None, gaps: KnownGaps = NO_GAPS
     return world
 
 
-def fleet(seed: int | str, on_event: OnEvent = None, gaps: KnownGaps = NO_GAPS) -> Simulation:
+def fleet(seed: int | str, on_event: OnEvent = None) -> Simulation:
     """No faults: a rolling deploy, then more workers; a crash; then one worker. Nothing may be handled twice but by the
     crash, no shard may move more than once for a change, and when nothing changes nothing may move."""
     dice = random.Random(f"{seed}/fleet")  # noqa: S311
-    world = Simulation(seed, shards=dice.randint(2, 12), gaps=gaps, on_event=on_event)
+    world = Simulation(seed, shards=dice.randint(2, 12), on_event=on_event)
     handler = Scripted(_handler(world, busy=dice.choice((0.05, 0.5)), failing=0.0))
     first = dice.randint(1, 4)
     _fleet(world, handler, first, dice)
@@ -168,9 +171,9 @@ async def change_fleet(
 FAMILIES: dict[str, Callable[..., Simulation]] = {"protocol": protocol, "records": records, "fleet": fleet}
 
 
-def run(family: str, seed: int | str, on_event: OnEvent = None, gaps: KnownGaps = NO_GAPS) -> History:
+def run(family: str, seed: int | str, on_event: OnEvent = None) -> History:
     """One run of a family; ``violations`` of the history is empty when every promise was kept."""
-    world = FAMILIES[family](seed, on_event, gaps)
+    world = FAMILIES[family](seed, on_event)
     return world.run(world.scenario)
 
 
@@ -190,9 +193,10 @@ async def _chaos(
     writing = asyncio.create_task(_write(world, records))
     await Nemesis(world, verbs, pause).run(seconds)
     writing.cancel()
-    await world.until(world.everything_settled, SETTLED_WITHIN, "everything settled")
+    following = (len(world.streams) - 1) * 2 * FOLLOW_INTERVAL
+    await world.until(world.everything_settled, SETTLED_WITHIN + following, "everything settled")
     await world.until(world.closed_shards_done, SETTLED_WITHIN, "all closed shards done")
-    await world.until(world.balanced, BALANCED_WITHIN, "balance")
+    await world.until(world.balanced, BALANCED_WITHIN + following, "balance")
     await world.finish()
 
 

@@ -7,7 +7,6 @@ of Python is fixed, so that code which iterates over a set of texts does the sam
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import sys
 import time
@@ -17,31 +16,28 @@ from functools import partial
 
 from consumer.testing.history import History
 from consumer.testing.scenarios import FAMILIES, run
-from consumer.testing.simulation import NO_GAPS, KnownGaps
 
 SHOWN = 3  # violations of one seed
 
 
-def replay(family: str, seed: int, gaps: KnownGaps = NO_GAPS) -> str:
+def replay(family: str, seed: int) -> str:
     """The command that repeats a run."""
-    names = ",".join(name for name, wanted in dataclasses.asdict(gaps).items() if wanted)
-    more = f" --gaps {names}" if names else ""
-    return f"python -m consumer.testing.simulate {family} --seed {seed} --trace{more}"
+    return f"python -m consumer.testing.simulate {family} --seed {seed} --trace"
 
 
-def report(family: str, seed: int, history: History, gaps: KnownGaps = NO_GAPS) -> str:
+def report(family: str, seed: int, history: History) -> str:
     """What was violated, and how to see it again."""
     shown = [f"  {violation}" for violation in history.violations[:SHOWN]]
     more = len(history.violations) - SHOWN
     if more > 0:
         shown.append(f"  and {more} more")
-    return "\n".join([f"{family} seed {seed}: a promise was broken", *shown, f"  again: {replay(family, seed, gaps)}"])
+    return "\n".join([f"{family} seed {seed}: a promise was broken", *shown, f"  again: {replay(family, seed)}"])
 
 
-def attempt(family: str, seed: int, gaps: KnownGaps = NO_GAPS) -> str:
+def attempt(family: str, seed: int) -> str:
     """The report, or an empty text when this seed kept all promises."""
-    history = run(family, seed, gaps=gaps)
-    return report(family, seed, history, gaps) if history.violations else ""
+    history = run(family, seed)
+    return report(family, seed, history) if history.violations else ""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,35 +49,30 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="the first of them (default 0)")
     parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
     parser.add_argument("--stop", action="store_true", help="stop at the first failing seed")
-    parser.add_argument("--gaps", type=_gaps, default=NO_GAPS, help="faults known not to be withstood yet, by name")
     options = parser.parse_args(arguments)
     if arguments is None and os.environ.get("PYTHONHASHSEED", "random") == "random":
         module = [sys.executable, "-m", "consumer.testing.simulate", *sys.argv[1:]]
         os.execve(sys.executable, module, {**os.environ, "PYTHONHASHSEED": "0"})  # noqa: S606
     if options.seed is not None:
-        return _one(options.family, options.seed, options.gaps, trace=options.trace)
+        return _one(options.family, options.seed, trace=options.trace)
     seeds = range(options.first, options.first + options.seeds)
-    return _many(options.family, seeds, options.gaps, options.jobs, stop=options.stop)
+    return _many(options.family, seeds, options.jobs, stop=options.stop)
 
 
-def _gaps(names: str) -> KnownGaps:
-    return KnownGaps(**dict.fromkeys(names.split(","), True))
-
-
-def _one(family: str, seed: int, gaps: KnownGaps, *, trace: bool) -> int:
-    history = run(family, seed, print if trace else None, gaps)
+def _one(family: str, seed: int, *, trace: bool) -> int:
+    history = run(family, seed, print if trace else None)
     print(f"{family} seed {seed}: {history.events} events, digest {history.digest}")
     if history.violations:
-        print(report(family, seed, history, gaps))
+        print(report(family, seed, history))
     return 1 if history.violations else 0
 
 
-def _many(family: str, seeds: range, gaps: KnownGaps, jobs: int, *, stop: bool) -> int:
+def _many(family: str, seeds: range, jobs: int, *, stop: bool) -> int:
     started, failed = time.monotonic(), 0
-    names, all_gaps = [family] * len(seeds), [gaps] * len(seeds)
+    names = [family] * len(seeds)
     with ProcessPoolExecutor(jobs) as pool:
         spread = partial(pool.map, chunksize=1 if stop else 8) if jobs > 1 else map
-        results: Iterator[str] = spread(attempt, names, seeds, all_gaps)
+        results: Iterator[str] = spread(attempt, names, seeds)
         for result in results:
             if result:
                 failed += 1

@@ -1,9 +1,9 @@
 """One process of the simulated fleet: the production worker above its ports, wired as ``worker/app.py`` wires it.
 
-Real are the keeper (in a lane of its own, as on its own thread), the coordinator, discovery, the shard workers and all
-below them. Simulated are the clock, randomness, the network, the services, and the operating system that starts and
-ends the process. What the composition root does with real sockets, signals and threads is not here: its tests are end
-to end.
+Real are the incarnations, the keeper (in a lane of its own, as on its own thread), the coordinator, discovery, the
+stream follower, the shard workers and all below them. Simulated are the clock, randomness, the network, the services,
+and the operating system that starts and ends the process. What the composition root does with real sockets, signals and
+threads is not here: its tests are end to end.
 """
 
 from __future__ import annotations
@@ -11,33 +11,27 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from consumer.domain.errors import DependencyError, PermissionDenied, ResourceMissing, StreamConsumerError
-from consumer.domain.lease import Belief, SessionRow
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.operate.metrics import Metrics
-from consumer.ports import Handler, Registration, StreamDescription
+from consumer.ports import Handler, LeaseStore, StreamDescription
 from consumer.testing.memory_leases import MemoryLeaseStore
-from consumer.testing.memory_stream import MemoryStreamSource
+from consumer.testing.memory_source import MemoryStreamSource
 from consumer.testing.network import Link
 from consumer.testing.observed import ObservedDeadLetters, ObservedHandler, ObservedStore
 from consumer.testing.virtual_loop import Process
-from consumer.worker.budget import ByteBudget
-from consumer.worker.context import HandlerSlots, Ports, WorkerContext
+from consumer.worker.context import Ports, WorkerContext
 from consumer.worker.coordinator import Coordinator
 from consumer.worker.discovery import register_start
-from consumer.worker.keeper import Keeper
+from consumer.worker.following import current_stream
+from consumer.worker.incarnations import HARD_STOP_MARGIN, Host, Incarnations, Stopped, patiently, until_stopped
 
 if TYPE_CHECKING:
     from consumer.testing.simulation import Simulation
 
-T = TypeVar("T")
-
 CALL_TIMEOUT = 2.0  # seconds for one call, as the adapters have it
-START_DEADLINE = 60.0  # as in worker/app.py
-DRAIN_SHARE = 0.8  # as in worker/app.py
-HARD_STOP_MARGIN = 2.0  # as in worker/app.py
 
 
 class ProcessClock:
@@ -86,6 +80,7 @@ class SimulatedWorker:
         self._stop = asyncio.Event()
         self._ended = asyncio.Event()
         self._ended.set()
+        self._stop_asked = False
 
     # --- the operating system --------------------------------------------------------------------------
 
@@ -93,6 +88,11 @@ class SimulatedWorker:
     def running(self) -> bool:
         """There is a process, frozen or not."""
         return self.process is not None
+
+    @property
+    def stopping(self) -> bool:
+        """There is a process that was told to end."""
+        return self.process is not None and self._stop_asked
 
     @property
     def incarnation(self) -> str:
@@ -111,17 +111,10 @@ class SimulatedWorker:
         self.process, self.context, self.coordinator = process, None, None
         timeouts = {"keeper": min(CALL_TIMEOUT, simulation.settings.leases.duration / 8)}
         self.links = {
-            service: Link(
-                process,
-                service,
-                dice,
-                timeouts.get(service, CALL_TIMEOUT),
-                simulation.called,
-                late_saves=simulation.gaps.late_saves,
-            )
+            service: Link(process, service, dice, timeouts.get(service, CALL_TIMEOUT), simulation.called)
             for service in ("table", "keeper", "stream", "dead_letters")
         }
-        self._stop, self._ended = asyncio.Event(), asyncio.Event()
+        self._stop, self._ended, self._stop_asked = asyncio.Event(), asyncio.Event(), False
         simulation.history.note("process started", process.name)
         process.spawn(self._main(process, ProcessRandomness(dice), self._stop), f"main of {process.name}")
 
@@ -158,6 +151,7 @@ class SimulatedWorker:
             return
         simulation = self._simulation
         simulation.history.note("process terminated", process.name)
+        self._stop_asked = True
         # The signal is handled by the process itself, so a frozen one hears it when it goes on.
         simulation.loop.call_soon(self._stop.set, context=process.main.context.copy())
         grace = simulation.settings.shutdown.grace + HARD_STOP_MARGIN
@@ -181,9 +175,9 @@ class SimulatedWorker:
     # --- the process -----------------------------------------------------------------------------------
 
     async def _main(self, process: Process, dice: ProcessRandomness, stop: asyncio.Event) -> None:
-        simulation, clock = self._simulation, ProcessClock(process)
+        simulation = self._simulation
         try:
-            await _Life(self, simulation, process, clock, dice, stop).run()
+            await _Life(self, simulation, process, dice, stop).run()
             simulation.history.note("process ended", process.name)
         except (DependencyError, PermissionDenied, ResourceMissing) as error:
             # Exit codes 69, 77, 78: whoever runs the container starts it again.
@@ -203,14 +197,13 @@ class SimulatedWorker:
 
 
 class _Life:
-    """What ``worker.app.Daemon`` does between start and exit."""
+    """What ``worker.app.Daemon`` does between start and exit, without what only a real process has."""
 
     def __init__(
         self,
         worker: SimulatedWorker,
         simulation: Simulation,
         process: Process,
-        clock: ProcessClock,
         dice: ProcessRandomness,
         stop: asyncio.Event,
     ) -> None:
@@ -218,155 +211,58 @@ class _Life:
         self._simulation = simulation
         self._settings = simulation.settings
         self._process = process
-        self._clock = clock
+        self._clock = ProcessClock(process)
         self._random = dice
         self._stop = stop
-        self._metrics = Metrics()
-        self._filters = self._settings.compiled_filters()
 
     async def run(self) -> None:
-        if not await self._until_stopped(self._start()):
-            return
-        while not self._stop.is_set():
-            await self._incarnation()
-        await self._ports.handler.close()
+        try:
+            incarnations = await until_stopped(self._stop, self._start())
+            await incarnations.run()
+        except Stopped:
+            pass
+        await self._worker.handler.close()
 
-    async def _start(self) -> bool:
-        simulation, links, settings = self._simulation, self._worker.links, self._settings
-        application, wall = settings.application, self._clock.wall
-        store = ObservedStore(simulation.checkers, simulation.table, application, wall, links["table"])
-        self._keeper_store = MemoryLeaseStore(simulation.table, application, wall, links["keeper"])
-        source = MemoryStreamSource(simulation.stream, links["stream"])
-        dead_letters = ObservedDeadLetters(
-            simulation.checkers, self._who, simulation.dead_letters, links["dead_letters"]
-        )
-        handler = ObservedHandler(simulation.checkers, self._who, self._worker.handler)
+    async def _start(self) -> Incarnations:
+        simulation, links, settings, clock = self._simulation, self._worker.links, self._settings, self._clock
+        application, checkers = settings.application, simulation.checkers
+        store = ObservedStore(checkers, simulation.table, application, clock.wall, links["table"])
+        keeper_store = MemoryLeaseStore(simulation.table, application, clock.wall, links["keeper"])
+        configured = MemoryStreamSource(simulation.streams[0], links["stream"]).of(simulation.stream.arn)
+        dead_letters = ObservedDeadLetters(checkers, self._who, simulation.dead_letters, links["dead_letters"])
+        handler = ObservedHandler(checkers, self._who, self._worker.handler)
         await handler.start()
-        self._ports = Ports(source, store, handler, dead_letters, self._clock, self._random)
-        self._stream: StreamDescription = await self._patiently(source.describe)
-        await self._patiently(lambda: store.pin_application(self._stream.table_name))
-        start = settings.source.starting_position
-        self._registration: Registration = await self._patiently(
-            lambda: register_start(source, store, self._stream, start)
+        latest = await patiently(clock, "the stream", configured.describe)
+        await patiently(clock, "the lease table", lambda: self._prepare_table(store, latest))
+        source, stream = await patiently(clock, "the stream", lambda: current_stream(configured, store, latest))
+        position = settings.source.starting_position
+        registration = await patiently(
+            clock, "the registration", lambda: register_start(source, store, stream, position)
         )
-        self._slots = HandlerSlots(handler.width)
-        self._budget = ByteBudget(settings.limits.buffer)
-        return True
+        ports = Ports(source, store, handler, dead_letters, clock, self._random)
+        return Incarnations(self._host(), settings, ports, keeper_store, Metrics(), stream, registration)
+
+    async def _prepare_table(self, store: LeaseStore, stream: StreamDescription) -> None:
+        await store.prepare(create=self._settings.leases.create_table)
+        await store.pin_application(stream.table_name)
+
+    def _host(self) -> Host:
+        return Host(
+            name=f"{self._worker.name}/{self._process.name.partition('#')[2]}",
+            stop=self._stop,
+            begin=lambda work, name: self._process.spawn(work, name, self._process.upkeep),
+            may_renew=lambda: True,
+            beside=self._beside,
+            on_stopping=lambda: None,
+            death=lambda name, error: StreamConsumerError(f"background task {name} ended: {error!r}"),
+        )
+
+    async def _beside(self, context: WorkerContext, coordinator: Coordinator) -> None:
+        self._worker.opened(context, coordinator)
+        await asyncio.Event().wait()
 
     def _who(self) -> str:
         return self._worker.incarnation
-
-    async def _patiently(self, attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        deadline = self._clock.monotonic() + START_DEADLINE
-        pause = 0.5
-        while True:
-            try:
-                return await attempt()
-            except DependencyError as error:
-                if self._clock.monotonic() + pause > deadline or error.exit_code != DependencyError.exit_code:
-                    raise
-                await self._clock.sleep(pause)
-                pause = min(5.0, pause * 2)
-
-    async def _incarnation(self) -> None:
-        lost = asyncio.Event()
-        context = await self._until_stopped(self._patiently(self._open_session))
-        if context is None:
-            return
-        keeper = Keeper(
-            self._keeper_store,
-            self._clock,
-            context.belief,
-            context.incarnation,
-            self._settings.leases.duration,
-            may_renew=lambda: True,
-            on_lost=lost.set,
-        )
-        keeping = self._process.spawn(keeper.run(), "keeper", self._process.upkeep)
-        coordinator = Coordinator(context, self._registration)
-        self._worker.opened(context, coordinator)
-        try:
-            await self._live(coordinator, keeping, lost)
-        finally:
-            keeping.cancel()
-            await self._close_session(context)
-
-    async def _live(self, coordinator: Coordinator, keeping: asyncio.Task[None], lost: asyncio.Event) -> None:
-        running = asyncio.create_task(coordinator.run(), name="coordinator")
-        stopped = asyncio.ensure_future(self._stop.wait())
-        fenced = asyncio.ensure_future(lost.wait())
-        try:
-            await asyncio.wait({running, keeping, stopped, fenced}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (running, keeping):
-                if task.done() and not (task is keeping and lost.is_set()) and not task.cancelled():
-                    _raise_death(task)
-            if self._stop.is_set() and not lost.is_set():
-                await self._drain(coordinator, running, fenced)
-                if running.done() and not running.cancelled():
-                    _raise_death(running)
-        finally:
-            for end in (running, stopped, fenced):
-                end.cancel()
-            await asyncio.gather(running, stopped, fenced, return_exceptions=True)
-
-    async def _drain(self, coordinator: Coordinator, *ends: asyncio.Future[Any]) -> None:
-        draining = asyncio.create_task(coordinator.drain(self._settings.shutdown.grace * DRAIN_SHARE))
-        await asyncio.wait({draining, *ends}, return_when=asyncio.FIRST_COMPLETED)
-        if draining.done():
-            draining.result()
-        draining.cancel()
-
-    async def _open_session(self) -> WorkerContext:
-        context = WorkerContext(
-            settings=self._settings,
-            ports=self._ports,
-            metrics=self._metrics,
-            stream=self._stream,
-            incarnation=f"{self._worker.name}/{self._process.name.partition('#')[2]}/{self._random.token()}",
-            belief=Belief(),
-            budget=self._budget,
-            slots=self._slots,
-            start_at=self._registration.start_at,
-            filters=self._filters,
-        )
-        row = SessionRow(
-            context.incarnation,
-            capacity=self._settings.limits.max_shards,
-            started_at=self._clock.wall(),
-            label=context.stream.label,
-        )
-
-        async def write() -> None:
-            sent_at = self._clock.monotonic()
-            await self._keeper_store.open_session(row)
-            context.belief.renewed(sent_at, self._settings.leases.duration)
-
-        await self._process.spawn(write(), "open session", self._process.upkeep)
-        return context
-
-    async def _close_session(self, context: WorkerContext) -> None:
-        try:
-            closing = self._keeper_store.close_session(context.incarnation)
-            await self._process.spawn(closing, "close session", self._process.upkeep)
-        except StreamConsumerError:
-            pass  # it expires by itself
-
-    async def _until_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """The result of ``work``, or None when the stop came first."""
-        task = asyncio.create_task(work)
-        stopped = asyncio.ensure_future(self._stop.wait())
-        try:
-            await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
-            return task.result() if task.done() else None
-        finally:
-            stopped.cancel()
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-
-def _raise_death(task: asyncio.Task[None]) -> None:
-    error = task.exception()
-    raise StreamConsumerError(f"background task {task.get_name()} ended: {error!r}") from error
 
 
 class Scripted:

@@ -24,7 +24,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -35,32 +34,16 @@ from consumer.settings.model import Settings
 from consumer.testing.checkers import Checkers
 from consumer.testing.history import History
 from consumer.testing.memory_dead_letters import MemoryDeadLetters
-from consumer.testing.memory_leases import MemoryTable
 from consumer.testing.memory_stream import MemoryStream
+from consumer.testing.memory_table import MemoryTable
 from consumer.testing.network import Link
 from consumer.testing.simulated_worker import SimulatedWorker
 from consumer.testing.virtual_loop import VirtualLoop
+from consumer.worker.budget import BYTES_PER_WIRE_BYTE
+from consumer.worker.following import FINISHED_FOR
 
 APPLICATION = "simulated"
 CHECK_EVERY = 0.25  # virtual seconds between looks at a condition
-
-
-@dataclass(frozen=True)
-class KnownGaps:
-    """Faults that this version is known not to withstand; each is to be switched on with the change that mends it.
-
-    ``late_saves``: a save that timed out at its sender is applied later, after newer ones of the same owner and epoch.
-    ``partial_listings``: DescribeStream misses some shards although it ends normally (one listing decides "vanished";
-    a child whose open parent is missing from a listing and has no row is taken at once).
-    ``deleted_rows``: lease rows are deleted under their owner (they are registered anew from the start position).
-    """
-
-    late_saves: bool = False
-    partial_listings: bool = False
-    deleted_rows: bool = False
-
-
-NO_GAPS = KnownGaps()
 
 
 class BrokenPromise(AssertionError):
@@ -96,7 +79,6 @@ class Simulation:
         seed: decides everything that the scenario does not.
         shards: open shards of the stream at the start.
         config: sections of the configuration file, merged over quick defaults.
-        gaps: faults beyond those that are promised to be withstood.
         on_event: is given a line for everything that happens, log events of the workers included.
         stream: more arguments of ``MemoryStream``.
     """
@@ -107,22 +89,22 @@ class Simulation:
         *,
         shards: int = 1,
         config: Mapping[str, Mapping[str, Any]] | None = None,
-        gaps: KnownGaps = NO_GAPS,
         on_event: Callable[[str], None] | None = None,
         stream: Mapping[str, Any] | None = None,
     ) -> None:
         self.seed = seed
-        self.gaps = gaps
         self.settings = _settings(config or {})
         self.loop = VirtualLoop(self.dice("schedule"))
         self.clock = ServiceClock(self)
-        self.stream = MemoryStream(self.clock, shards=shards, **(stream or {}))
+        self.streams = [MemoryStream(self.clock, shards=shards, **(stream or {}))]
         self.table = MemoryTable()
         self.dead_letters = MemoryDeadLetters()
         self.history = History(lambda: self.loop.now, on_event)
-        self.checkers = Checkers(self.history, self.stream)
+        self.checkers = Checkers(self.history, self.streams)
+        self._gaps_before: set[str] = set()
         self.table.on_write = self.checkers.written
         self.table.on_register = self.checkers.registered
+        self.table.on_remove = self.checkers.removed
         self.workers: dict[str, SimulatedWorker] = {}
         self.calls: dict[str, int] = defaultdict(int)
         self._versions: dict[str, int] = defaultdict(int)
@@ -131,6 +113,11 @@ class Simulation:
     def dice(self, purpose: str) -> random.Random:
         """Randomness of its own for every purpose, so that one more draw here changes nothing there."""
         return random.Random(f"{self.seed}/{purpose}")  # noqa: S311
+
+    @property
+    def stream(self) -> MemoryStream:
+        """The stream of the table, the newest one."""
+        return self.streams[-1]
 
     # --- what a scenario does ----------------------------------------------------------------------------
 
@@ -166,16 +153,46 @@ class Simulation:
 
     def trim(self, shard_id: str, upto: str | None = None) -> None:
         """The service drops records, read or not."""
-        self.stream.trim(shard_id, upto)
+        self._home(shard_id).trim(shard_id, upto)
         self.checkers.trimmed(shard_id, None if upto is None else int(upto))
 
     def vanish(self, shard_id: str) -> None:
         """The service forgets a closed shard with whatever is in it."""
-        self.stream.vanish(shard_id)
+        self._home(shard_id).vanish(shard_id)
         self.checkers.trimmed(shard_id)
+
+    def enable_again(self, shards: int = 1) -> None:
+        """The stream is disabled; the table gets a new one, with a new ARN, for all further writes. Children of the old
+        one that are still hidden are shown within ``FINISHED_FOR``: nobody can wait for what may come at any time."""
+        old = self.stream
+        self.loop.after(0.9 * FINISHED_FOR, old.hide_children, 0.0)
+        label = f"2026-01-{len(self.streams) + 1:02}T00:00:00.000"
+        self.streams.append(self.stream.enable_again(label, shards=shards))
+        self.history.note("stream enabled again", label)
+
+    def wipe_table(self) -> None:
+        """The lease table is deleted with all its rows; ``table.exists`` says when it is made anew."""
+        self._gaps_before |= self.gaps_recorded()
+        for shard_id in self.rows():
+            self.checkers.deleted(shard_id)
+        self.table.drop_rows()
+        self.table.exists = False
+
+    def delete_row(self, shard_id: str) -> None:
+        """Somebody deletes a lease row behind everybody's back."""
+        self.table.drop_lease(APPLICATION, self._home(shard_id).label, shard_id)
+        self.checkers.deleted(shard_id)
+
+    def _home(self, shard_id: str) -> MemoryStream:
+        return next(stream for stream in self.streams if stream.knows(shard_id))
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+    def edit_row(self, shard_id: str, **changes: Any) -> None:
+        """Somebody edits a lease row behind everybody's back."""
+        self.table.edit(APPLICATION, self._home(shard_id).label, shard_id, **changes)
+        self.checkers.corrupted(self.rows()[shard_id])
 
     async def until(self, condition: Callable[[], bool], seconds: float, what: str = "") -> bool:
         """Wait in virtual time. False, and a violation of liveness, when it does not come true within ``seconds``."""
@@ -191,14 +208,17 @@ class Simulation:
     # --- what a scenario asks ----------------------------------------------------------------------------
 
     def rows(self) -> dict[str, LeaseRow]:
-        """The lease rows as the table holds them."""
-        held = self.table.leases.get((APPLICATION, self.stream.label), {})
+        """The lease rows as the table holds them, those of streams before this one included."""
+        return {shard_id: row for stream in self.streams for shard_id, row in self._rows_of(stream).items()}
+
+    def _rows_of(self, stream: MemoryStream) -> dict[str, LeaseRow]:
+        held = self.table.leases.get((APPLICATION, stream.label), {})
         return {shard_id: lease.row for shard_id, lease in held.items()}
 
     def owned(self) -> dict[str, int]:
         """Leases that are not finished, by incarnation; workers that own nothing count 0."""
         counts = {worker.incarnation: 0 for worker in self.workers.values() if worker.incarnation}
-        for row in self.rows().values():
+        for row in self._rows_of(self.stream).values():
             if row.owner is not None and not row.finished:
                 counts[row.owner] = counts.get(row.owner, 0) + 1
         return counts
@@ -213,21 +233,23 @@ class Simulation:
         if not live or "" in live:
             return False
         counts = self.owned()
-        owners = {row.owner for row in self.rows().values() if not row.finished}
+        rows = self._rows_of(self.stream)
+        owners = {row.owner for row in rows.values() if not row.finished}
         shown = {shard.shard_id for shard in self.stream.listed()}
-        missing = shown - self.rows().keys()
+        missing = shown - rows.keys()
         return owners <= live and not missing and max(counts.values()) - min(counts.values()) <= 1
 
     def closed_shards_done(self) -> bool:
         """Every shard with a visible child is finished."""
-        rows, shown = self.rows(), {shard.shard_id: shard for shard in self.stream.listed()}
+        rows, shown = self._rows_of(self.stream), {shard.shard_id: shard for shard in self.stream.listed()}
         parents = {parent for shard in shown.values() for parent in shard.parents if parent in rows}
         return all(rows[parent].finished for parent in parents)
 
     def gaps_recorded(self) -> set[str]:
         """Shards with a durable trace of records that nobody read."""
-        losses = self.table.losses.get((APPLICATION, self.stream.label), {})
-        return {loss.shard_id for loss in losses.values() if loss.kind == "gap"}
+        labels = [(APPLICATION, stream.label) for stream in self.streams]
+        losses = [loss for label in labels for loss in self.table.losses.get(label, {}).values()]
+        return self._gaps_before | {loss.shard_id for loss in losses if loss.kind == "gap"}
 
     # --- running -----------------------------------------------------------------------------------------
 
@@ -272,8 +294,20 @@ class Simulation:
         """Every call that reaches a service comes by here."""
         self.calls[operation] += 1
         self.history.note("call", link.process.name, link.service, operation, outcome)
+        if operation == "get_records":
+            self._check_budget(link.process.name)
         if operation in ("list_shards", "child_shards", "describe"):
             self.checkers.described()
+
+    def _check_budget(self, process: str) -> None:
+        """``limits.buffer``, and beyond it at most one page a reader, and what was copied out of that page."""
+        worker = self.workers.get(process.partition("#")[0])
+        if worker is None or worker.context is None or worker.coordinator is None:
+            return
+        page = int(max(stream.largest_page for stream in self.streams) * BYTES_PER_WIRE_BYTE)
+        most = self.settings.limits.buffer + 2 * page * len(list(worker.coordinator.workers))
+        if worker.context.budget.used > most:
+            self.history.violated("byte budget", f"{process} holds {worker.context.budget.used} bytes, not {most}")
 
 
 def _text(value: Any) -> str:

@@ -77,7 +77,7 @@ class Process:
         return self.base + self.loop.now * self.rate
 
     def wall(self) -> float:
-        return EPOCH + self.loop.now + self.wall_offset
+        return self.loop.epoch + self.loop.now + self.wall_offset
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str, lane: Lane | None = None) -> asyncio.Task[T]:
         """Start ``work`` in the main lane, or in another one."""
@@ -94,6 +94,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self, choice: random.Random) -> None:
         super().__init__()
         self.now = 0.0
+        self.epoch = EPOCH
         self.steps = 0
         self.failures: list[str] = []
         self._draw = choice.random
@@ -176,6 +177,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """Cancelled timers are skipped when their time comes."""
 
+    def pass_days(self, days: float) -> None:
+        """Let the wall clocks of all processes jump ahead together: for what happens after days of doing nothing."""
+        self.epoch += days * 86400.0
+
     # --- callbacks -------------------------------------------------------------------------------------
 
     def call_soon(  # type: ignore[override]
@@ -188,7 +193,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
-        return self.call_soon(callback, *args, context=context)
+        """From a thread to the main one, where it comes before whatever that thread does next."""
+        return self.call_soon(callback, *args, context=context or self._current.process.main.context.copy())
 
     def _push(self, handle: asyncio.Handle) -> None:
         lane: Lane = handle._context.get(_lane) or self.world.main  # type: ignore[attr-defined]  # noqa: SLF001

@@ -2,8 +2,9 @@
 
 The stream that the application reads is written down in its ``meta`` row, so the whole fleet reads one stream and goes
 on together. The old one is read to its end first (it stays readable for 24 hours): only when every lease of it is
-settled does the pointer move. An old stream that is gone before it was read to its end leaves a gap row for each of its
-unfinished shards, by the same rule as any vanished shard, and ``on_gap: halt`` keeps the pointer where it is.
+settled, and has been for a while, does the pointer move. An old stream that is gone before it was read to its end
+leaves a gap row for each of its unfinished shards, by the same rule as any vanished shard, and ``on_gap: halt`` keeps
+the pointer where it is.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ log = structlog.get_logger()
 
 FOLLOW_INTERVAL = 60.0  # seconds between looks at the table; one DescribeTable and one GetItem each
 DRAIN_INTERVAL = 5.0  # the same while shards end without children: so ends a stream that was disabled
+# Seconds that the old stream must look finished before the pointer moves: the service shows children late, and one that
+# was made shortly before the stream was disabled would be left behind with its records.
+FINISHED_FOR = 30.0
 
 
 def label_of(stream_arn: str) -> str:
@@ -73,6 +77,7 @@ class Follower:
         self._registration = registration
         self._rows = rows
         self._told = False
+        self._finished_since: float | None = None
 
     async def run(self) -> str:
         """Returns the ARN of the stream to go on with. Never, if the stream is configured by its ARN."""
@@ -112,6 +117,12 @@ class Follower:
         holds = await store.switch_stream(None, mine)
         if holds == mine:
             if not await self._finished():
+                self._finished_since = None
+                return None
+            now = self._context.ports.clock.monotonic()
+            if self._finished_since is None:
+                self._finished_since = now
+            if now - self._finished_since < FINISHED_FOR:
                 return None
             # First the start, then the pointer: whoever follows the pointer must find the whole stream registered.
             # ``latest`` was resolved once, for the first stream; a stream that follows another is read whole.

@@ -19,6 +19,8 @@ from consumer.worker.context import WorkerContext
 
 log = structlog.get_logger()
 
+FIRST_PAUSE, MOST_PAUSE = 0.2, 30.0  # seconds between two attempts
+
 
 class Graveyard:
     """Buries batches of one shard. Without a destination the durable trace is a ``discarded`` row in the lease table:
@@ -89,6 +91,8 @@ class Graveyard:
         await self._context.ports.store.record_loss(self._context.stream.label, self._lease, loss)
 
     async def _persist(self, send: Callable[[], Awaitable[None]]) -> bool:
+        random = self._context.ports.random.random
+
         def tell(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             shard, attempt = self._lease.shard_id, state.attempt_number
@@ -96,7 +100,7 @@ class Graveyard:
 
         try:
             async for attempt in AsyncRetrying(
-                wait=self._back_off,
+                wait=lambda state: min(MOST_PAUSE, FIRST_PAUSE * (2.0 ** min(state.attempt_number - 1, 20) + random())),
                 stop=lambda _: self._draining.is_set(),
                 retry=retry_if_exception(lambda e: isinstance(e, StreamConsumerError) and not isinstance(e, LeaseLost)),
                 sleep=self._pause,
@@ -117,11 +121,6 @@ class Graveyard:
             raise LeaseLost(lease.shard_id, lease.epoch, "the session is fenced")
         if not belief.holds(self._context.ports.clock.monotonic()):
             raise DependencyError("SendDeadLetter", "LeaseInDoubt", "the session was not renewed in time")
-
-    def _back_off(self, state: RetryCallState) -> float:
-        """Seconds: doubling from 200 ms to 30 s; jitter from our own dice, so that a simulated run can be repeated."""
-        doubled: float = min(30.0, 0.2 * 2.0 ** min(state.attempt_number - 1, 20))
-        return doubled + 0.2 * self._context.ports.random.random()
 
     async def _pause(self, seconds: float) -> None:
         try:

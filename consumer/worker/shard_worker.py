@@ -282,14 +282,12 @@ class ShardWorker:
         self._window = TumblingWindow(int(self._context.settings.batch.tumbling_window), durable)
         return True
 
-    def _changed_window(self) -> WindowState | None:
-        """The window to store, None when that is done: writing it costs a transaction."""
-        if self._window is None or self._window.version == self._saved_window:
-            return None
-        return self._window.durable
-
-    def _whole_window(self) -> WindowState | None:
-        return self._window.durable if self._window is not None else None
+    def _windows(self) -> tuple[WindowState | None, WindowState | None]:
+        """The window to store, None when that is done (writing it costs a transaction); and the whole of it."""
+        if self._window is None:
+            return None, None
+        whole = self._window.durable
+        return (whole if self._window.version != self._saved_window else None), whole
 
     def _row(self, state: LeaseState | None = None, note: str = "", *, given_away: bool = False) -> LeaseRow:
         if state is not None:
@@ -311,7 +309,7 @@ class ShardWorker:
         version = self._version
         window_version = self._window.version if self._window is not None else 0
         try:
-            await self._children.save(self._row(state, note), self._changed_window(), self._whole_window())
+            await self._children.save(self._row(state, note), *self._windows())
         except (DependencyError, PermissionDenied, ResourceMissing) as error:
             log.warning("checkpoint.failed", shard_id=self.shard_id, error=str(error))
             return False
@@ -384,9 +382,7 @@ class ShardWorker:
         target = self._let_go.target
         while True:
             try:
-                await self._children.hand_over(
-                    self._row(given_away=True), target, self._changed_window(), self._whole_window()
-                )
+                await self._children.hand_over(self._row(given_away=True), target, *self._windows())
             except (DependencyError, PermissionDenied, ResourceMissing) as error:
                 log.warning("lease.hand_over_failed", shard_id=self.shard_id, error=str(error))
                 if self._context.belief.fenced:

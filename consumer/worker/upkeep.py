@@ -56,7 +56,11 @@ class UpkeepThread:
 
     async def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run ``work`` there and await its result here; cancelling the wait cancels the work."""
-        return await asyncio.wrap_future(self.spawn(work))
+        return await self.begin(work)
+
+    def begin(self, work: Coroutine[Any, Any, T], name: str = "") -> asyncio.Future[T]:
+        """Start ``work`` there; what is returned belongs to the loop of the caller. Cancelling it cancels the work."""
+        return asyncio.wrap_future(self.spawn(work))
 
     async def stop(self) -> None:
         """Cancel everything that still runs there, wait for it, and end the thread. Idempotent."""

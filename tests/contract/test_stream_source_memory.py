@@ -5,7 +5,9 @@ import decimal
 import pytest
 
 from consumer.domain.errors import DependencyError, ExpiredIterator
-from consumer.testing.memory_stream import MemoryStream, MemoryStreamSource, to_wire
+from consumer.testing.memory_source import MemoryStreamSource
+from consumer.testing.memory_stream import MemoryStream
+from consumer.testing.wire import to_wire
 from tests.support.stream_worlds import HORIZON, ids, only_shard, read
 
 

@@ -345,7 +345,7 @@ def test_a_stream_disabled_and_enabled_again(aws: Aws, tmp_path: Path) -> None:
         assert duplicates(fleet.journal()) == 0
         assert any(has_event(worker, "stream.switched") for worker in workers)
         latest = aws.dynamodb.describe_table(TableName=fleet.table)["Table"]["LatestStreamArn"]
-        wait_until(lambda: {w.status()["stream_arn"] for w in workers} == {latest}, 20, "both read the new stream")
+        wait_until(lambda: {w.status()["stream_arn"] for w in workers} == {latest}, 80, "both read the new stream")
         assert len({row["pk"]["S"] for row in lease_rows(aws, fleet)}) == 2
 
 

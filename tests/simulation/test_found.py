@@ -45,6 +45,35 @@ def test_a_dead_letter_that_is_retried_is_not_sent_after_the_lease_went_away() -
     assert item.buried == 1
 
 
+def test_a_hidden_child_of_a_disabled_stream_is_not_left_behind() -> None:
+    """A shard rolled over, the stream was disabled and enabled again, and only then the service showed the child.
+
+    Found as seed 7 of protocol: the old stream looked finished, and the fleet went on with the new one.
+    """
+    world = Simulation("hidden child")
+
+    async def scenario(world: Simulation) -> None:
+        worker = world.add_worker("worker", Scripted(settles))
+        worker.start()
+        world.put("key")
+        await world.until(world.everything_settled, 10.0)
+        world.stream.hide_children(20.0)
+        world.stream.roll(world.stream.open_shards()[0])
+        world.put("key")  # in the child that nobody sees yet
+        world.enable_again()
+        world.put("key")
+        await world.until(world.everything_settled, 240.0, "everything settled")
+        await world.finish()
+
+    world.run(scenario)
+    world.check()
+    assert [item.version for item in sorted(world.history.items.values(), key=lambda i: i.settled_at or 0.0)] == [
+        1,
+        2,
+        3,
+    ]
+
+
 def test_the_dead_owner_of_a_finished_shard_is_fenced_once_and_forgotten() -> None:
     """A finished row keeps the name of its last owner for ever. Found by the trace of any long run: every worker
     declared such an owner expired again every second, and its session row was never removed."""

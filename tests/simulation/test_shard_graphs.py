@@ -19,7 +19,7 @@ from consumer.domain.lease import LeaseRow
 from consumer.domain.outcome import OK, HandlerCall, Outcome
 from consumer.domain.shards import missing_leases
 from consumer.testing.memory_leases import MemoryLeaseStore
-from consumer.testing.memory_stream import MemoryStreamSource
+from consumer.testing.memory_source import MemoryStreamSource
 from consumer.testing.simulated_worker import Scripted
 from consumer.testing.simulation import APPLICATION, Simulation
 from consumer.testing.virtual_loop import EPOCH

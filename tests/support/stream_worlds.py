@@ -8,7 +8,8 @@ from consumer.aws.dynamodb_streams import DynamoDBStreamSource
 from consumer.aws.errors import ApiCaller
 from consumer.aws.session import AwsSession
 from consumer.ports import Position
-from consumer.testing.memory_stream import MemoryStream, MemoryStreamSource
+from consumer.testing.memory_source import MemoryStreamSource
+from consumer.testing.memory_stream import MemoryStream
 from tests.conftest import REGION, SERVICES, create_source_table
 from tests.support.reshard_proxy import ReshardProxy
 

@@ -19,8 +19,10 @@ from consumer.domain.outcome import OK, HandlerCall, HandlerFault, Outcome
 from consumer.operate.metrics import Metrics
 from consumer.ports import DeadLetters, Registration
 from consumer.settings.model import Settings
-from consumer.testing.memory_leases import MemoryLeaseStore, MemoryTable
-from consumer.testing.memory_stream import MemoryStream, MemoryStreamSource
+from consumer.testing.memory_leases import MemoryLeaseStore
+from consumer.testing.memory_source import MemoryStreamSource
+from consumer.testing.memory_stream import MemoryStream
+from consumer.testing.memory_table import MemoryTable
 from consumer.worker.budget import ByteBudget
 from consumer.worker.clock import SystemClock, SystemRandomness
 from consumer.worker.context import HandlerSlots, Ports, WorkerContext

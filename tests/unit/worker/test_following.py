@@ -23,6 +23,7 @@ NEXT = "2026-02-02T00:00:00.000"
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "FOLLOW_INTERVAL", 0.05)
     monkeypatch.setattr(following, "DRAIN_INTERVAL", 0.02)
+    monkeypatch.setattr(following, "FINISHED_FOR", 0.05)
 
 
 async def started(world: World, behaviour: Callable[[HandlerCall], object] | None = None) -> tuple[Worker, Follower]:

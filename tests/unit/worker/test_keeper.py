@@ -9,7 +9,8 @@ import pytest
 
 from consumer.domain.errors import DependencyError
 from consumer.domain.lease import Belief, SessionRow
-from consumer.testing.memory_leases import MemoryLeaseStore, MemoryTable
+from consumer.testing.memory_leases import MemoryLeaseStore
+from consumer.testing.memory_table import MemoryTable
 from consumer.worker.clock import SystemClock
 from consumer.worker.keeper import Keeper
 from tests.unit.worker.harness import Faults, until

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -11,12 +10,21 @@ import pytest
 
 from consumer.domain.errors import StreamConsumerError
 from consumer.domain.outcome import OK, HandlerCall, Outcome
+from consumer.operate.metrics import Metrics
+from consumer.ports import Registration
 from consumer.settings.model import Settings
+from consumer.testing.memory_leases import MemoryLeaseStore
+from consumer.testing.memory_source import MemoryStreamSource
+from consumer.testing.memory_stream import MemoryStream
+from consumer.testing.memory_table import MemoryTable
+from consumer.testing.simulated_worker import Scripted
 from consumer.worker import app
 from consumer.worker.app import Daemon, wedged_after
+from consumer.worker.clock import SystemClock, SystemRandomness
+from consumer.worker.context import Ports
 from consumer.worker.coordinator import Coordinator
 from consumer.worker.following import Follower
-from consumer.worker.reporting import Reporter
+from consumer.worker.incarnations import Incarnations
 from tests.unit.worker.harness import World, of, until
 
 
@@ -35,6 +43,10 @@ class Dying:
         await asyncio.sleep(60)
 
 
+async def settles(call: HandlerCall) -> Outcome:
+    return OK
+
+
 class Idle:
     async def run(self) -> None:
         await asyncio.sleep(60)
@@ -49,14 +61,18 @@ async def test_a_coordinator_that_dies_during_the_drain_fails_the_process(monkey
     }
     daemon = Daemon(Settings.model_validate(settings))
     daemon._stop.set()
-    keeping: concurrent.futures.Future[None] = concurrent.futures.Future()
+    clock, stream = SystemClock(), MemoryStream(SystemClock())
+    source, store = MemoryStreamSource(stream), MemoryLeaseStore(MemoryTable(), "app", clock.wall)
+    ports = Ports(source, store, Scripted(settles), None, clock, SystemRandomness())
+    description, start = await source.describe(), Registration(stream.arn, None)
+    incarnations = Incarnations(daemon._host(), daemon._settings, ports, store, Metrics(), description, start)
     async with asyncio.timeout(10):
         with pytest.raises(StreamConsumerError, match="coordinator"):
-            await daemon._live(
+            await incarnations._live(
                 cast("Coordinator", Dying()),
-                cast("Reporter", Idle()),
+                Idle().run(),
                 cast("Follower", Idle()),
-                keeping,
+                asyncio.get_running_loop().create_future(),
                 asyncio.Event(),
             )
 

@@ -1,0 +1,85 @@
+"""What one worker sees of a change stream in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from consumer.domain.errors import ResourceMissing
+from consumer.domain.shards import ShardInfo
+from consumer.ports import Page, Position, StreamDescription
+from consumer.testing.links import DirectLink, Link, travel
+from consumer.testing.memory_stream import MemoryStream
+
+T = TypeVar("T")
+
+
+class MemoryStreamSource:
+    """The ``StreamSource`` of one worker on a ``MemoryStream``.
+
+    Args:
+        stream: the stream, shared by any number of sources.
+        link: the network in between; it may delay calls or raise errors. Operations are named as the methods are.
+    """
+
+    def __init__(self, stream: MemoryStream, link: Link | None = None) -> None:
+        self._first = stream
+        self._stream = stream
+        self._link = link or DirectLink()
+
+    async def latest_stream(self) -> str | None:
+        def find() -> str:
+            latest = self._first
+            while latest.successor is not None:
+                latest = latest.successor
+            return latest.arn
+
+        return await travel(self._link, "latest_stream", find)
+
+    def of(self, stream_arn: str) -> MemoryStreamSource:
+        stream: MemoryStream | None = self._first
+        while stream is not None and stream.arn != stream_arn:
+            stream = stream.successor
+        if stream is None:
+            raise ValueError(f"no stream {stream_arn}")
+        other = MemoryStreamSource(self._first, self._link)
+        other._stream = stream
+        return other
+
+    async def describe(self) -> StreamDescription:
+        return await self._ask("describe", self._description)
+
+    async def list_shards(self) -> list[ShardInfo]:
+        return await self._ask("list_shards", self._stream.listed)
+
+    async def child_shards(self, shard_id: str) -> list[ShardInfo]:
+        def children() -> list[ShardInfo]:
+            return [shard for shard in self._stream.listed() if shard_id in shard.parents]
+
+        return await self._ask("child_shards", children)
+
+    async def iterator(self, shard_id: str, position: Position) -> str:
+        return await self._ask("iterator", lambda: self._stream.iterator(shard_id, position))
+
+    async def get_records(self, shard_id: str, iterator: str, limit: int) -> Page:
+        return await self._ask("get_records", lambda: self._stream.page(shard_id, iterator, limit))
+
+    async def _ask(self, operation: str, answer: Callable[[], T]) -> T:
+        def find() -> T:
+            if self._stream.gone:
+                raise ResourceMissing(f"stream {self._stream.arn}")
+            return answer()
+
+        return await travel(self._link, operation, find)
+
+    def _description(self) -> StreamDescription:
+        stream = self._stream
+        return StreamDescription(
+            stream.arn,
+            stream.label,
+            stream.table,
+            stream.status,
+            "NEW_AND_OLD_IMAGES",
+            stream.partition_key,
+            float(int(stream.clock.wall())),  # whole seconds, as an HTTP date
+        )

@@ -1,0 +1,80 @@
+"""The rows of the lease table in memory, and what somebody with access to the table can do to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from consumer.domain.lease import LeaseRow, SessionRow
+from consumer.domain.windows import WindowState
+from consumer.ports import Loss, Registration
+
+
+@dataclass(slots=True)
+class HeldLease:
+    """A lease row, and the nonces of the writes that changed its owner."""
+
+    row: LeaseRow
+    take_nonce: str = ""
+    passed_on_by: tuple[str | None, int] | None = None
+
+
+@dataclass(slots=True)
+class HeldSession:
+    """A session row; ``opened_by`` tells a repeated write from somebody else's."""
+
+    row: SessionRow
+    opened_by: object
+
+
+@dataclass
+class MemoryTable:
+    """The rows. Public so that tests can look at them and damage them.
+
+    Leases and sessions are keyed by application first; what ``leases`` holds besides the row are the nonces.
+    """
+
+    name: str = "memory-leases"
+    exists: bool = True
+    applications: dict[str, str] = field(default_factory=dict)
+    streams: dict[str, str] = field(default_factory=dict)
+    registrations: dict[tuple[str, str], Registration] = field(default_factory=dict)
+    leases: dict[tuple[str, str], dict[str, HeldLease]] = field(default_factory=dict)
+    sessions: dict[str, dict[str, HeldSession]] = field(default_factory=dict)
+    losses: dict[tuple[str, str], dict[tuple[str, str, str], Loss]] = field(default_factory=dict)
+    windows: dict[tuple[str, str, str], WindowState] = field(default_factory=dict)
+    on_write: Callable[[str, LeaseRow | None, LeaseRow], None] | None = None  # operation, lease row before and after
+    on_register: Callable[[Registration], None] | None = None
+    on_remove: Callable[[LeaseRow], None] | None = None  # by a worker, not by hand
+
+    def put(self, leases: dict[str, HeldLease], row: LeaseRow, operation: str) -> HeldLease:
+        """Store a lease row, and tell whoever watches."""
+        lease = leases.get(row.shard_id)
+        before = lease.row if lease is not None else None
+        if lease is None:
+            lease = leases[row.shard_id] = HeldLease(row)
+        lease.row = row
+        if self.on_write is not None:
+            self.on_write(operation, before, row)
+        return lease
+
+    def edit(self, application: str, label: str, shard_id: str, **changes: Any) -> None:
+        """Change fields of a lease row behind everybody's back, as somebody with table access could."""
+        lease = self.leases[application, label][shard_id]
+        lease.row = replace(lease.row, **changes)
+
+    def drop_lease(self, application: str, label: str, shard_id: str) -> None:
+        """Delete a lease row behind everybody's back."""
+        del self.leases[application, label][shard_id]
+
+    def drop_session(self, application: str, incarnation: str) -> None:
+        """Delete a session row behind everybody's back."""
+        del self.sessions[application][incarnation]
+
+    def drop_rows(self) -> None:
+        """What remains of a table that was deleted and made anew: nothing. Set ``exists`` for the time in between."""
+        for rows in (self.applications, self.streams, self.registrations, self.leases, self.sessions):
+            rows.clear()
+        self.losses.clear()
+        self.windows.clear()

@@ -1,0 +1,202 @@
+"""What can happen to the lease table and to the stream: verbs of the nemesis (``faults.py``)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from consumer.domain.frontier import FrontierSnapshot
+from consumer.worker.discovery import SECOND_LOOK
+
+if TYPE_CHECKING:
+    from consumer.testing.simulation import Simulation
+
+MOST_OPEN_SHARDS = 8
+MOST_STREAMS = 3
+
+
+class ServiceFaults:
+    """The verbs, and what all verbs need."""
+
+    def __init__(self, world: Simulation, verbs: dict[str, int], pause: float) -> None:
+        self._world = world
+        self._dice: random.Random = world.dice("nemesis")
+        self._names = list(verbs)
+        self._weights = list(verbs.values())
+        self._pause = pause
+        self._duration: float = world.settings.leases.duration
+        self._healed = False
+        self._listed_again = 0.0
+        self._repairs: list[Callable[[], None]] = []
+
+    def _long(self, durations: float) -> float:
+        return self._dice.uniform(0.0, durations * self._duration)
+
+    def _later(self, seconds: float, undo: Callable[[], object]) -> None:
+        self._world.loop.after(seconds, lambda: None if self._healed else undo())
+
+    # --- the lease table -------------------------------------------------------------------------------
+
+    def lose_session_row(self) -> None:
+        for sessions in self._world.table.sessions.values():
+            if sessions:
+                del sessions[self._dice.choice(list(sessions))]
+
+    def drop_table(self) -> None:
+        """The lease table is gone for a while, and comes back with what it held."""
+
+        def back() -> None:
+            self._world.table.exists = True
+
+        self._world.table.exists = False
+        self._later(self._long(1.0), back)
+
+    def wipe_table(self) -> None:
+        """The lease table is deleted and made anew, empty. Not while the fleet drains an older stream: which one it
+        reads is known to the table and to the processes only, and those may die, too."""
+        world = self._world
+        if not self._reads_newest():
+            return
+
+        def back() -> None:
+            world.table.exists = True
+
+        world.wipe_table()
+        self._later(self._long(1.0), back)
+
+    def _reads_newest(self) -> bool:
+        return self._world.table.streams.get(self._world.settings.application) == self._world.stream.arn
+
+    # --- the stream ------------------------------------------------------------------------------------
+
+    def roll(self) -> None:
+        stream = self._world.stream
+        stream.roll(self._dice.choice(stream.open_shards()))
+
+    def split(self) -> None:
+        stream = self._world.stream
+        shards = stream.open_shards()
+        if len(shards) < MOST_OPEN_SHARDS:
+            stream.split(self._dice.choice(shards))
+
+    def enable_stream_again(self) -> None:
+        """The table's stream is disabled and enabled again; the old one must be read to its end first."""
+        if self._reads_newest() and len(self._world.streams) < MOST_STREAMS:
+            self._world.enable_again(self._dice.randint(1, 3))
+
+    def hide_children(self) -> None:
+        """Children appear up to two minutes after their parent's end."""
+        stream = self._world.stream
+        stream.hide_children(self._dice.uniform(0.0, 120.0))
+        stream.roll(self._dice.choice(stream.open_shards()))
+
+    def expire_iterators(self) -> None:
+        self._world.stream.expire_iterators()
+
+    def empty_pages(self) -> None:
+        stream = self._world.stream
+        stream.empty_pages(self._dice.choice(stream.open_shards()), self._dice.randint(1, 10))
+
+    def blank_listing(self) -> None:
+        """DescribeStream succeeds and names no shard."""
+        stream = self._world.stream
+
+        def back() -> None:
+            stream.blank = False
+
+        stream.blank = True
+        self._later(self._long(2.0), back)
+
+    def lose_stream(self) -> None:
+        """For a while the service knows no such stream; its listing fails, or succeeds and is empty."""
+        stream = self._world.stream
+
+        def back() -> None:
+            stream.blank = stream.missing = False
+
+        stream.missing = True
+        stream.blank = self._dice.random() < 0.5
+        self._later(self._long(2.0), back)
+
+    def list_partly(self) -> None:
+        """For a while the service knows nothing of some shards. Not for so long that an old one counts as gone: what
+        complete listings leave out for ``SECOND_LOOK`` is gone, unless its id says that it is too young for that."""
+        stream, now = self._world.stream, self._world.loop.now
+        if now < self._listed_again:
+            return
+        seconds = self._long(2.0) if stream.dated else self._dice.uniform(0.0, 0.8 * SECOND_LOOK)
+        self._listed_again = now + seconds + 2 * SECOND_LOOK
+
+        def back() -> None:
+            stream.omitted = frozenset()
+
+        shown = [shard.shard_id for shard in stream.listed()] if not stream.missing else []
+        stream.omitted = frozenset(shard_id for shard_id in shown if self._dice.random() < 0.4)
+        self._later(seconds, back)
+
+    def delete_row(self) -> None:
+        """Somebody deletes a lease row."""
+        shard_id = self._dice.choice([*self._world.rows(), ""])
+        if shard_id:
+            self._world.delete_row(shard_id)
+
+    def corrupt_row(self) -> None:
+        """Somebody spoils the checkpoint of a lease row, and repairs it later, if no owner has written over it."""
+        world = self._world
+        rows = [row for row in world.rows().values() if not row.finished and not row.corrupt]
+        if not rows:
+            return
+        row = self._dice.choice(rows)
+        world.edit_row(row.shard_id, frontier=FrontierSnapshot(), corrupt="low is not a sequence number: 'x'")
+
+        def repair() -> None:
+            now = world.rows().get(row.shard_id)
+            if now is not None and now.corrupt:
+                world.edit_row(row.shard_id, frontier=row.frontier, corrupt="")
+
+        self._repairs.append(repair)
+        self._later(self._long(4.0), repair)
+
+    def short_pages(self) -> None:
+        """Pages are cut wherever the service likes."""
+        stream, usual = self._world.stream, self._world.streams[0].usual_page_records
+
+        def back() -> None:
+            stream.page_records = usual
+
+        stream.page_records = self._dice.choice((1, 2, 5))
+        stream.last_page = self._dice.choice(("with_records", "empty"))
+        self._later(self._long(2.0), back)
+
+    def days_pass(self) -> None:
+        """Three days in which nothing happens, when all is settled; then tombstones are old enough to go."""
+        if not self._world.stream.dated and self._world.everything_settled():
+            self._world.loop.pass_days(3.0)
+
+    def forget_finished_shard(self) -> None:
+        """A shard leaves the stream, as it does 24 hours after its end; all of it was handled long before."""
+        if self._world.stream.dated:
+            return  # it is too young for that
+        rows = self._world.rows()
+        done = [shard for shard in self._world.stream.closed_shards() if shard in rows and rows[shard].finished]
+        if done:
+            self._world.vanish(done[0])
+
+    def vanish_unread(self) -> None:
+        """A closed shard leaves the stream before all of it was settled."""
+        rows = self._world.rows()
+        for shard_id in self._world.stream.closed_shards() if not self._world.stream.dated else ():
+            if shard_id in rows and not rows[shard_id].settled:
+                self._world.vanish(shard_id)
+                return
+
+    def trim_unread(self) -> None:
+        """Records are trimmed before anybody has settled them."""
+        rows = self._world.rows()
+        for item in self._world.checkers.oldest_open():
+            row = rows.get(item.shard_id)
+            # What is trimmed before the first read of a shard leaves no trace: nobody can know that it was there.
+            if row is not None and row.frontier.first is not None:
+                self._world.trim(item.shard_id, str(item.number))
+                return
