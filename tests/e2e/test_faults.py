@@ -340,12 +340,12 @@ def test_a_stream_disabled_and_enabled_again(aws: Aws, tmp_path: Path) -> None:
         stream(aws, fleet.table, enabled=False)
         stream(aws, fleet.table, enabled=True)
         new = aws.write(fleet.table, 40, range(11, 16))
-        fleet.wait_for(old | new, 40)
+        fleet.wait_for(old | new, 80)
         assert out_of_order(fleet.journal()) == 0
         assert duplicates(fleet.journal()) == 0
         assert any(has_event(worker, "stream.switched") for worker in workers)
         latest = aws.dynamodb.describe_table(TableName=fleet.table)["Table"]["LatestStreamArn"]
-        wait_until(lambda: {w.status()["stream_arn"] for w in workers} == {latest}, 80, "both read the new stream")
+        wait_until(lambda: {w.status()["stream_arn"] for w in workers} == {latest}, 20, "both read the new stream")
         assert len({row["pk"]["S"] for row in lease_rows(aws, fleet)}) == 2
 
 
@@ -361,7 +361,7 @@ def test_a_stream_enabled_again_while_nobody_runs(aws: Aws, tmp_path: Path) -> N
         stream(aws, fleet.table, enabled=True)
         new = aws.write(fleet.table, 30, range(5, 7))
         fleet.start("w2")
-        fleet.wait_for(old | new, 30)
+        fleet.wait_for(old | new, 80)
         assert out_of_order(fleet.journal()) == 0
         assert duplicates(fleet.journal()) == 0
 

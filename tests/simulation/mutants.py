@@ -253,7 +253,6 @@ MUTANTS = (
         "all(parent in rows and rows[parent].settled for",
         "all(parent not in rows or rows[parent].settled for",
         ("G2 order",),
-        family="records",
     ),
     Mutant(
         "an owner puts its deleted row back with the frontier it came with",

@@ -8,7 +8,7 @@ from tests.simulation.mutants import MUTANTS, Mutant, occurrences, run
 
 
 def test_there_are_enough_mutants() -> None:
-    assert len(MUTANTS) >= 15
+    assert len(MUTANTS) >= 20
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
 
 
