@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Literal
 
 import structlog
 
@@ -44,6 +45,7 @@ FIRST_CHILD_PAUSE = 0.2
 CHILD_PAUSE_MAX = 15.0
 SECOND_LOOK = 5.0  # seconds a shard must stay out of complete listings until it counts as gone
 SECOND_LOOK_YOUNG = 600.0  # the same for a shard that by its id is too young to have been trimmed
+STREAM_LOOKS = 60  # so many SECOND_LOOKs a whole stream must be missing: that answer is an error first of all
 OWNERS_TURN = 2.0  # durations that the owner of a deleted row has to put it back before others do
 
 
@@ -233,8 +235,11 @@ class Discovery:
         patience = self._patience(shard_id)
         try:
             while True:
-                if await self._may_still_exist(shard_id):
+                found = await self._look_for(shard_id)
+                if found == "shard":
                     return False
+                if found == "nothing":
+                    patience = max(patience, STREAM_LOOKS * SECOND_LOOK)
                 missing = clock.monotonic() - since
                 if missing >= patience:
                     return True
@@ -243,16 +248,17 @@ class Discovery:
         except (DependencyError, PermissionDenied, ResourceMissing, MisconfiguredResource):
             return False
 
-    async def _may_still_exist(self, shard_id: str) -> bool:
+    async def _look_for(self, shard_id: str) -> Literal["shard", "others", "nothing"]:
+        """What a listing shows. ``nothing``: the service knows no such stream, and the table has a new one."""
         source = self._context.ports.source
         try:
             listed = await source.list_shards()
         except ResourceMissing:
-            # The whole stream is missing. It will not come back when the table has a new one.
             if await source.latest_stream() in (None, self._context.stream.stream_arn):
                 raise
-            return False
-        return not listed or any(shard.shard_id == shard_id for shard in listed)
+            return "nothing"
+        may_exist = not listed or any(shard.shard_id == shard_id for shard in listed)
+        return "shard" if may_exist else "others"
 
     async def register_of(self, parent: LeaseRow) -> None:
         """Returns when every child of ``parent`` that the service shows has a row, and there is one at least. It shows

@@ -156,8 +156,8 @@ MUTANTS = (
     Mutant(
         "an empty listing means gone",
         "worker/discovery.py",
-        "return not listed or any(",
-        "return any(",
+        "may_exist = not listed or any(",
+        "may_exist = any(",
         ("G1 complete",),
     ),
     Mutant(
