@@ -73,25 +73,36 @@ class Pattern:
     root: Node
 
 
-def compile_pattern(pattern: Any, place: str, *, numeric_on_numbers: bool) -> Pattern:
-    """Compile one pattern. PatternError names the place, which starts with ``place``."""
-    if not isinstance(pattern, Mapping):
-        raise PatternError(place, f"must be a mapping of event fields, found {type(pattern).__name__}")
-    parser = _Parser(numeric_on_numbers)
-    formula = parser.formula(pattern, place, ())
+def compile_pattern(pattern: Any, place: str, *, numeric_on_numbers: bool, problems: list[PatternError]) -> Pattern:
+    """Compile one pattern. Everything that is wrong is added to ``problems``, with places that start with ``place``;
+    then what is returned must not be used."""
+    parser = _Parser(numeric_on_numbers, problems)
+    formula = Formula(0, ())
+    if isinstance(pattern, Mapping):
+        formula = parser.formula(pattern, place, ())
+    else:
+        problems.append(PatternError(place, f"must be a mapping of event fields, found {type(pattern).__name__}"))
     clauses = tuple(parser.clauses)
     return Pattern(clauses, formula, _tree(clauses))
 
 
 class _Parser:
-    def __init__(self, numeric_on_numbers: bool) -> None:
+    """Goes on after a mistake, so that somebody who writes a filter is told of all of them."""
+
+    def __init__(self, numeric_on_numbers: bool, problems: list[PatternError]) -> None:
         self.clauses: list[Clause] = []
         self._numeric_on_numbers = numeric_on_numbers
+        self._problems = problems
 
     def formula(self, fields: Mapping[Any, Any], place: str, above: tuple[str, ...]) -> Formula:
         choices: list[tuple[Formula, ...]] = []
         required = self._fields(fields, place, above, choices, set())
         return Formula(required, tuple(choices))
+
+    def _refuse(self, place: str, problem: str) -> int:
+        """Note what is wrong; no clause comes of it."""
+        self._problems.append(PatternError(place, problem))
+        return 0
 
     def _fields(
         self,
@@ -103,32 +114,34 @@ class _Parser:
     ) -> int:
         """The bits of the fields of one mapping and those below it; each ``$or`` found is added to ``choices``."""
         if not fields:
-            raise PatternError(place, "must not be empty; name at least one field")
+            return self._refuse(place, "must not be empty; name at least one field")
         required = 0
         for name, value in fields.items():
             if not isinstance(name, str):
-                raise PatternError(place, f"must have text as field names, found {name!r} (write it in quotes)")
+                self._refuse(place, f"must have text as field names, found {name!r} (write it in quotes)")
+                continue
             here = f"{place}.{name}"
             path = (*above, name)
             if len(path) > MAX_DEPTH or name.count(".") > MAX_DEPTH or here.count("$or") > MAX_DEPTH:
-                raise PatternError(place, f"must not be nested deeper than {MAX_DEPTH} levels")
-            if name == "$or" and _is_or(value):
+                self._refuse(place, f"must not be nested deeper than {MAX_DEPTH} levels")
+            elif name == "$or" and _is_or(value):
                 choices.append(tuple(self.formula(one, f"{here}[{index}]", above) for index, one in enumerate(value)))
             elif isinstance(value, Mapping):
                 required |= self._fields(value, here, path, choices, used)
             elif isinstance(value, list | tuple):
                 required |= self._clause(value, here, ".".join(path), used)
             else:
-                raise PatternError(here, _not_an_array(name, value))
+                self._refuse(here, _not_an_array(name, value))
         return required
 
     def _clause(self, values: Sequence[Any], place: str, path: str, used: set[str]) -> int:
         if path in used:
-            raise PatternError(place, f"is the field {path} once more; put all its values into one array")
+            return self._refuse(place, f"is the field {path} once more; put all its values into one array")
         used.add(path)
         number = path.startswith(_ITEMS) and path.endswith((".N", ".NS"))
         bit = 1 << len(self.clauses)
-        alternatives = compile_alternatives(values, place, number_text=number and self._numeric_on_numbers)
+        number_text = number and self._numeric_on_numbers
+        alternatives = compile_alternatives(values, place, number_text=number_text, problems=self._problems)
         blind = (
             number
             and not self._numeric_on_numbers

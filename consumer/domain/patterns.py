@@ -17,7 +17,15 @@ from consumer.domain.pattern_fields import Clause, Node, Pattern, Walk, combined
 from consumer.domain.pattern_operators import PatternError
 from consumer.domain.record import Record
 
-__all__ = ["ClauseResult", "Explanation", "FilterResult", "Filters", "PatternError", "compile_filters"]
+__all__ = [
+    "ClauseResult",
+    "Explanation",
+    "FilterResult",
+    "Filters",
+    "PatternError",
+    "compile_filters",
+    "filter_problems",
+]
 
 _Items = dict[str, dict[str, Any] | None]
 _Get = Callable[[Record, _Items], Any]
@@ -214,16 +222,29 @@ def compile_filters(patterns: Sequence[Mapping[str, Any]], *, numeric_on_numbers
             does not. In the configuration it is ``filter_options.numeric_on_n``.
 
     Raises:
-        PatternError: the first problem, with its path.
+        PatternError: the first problem, with its path; ``filter_problems`` has all of them.
     """
+    filters, problems = _compile(patterns, numeric_on_numbers)
+    if problems:
+        raise problems[0]
+    return filters
+
+
+def filter_problems(patterns: Sequence[Mapping[str, Any]]) -> list[PatternError]:
+    """Everything that is wrong with patterns, in their order; the options of ``compile_filters`` make no difference."""
+    return _compile(patterns, numeric_on_numbers=False)[1]
+
+
+def _compile(patterns: Sequence[Mapping[str, Any]], numeric_on_numbers: bool) -> tuple[Filters, list[PatternError]]:
+    problems: list[PatternError] = []
     if isinstance(patterns, str | bytes | Mapping) or not isinstance(patterns, Sequence):
-        raise PatternError("filters", f"must be a list of patterns, found {type(patterns).__name__}")
-    return Filters(
-        [
-            compile_pattern(pattern, f"filters[{index}]", numeric_on_numbers=numeric_on_numbers)
-            for index, pattern in enumerate(patterns)
-        ]
-    )
+        problems.append(PatternError("filters", f"must be a list of patterns, found {type(patterns).__name__}"))
+        return Filters(()), problems
+    compiled = [
+        compile_pattern(pattern, f"filters[{index}]", numeric_on_numbers=numeric_on_numbers, problems=problems)
+        for index, pattern in enumerate(patterns)
+    ]
+    return (Filters(()) if problems else Filters(compiled)), problems
 
 
 @dataclass(frozen=True, slots=True)
