@@ -138,7 +138,7 @@ class Handler(Section):
         default=Path(),
         validate_default=True,
         description="Existing directory put first on sys.path, relative to this file. Default `.`, the file's own "
-        "directory. PYTHONPATH works too.",
+        "directory. PYTHONPATH works too. A lambda handler starts in it, as in Lambda.",
     )
     isolation: Literal["process", "inline"] = Field(
         default="process",
