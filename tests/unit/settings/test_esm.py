@@ -372,6 +372,49 @@ def test_a_sam_template(tmp_path: Path) -> None:
     assert settings.filters == ({"eventName": ["INSERT"]},)
 
 
+def in_template(function: dict[str, Any], **shared: Any) -> Imported:
+    """A template with one function and a mapping that refers to it."""
+    mapping = {"EventSourceArn": STREAM, "FunctionName": {"Fn::GetAtt": ["Projector", "Arn"]}}
+    resources = {
+        "Mapping": {"Type": "AWS::Lambda::EventSourceMapping", "Properties": mapping},
+        "Other": {"Type": "AWS::Lambda::Function", "Properties": {"Handler": "other.handler", "Timeout": 1}},
+        "Projector": function,
+    }
+    return import_mapping(parse(json.dumps({"Resources": resources, **shared})))
+
+
+def test_what_a_template_says_about_the_function(tmp_path: Path) -> None:
+    """Its own function is found behind the reference, with SAM's Globals where it is silent."""
+    variables = {"Variables": {"TABLE": "x", "MODE": {"Ref": "Mode"}}}
+    properties = {"Handler": "app.handler", "Environment": variables, "Runtime": "python3.12"}
+    shared = {"Function": {"Timeout": 90, "Handler": "never.used", "Environment": {"Variables": {"STAGE": "x"}}}}
+    imported = in_template({"Type": "AWS::Serverless::Function", "Properties": properties}, Globals=shared)
+    handler = yaml.safe_load(imported.yaml)["handler"]
+    assert (handler["kind"], handler["target"], handler["timeout"]) == ("lambda", "app:handler", "90s")
+    assert "Environment: the function's variables are the daemon's to set: STAGE, TABLE, MODE" in map(
+        str, imported.notes
+    )
+    assert settings_of(imported, tmp_path).handler.timeout == 90
+    imported = in_template({"Type": "AWS::Lambda::Function", "Properties": {"Handler": "app.handler"}}, Globals=shared)
+    assert yaml.safe_load(imported.yaml)["handler"]["timeout"] == "60s", "Globals are SAM's"
+    assert "Timeout" in options(imported)
+
+
+@pytest.mark.parametrize(
+    ("properties", "option"),
+    [
+        ({"Handler": "index.handler", "Runtime": "nodejs22.x"}, "Runtime"),
+        ({"PackageType": "Image", "Code": {"ImageUri": "x"}}, "PackageType"),
+    ],
+)
+def test_code_that_is_not_python_goes_behind_a_url(properties: dict[str, Any], option: str, tmp_path: Path) -> None:
+    imported = in_template({"Type": "AWS::Lambda::Function", "Properties": properties})
+    assert yaml.safe_load(imported.yaml)["handler"]["kind"] == "http"
+    assert option in options(imported)
+    url = "http://127.0.0.1:9000/2015-03-31/functions/function/invocations"
+    assert settings_of(imported, tmp_path, HANDLER_TARGET=url).handler.target == url
+
+
 def test_every_place_of_a_cloudformation_function(tmp_path: Path) -> None:
     keys = [
         "FunctionName", "StartingPosition", "BatchSize", "MaximumBatchingWindowInSeconds", "ParallelizationFactor",
