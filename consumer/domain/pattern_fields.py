@@ -50,6 +50,17 @@ class Formula:
             return False
         return not self.choices or all(any(one.holds(clauses) for one in choice) for choice in self.choices)
 
+    def decided_by(self, clauses: int) -> int:
+        """The clauses (as bits) because of which it does not hold: one that is required, or, when all of those hold,
+        one of each alternative of the ``$or`` that has none left. 0 when it holds."""
+        missing = self.required & ~clauses
+        if missing:
+            return missing & -missing  # the first one
+        for choice in self.choices:
+            if not any(one.holds(clauses) for one in choice):
+                return sum(one.decided_by(clauses) for one in choice)  # no clause belongs to two of them
+        return 0
+
 
 @dataclass(slots=True)
 class Node:

@@ -127,7 +127,11 @@ class _Filter:
             )
             for clause in self.clauses
         )
-        return FilterResult(index, matched, clauses, across_elements=not matched and self._formula.holds(ever))
+        bits = self._formula.decided_by(ever)
+        decided = tuple(
+            result for clause, result in zip(self.clauses, clauses, strict=True) if not matched and clause.bit & bits
+        )
+        return FilterResult(index, matched, clauses, decided, across_elements=not matched and not decided)
 
 
 def _stages(pattern: Pattern) -> list[tuple[_Get, Node]]:
@@ -267,14 +271,29 @@ class ClauseResult:
     found: tuple[Any, ...]
     note: str
 
+    @property
+    def reason(self) -> str:
+        """One line: what was found where."""
+        found = f"found {', '.join(map(repr, self.found[:5]))}" if self.found else ""
+        return f"{self.place}: {'; '.join(part for part in (found, self.note) if part)}"
+
 
 @dataclass(frozen=True, slots=True)
 class FilterResult:
-    """One filter against one record; ``across_elements`` when only different elements of an array would match."""
+    """One filter against one record.
+
+    Attributes:
+        index: its place under ``filters``.
+        matched: whether it matches.
+        clauses: all of its clauses.
+        decided: those because of which it does not match; several when no alternative of an ``$or`` holds.
+        across_elements: only different elements of an array would match.
+    """
 
     index: int
     matched: bool
     clauses: tuple[ClauseResult, ...]
+    decided: tuple[ClauseResult, ...]
     across_elements: bool
 
     @property
@@ -284,9 +303,7 @@ class FilterResult:
             return f"filters[{self.index}] matches"
         if self.across_elements:
             return f"filters[{self.index}]: its clauses hold, but only in different elements of an array"
-        failed = next(clause for clause in self.clauses if not clause.matched)
-        found = f"found {', '.join(map(repr, failed.found[:5]))}" if failed.found else ""
-        return f"{failed.place}: {'; '.join(part for part in (found, failed.note) if part)}"
+        return " and ".join(clause.reason for clause in self.decided)
 
 
 @dataclass(frozen=True, slots=True)
