@@ -137,6 +137,8 @@ class _Parser:
                 self._refuse(place, f"must not be nested deeper than {MAX_DEPTH} levels")
             elif name == "$or" and _is_or(value):
                 choices.append(tuple(self.formula(one, f"{here}[{index}]", above) for index, one in enumerate(value)))
+            elif name == "$or" and (mistake := _meant_as_or(value)) is not None:
+                self._refuse(here + mistake[0], mistake[1])
             elif isinstance(value, Mapping):
                 required |= self._fields(value, here, path, choices, used)
             elif isinstance(value, list | tuple):
@@ -169,6 +171,28 @@ def _is_or(value: Any) -> bool:
         and len(value) >= 2
         and all(isinstance(one, Mapping) for one in value)
         and not any(name in _RESERVED_IN_OR for one in value for name in one if isinstance(name, str))
+    )
+
+
+def _meant_as_or(value: Any) -> tuple[str, str] | None:
+    """Why a list that holds a mapping of fields is no ``$or`` (place in it, problem); None when there is none in it. As
+    an ordinary field it would be refused too, as an unknown operator with the name of the field."""
+    if not isinstance(value, list | tuple) or not any(map(_has_fields, value)):
+        return None
+    if len(value) < 2:
+        return "", "must list two or more alternatives, found 1"
+    for index, one in enumerate(value):
+        if not isinstance(one, Mapping):
+            return f"[{index}]", f"must be a mapping of event fields, found {type(one).__name__}"
+        reserved = next((name for name in one if isinstance(name, str) and name in _RESERVED_IN_OR), None)
+        if reserved is not None:
+            return f"[{index}]", f"must not name the field {reserved!r}, which is an operator"
+    return None
+
+
+def _has_fields(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(
+        name not in _RESERVED_IN_OR and isinstance(inner, list | tuple | Mapping) for name, inner in value.items()
     )
 
 

@@ -118,6 +118,12 @@ def test_no_option_is_forgotten() -> None:
         ("filters: [{eventName: INSERT}]", "filters[0].eventName: must be an array of values or a mapping of fields"),
         ("filters: [{}]", "filters[0]: must not be empty; name at least one field"),
         ("filters: [{a: [{numeric: ['>']}]}]", "filters[0].a[0].numeric: must be a comparison such as"),
+        ("filters: [{$or: [{eventName: [INSERT]}]}]", "filters[0].$or: must list two or more alternatives, found 1"),
+        (
+            "filters: [{$or: [{eventName: [INSERT]}, {dynamodb: {prefix: [a]}}, {numeric: [1]}]}]",
+            "filters[0].$or[2]: must not name the field 'numeric', which is an operator",
+        ),
+        ("filters: [{$or: [{eventName: [INSERT]}, INSERT]}]", "filters[0].$or[1]: must be a mapping of event fields"),
         ("filters: [{a: [{numeric: ['>', 5, '<', 1]}]}]", "must have a lower bound below the upper one, found 5 and 1"),
     ],
 )
