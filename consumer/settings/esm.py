@@ -166,17 +166,19 @@ class _Import:
     def _handler(self) -> None:
         self._out.section("handler")
         target, comment = self._code()
-        if "://" in target or self._is_foreign():
+        behind_url = "://" in target or self._is_foreign()
+        if behind_url:
             self._out.value("kind", "http", "events are POSTed, for example to the function's container image")
         else:
             self._out.value("kind", "lambda", "the function's code runs as it is")
         self._out.value("target", target, comment)
         timeout, comment = self._timeout()
         self._out.value("timeout", timeout, comment)
-        factor = whole_number(1, 10)(self._properties.get("ParallelizationFactor", 1))
-        processes = max(2, factor) if isinstance(factor, int) else 10
-        text = "Lambda starts as many as it needs, up to shards x ParallelizationFactor; here it is per worker"
-        self._out.value("processes", processes, text)
+        if not behind_url:
+            factor = whole_number(1, 10)(self._properties.get("ParallelizationFactor", 1))
+            processes = max(2, factor) if isinstance(factor, int) else 10
+            text = "Lambda starts as many as it needs, up to shards x ParallelizationFactor; here it is per worker"
+            self._out.value("processes", processes, text)
         self._out.top()
         variables = self._found.function.get("Environment")
         names = variables.get("Variables") if isinstance(variables, Mapping) else None

@@ -317,6 +317,11 @@ class TestTarget:
         handler = settings_of(import_mapping(FROM_CLI, target=given), tmp_path).handler
         assert (handler.kind, handler.target) == (kind, target or given)
 
+    def test_a_url_has_no_processes(self) -> None:
+        """They would be ignored: the server says how much it can do at once."""
+        assert "processes" in import_mapping(FROM_CLI, target="app.handler").yaml
+        assert "processes" not in import_mapping(FROM_CLI, target="http://localhost:9000/").yaml
+
 
 TEMPLATE = """
 AWSTemplateFormatVersion: "2010-09-09"
