@@ -132,6 +132,8 @@ def handler(event, context):
             outcome = await handler.invoke(call(2, attempt=index))
             assert outcome.kind == kind, (expression, outcome)
             assert (outcome.fault.type if outcome.fault else "") == type_, (expression, outcome)
+            if outcome.fault:  # what never became an answer is an error of the function: "Unhandled" in the dead letter
+                assert outcome.fault.kind == ("bad_response" if type_ == "BadResponse" else "raised"), expression
             if kind == "partial":
                 assert outcome.failed == (number(1),)
         assert handler.pids == pids
