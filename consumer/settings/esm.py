@@ -90,7 +90,7 @@ class _Import:
         self._in.get("FunctionName")
         name = ""
         if isinstance(value, Unresolved):
-            name = value.argument.partition(".")[0]
+            name = value.logical_name
         elif isinstance(value, str):
             arn = _ARN_NAME.fullmatch(value)
             name = arn[1] if arn else value.rpartition("function:")[2].partition(":")[0]
@@ -182,6 +182,8 @@ class _Import:
         self._out.top()
         variables = self._found.function.get("Environment")
         names = variables.get("Variables") if isinstance(variables, Mapping) else None
+        if isinstance(variables, Unresolved):
+            names = variables
         if names:
             listed = ", ".join(map(str, names)) if isinstance(names, Mapping) else str(names)
             self._in.note("Environment", f"the function's variables are the daemon's to set: {listed}")

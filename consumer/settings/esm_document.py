@@ -39,6 +39,14 @@ class Unresolved:
     def __str__(self) -> str:
         return f"!{self.function} {self.argument}".strip()
 
+    @property
+    def logical_name(self) -> str:
+        """The one resource it refers to: `Orders` of `!Ref Orders`, `!GetAtt Orders.Arn` and `!Sub ${Orders.Arn}`."""
+        argument = self.argument
+        if argument.startswith("${") and argument.endswith("}"):
+            argument = argument[2:-1]
+        return argument.partition(".")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -200,7 +208,7 @@ def _of_resource(
         return
     if resource.get("Type") == MAPPING_TYPE or resource.get("Type") in _STREAM_EVENTS:
         called = properties.get("FunctionName")
-        logical = called.argument.partition(".")[0] if isinstance(called, Unresolved) else ""
+        logical = called.logical_name if isinstance(called, Unresolved) else ""
         yield name, Found(properties, functions.get(logical, {}))
     elif resource.get("Type") == FUNCTION_TYPE and isinstance(events := properties.get("Events"), Mapping):
         for key, event in events.items():

@@ -377,9 +377,9 @@ def test_a_sam_template(tmp_path: Path) -> None:
     assert settings.filters == ({"eventName": ["INSERT"]},)
 
 
-def in_template(function: dict[str, Any], **shared: Any) -> Imported:
+def in_template(function: dict[str, Any], reference: Any = None, **shared: Any) -> Imported:
     """A template with one function and a mapping that refers to it."""
-    mapping = {"EventSourceArn": STREAM, "FunctionName": {"Fn::GetAtt": ["Projector", "Arn"]}}
+    mapping = {"EventSourceArn": STREAM, "FunctionName": reference or {"Fn::GetAtt": ["Projector", "Arn"]}}
     resources = {
         "Mapping": {"Type": "AWS::Lambda::EventSourceMapping", "Properties": mapping},
         "Other": {"Type": "AWS::Lambda::Function", "Properties": {"Handler": "other.handler", "Timeout": 1}},
@@ -403,6 +403,29 @@ def test_what_a_template_says_about_the_function(tmp_path: Path) -> None:
     imported = in_template({"Type": "AWS::Lambda::Function", "Properties": {"Handler": "app.handler"}}, Globals=shared)
     assert yaml.safe_load(imported.yaml)["handler"]["timeout"] == "60s", "Globals are SAM's"
     assert "Timeout" in options(imported)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        {"Ref": "Projector"},
+        {"Fn::GetAtt": "Projector.Arn"},
+        {"Fn::Sub": "${Projector}"},
+        {"Fn::Sub": "${Projector.Arn}"},
+    ],
+)
+def test_every_way_to_refer_to_the_function(reference: dict[str, Any]) -> None:
+    imported = in_template({"Type": "AWS::Lambda::Function", "Properties": {"Handler": "app.handler"}}, reference)
+    written = yaml.safe_load(imported.yaml)
+    assert (written["application"], written["handler"]["target"]) == ("Projector", "app:handler")
+
+
+@pytest.mark.parametrize(
+    "variables", [{"Ref": "Variables"}, {"Variables": {"Fn::If": ["Live", {"A": "1"}, {"B": "2"}]}}]
+)
+def test_variables_that_depend_on_the_deployment_are_mentioned(variables: dict[str, Any]) -> None:
+    properties = {"Handler": "app.handler", "Environment": variables}
+    assert "Environment" in options(in_template({"Type": "AWS::Lambda::Function", "Properties": properties}))
 
 
 @pytest.mark.parametrize(
