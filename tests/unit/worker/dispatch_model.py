@@ -48,6 +48,7 @@ RAISED = HandlerFault("raised", "ValueError", "poison")
 SHARD = "shardId-1"
 WINDOW = 10  # seconds
 MOST_AGE = 60
+FOR_EVER = 3600.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Plan:
     retries: int
     bisect: bool
     limited_age: bool
-    stops: list[float]
+    stops: list[tuple[float, bool]]  # seconds until the shard changes its owner; after a crash or a hand-over
     windows: bool
     seed: int  # of what calls come to and how long they take
 
@@ -81,10 +82,10 @@ def plans(*, windows: bool) -> st.SearchStrategy[Plan]:
         factor=st.just(1) if windows else st.sampled_from([1, 2, 3, 10]),
         batching_window=st.sampled_from([0.0, 0.0, 0.5, 5.0]),
         room=st.sampled_from([1, 3, 1000]),
-        retries=st.integers(0, 2),
+        retries=st.sampled_from([0, 1, 2, 6]),
         bisect=st.booleans(),
         limited_age=st.booleans(),
-        stops=st.lists(st.sampled_from([0.0, 0.05, 0.3, 2.0, 20.0]), max_size=3),
+        stops=st.lists(st.tuples(st.sampled_from([0.0, 0.05, 0.3, 2.0, 20.0]), st.booleans()), max_size=3),
         windows=st.just(windows),
         seed=st.integers(0, 1 << 32),
     )
@@ -150,6 +151,15 @@ class Model:
         assert all(fact.number in frontier for fact in self.facts.values() if fact.settles), "a hand-over forgets"
         assert not any(self.busy.values()), "a call goes on after the drain"
 
+    def forgets(self, snapshot: FrontierSnapshot, totals: int) -> None:
+        """A crash: what this checkpoint does not name happens again, and so do the ends of windows after it."""
+        frontier = SettledFilter(snapshot)
+        for fact in self.facts.values():
+            if fact.number not in frontier:
+                fact.settles, fact.buried = 0, False
+        del self.totals[totals:]
+        self.busy.clear()
+
     def comes_to(self, facts: list[Fact]) -> Outcome:
         """What a call with these records comes to; good records never make one fail."""
         bad = [fact for fact in facts if fact.fate == "poison" or (fact.fate == "flaky" and self.dice.random() < 0.5)]
@@ -179,6 +189,7 @@ class Shard:
         self.model = Model(plan, self.dice, self.clock.wall)
         self.frontier = Frontier()
         self.window = TumblingWindow(WINDOW) if plan.windows else None
+        self.saved = (FrontierSnapshot(), WindowState(), 0)
         self.unread = [list(page) for page in plan.pages]
         self.context = self._context()
         self._newest = 0.0
@@ -224,7 +235,7 @@ class Shard:
 
     async def invoke(self, call: HandlerCall) -> Outcome:
         model = self.model
-        model.looks_at(self.frontier.snapshot())
+        self.checkpoint()
         assert call.attempt == model.invoked[call.request_id] + 1, (
             "a retry keeps its request id, a throttle its attempt"
         )
@@ -262,7 +273,7 @@ class Shard:
         assert call.window is not None
         assert not call.records
         self.model.invoked[call.request_id] += 1
-        if self.plan.retries == 2 and self.dice.random() < 0.3 and call.attempt < 3:
+        if self.plan.retries >= 2 and self.dice.random() < 0.3 and call.attempt < 3:
             return Outcome("failed", fault=RAISED)
         self.model.totals += json.loads(call.window.state).get("seen", [])
         return Outcome("ok", state=b"{}")
@@ -277,12 +288,16 @@ class Shard:
         condition = letter["requestContext"]["condition"]
         model = self.model
         facts = model.begins(list(records))
-        model.looks_at(self.frontier.snapshot())
+        self.checkpoint()
         await asyncio.sleep(self.dice.choice((0.0, 0.2)))
         model.ends(facts)
         if self.dice.random() < 0.3:
             raise DependencyError("SendMessage", "ServiceUnavailable")
-        if condition == "RetryAttemptsExhausted":
+        if letter["payload"].get("isFinalInvokeForWindow"):  # the end of a window that was too old for another retry
+            assert not facts
+            assert self.plan.limited_age
+            model.totals += letter["payload"]["state"].get("seen", [])
+        elif condition == "RetryAttemptsExhausted":
             assert all(fact.failures > self.plan.retries for fact in facts), "given up before the retries are spent"
             assert any(fact.fate != "good" for fact in facts)
             assert not self.plan.bisect or len(facts) == 1, "a half would have been good"
@@ -295,8 +310,8 @@ class Shard:
     # --- one life after the other ----------------------------------------------------------------------
 
     async def run(self) -> None:
-        for stop in self.plan.stops:
-            await self._life(stop)
+        for stop, crash in self.plan.stops:
+            await self._life(stop, crash=crash)
         await self._life(None)
         facts = self.model.facts.values()
         assert len(facts) == sum(map(len, self.plan.pages))
@@ -308,9 +323,29 @@ class Shard:
             handled = [fact.number for fact in facts if fact.fate != "filtered" and not fact.buried]
             assert self.model.totals == handled, "the windows count every record that was handled, once and in order"
 
-    async def _life(self, stop: float | None) -> None:
-        """One owner, until everything is settled or the shard is to be handed over."""
+    def checkpoint(self) -> None:
+        """A write that may come at any moment: frontier and window as they are together."""
+        snapshot = self.frontier.snapshot()
+        self.model.looks_at(snapshot)
+        if self.dice.random() < 0.5:
+            self.saved = (snapshot, self._durable_window(), len(self.model.totals))
+
+    async def _checkpoint_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self.dice.choice((0.003, 0.1, 2.0)))
+            self.checkpoint()
+
+    def _durable_window(self) -> WindowState:
+        return self.window.durable if self.window is not None else WindowState()
+
+    async def _life(self, stop: float | None, *, crash: bool = False) -> None:
+        """One owner, until everything is settled or the shard has another one."""
         progress = asyncio.Event()
+
+        def on_progress() -> None:
+            self.checkpoint()
+            progress.set()
+
         async with asyncio.TaskGroup() as tasks:
             one = Dispatcher(
                 self.context,
@@ -320,33 +355,43 @@ class Shard:
                 tasks,
                 window=self.window,
                 tip_seen_at=lambda: 0.0,
-                on_progress=progress.set,
+                on_progress=on_progress,
             )
             feeding = tasks.create_task(self._feed(one))
+            checkpoints = tasks.create_task(self._checkpoint_for_ever())
             try:
-                async with asyncio.timeout(stop):
+                async with asyncio.timeout(FOR_EVER if stop is None else stop):
                     await feeding
                     one.no_more()
                     while not one.finished:
                         progress.clear()
                         await progress.wait()
-                        self.model.looks_at(self.frontier.snapshot())
             except TimeoutError:
+                assert stop is not None, "it does not end"
                 feeding.cancel()
-            await one.drain()
+            checkpoints.cancel()
+            try:
+                async with asyncio.timeout(0.0 if crash else None):
+                    await one.drain()
+            except TimeoutError:
+                await one.cancel()
             one.abandon()
-        snapshot = self.frontier.snapshot(MAX_RUNS_BYTES_GIVEN_AWAY)
-        self.model.is_complete(snapshot)
-        if stop is not None:
-            self._hand_over(snapshot)
         assert self.context.metrics.in_flight_records._value.get() == 0
+        if crash:
+            snapshot, window, totals = self.saved
+            self.model.forgets(snapshot, totals)
+        else:
+            snapshot, window = self.frontier.snapshot(MAX_RUNS_BYTES_GIVEN_AWAY), self._durable_window()
+            self.model.is_complete(snapshot)
+        if stop is not None:
+            self._start_again(snapshot, window)
 
-    def _hand_over(self, snapshot: FrontierSnapshot) -> None:
+    def _start_again(self, snapshot: FrontierSnapshot, window: WindowState) -> None:
         """The next owner starts from what is stored, and reads on after the low watermark."""
+        self.saved = (snapshot, window, len(self.model.totals))
         self.frontier = Frontier(snapshot)
         if self.window is not None:
-            durable = self.window.durable
-            self.window = TumblingWindow(WINDOW, WindowState(durable.window, bytes(durable.state)))
+            self.window = TumblingWindow(WINDOW, window)
 
     async def _feed(self, one: Dispatcher) -> None:
         """As the reader: what lies above the low watermark once more, then the pages that nobody has read."""
