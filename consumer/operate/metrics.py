@@ -88,16 +88,20 @@ class ShardGauge:
     """One gauge of one shard. Its series appears with the first measurement, so that no alert fires on a made-up 0,
     and never comes back after ``close``, however late a straggling task still reports."""
 
-    __slots__ = ("_child", "_closed", "_lock", "_parent", "_shard_id")
+    __slots__ = ("_child", "_closed", "_lock", "_parent", "_shard_id", "_value")
 
     def __init__(self, parent: Gauge, shard_id: str) -> None:
         self._parent = parent
         self._shard_id = shard_id
         self._child: Gauge | None = None
+        self._value: float | None = None
         self._closed = False
         self._lock = Lock()
 
     def set(self, value: float) -> None:
+        if value == self._value:  # most gauges of an idle shard, every second
+            return
+        self._value = value
         child = self._child
         if child is None:
             with self._lock:
