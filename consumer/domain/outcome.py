@@ -41,8 +41,8 @@ class HandlerCall(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class HandlerFault:
-    """Why a call failed. ``kind``: raised, timeout, crashed (process died), bad_response,
-    reported (the handler named failed records), cancelled."""
+    """Why a call failed. ``kind``: raised (also: returned what cannot be sent), timeout, crashed (process died),
+    bad_response (an answer that makes no sense), reported (the handler named failed records), cancelled."""
 
     kind: Literal["raised", "timeout", "crashed", "bad_response", "reported", "cancelled"]
     type: str

@@ -50,6 +50,17 @@ class Formula:
             return False
         return not self.choices or all(any(one.holds(clauses) for one in choice) for choice in self.choices)
 
+    def decided_by(self, clauses: int) -> int:
+        """The clauses (as bits) because of which it does not hold: one that is required, or, when all of those hold,
+        one of each alternative of the ``$or`` that has none left. 0 when it holds."""
+        missing = self.required & ~clauses
+        if missing:
+            return missing & -missing  # the first one
+        for choice in self.choices:
+            if not any(one.holds(clauses) for one in choice):
+                return sum(one.decided_by(clauses) for one in choice)  # no clause belongs to two of them
+        return 0
+
 
 @dataclass(slots=True)
 class Node:
@@ -73,25 +84,36 @@ class Pattern:
     root: Node
 
 
-def compile_pattern(pattern: Any, place: str, *, numeric_on_numbers: bool) -> Pattern:
-    """Compile one pattern. PatternError names the place, which starts with ``place``."""
-    if not isinstance(pattern, Mapping):
-        raise PatternError(place, f"must be a mapping of event fields, found {type(pattern).__name__}")
-    parser = _Parser(numeric_on_numbers)
-    formula = parser.formula(pattern, place, ())
+def compile_pattern(pattern: Any, place: str, *, numeric_on_numbers: bool, problems: list[PatternError]) -> Pattern:
+    """Compile one pattern. Everything that is wrong is added to ``problems``, with places that start with ``place``;
+    then what is returned must not be used."""
+    parser = _Parser(numeric_on_numbers, problems)
+    formula = Formula(0, ())
+    if isinstance(pattern, Mapping):
+        formula = parser.formula(pattern, place, ())
+    else:
+        problems.append(PatternError(place, f"must be a mapping of event fields, found {type(pattern).__name__}"))
     clauses = tuple(parser.clauses)
     return Pattern(clauses, formula, _tree(clauses))
 
 
 class _Parser:
-    def __init__(self, numeric_on_numbers: bool) -> None:
+    """Goes on after a mistake, so that somebody who writes a filter is told of all of them."""
+
+    def __init__(self, numeric_on_numbers: bool, problems: list[PatternError]) -> None:
         self.clauses: list[Clause] = []
         self._numeric_on_numbers = numeric_on_numbers
+        self._problems = problems
 
     def formula(self, fields: Mapping[Any, Any], place: str, above: tuple[str, ...]) -> Formula:
         choices: list[tuple[Formula, ...]] = []
         required = self._fields(fields, place, above, choices, set())
         return Formula(required, tuple(choices))
+
+    def _refuse(self, place: str, problem: str) -> int:
+        """Note what is wrong; no clause comes of it."""
+        self._problems.append(PatternError(place, problem))
+        return 0
 
     def _fields(
         self,
@@ -103,32 +125,36 @@ class _Parser:
     ) -> int:
         """The bits of the fields of one mapping and those below it; each ``$or`` found is added to ``choices``."""
         if not fields:
-            raise PatternError(place, "must not be empty; name at least one field")
+            return self._refuse(place, "must not be empty; name at least one field")
         required = 0
         for name, value in fields.items():
             if not isinstance(name, str):
-                raise PatternError(place, f"must have text as field names, found {name!r} (write it in quotes)")
+                self._refuse(place, f"must have text as field names, found {name!r} (write it in quotes)")
+                continue
             here = f"{place}.{name}"
             path = (*above, name)
             if len(path) > MAX_DEPTH or name.count(".") > MAX_DEPTH or here.count("$or") > MAX_DEPTH:
-                raise PatternError(place, f"must not be nested deeper than {MAX_DEPTH} levels")
-            if name == "$or" and _is_or(value):
+                self._refuse(place, f"must not be nested deeper than {MAX_DEPTH} levels")
+            elif name == "$or" and _is_or(value):
                 choices.append(tuple(self.formula(one, f"{here}[{index}]", above) for index, one in enumerate(value)))
+            elif name == "$or" and (mistake := _meant_as_or(value)) is not None:
+                self._refuse(here + mistake[0], mistake[1])
             elif isinstance(value, Mapping):
                 required |= self._fields(value, here, path, choices, used)
             elif isinstance(value, list | tuple):
                 required |= self._clause(value, here, ".".join(path), used)
             else:
-                raise PatternError(here, _not_an_array(name, value))
+                self._refuse(here, _not_an_array(name, value))
         return required
 
     def _clause(self, values: Sequence[Any], place: str, path: str, used: set[str]) -> int:
         if path in used:
-            raise PatternError(place, f"is the field {path} once more; put all its values into one array")
+            return self._refuse(place, f"is the field {path} once more; put all its values into one array")
         used.add(path)
         number = path.startswith(_ITEMS) and path.endswith((".N", ".NS"))
         bit = 1 << len(self.clauses)
-        alternatives = compile_alternatives(values, place, number_text=number and self._numeric_on_numbers)
+        number_text = number and self._numeric_on_numbers
+        alternatives = compile_alternatives(values, place, number_text=number_text, problems=self._problems)
         blind = (
             number
             and not self._numeric_on_numbers
@@ -145,6 +171,28 @@ def _is_or(value: Any) -> bool:
         and len(value) >= 2
         and all(isinstance(one, Mapping) for one in value)
         and not any(name in _RESERVED_IN_OR for one in value for name in one if isinstance(name, str))
+    )
+
+
+def _meant_as_or(value: Any) -> tuple[str, str] | None:
+    """Why a list that holds a mapping of fields is no ``$or`` (place in it, problem); None when there is none in it. As
+    an ordinary field it would be refused too, as an unknown operator with the name of the field."""
+    if not isinstance(value, list | tuple) or not any(map(_has_fields, value)):
+        return None
+    if len(value) < 2:
+        return "", "must list two or more alternatives, found 1"
+    for index, one in enumerate(value):
+        if not isinstance(one, Mapping):
+            return f"[{index}]", f"must be a mapping of event fields, found {type(one).__name__}"
+        reserved = next((name for name in one if isinstance(name, str) and name in _RESERVED_IN_OR), None)
+        if reserved is not None:
+            return f"[{index}]", f"must not name the field {reserved!r}, which is an operator"
+    return None
+
+
+def _has_fields(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(
+        name not in _RESERVED_IN_OR and isinstance(inner, list | tuple | Mapping) for name, inner in value.items()
     )
 
 

@@ -53,33 +53,39 @@ class Alternatives:
     absent: bool
 
 
-def compile_alternatives(values: Sequence[Any], path: str, *, number_text: bool) -> Alternatives:
-    """Compile the array of one field. PatternError names the element.
+def compile_alternatives(
+    values: Sequence[Any], path: str, *, number_text: bool, problems: list[PatternError]
+) -> Alternatives:
+    """Compile the array of one field. What is wrong with its elements is added to ``problems``, each with its place;
+    the elements that are right are compiled all the same.
 
     ``number_text``: the field is a DynamoDB number, whose text ``numeric`` compares too.
     """
     if not values:
-        raise PatternError(path, f"must not be empty; list at least one of {_VALUES}")
+        problems.append(PatternError(path, f"must not be empty; list at least one of {_VALUES}"))
     exact: list[Any] = []
     tests: list[Test] = []
     absent = False
     for index, value in enumerate(values):
         place = f"{path}[{index}]"
-        if not isinstance(value, Mapping):
-            exact.append(_scalar(value, place))
-            continue
-        operator, argument = _operator(value, place)
-        place = f"{place}.{operator}"
-        if operator == "exists":
-            if not isinstance(argument, bool):
-                raise PatternError(place, f"must be true or false, found {_show(argument)}")
-            absent = absent or not argument
-            if argument:
-                tests.append(_present)
-        elif operator == "numeric":
-            tests.append(_numeric(argument, place, number_text))
-        else:
-            tests.append(_COMPILERS[operator](argument, place))
+        try:
+            if not isinstance(value, Mapping):
+                exact.append(_scalar(value, place))
+                continue
+            operator, argument = _operator(value, place)
+            place = f"{place}.{operator}"
+            if operator == "exists":
+                if not isinstance(argument, bool):
+                    raise PatternError(place, f"must be true or false, found {_show(argument)}")
+                absent = absent or not argument
+                if argument:
+                    tests.append(_present)
+            elif operator == "numeric":
+                tests.append(_numeric(argument, place, number_text))
+            else:
+                tests.append(_COMPILERS[operator](argument, place))
+        except PatternError as error:
+            problems.append(error)
     if exact:
         tests.insert(0, _one_of(exact))
     return Alternatives(_any_of(tests), absent)

@@ -17,7 +17,15 @@ from consumer.domain.pattern_fields import Clause, Node, Pattern, Walk, combined
 from consumer.domain.pattern_operators import PatternError
 from consumer.domain.record import Record
 
-__all__ = ["ClauseResult", "Explanation", "FilterResult", "Filters", "PatternError", "compile_filters"]
+__all__ = [
+    "ClauseResult",
+    "Explanation",
+    "FilterResult",
+    "Filters",
+    "PatternError",
+    "compile_filters",
+    "filter_problems",
+]
 
 _Items = dict[str, dict[str, Any] | None]
 _Get = Callable[[Record, _Items], Any]
@@ -119,7 +127,11 @@ class _Filter:
             )
             for clause in self.clauses
         )
-        return FilterResult(index, matched, clauses, across_elements=not matched and self._formula.holds(ever))
+        bits = self._formula.decided_by(ever)
+        decided = tuple(
+            result for clause, result in zip(self.clauses, clauses, strict=True) if not matched and clause.bit & bits
+        )
+        return FilterResult(index, matched, clauses, decided, across_elements=not matched and not decided)
 
 
 def _stages(pattern: Pattern) -> list[tuple[_Get, Node]]:
@@ -214,16 +226,29 @@ def compile_filters(patterns: Sequence[Mapping[str, Any]], *, numeric_on_numbers
             does not. In the configuration it is ``filter_options.numeric_on_n``.
 
     Raises:
-        PatternError: the first problem, with its path.
+        PatternError: the first problem, with its path; ``filter_problems`` has all of them.
     """
+    filters, problems = _compile(patterns, numeric_on_numbers)
+    if problems:
+        raise problems[0]
+    return filters
+
+
+def filter_problems(patterns: Sequence[Mapping[str, Any]]) -> list[PatternError]:
+    """Everything that is wrong with patterns, in their order; the options of ``compile_filters`` make no difference."""
+    return _compile(patterns, numeric_on_numbers=False)[1]
+
+
+def _compile(patterns: Sequence[Mapping[str, Any]], numeric_on_numbers: bool) -> tuple[Filters, list[PatternError]]:
+    problems: list[PatternError] = []
     if isinstance(patterns, str | bytes | Mapping) or not isinstance(patterns, Sequence):
-        raise PatternError("filters", f"must be a list of patterns, found {type(patterns).__name__}")
-    return Filters(
-        [
-            compile_pattern(pattern, f"filters[{index}]", numeric_on_numbers=numeric_on_numbers)
-            for index, pattern in enumerate(patterns)
-        ]
-    )
+        problems.append(PatternError("filters", f"must be a list of patterns, found {type(patterns).__name__}"))
+        return Filters(()), problems
+    compiled = [
+        compile_pattern(pattern, f"filters[{index}]", numeric_on_numbers=numeric_on_numbers, problems=problems)
+        for index, pattern in enumerate(patterns)
+    ]
+    return (Filters(()) if problems else Filters(compiled)), problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,14 +271,29 @@ class ClauseResult:
     found: tuple[Any, ...]
     note: str
 
+    @property
+    def reason(self) -> str:
+        """One line: what was found where."""
+        found = f"found {', '.join(map(repr, self.found[:5]))}" if self.found else ""
+        return f"{self.place}: {'; '.join(part for part in (found, self.note) if part)}"
+
 
 @dataclass(frozen=True, slots=True)
 class FilterResult:
-    """One filter against one record; ``across_elements`` when only different elements of an array would match."""
+    """One filter against one record.
+
+    Attributes:
+        index: its place under ``filters``.
+        matched: whether it matches.
+        clauses: all of its clauses.
+        decided: those because of which it does not match; several when no alternative of an ``$or`` holds.
+        across_elements: only different elements of an array would match.
+    """
 
     index: int
     matched: bool
     clauses: tuple[ClauseResult, ...]
+    decided: tuple[ClauseResult, ...]
     across_elements: bool
 
     @property
@@ -263,9 +303,7 @@ class FilterResult:
             return f"filters[{self.index}] matches"
         if self.across_elements:
             return f"filters[{self.index}]: its clauses hold, but only in different elements of an array"
-        failed = next(clause for clause in self.clauses if not clause.matched)
-        found = f"found {', '.join(map(repr, failed.found[:5]))}" if failed.found else ""
-        return f"{failed.place}: {'; '.join(part for part in (found, failed.note) if part)}"
+        return " and ".join(clause.reason for clause in self.decided)
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,8 @@ def serve(sock: socket.socket) -> None:
         return
     setup = frames.decode_setup(first[0])
     try:
+        if setup.kind == "lambda" and setup.path is not None:
+            _enter(setup.path)
         function = load_target(setup.target, setup.path)
     except HandlerImportError as error:
         _flush()
@@ -144,6 +146,14 @@ def serve(sock: socket.socket) -> None:
         _flush()
         reply.serial = invocation.serial
         frames.send(sock, reply, body)
+
+
+def _enter(folder: str) -> None:
+    """Lambda starts a function in the folder of its code, and functions open files that lie there."""
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise HandlerImportError(f"handler.path {folder!r}: {error.strerror or error}") from error
 
 
 def _tune_gc() -> None:

@@ -80,4 +80,5 @@ def crash_fault(request_id: str, returncode: int | None, detail: str = "") -> Ha
 
 
 def marshal_fault(reason: str, type_: Literal["Runtime.MarshalError", "Function.ResponseSizeTooLarge"]) -> HandlerFault:
-    return HandlerFault("bad_response", type_, _clean(reason, _MAX_MESSAGE))
+    """The function returned something that cannot be sent: in Lambda an error of the function, as if it had raised."""
+    return HandlerFault("raised", type_, _clean(reason, _MAX_MESSAGE))

@@ -173,7 +173,7 @@ class HttpHandler:
             response.close()
             text = f"the answer is larger than {self.max_answer} bytes"
             return _failed(
-                "bad_response", "Function.ResponseSizeTooLarge", f"HTTP {response.status}: {text}: {_excerpt(body)}"
+                "raised", "Function.ResponseSizeTooLarge", f"HTTP {response.status}: {text}: {_excerpt(body)}"
             )
         error = _function_error(response.headers, body)
         if error is not None:

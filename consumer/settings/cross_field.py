@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from consumer.domain.patterns import PatternError
+from consumer.domain.patterns import filter_problems
 from consumer.settings.arns import NameRefused, require_http_url, require_stream_arn, stream_region
 from consumer.settings.units import format_duration
 
@@ -31,15 +31,20 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`check` returns what is wrong, or None; it only looks at the keys `reads`."""
+    """`check` returns what is wrong, one thing or several, or None; it only looks at the keys `reads`."""
 
     reads: tuple[str, ...]
-    check: Callable[[Settings], Violation | None]
+    check: Callable[[Settings], Violation | list[Violation] | None]
+
+    def broken_by(self, settings: Settings) -> list[Violation]:
+        """What is wrong; empty when nothing is."""
+        found = self.check(settings)
+        return [found] if isinstance(found, Violation) else found or []
 
 
 def violations(settings: Settings) -> list[Violation]:
-    """Every broken rule."""
-    return [found for rule in RULES if (found := rule.check(settings)) is not None]
+    """Whatever breaks a rule."""
+    return [found for rule in RULES for found in rule.broken_by(settings)]
 
 
 def _one_source(settings: Settings) -> Violation | None:
@@ -139,12 +144,8 @@ def _tumbling_window(settings: Settings) -> Violation | None:
     return None
 
 
-def _filters(settings: Settings) -> Violation | None:
-    try:
-        settings.compiled_filters()
-    except PatternError as error:
-        return Violation(error.path, error.problem)
-    return None
+def _filters(settings: Settings) -> list[Violation]:
+    return [Violation(error.path, error.problem) for error in filter_problems(settings.filters)]
 
 
 def _lambda_format(settings: Settings) -> Violation | None:

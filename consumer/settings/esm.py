@@ -90,7 +90,7 @@ class _Import:
         self._in.get("FunctionName")
         name = ""
         if isinstance(value, Unresolved):
-            name = value.argument.partition(".")[0]
+            name = value.logical_name
         elif isinstance(value, str):
             arn = _ARN_NAME.fullmatch(value)
             name = arn[1] if arn else value.rpartition("function:")[2].partition(":")[0]
@@ -166,23 +166,46 @@ class _Import:
     def _handler(self) -> None:
         self._out.section("handler")
         target, comment = self._code()
-        if "://" in target:
+        behind_url = "://" in target or self._is_foreign()
+        if behind_url:
             self._out.value("kind", "http", "events are POSTed, for example to the function's container image")
         else:
             self._out.value("kind", "lambda", "the function's code runs as it is")
         self._out.value("target", target, comment)
         timeout, comment = self._timeout()
         self._out.value("timeout", timeout, comment)
-        factor = whole_number(1, 10)(self._properties.get("ParallelizationFactor", 1))
-        processes = max(2, factor) if isinstance(factor, int) else 10
-        text = "Lambda starts as many as it needs, up to shards x ParallelizationFactor; here it is per worker"
-        self._out.value("processes", processes, text)
+        if not behind_url:
+            factor = whole_number(1, 10)(self._properties.get("ParallelizationFactor", 1))
+            processes = max(2, factor) if isinstance(factor, int) else 10
+            text = "Lambda starts as many as it needs, up to shards x ParallelizationFactor; here it is per worker"
+            self._out.value("processes", processes, text)
         self._out.top()
+        variables = self._found.function.get("Environment")
+        names = variables.get("Variables") if isinstance(variables, Mapping) else None
+        if isinstance(variables, Unresolved):
+            names = variables
+        if names:
+            listed = ", ".join(map(str, names)) if isinstance(names, Mapping) else str(names)
+            self._in.note("Environment", f"the function's variables are the daemon's to set: {listed}")
+
+    def _is_foreign(self) -> bool:
+        """What a template says about the code is that no Python process of ours can run it, and no other is named."""
+        runtime, package = self._found.function.get("Runtime"), self._found.function.get("PackageType")
+        known = isinstance(runtime, str) and not runtime.startswith("python")
+        return not self._target and (known or package == "Image")
 
     def _code(self) -> tuple[str, str]:
         written = self._found.function.get("Handler")
         if self._target:
             return module_and_attribute(self._target), "--target"
+        if self._is_foreign():
+            option = "PackageType" if self._found.function.get("PackageType") == "Image" else "Runtime"
+            self._in.note(
+                option,
+                f"{self._found.function.get(option)} runs behind kind: http: start the function's container image and "
+                "set HANDLER_TARGET to its URL",
+            )
+            return Reference("${HANDLER_TARGET}"), "the URL of the function's container"
         if isinstance(written, str) and (target := module_and_attribute(written)) != written:
             self._in.note("Handler", f"{target} is imported from handler.path, by default the folder of the file")
             return target, f"the function's Handler, {written}"

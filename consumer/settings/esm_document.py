@@ -17,6 +17,7 @@ from consumer.domain.errors import StreamConsumerError
 
 MAPPING_TYPE = "AWS::Lambda::EventSourceMapping"
 FUNCTION_TYPE = "AWS::Serverless::Function"
+_FUNCTION_TYPES = (FUNCTION_TYPE, "AWS::Lambda::Function")
 _STREAM_EVENTS = ("DynamoDB", "Kinesis", "MSK", "SQS", "SelfManagedKafka", "MQ", "DocumentDB")
 _SIGNS = frozenset({"EventSourceArn", "EventSourceMappingArn", "Stream", "SelfManagedEventSource", "StartingPosition"})
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -37,6 +38,14 @@ class Unresolved:
 
     def __str__(self) -> str:
         return f"!{self.function} {self.argument}".strip()
+
+    @property
+    def logical_name(self) -> str:
+        """The one resource it refers to: `Orders` of `!Ref Orders`, `!GetAtt Orders.Arn` and `!Sub ${Orders.Arn}`."""
+        argument = self.argument
+        if argument.startswith("${") and argument.endswith("}"):
+            argument = argument[2:-1]
+        return argument.partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,24 +168,51 @@ def _candidates(document: Mapping[Any, Any]) -> Iterator[tuple[str, Found]]:
             if isinstance(item, Mapping):
                 yield str(item.get("UUID", "?")), Found(item, {})
     elif isinstance(resources, Mapping):
+        functions = _functions(resources, document.get("Globals"))
         for name, resource in resources.items():
             if isinstance(resource, Mapping):
-                yield from _of_resource(str(name), resource)
+                yield from _of_resource(str(name), resource, functions)
     elif isinstance(document.get("Type"), str):
-        yield from _of_resource("", document)
+        yield from _of_resource("", document, {})
     elif _SIGNS.intersection(document):
         yield "", Found(document, {})
 
 
-def _of_resource(name: str, resource: Mapping[Any, Any]) -> Iterator[tuple[str, Found]]:
+def _functions(resources: Mapping[Any, Any], shared: Any) -> dict[str, Mapping[Any, Any]]:
+    """The properties of a template's functions by their logical names, with SAM's ``Globals`` where one is silent."""
+    defaults = shared.get("Function") if isinstance(shared, Mapping) else None
+    functions: dict[str, Mapping[Any, Any]] = {}
+    for name, resource in resources.items():
+        if isinstance(resource, Mapping) and resource.get("Type") in _FUNCTION_TYPES:
+            own = resource.get("Properties")
+            known = defaults if isinstance(defaults, Mapping) and resource.get("Type") == FUNCTION_TYPE else {}
+            functions[str(name)] = _merged(known, own if isinstance(own, Mapping) else {})
+    return functions
+
+
+def _merged(defaults: Mapping[Any, Any], own: Mapping[Any, Any]) -> dict[Any, Any]:
+    """As SAM does it: mappings are joined, anything else is replaced."""
+    both = {**defaults, **own}
+    for key, value in own.items():
+        default = defaults.get(key)
+        if isinstance(value, Mapping) and isinstance(default, Mapping):
+            both[key] = _merged(default, value)
+    return both
+
+
+def _of_resource(
+    name: str, resource: Mapping[Any, Any], functions: Mapping[str, Mapping[Any, Any]]
+) -> Iterator[tuple[str, Found]]:
     properties = resource.get("Properties")
     if not isinstance(properties, Mapping):
         return
     if resource.get("Type") == MAPPING_TYPE or resource.get("Type") in _STREAM_EVENTS:
-        yield name, Found(properties, {})
+        called = properties.get("FunctionName")
+        logical = called.logical_name if isinstance(called, Unresolved) else ""
+        yield name, Found(properties, functions.get(logical, {}))
     elif resource.get("Type") == FUNCTION_TYPE and isinstance(events := properties.get("Events"), Mapping):
         for key, event in events.items():
             if isinstance(event, Mapping) and event.get("Type") in _STREAM_EVENTS:
                 inner = event.get("Properties")
                 if isinstance(inner, Mapping):
-                    yield f"{name}.{key}", Found(inner, properties, name)
+                    yield f"{name}.{key}", Found(inner, functions.get(name, properties), name)

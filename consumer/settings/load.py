@@ -37,6 +37,9 @@ _STAND_INS: dict[Location, Any] = {
 }
 """For required keys that are missing or wrong, so that the rest can still be checked."""
 
+_ANY_FILTER = {"eventName": [{"exists": True}]}
+"""For a filter that is no mapping, so that the others can still be checked."""
+
 
 def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     """Read, expand and validate a configuration file.
@@ -85,7 +88,10 @@ def _without(data: dict[str, Any], bad: set[Location]) -> dict[str, Any]:
 
 
 def _remove(data: dict[str, Any], location: Location) -> None:
-    """Take one value out. A list goes as a whole, so that nothing depends on indexes that have moved."""
+    """Take one value out. An element of a list is replaced, or the list goes as a whole: no index may move."""
+    if len(location) == 2 and location[0] == "filters" and isinstance(data["filters"], list):
+        data["filters"][int(location[1])] = copy.deepcopy(_ANY_FILTER)
+        return
     section = data
     for depth, part in enumerate(location[:-1]):
         inner = section.get(str(part))
@@ -116,8 +122,7 @@ def _rules(settings: Settings, values: Values, bad: set[Location], file: str) ->
     for rule in RULES:
         if any(_touches(_location(path), bad) for path in rule.reads):
             continue
-        found = rule.check(settings)
-        if found is not None:
+        for found in rule.broken_by(settings):
             line = values.value_line(_location(found.path))
             problems.append(Problem(file, line, found.path, found.message, found.hint))
     return problems

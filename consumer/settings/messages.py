@@ -36,6 +36,8 @@ def explain(error: ErrorDetails, values: Values) -> tuple[str, str]:
         return f"must be {_choices(str(context['expected']))}{found}", _meant_value(error)
     if kind == "string_type":
         return f"must be text{found}", "put it in quotes" if isinstance(error["input"], int | float) else ""
+    if kind == "dict_type" and str(error["input"]).lstrip().startswith("{"):
+        return _WRONG_TYPES[kind] + found, "as Lambda has it in its Pattern: take the quotes away, JSON is YAML"
     return _WRONG_TYPES.get(kind, error["msg"]) + found, ""
 
 

@@ -138,7 +138,7 @@ class Handler(Section):
         default=Path(),
         validate_default=True,
         description="Existing directory put first on sys.path, relative to this file. Default `.`, the file's own "
-        "directory. PYTHONPATH works too.",
+        "directory. PYTHONPATH works too. A lambda handler starts in it, as in Lambda.",
     )
     isolation: Literal["process", "inline"] = Field(
         default="process",
@@ -182,7 +182,7 @@ class Batch(Section):
 
 
 class Backoff(Section):
-    """Pauses between attempts: doubling from `initial` to `max`, with jitter."""
+    """Pauses between attempts: doubling from `initial` to `max`."""
 
     initial: Annotated[float, DurationRange(0.001, 3600)] = Field(
         default=0.2, description="Duration 1ms..1h, default 200ms: before the first retry, about what Lambda does."

@@ -13,7 +13,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -327,12 +329,19 @@ def occurrences(mutant: Mutant) -> int:
     return (PACKAGE / mutant.file).read_text(encoding="utf-8").count(mutant.old)
 
 
-def run(mutant: Mutant, seeds: int = MOST_SEEDS) -> Verdict:
-    """Apply ``mutant`` to a copy of the package and run its family until a seed fails."""
+@contextmanager
+def applied(mutant: Mutant) -> Iterator[str]:
+    """A folder for PYTHONPATH: a copy of the package with the mistake in it."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(PACKAGE, Path(folder) / "consumer", ignore=shutil.ignore_patterns("__pycache__"))
         path = Path(folder) / "consumer" / mutant.file
         path.write_text(path.read_text(encoding="utf-8").replace(mutant.old, mutant.new), encoding="utf-8")
+        yield folder
+
+
+def run(mutant: Mutant, seeds: int = MOST_SEEDS) -> Verdict:
+    """Apply ``mutant`` to a copy of the package and run its family until a seed fails."""
+    with applied(mutant) as folder:
         command = [sys.executable, "-m", "consumer.testing.simulate", mutant.family, "--seeds", str(seeds), "--stop"]
         environment = {**os.environ, "PYTHONPATH": folder, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

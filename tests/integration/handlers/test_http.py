@@ -233,7 +233,7 @@ async def test_an_answer_that_is_too_large_is_not_read_further() -> None:
                 outcome = await handler.invoke(call(1))
             assert outcome.kind == "failed"
             assert outcome.fault is not None
-            assert outcome.fault.type == "Function.ResponseSizeTooLarge"
+            assert (outcome.fault.kind, outcome.fault.type) == ("raised", "Function.ResponseSizeTooLarge")
             assert sent < 32 << 20
 
 

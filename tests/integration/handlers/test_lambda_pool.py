@@ -132,6 +132,8 @@ def handler(event, context):
             outcome = await handler.invoke(call(2, attempt=index))
             assert outcome.kind == kind, (expression, outcome)
             assert (outcome.fault.type if outcome.fault else "") == type_, (expression, outcome)
+            if outcome.fault:  # what never became an answer is an error of the function: "Unhandled" in the dead letter
+                assert outcome.fault.kind == ("bad_response" if type_ == "BadResponse" else "raised"), expression
             if kind == "partial":
                 assert outcome.failed == (number(1),)
         assert handler.pids == pids
@@ -256,6 +258,31 @@ async def test_pythonpath_works_and_the_users_environment_wins(tmp_path: Path, m
             assert shared_library.VALUE == 5
             assert os.environ["POWERTOOLS_TRACE_DISABLED"] == "false"
             assert os.environ["PYTHONPATH"] == os.path.dirname(shared_library.__file__)
+        """,
+    )
+    async with running(path) as handler:
+        outcome = await handler.invoke(call())
+        assert outcome.kind == "ok", outcome
+
+
+async def test_files_beside_the_code_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lambda starts functions in the folder of their code, and they open what lies there; a relative PYTHONPATH of the
+    daemon goes on to mean what it meant where the daemon was started."""
+    elsewhere, code = tmp_path / "elsewhere", tmp_path / "code"
+    (elsewhere / "library").mkdir(parents=True)
+    code.mkdir()
+    write_module(elsewhere / "library", "VALUE = 5", "shared_library_of_elsewhere")
+    (code / "template.txt").write_text("text")
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("PYTHONPATH", "library")
+    path = write_module(
+        code,
+        """
+        import shared_library_of_elsewhere
+        AT_IMPORT = open("template.txt").read()
+
+        def handler(event, context):
+            assert AT_IMPORT == open("template.txt").read() == "text"
         """,
     )
     async with running(path) as handler:

@@ -412,6 +412,32 @@ def test_explain_names_the_option_that_compares_numbers() -> None:
     assert either.filters[0].clauses[0].note == ""
 
 
+@pytest.mark.parametrize(
+    ("pattern", "decided"),
+    [
+        # one alternative holds, so the other one decides nothing
+        ({"$or": [{"eventName": ["MODIFY"]}, {"eventName": ["INSERT"]}], **PAID}, ["dynamodb.NewImage.status.S"]),
+        ({"$or": [{"eventName": ["MODIFY"]}, PAID]}, ["eventName", "dynamodb.NewImage.status.S"]),
+        (
+            {"$or": [{"eventName": ["INSERT"], **PAID}, {"eventName": ["REMOVE"]}]},
+            ["dynamodb.NewImage.status.S", "eventName"],
+        ),
+        # whatever the alternatives say
+        ({"$or": [{"eventID": ["x"]}, {"eventName": ["REMOVE"]}], "awsRegion": ["mars"]}, ["awsRegion"]),
+        (
+            {"$or": [{"$or": [{"eventName": ["MODIFY"]}, {"eventName": ["INSERT"]}], "eventID": ["x"]}, PAID]},
+            ["eventID", "dynamodb.NewImage.status.S"],
+        ),
+    ],
+)
+def test_explain_names_the_clauses_that_decided_and_no_other(pattern: dict[str, Any], decided: list[str]) -> None:
+    (result,) = compile_filters([pattern]).explain(record_of({"status": {"S": "late"}})).filters
+    assert not result.matched
+    assert [clause.field for clause in result.decided] == decided
+    assert all(clause.place in result.reason for clause in result.decided)
+    assert result.reason.count("filters[0]") == len(decided)
+
+
 def test_explain_tells_of_different_elements() -> None:
     pattern = new_image({"e": {"L": {"M": {"first": {"S": ["Anna"]}, "last": {"S": ["Jones"]}}}}})
     explanation = compile_filters([pattern]).explain(EMPLOYEES)

@@ -317,6 +317,11 @@ class TestTarget:
         handler = settings_of(import_mapping(FROM_CLI, target=given), tmp_path).handler
         assert (handler.kind, handler.target) == (kind, target or given)
 
+    def test_a_url_has_no_processes(self) -> None:
+        """They would be ignored: the server says how much it can do at once."""
+        assert "processes" in import_mapping(FROM_CLI, target="app.handler").yaml
+        assert "processes" not in import_mapping(FROM_CLI, target="http://localhost:9000/").yaml
+
 
 TEMPLATE = """
 AWSTemplateFormatVersion: "2010-09-09"
@@ -370,6 +375,72 @@ def test_a_sam_template(tmp_path: Path) -> None:
     assert settings.batch.batching_window == 0
     assert settings.on_failure.destination == QUEUE
     assert settings.filters == ({"eventName": ["INSERT"]},)
+
+
+def in_template(function: dict[str, Any], reference: Any = None, **shared: Any) -> Imported:
+    """A template with one function and a mapping that refers to it."""
+    mapping = {"EventSourceArn": STREAM, "FunctionName": reference or {"Fn::GetAtt": ["Projector", "Arn"]}}
+    resources = {
+        "Mapping": {"Type": "AWS::Lambda::EventSourceMapping", "Properties": mapping},
+        "Other": {"Type": "AWS::Lambda::Function", "Properties": {"Handler": "other.handler", "Timeout": 1}},
+        "Projector": function,
+    }
+    return import_mapping(parse(json.dumps({"Resources": resources, **shared})))
+
+
+def test_what_a_template_says_about_the_function(tmp_path: Path) -> None:
+    """Its own function is found behind the reference, with SAM's Globals where it is silent."""
+    variables = {"Variables": {"TABLE": "x", "MODE": {"Ref": "Mode"}}}
+    properties = {"Handler": "app.handler", "Environment": variables, "Runtime": "python3.12"}
+    shared = {"Function": {"Timeout": 90, "Handler": "never.used", "Environment": {"Variables": {"STAGE": "x"}}}}
+    imported = in_template({"Type": "AWS::Serverless::Function", "Properties": properties}, Globals=shared)
+    handler = yaml.safe_load(imported.yaml)["handler"]
+    assert (handler["kind"], handler["target"], handler["timeout"]) == ("lambda", "app:handler", "90s")
+    assert "Environment: the function's variables are the daemon's to set: STAGE, TABLE, MODE" in map(
+        str, imported.notes
+    )
+    assert settings_of(imported, tmp_path).handler.timeout == 90
+    imported = in_template({"Type": "AWS::Lambda::Function", "Properties": {"Handler": "app.handler"}}, Globals=shared)
+    assert yaml.safe_load(imported.yaml)["handler"]["timeout"] == "60s", "Globals are SAM's"
+    assert "Timeout" in options(imported)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        {"Ref": "Projector"},
+        {"Fn::GetAtt": "Projector.Arn"},
+        {"Fn::Sub": "${Projector}"},
+        {"Fn::Sub": "${Projector.Arn}"},
+    ],
+)
+def test_every_way_to_refer_to_the_function(reference: dict[str, Any]) -> None:
+    imported = in_template({"Type": "AWS::Lambda::Function", "Properties": {"Handler": "app.handler"}}, reference)
+    written = yaml.safe_load(imported.yaml)
+    assert (written["application"], written["handler"]["target"]) == ("Projector", "app:handler")
+
+
+@pytest.mark.parametrize(
+    "variables", [{"Ref": "Variables"}, {"Variables": {"Fn::If": ["Live", {"A": "1"}, {"B": "2"}]}}]
+)
+def test_variables_that_depend_on_the_deployment_are_mentioned(variables: dict[str, Any]) -> None:
+    properties = {"Handler": "app.handler", "Environment": variables}
+    assert "Environment" in options(in_template({"Type": "AWS::Lambda::Function", "Properties": properties}))
+
+
+@pytest.mark.parametrize(
+    ("properties", "option"),
+    [
+        ({"Handler": "index.handler", "Runtime": "nodejs22.x"}, "Runtime"),
+        ({"PackageType": "Image", "Code": {"ImageUri": "x"}}, "PackageType"),
+    ],
+)
+def test_code_that_is_not_python_goes_behind_a_url(properties: dict[str, Any], option: str, tmp_path: Path) -> None:
+    imported = in_template({"Type": "AWS::Lambda::Function", "Properties": properties})
+    assert yaml.safe_load(imported.yaml)["handler"]["kind"] == "http"
+    assert option in options(imported)
+    url = "http://127.0.0.1:9000/2015-03-31/functions/function/invocations"
+    assert settings_of(imported, tmp_path, HANDLER_TARGET=url).handler.target == url
 
 
 def test_every_place_of_a_cloudformation_function(tmp_path: Path) -> None:

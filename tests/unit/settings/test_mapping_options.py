@@ -114,10 +114,16 @@ def test_no_option_is_forgotten() -> None:
     ("text", "expected"),
     [
         ("filters: text", "filters: must be a list, found 'text'"),
-        ('filters: ["{\\"eventName\\": [\\"INSERT\\"]}"]', "filters[0]: must be a mapping of keys to values"),
+        ('filters: ["{\\"eventName\\": [\\"INSERT\\"]}"]', "(as Lambda has it in its Pattern: take the quotes away"),
         ("filters: [{eventName: INSERT}]", "filters[0].eventName: must be an array of values or a mapping of fields"),
         ("filters: [{}]", "filters[0]: must not be empty; name at least one field"),
         ("filters: [{a: [{numeric: ['>']}]}]", "filters[0].a[0].numeric: must be a comparison such as"),
+        ("filters: [{$or: [{eventName: [INSERT]}]}]", "filters[0].$or: must list two or more alternatives, found 1"),
+        (
+            "filters: [{$or: [{eventName: [INSERT]}, {dynamodb: {prefix: [a]}}, {numeric: [1]}]}]",
+            "filters[0].$or[2]: must not name the field 'numeric', which is an operator",
+        ),
+        ("filters: [{$or: [{eventName: [INSERT]}, INSERT]}]", "filters[0].$or[1]: must be a mapping of event fields"),
         ("filters: [{a: [{numeric: ['>', 5, '<', 1]}]}]", "must have a lower bound below the upper one, found 5 and 1"),
     ],
 )
@@ -125,3 +131,33 @@ def test_filters_name_place_and_form(problems: Problems, text: str, expected: st
     """``test_dynamodb_invalid_event_filter``: AWS says "Invalid filter pattern definition." and no more."""
     (line,) = problems(BASE + text + "\n")
     assert expected in line
+
+
+def test_every_problem_of_every_filter_is_reported_at_once(problems: Problems) -> None:
+    """One run, not one run per mistake: several in an array, in an ``$or``, in filters after one that is no mapping."""
+    text = """\
+batch: {batch_size: 0}
+filters:
+  - eventName: INSERT
+  - text
+  - dynamodb:
+      NewImage:
+        a: {S: [x, {prefx: a}, {suffix: 1}]}
+        b: {N: [{numeric: [">", "5"]}]}
+        c: {}
+  - $or: [{}, {eventName: []}]
+    eventSource: ["aws:dynamodb"]
+  - {}
+"""
+    assert [line.split(": ")[:2] for line in problems(BASE + text)] == [
+        ["c.yaml:4", "batch.batch_size"],
+        ["c.yaml:6", "filters[0].eventName"],
+        ["c.yaml:7", "filters[1]"],
+        ["c.yaml:10", "filters[2].dynamodb.NewImage.a.S[1]"],
+        ["c.yaml:10", "filters[2].dynamodb.NewImage.a.S[2].suffix"],
+        ["c.yaml:11", "filters[2].dynamodb.NewImage.b.N[0].numeric[1]"],
+        ["c.yaml:12", "filters[2].dynamodb.NewImage.c"],
+        ["c.yaml:13", "filters[3].$or[0]"],
+        ["c.yaml:13", "filters[3].$or[1].eventName"],
+        ["c.yaml:15", "filters[4]"],
+    ]

@@ -1,0 +1,151 @@
+"""The model of batching, settlement, dead letters and frontier holds, and notices one-line mistakes in any of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import Phase, given, settings
+
+from tests.simulation.mutants import Mutant, applied, occurrences
+from tests.unit.worker.dispatch_model import Plan, plans, run
+
+QUICK = tuple(phase for phase in Phase if phase is not Phase.explain)
+
+
+@given(plans(windows=False))
+@settings(max_examples=400, report_multiple_bugs=False, phases=QUICK)
+def test_every_record_is_settled_once_in_order_and_no_checkpoint_passes_one(plan: Plan) -> None:
+    """Never two attempts of a key at once, never past an unsettled record. A hand-over repeats nothing, a crash
+    only what its last checkpoint does not name."""
+    run(plan)
+
+
+@given(plans(windows=True))
+@settings(max_examples=200, report_multiple_bugs=False, phases=QUICK)
+def test_windows_count_every_record_once_also_across_hand_overs(plan: Plan) -> None:
+    """And across crashes: state and frontier belong together at every moment at which they may be stored."""
+    run(plan)
+
+
+def wrong(name: str, file: str, old: str, new: str, kind: str = "batches") -> Mutant:
+    return Mutant(name, file, old, new, (), family=kind)
+
+
+WRONG = (
+    wrong(
+        "the right half first",
+        "domain/settlement.py",
+        "self._replace(piece.records[:half], piece.records[half:])",
+        "self._replace(piece.records[half:], piece.records[:half])",
+    ),
+    wrong(
+        "a reported record counts as settled",
+        "domain/settlement.py",
+        "done, rest = piece.records[:settled], piece.records[settled:]",
+        "done, rest = piece.records[: settled + 1], piece.records[settled + 1 :]",
+    ),
+    wrong("a retry too few", "domain/settlement.py", "piece.retries > limit:", "piece.retries >= limit:"),
+    wrong(
+        "a throttle spends a retry",
+        "domain/settlement.py",
+        "            piece.fault = outcome.fault or piece.fault\n",
+        "            piece.fault = outcome.fault or piece.fault\n            piece.retries += 1\n",
+    ),
+    wrong(
+        "an answer settles the first records of the batch",
+        "worker/batch_runner.py",
+        "self._settled(entries[settled : settled + len(done)], result)",
+        "self._settled(entries[: len(done)], result)",
+    ),
+    wrong(
+        "a retry gets another request id",
+        "worker/batch_runner.py",
+        "if step.fresh_request or not request_id:",
+        "if True:",
+    ),
+    wrong(
+        "a record may expire during the back-off",
+        "worker/batch_runner.py",
+        "                if step.after > 0:\n",
+        "                if step.after < 0:\n",
+    ),
+    wrong(
+        "a letter that was refused counts as sent",
+        "worker/graveyard.py",
+        "str(error.last_attempt.exception()))\n            return False",
+        "str(error.last_attempt.exception()))\n            return True",
+    ),
+    wrong("a key in two batches", "domain/batching.py", "            if key not in busy:\n", "            if True:\n"),
+    wrong(
+        "what does not fit forgets who waits behind it",
+        "domain/batching.py",
+        "            line.extend(self._busy.pop(key) or ())\n",
+        "            self._busy.pop(key)\n",
+    ),
+    wrong(
+        "keys get free while their batch is under way",
+        "worker/dispatcher.py",
+        "                if self._windowed is None:\n",
+        "                self._queue.free(batch.keys)\n                batch.keys = {}\n"
+        "                if self._windowed is None:\n",
+    ),
+    wrong(
+        "the checkpoint passes what is in flight",
+        "domain/frontier.py",
+        "while window and offset in settled:",
+        "while window:",
+    ),
+    wrong(
+        "a hand-over forgets what was settled further on",
+        "domain/frontier.py",
+        "        runs.extend(self._beyond_re_read())\n",
+        "",
+    ),
+    wrong(
+        "a state is not kept",
+        "worker/tumbling.py",
+        "            self._window.aggregated(state)\n",
+        "",
+        kind="windows",
+    ),
+    wrong(
+        "a state is kept before its records are settled",
+        "worker/batch_runner.py",
+        '                done, result = settlement.answered(outcome), "handled"\n',
+        "                if window is not None and outcome.state:\n"
+        "                    await window.accept(outcome.state)\n"
+        "                    await asyncio.sleep(0.5)\n"
+        '                done, result = settlement.answered(outcome), "handled"\n',
+        kind="windows",
+    ),
+    wrong(
+        "a border belongs to the window before it",
+        "domain/windows.py",
+        "if _usable(created) >= window.end)",
+        "if _usable(created) > window.end)",
+        kind="windows",
+    ),
+    wrong(
+        "the last window stays open",
+        "worker/dispatcher.py",
+        "return not (self._no_more and self._windowed is not None and self._windowed.is_open)",
+        "return True",
+        kind="windows",
+    ),
+)
+
+
+@pytest.mark.parametrize("mutant", WRONG, ids=lambda mutant: mutant.name)
+def test_the_model_notices(mutant: Mutant) -> None:
+    assert occurrences(mutant) == 1
+    here = Path(__file__).parents[3]
+    with applied(mutant) as folder:
+        environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{here}", "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, "-m", "tests.unit.worker.dispatch_model", mutant.family]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout
+    assert "plan=Plan(" in done.stderr, done.stderr
