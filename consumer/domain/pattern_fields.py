@@ -10,14 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from consumer.domain.pattern_operators import (
-    OPERATORS,
-    Alternatives,
-    PatternError,
-    Test,
-    compile_alternatives,
-    raise_all,
-)
+from consumer.domain.pattern_operators import OPERATORS, Alternatives, PatternError, Test, compile_alternatives
 
 MAX_DEPTH = 100
 """Levels of nesting; an event has fewer than 70 (DynamoDB nests 32 levels, each with a type tag)."""
@@ -81,22 +74,18 @@ class Pattern:
 
 
 def compile_pattern(pattern: Any, place: str, *, numeric_on_numbers: bool) -> Pattern:
-    """Compile one pattern. PatternError names the place, which starts with ``place``, and every further problem."""
+    """Compile one pattern. PatternError names the place, which starts with ``place``."""
     if not isinstance(pattern, Mapping):
         raise PatternError(place, f"must be a mapping of event fields, found {type(pattern).__name__}")
     parser = _Parser(numeric_on_numbers)
     formula = parser.formula(pattern, place, ())
-    raise_all(parser.problems)
     clauses = tuple(parser.clauses)
     return Pattern(clauses, formula, _tree(clauses))
 
 
 class _Parser:
-    """Fields that cannot be used are noted in ``problems`` and left out, so that all of them are found at once."""
-
     def __init__(self, numeric_on_numbers: bool) -> None:
         self.clauses: list[Clause] = []
-        self.problems: list[PatternError] = []
         self._numeric_on_numbers = numeric_on_numbers
 
     def formula(self, fields: Mapping[Any, Any], place: str, above: tuple[str, ...]) -> Formula:
@@ -114,38 +103,24 @@ class _Parser:
     ) -> int:
         """The bits of the fields of one mapping and those below it; each ``$or`` found is added to ``choices``."""
         if not fields:
-            self.problems.append(PatternError(place, "must not be empty; name at least one field"))
+            raise PatternError(place, "must not be empty; name at least one field")
         required = 0
         for name, value in fields.items():
-            try:
-                required |= self._field(name, value, place, above, choices, used)
-            except PatternError as problem:
-                self.problems.append(problem)
+            if not isinstance(name, str):
+                raise PatternError(place, f"must have text as field names, found {name!r} (write it in quotes)")
+            here = f"{place}.{name}"
+            path = (*above, name)
+            if len(path) > MAX_DEPTH or name.count(".") > MAX_DEPTH or here.count("$or") > MAX_DEPTH:
+                raise PatternError(place, f"must not be nested deeper than {MAX_DEPTH} levels")
+            if name == "$or" and _is_or(value):
+                choices.append(tuple(self.formula(one, f"{here}[{index}]", above) for index, one in enumerate(value)))
+            elif isinstance(value, Mapping):
+                required |= self._fields(value, here, path, choices, used)
+            elif isinstance(value, list | tuple):
+                required |= self._clause(value, here, ".".join(path), used)
+            else:
+                raise PatternError(here, _not_an_array(name, value))
         return required
-
-    def _field(
-        self,
-        name: Any,
-        value: Any,
-        place: str,
-        above: tuple[str, ...],
-        choices: list[tuple[Formula, ...]],
-        used: set[str],
-    ) -> int:
-        if not isinstance(name, str):
-            raise PatternError(place, f"must have text as field names, found {name!r} (write it in quotes)")
-        here = f"{place}.{name}"
-        path = (*above, name)
-        if len(path) > MAX_DEPTH or name.count(".") > MAX_DEPTH or here.count("$or") > MAX_DEPTH:
-            raise PatternError(place, f"must not be nested deeper than {MAX_DEPTH} levels")
-        if name == "$or" and _is_or(value):
-            choices.append(tuple(self.formula(one, f"{here}[{index}]", above) for index, one in enumerate(value)))
-            return 0
-        if isinstance(value, Mapping):
-            return self._fields(value, here, path, choices, used)
-        if isinstance(value, list | tuple):
-            return self._clause(value, here, ".".join(path), used)
-        raise PatternError(here, _not_an_array(name, value))
 
     def _clause(self, values: Sequence[Any], place: str, path: str, used: set[str]) -> int:
         if path in used:

@@ -37,22 +37,12 @@ class PatternError(ValueError):
     Attributes:
         path: the place, for example ``filters[1].dynamodb.NewImage.status[0].prefix``.
         problem: one line: what is wrong and what is allowed.
-        further: what else is wrong with the same patterns, each with its own place.
     """
 
     def __init__(self, path: str, problem: str) -> None:
         self.path = path
         self.problem = " ".join(problem.split())
-        self.further: tuple[PatternError, ...] = ()
         super().__init__(f"{path}: {self.problem}")
-
-
-def raise_all(problems: Sequence[PatternError]) -> None:
-    """Raise the first of several problems, which then names the others; return when there is none."""
-    if problems:
-        first, *others = (one for problem in problems for one in (problem, *problem.further))
-        first.further = tuple(others)
-        raise first
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from consumer.domain.pattern_fields import Clause, Node, Pattern, Walk, combined, compile_pattern
-from consumer.domain.pattern_operators import PatternError, raise_all
+from consumer.domain.pattern_operators import PatternError
 from consumer.domain.record import Record
 
 __all__ = ["ClauseResult", "Explanation", "FilterResult", "Filters", "PatternError", "compile_filters"]
@@ -214,18 +214,16 @@ def compile_filters(patterns: Sequence[Mapping[str, Any]], *, numeric_on_numbers
             does not. In the configuration it is ``filter_options.numeric_on_n``.
 
     Raises:
-        PatternError: the first problem, with its path, and every further one.
+        PatternError: the first problem, with its path.
     """
     if isinstance(patterns, str | bytes | Mapping) or not isinstance(patterns, Sequence):
         raise PatternError("filters", f"must be a list of patterns, found {type(patterns).__name__}")
-    compiled, problems = [], []
-    for index, pattern in enumerate(patterns):
-        try:
-            compiled.append(compile_pattern(pattern, f"filters[{index}]", numeric_on_numbers=numeric_on_numbers))
-        except PatternError as problem:
-            problems.append(problem)
-    raise_all(problems)
-    return Filters(compiled)
+    return Filters(
+        [
+            compile_pattern(pattern, f"filters[{index}]", numeric_on_numbers=numeric_on_numbers)
+            for index, pattern in enumerate(patterns)
+        ]
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,19 +31,15 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`check` returns what is wrong: one thing, several, or None; it only looks at the keys `reads`."""
+    """`check` returns what is wrong, or None; it only looks at the keys `reads`."""
 
     reads: tuple[str, ...]
-    check: Callable[[Settings], Violation | list[Violation] | None]
-
-    def violations(self, settings: Settings) -> list[Violation]:
-        found = self.check(settings)
-        return [found] if isinstance(found, Violation) else found or []
+    check: Callable[[Settings], Violation | None]
 
 
 def violations(settings: Settings) -> list[Violation]:
     """Every broken rule."""
-    return [found for rule in RULES for found in rule.violations(settings)]
+    return [found for rule in RULES if (found := rule.check(settings)) is not None]
 
 
 def _one_source(settings: Settings) -> Violation | None:
@@ -143,12 +139,12 @@ def _tumbling_window(settings: Settings) -> Violation | None:
     return None
 
 
-def _filters(settings: Settings) -> list[Violation]:
+def _filters(settings: Settings) -> Violation | None:
     try:
         settings.compiled_filters()
     except PatternError as error:
-        return [Violation(each.path, each.problem) for each in (error, *error.further)]
-    return []
+        return Violation(error.path, error.problem)
+    return None
 
 
 def _lambda_format(settings: Settings) -> Violation | None:

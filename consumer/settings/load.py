@@ -116,7 +116,8 @@ def _rules(settings: Settings, values: Values, bad: set[Location], file: str) ->
     for rule in RULES:
         if any(_touches(_location(path), bad) for path in rule.reads):
             continue
-        for found in rule.violations(settings):
+        found = rule.check(settings)
+        if found is not None:
             line = values.value_line(_location(found.path))
             problems.append(Problem(file, line, found.path, found.message, found.hint))
     return problems

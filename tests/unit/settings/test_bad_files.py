@@ -303,21 +303,6 @@ retry: {backoff: {initial: 2m}}
     ]
 
 
-def test_every_problem_of_the_filters_is_reported_at_once(problems: Problems) -> None:
-    text = """filters:
-- eventName: INSERT
-- dynamodb:
-    NewImage: {status: {S: [{prefx: p}]}, total: {N: []}}
-- $or: [{eventName: [INSERT]}, {eventSource: 1}]
-"""
-    assert [line.split(": ")[:2] for line in problems(BASE + text)] == [
-        ["c.yaml:5", "filters[0].eventName"],
-        ["c.yaml:7", "filters[1].dynamodb.NewImage.status.S[0]"],
-        ["c.yaml:7", "filters[1].dynamodb.NewImage.total.N"],
-        ["c.yaml:8", "filters[2].$or[1].eventSource"],
-    ]
-
-
 def test_a_wrong_key_causes_no_second_complaint_through_its_stand_in(problems: Problems) -> None:
     """`max` is unreadable, so `initial` cannot be compared with the default of `max`."""
     assert len(problems(BASE + "retry: {backoff: {initial: 5m, max: soon}}\n")) == 1
