@@ -44,6 +44,8 @@ class Graveyard:
         if not buried:
             return False
         self._context.metrics.dead_letters(step.condition).inc()
+        in_window = {} if window is None else {"window": window.window.text}
+        stored_at = {} if destination is None else {"destination": destination.destination}
         log.error(
             "records.discarded" if destination is None else "dead_letter.sent",
             shard_id=self._lease.shard_id,
@@ -51,10 +53,10 @@ class Graveyard:
             records=len(step.records),
             first_sequence_number=step.records[0].sequence_number if step.records else None,
             last_sequence_number=step.records[-1].sequence_number if step.records else None,
-            window=window.window.text if window is not None else None,
             invocations=step.invocations,
             error=step.fault.message[:512] if step.fault else None,
-            destination=None if destination is None else destination.destination,
+            **in_window,
+            **stored_at,
         )
         return True
 

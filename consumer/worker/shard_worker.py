@@ -195,7 +195,7 @@ class ShardWorker:
                     if not await self._settle_rest(dispatcher, stopping):
                         result = "stop"
                 reading.cancel()
-                await self._drain(batches)
+                await self._drain()
                 stopping.cancel()
                 async with self._saving:  # a save cut off on its way could be applied late, after newer writes of ours
                     checkpoints.cancel()
@@ -218,7 +218,7 @@ class ShardWorker:
                 waiting.cancel()
         return True
 
-    async def _drain(self, batches: asyncio.TaskGroup) -> None:
+    async def _drain(self) -> None:
         """Wait for the calls under way; after the grace they are cancelled (their records stay unsettled)."""
         dispatcher = self._dispatcher
         if dispatcher is None:

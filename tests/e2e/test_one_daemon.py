@@ -134,7 +134,9 @@ def test_no_destination_leaves_a_durable_trace(aws: Aws, fleet: Fleet) -> None:
     wait_until(lambda: worker.status().get("totals", {}).get("dead_lettered") == 1, 20, "the discard")
     rows = aws.dynamodb.scan(TableName=f"leases-{fleet.table}")["Items"]
     assert [row for row in rows if row["sk"]["S"].startswith("discarded#")]
-    assert [event for event in worker.events() if event["event"] == "records.discarded"]
+    (event,) = (event for event in worker.events() if event["event"] == "records.discarded")
+    assert event["level"] == "error"
+    assert not {"window", "destination"} & event.keys()  # there is neither
 
 
 def test_a_second_signal_exits_at_once(aws: Aws, fleet: Fleet) -> None:

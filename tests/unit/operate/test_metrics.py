@@ -13,10 +13,12 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from consumer.operate.metrics import (
     API_OUTCOMES,
     BATCH_RESULTS,
+    DEAD_LETTER_REASONS,
     GET_RECORDS_OUTCOMES,
     LEASE_EVENTS,
     LEASE_STATES,
     OPERATIONS,
+    RECORD_RESULTS,
     SHARD_STATES,
     Metrics,
 )
@@ -105,6 +107,24 @@ def test_every_metric_is_documented_and_the_other_way_round(measured: Metrics) -
     exposed = {n for n in exposed if not n.startswith("process_")} | {"api_seconds"}
     assert {n for n in documented if not n.startswith("process_")} == exposed
     assert set(CONTRACT) <= exposed
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("records_total", RECORD_RESULTS),
+        ("batches_total", BATCH_RESULTS),
+        ("dead_letters_total", DEAD_LETTER_REASONS),
+        ("get_records_total", GET_RECORDS_OUTCOMES),
+        ("api_calls_total", API_OUTCOMES),
+        ("leases", LEASE_STATES),
+        ("lease_events_total", LEASE_EVENTS),
+        ("shards", SHARD_STATES),
+    ],
+)
+def test_every_value_of_a_label_is_documented(name: str, values: tuple[str, ...]) -> None:
+    (row,) = (line for line in DOCUMENT.read_text().splitlines() if line.startswith(f"| `stream_consumer_{name}{{"))
+    assert [found for found in values if f"`{found}`" not in row] == []
 
 
 def test_help_names_the_unit_of_seconds_and_bytes(metrics: Metrics) -> None:
