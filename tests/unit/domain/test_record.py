@@ -263,3 +263,23 @@ def test_records_are_values() -> None:
     assert left == right
     assert left[0] != left[1]
     assert msgspec.structs.fields(Change)[0].required
+
+
+@given(
+    images=st.tuples(*[st.sampled_from([b"", b"null", b"{}", b'{"id":{"S":"' + b"x" * 300 + b'"}}'])] * 3),
+    created=st.sampled_from([0.0, 1789651659.0, -1.2345678901234567e-300]),
+    size=st.sampled_from([0, 80, 400_000]),
+    identity=st.sampled_from([None, {}, {"Type": "Service", "PrincipalId": "dynamodb.amazonaws.com"}]),
+    arn=st.sampled_from(["", ARN]),
+)
+def test_the_size_of_an_event_is_never_too_small_and_hardly_too_large(
+    images: tuple[bytes, bytes, bytes], created: float, size: int, identity: dict[str, str] | None, arn: str
+) -> None:
+    """Batches are cut by it: too small would break the bound, too large would make small records fill 6 MB early."""
+    keys, new, old = map(Raw, images)
+    change = Change("3100000105893955554117", created, keys, new, old, size, "NEW_AND_OLD_IMAGES")
+    one = Record(
+        change, "9cdf975187b7d7f668abf98414c08f05", "MODIFY", "1.1", "aws:dynamodb", "us-east-1", identity, arn
+    )
+    with_comma = len(event_json(one)) + 1
+    assert with_comma <= one.event_size <= with_comma + 100

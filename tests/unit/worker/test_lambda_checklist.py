@@ -307,13 +307,13 @@ async def test_parallelization_factor(make_world: MakeWorld, factor: int) -> Non
 
 
 async def test_a_batch_may_be_larger_than_a_read(make_world: MakeWorld) -> None:
-    """GetRecords gives 1,000 at most and BatchSize goes to 10,000: a full batch is made of several reads."""
-    batch = {"batch_size": 2500, "parallelization_factor": 1, "batching_window": "300s"}
+    """GetRecords gives 1,000 at most and BatchSize goes to 10,000: a full batch is made of ten reads."""
+    batch = {"batch_size": 10_000, "parallelization_factor": 1, "batching_window": "300s"}
     world = make_world(config={"batch": batch})
-    world.write(2500, keys=2500)
+    world.write(10_000, keys=10_000)
     worker = await world.worker()
     await until(world.everything_handled)
-    assert [len(call.records) for call in worker.handler.calls] == [2500]
+    assert [len(call.records) for call in worker.handler.calls] == [10_000]
 
 
 NOW = 1_800_000_000.0
