@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -193,6 +194,8 @@ class DynamoDBLeaseStore:
     # --- leases ------------------------------------------------------------------------------------
 
     async def add_lease(self, label: str, row: LeaseRow) -> bool:
+        if row.owner is not None:  # put back by its owner: what that owner gave up before may still arrive, too
+            row = replace(row, revision=self._next_revision(row))
         item = items.lease_item(self._pk(label), row) | {"updated_at": self._now()}
         return not (await self._rows.put_new(item)).refused
 

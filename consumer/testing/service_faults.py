@@ -91,6 +91,18 @@ class ServiceFaults:
         stream.hide_children(self._dice.uniform(0.0, 120.0))
         stream.roll(self._dice.choice(stream.open_shards()))
 
+    def keep_parents_open(self) -> None:
+        """A child is listed while its parent still looks open: no last number, and pages go on without records."""
+        stream = self._world.stream
+        stream.keep_parents_open(self._dice.uniform(0.0, 60.0))
+        getattr(self, self._dice.choice(("roll", "split")))()
+
+    def stale_listing(self) -> None:
+        """DescribeStream answers with what was true a while ago."""
+        stream = self._world.stream
+        stream.freeze_listing()
+        self._later(self._long(2.0), lambda: stream.freeze_listing(frozen=False))
+
     def expire_iterators(self) -> None:
         self._world.stream.expire_iterators()
 

@@ -143,6 +143,26 @@ def test_sigterm_during_the_start_exits_0(fleet: Fleet) -> None:
     assert time.monotonic() - started < 10
 
 
+def test_sigterm_as_pid_1_right_after_the_start_exits_0(fleet: Fleet) -> None:
+    """The kernel drops a signal that PID 1 has no handler for; the handler is there before anything slow is imported,
+    and from then on a stop ends the process at once, although no Python code of the daemon has run yet."""
+    worker = fleet.start("first", alone=True)
+    inner = Path(f"/proc/{worker.process.pid}/task/{worker.process.pid}/children")
+    wait_until(lambda: inner.read_text().split(), 10, "the process in its namespace")
+    pid = int(inner.read_text().split()[0])
+    wait_until(lambda: catches(pid, signal.SIGTERM), 10, "the handler is installed")
+    os.kill(pid, signal.SIGTERM)
+    assert worker.wait(10) == 0
+    assert worker.events() == []
+
+
+def catches(pid: int, signum: int) -> bool:
+    """Whether a process has a handler for the signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (signum - 1) & 1)
+
+
 def test_a_bug_ends_with_70_and_its_stack_in_the_log(fleet: Fleet, tmp_path: Path) -> None:
     """An exception nobody expected: one line on stderr, the stack as a log event, exit 70."""
     (tmp_path / "sitecustomize.py").write_text(
