@@ -379,8 +379,8 @@ def occurrences(mutant: Mutant) -> int:
 
 @contextmanager
 def applied(mutant: Mutant) -> Iterator[str]:
-    """A folder for PYTHONPATH: a copy of the package with the mistake in it. ValueError when the mistake does not apply,
-    because then it would prove nothing."""
+    """A folder for PYTHONPATH: a copy of the package with the mistake in it. ValueError when it does not apply, because
+    then it would prove nothing."""
     if occurrences(mutant) != 1:
         raise ValueError(f"the line to change is not there once in {mutant.file}: {mutant.name}")
     with tempfile.TemporaryDirectory() as folder:
