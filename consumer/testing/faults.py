@@ -45,6 +45,7 @@ EVERYTHING = {
     "short_pages": 2,
     "days_pass": 1,
     "enable_stream_again": 1,
+    "lose_replaced_stream": 1,
     "wipe_table": 1,
 }
 RECORDS = {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.worker.discovery import SECOND_LOOK
+from consumer.worker.following import FINISHED_FOR
 
 if TYPE_CHECKING:
     from consumer.testing.simulation import Simulation
@@ -84,6 +85,23 @@ class ServiceFaults:
         """The table's stream is disabled and enabled again; the old one must be read to its end first."""
         if self._reads_newest() and len(self._world.streams) < MOST_STREAMS:
             self._world.enable_again(self._dice.randint(1, 3))
+
+    def lose_replaced_stream(self) -> None:
+        """A shard ends and the stream is replaced; for longer than that takes to look finished, the old one cannot be
+        found, or its listing is empty."""
+        old = self._world.stream
+        if not self._reads_newest() or len(self._world.streams) >= MOST_STREAMS or old.missing or old.blank:
+            return
+
+        def back() -> None:
+            old.blank = old.missing = False
+
+        old.missing, old.blank = self._dice.choice(((True, False), (False, True)))
+        self.roll()
+        for number in range(5):
+            self._world.put(f"k{number}")  # some of them in the child, which nobody has seen
+        self._world.enable_again(self._dice.randint(1, 3))
+        self._later(self._dice.uniform(1.0, 3.0) * FINISHED_FOR, back)
 
     def hide_children(self) -> None:
         """Children appear up to two minutes after their parent's end."""

@@ -286,6 +286,20 @@ MUTANTS = (
         ("G2 order", "G1 complete"),
     ),
     Mutant(
+        "a row that is put back counts as old as it was read",
+        "testing/memory_leases.py",
+        "revision = row.revision if row.owner is None else self._next_revision(row)",
+        "revision = row.revision",
+        ("G4 fenced",),
+    ),
+    Mutant(
+        "an old stream without a listing is finished",
+        "worker/following.py",
+        "return self._unlisted_since is None or now - self._unlisted_since >= GONE_FOR",
+        "return True",
+        ("G1 complete", "G2 order"),
+    ),
+    Mutant(
         "the sink compares numbers as text",
         "testing/sink.py",
         "str(item.number).zfill(40)",
