@@ -97,11 +97,9 @@ class ServiceFaults:
             old.blank = old.missing = False
 
         old.missing, old.blank = self._dice.choice(((True, False), (False, True)))
-        self.roll()
-        for number in range(5):
-            self._world.put(f"k{number}")  # some of them in the child, which nobody has seen
-        self._world.enable_again(self._dice.randint(1, 3))
-        self._later(self._dice.uniform(1.0, 3.0) * FINISHED_FOR, back)
+        self.roll()  # what is written now is in a child that nobody has seen
+        self._later(self._dice.uniform(0.0, 15.0), self.enable_stream_again)
+        self._later(self._dice.uniform(1.5, 3.0) * FINISHED_FOR, back)
 
     def hide_children(self) -> None:
         """Children appear up to two minutes after their parent's end."""

@@ -247,7 +247,7 @@ MUTANTS = (
         "worker/discovery.py",
         "if missing >= patience:",
         "if True:",
-        ("G1 complete",),
+        ("G1 complete", "G2 order"),
     ),
     Mutant(
         "a parent without a row counts as settled",
