@@ -26,7 +26,7 @@ import msgspec
 from consumer.domain.errors import HandlerImportError
 from consumer.domain.outcome import Outcome
 from consumer.domain.record import records_from_event
-from consumer.handlers import frames
+from consumer.handlers import frames, root_logger
 from consumer.handlers.context import Context, FunctionIdentity, function_arn
 from consumer.handlers.faults import describe, fault_of, marshal_fault
 from consumer.handlers.frames import Invocation, Reply
@@ -123,6 +123,7 @@ def serve(sock: socket.socket) -> None:
     if first is None:
         return
     setup = frames.decode_setup(first[0])
+    lambda_log = root_logger.install() if setup.kind == "lambda" else None
     try:
         if setup.kind == "lambda" and setup.path is not None:
             _enter(setup.path)
@@ -132,7 +133,10 @@ def serve(sock: socket.socket) -> None:
         frames.send(sock, Reply("import_failed", message=str(error)))
         return
     run: Callable[[Invocation, bytes], tuple[Reply, bytes]]
-    run = LambdaRunner(function) if setup.kind == "lambda" else PythonRunner(function, setup.report_failures)
+    if lambda_log is not None:
+        run = LambdaRunner(function, lambda_log)
+    else:
+        run = PythonRunner(function, setup.report_failures)
     _flush()
     _tune_gc()
     frames.send(sock, Reply("ready"))
@@ -205,11 +209,13 @@ def _event_of(text: bytes) -> Any:
 class LambdaRunner:
     """``def handler(event, context)`` as Lambda calls it: a fresh event, a JSON answer, no awaiting."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], log: root_logger.LambdaLogHandler) -> None:
         self._function = function
+        self._log = log
 
     def __call__(self, invocation: Invocation, event: bytes) -> tuple[Reply, bytes]:
         function = FunctionIdentity.from_environment(os.environ, invocation.application)
+        self._log.request_id = invocation.request_id
         try:
             result = self._function(_event_of(event), _context(invocation, function))
         except BaseException as error:  # noqa: BLE001  # SystemExit and the like are failures of this call only

@@ -92,15 +92,17 @@ class BatchRunner:
             else:
                 if not await self._may_call(step):
                     return False
-                if step.after > 0:
+                async with self._context.slots.one():
+                    # Right before the call, with no await in between: a worker that was frozen while its lease was
+                    # taken starts nothing when it wakes up.
+                    if not await self._still_owns() or self._draining.is_set():
+                        return False
                     step = settlement.next(ports.clock.wall())
                     if not isinstance(step, Invoke):
-                        continue  # it grew too old during the back-off: what is too old is never sent
-                if step.fresh_request or not request_id:
-                    request_id = ports.random.token()
-                outcome = await self._call(step, request_id, window)
-                if outcome is None:
-                    return False
+                        continue  # it grew too old in the back-off or the queue: what is too old is never sent
+                    if step.fresh_request or not request_id:
+                        request_id = ports.random.token()
+                    outcome = await self._call(step, request_id, window)
                 done, result = settlement.answered(outcome), "handled"
                 if outcome.kind != "ok":
                     self._failed(step, outcome, entries[settled:], keys, request_id)
@@ -132,27 +134,20 @@ class BatchRunner:
             await clock.sleep(0.05)
         return True
 
-    async def _call(self, step: Invoke, request_id: str, window: Window | None) -> Outcome | None:
-        """One handler call, or None when draining started before it could.
-
-        The ownership check stands right before the call, with no await in between: a worker that was frozen while its
-        lease was taken starts nothing when it wakes up.
-        """
+    async def _call(self, step: Invoke, request_id: str, window: Window | None) -> Outcome:
+        """One handler call. Nothing is awaited before it."""
         settings, ports = self._context.settings, self._context.ports
-        async with self._context.slots.one():
-            if not await self._still_owns() or self._draining.is_set():
-                return None
-            call = HandlerCall(
-                records=step.records,
-                request_id=request_id,
-                attempt=step.attempt,
-                application=settings.application,
-                shard_id=self._lease.shard_id,
-                lease_epoch=self._lease.epoch,
-                timeout=settings.handler.timeout,
-                window=window.part() if window is not None else None,
-            )
-            outcome = await ports.handler.invoke(call)
+        call = HandlerCall(
+            records=step.records,
+            request_id=request_id,
+            attempt=step.attempt,
+            application=settings.application,
+            shard_id=self._lease.shard_id,
+            lease_epoch=self._lease.epoch,
+            timeout=settings.handler.timeout,
+            window=window.part() if window is not None else None,
+        )
+        outcome = await ports.handler.invoke(call)
         metrics = self._context.metrics
         metrics.handler_seconds.observe(outcome.seconds)
         metrics.batches(outcome.kind).inc()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -217,6 +218,41 @@ async def test_output_is_forwarded_line_by_line_and_cannot_corrupt_the_wire(tmp_
     assert "from a program" in out
     assert any("\\xff binary" in line for line in out)
     assert [len(entry["line"]) for entry in rest if entry.get("truncated")] == [16 << 10]
+
+
+async def test_the_root_logger_is_lambdas(tmp_path: Path) -> None:
+    """Lambda's runtime puts a handler on the root logger, so functions only set a level and never configure logging."""
+    path = write_module(
+        tmp_path,
+        """
+        import logging
+
+        logging.basicConfig(format="nothing to do: %(message)s")
+        logging.getLogger().setLevel(logging.INFO)
+        log = logging.getLogger("orders")
+        log.info("importing")
+
+        def handler(event, context):
+            log.info("%d records", len(event["Records"]))
+            log.debug("below the level")
+            try:
+                raise ValueError("boom")
+            except ValueError:
+                log.exception("failed")
+        """,
+    )
+    with capture_logs() as logs:
+        async with running(path) as handler:
+            assert (await handler.invoke(call(2))).kind == "ok"
+    lines = [entry for entry in logs if entry["event"] == "handler.output"]
+    time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+    assert {entry["stream"] for entry in lines} == {"stdout"}
+    assert re.fullmatch(rf"\[INFO\]\t{time}\t\timporting", lines[0]["line"])
+    assert re.fullmatch(rf"\[INFO\]\t{time}\trequest-1\t2 records", lines[1]["line"])
+    assert re.fullmatch(rf"\[ERROR\]\t{time}\trequest-1\tfailed", lines[2]["line"])
+    assert lines[3]["line"] == "Traceback (most recent call last):"
+    assert lines[-1]["line"] == "ValueError: boom"
+    assert [entry["request_id"] for entry in lines] == [None] + ["request-1"] * (len(lines) - 1)
 
 
 async def test_a_flood_of_output_is_bounded(tmp_path: Path) -> None:

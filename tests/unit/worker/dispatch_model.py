@@ -60,6 +60,7 @@ class Plan:
     pauses: list[float]
     batch_size: int
     factor: int
+    slots: int  # handler calls at once in the whole process; 0 means no limit
     batching_window: float
     room: int  # records whose event fits
     retries: int
@@ -80,6 +81,7 @@ def plans(*, windows: bool) -> st.SearchStrategy[Plan]:
         pauses=st.lists(moments, min_size=5, max_size=5),
         batch_size=st.sampled_from([1, 2, 3, 5, 100]),
         factor=st.just(1) if windows else st.sampled_from([1, 2, 3, 10]),
+        slots=st.sampled_from([0, 1]),
         batching_window=st.sampled_from([0.0, 0.0, 0.5, 5.0]),
         room=st.sampled_from([1, 3, 1000]),
         retries=st.sampled_from([0, 1, 2, 6]),
@@ -226,7 +228,7 @@ class Shard:
             incarnation="w/1/1",
             belief=belief,
             budget=ByteBudget(1 << 30),
-            slots=HandlerSlots(0),
+            slots=HandlerSlots(plan.slots),
             start_at=None,
             filters=compile_filters([]),
         )

@@ -68,10 +68,10 @@ WRONG = (
         "if True:",
     ),
     wrong(
-        "a record may expire during the back-off",
+        "a record may expire during the back-off or in the queue",
         "worker/batch_runner.py",
-        "                if step.after > 0:\n",
-        "                if step.after < 0:\n",
+        "                    step = settlement.next(ports.clock.wall())\n",
+        "",
     ),
     wrong(
         "a letter that was refused counts as sent",
