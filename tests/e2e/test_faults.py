@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Aws
-from tests.e2e.fleet import LEASE_SECONDS, Fleet, closing, duplicates, out_of_order, wait_until
+from tests.e2e.fleet import ALONE, LEASE_SECONDS, Fleet, closing, duplicates, out_of_order, wait_until
 from tests.e2e.hurt import (
     all_is_written,
     has_event,
@@ -147,8 +147,8 @@ def test_a_handler_that_ignores_its_cancellation_is_left_behind(aws: Aws, fleet:
 
 def test_two_workers_with_the_same_host_name_and_process_id(aws: Aws, fleet: Fleet) -> None:
     """PID 1 in two containers of one name: an incarnation has more than that, so neither takes the other for itself."""
-    one = fleet.start("one", alone=True)
-    two = fleet.start("two", alone=True)
+    one = fleet.start("one", under=ALONE)
+    two = fleet.start("two", under=ALONE)
     share_evenly(fleet, SHARDS)
     names = [worker.status()["incarnation"] for worker in (one, two)]
     assert {name.rpartition("/")[0] for name in names} == {names[0].rpartition("/")[0]}
