@@ -165,7 +165,8 @@ class LeaseStore(Protocol):
 
     # leases
     async def add_lease(self, label: str, row: LeaseRow) -> bool:
-        """Create the row if absent; False when it is there already."""
+        """Create the row if absent; False when it is there already. One with an owner is put back by that owner: it
+        counts as newer than every write which this store was asked for before."""
 
     async def leases(self, label: str) -> list[LeaseRow]: ...
     async def lease(self, label: str, shard_id: str) -> LeaseRow | None:

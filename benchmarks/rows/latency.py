@@ -15,6 +15,7 @@ from benchmarks.servers import steer
 from consumer.domain.record import Record
 
 PULSE = 0.002  # seconds between looks at the loop
+TRICKLE = 20.0  # records/s of a shard before the measurement
 SETTLING = 2.0  # seconds at the beginning that do not count
 
 
@@ -48,8 +49,11 @@ class Pulse:
 
 
 def at_rate(stream: str, table: str, shards: int, rate: float, seconds: float) -> dict[str, float]:
-    """Records become readable evenly, ``rate`` a second over all shards, for ``seconds``."""
-    steer(stream, "Configure", shards=shards, records=0)
+    """Records become readable evenly, ``rate`` a second over all shards, for ``seconds``.
+
+    Before that a trickle keeps the shards awake: what piles up until an idle shard is polled again is another row's.
+    """
+    steer(stream, "Configure", shards=shards, rate=TRICKLE)
     calls: list[tuple[float, int, int]] = []
 
     async def handle(records: Sequence[Record], context: Any) -> None:

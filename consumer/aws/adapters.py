@@ -6,7 +6,7 @@ queue behind the main loop's calls in a connection pool.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Self
@@ -17,7 +17,6 @@ from consumer.aws.errors import ApiCaller
 from consumer.aws.lean import LeanGetRecords
 from consumer.aws.lease_table import DynamoDBLeaseStore
 from consumer.aws.session import AwsSession
-from consumer.domain.errors import StreamConsumerError
 from consumer.ports import Clock, DeadLetters, LeaseStore
 from consumer.settings.model import Settings
 
@@ -30,7 +29,7 @@ class MainAdapters:
     """Source, lease store and dead letters of the main loop. Use as an async context manager."""
 
     source: DynamoDBStreamSource
-    store: LeaseStore
+    store: DynamoDBLeaseStore
     dead_letters: DeadLetters | None
 
     def __init__(self, settings: Settings, observe: Observe, clock: Clock) -> None:
@@ -100,24 +99,3 @@ async def lease_table(settings: Settings, clock: Clock) -> AsyncIterator[LeaseSt
     """The lease store alone, for commands that need nothing else."""
     async with AwsSession(settings.aws.region, settings.aws.endpoints.as_dict(), max_pool_connections=4) as session:
         yield lease_store(settings, await session.client("dynamodb"), ApiCaller(), clock)
-
-
-async def probe(settings: Settings, clock: Clock) -> list[tuple[str, StreamConsumerError | None]]:
-    """Ask for everything that the daemon will need, changing nothing: what was asked, and what came back."""
-    findings: list[tuple[str, StreamConsumerError | None]] = []
-
-    async def ask(what: str, question: Awaitable[object]) -> None:
-        try:
-            await question
-        except StreamConsumerError as error:
-            findings.append((what, error))
-        else:
-            findings.append((what, None))
-
-    async with MainAdapters(settings, lambda *_: None, clock) as adapters:
-        await ask("stream", adapters.source.describe())
-        await ask("shards", adapters.source.list_shards())
-        await ask(f"lease table {settings.leases.table}", adapters.store.prepare(create=False))
-        if adapters.dead_letters is not None:
-            await ask(f"dead letters {adapters.dead_letters.destination}", adapters.dead_letters.prepare())
-    return findings

@@ -12,13 +12,15 @@ Only ``GetItem``, ``PutItem``, ``UpdateItem``, ``DeleteItem``, ``Query``, ``Desc
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from consumer.aws import lease_items as items
 from consumer.aws import window_items
 from consumer.aws.errors import ApiCaller, Unanswered
-from consumer.aws.table_rows import PRESENT, Changes, Clause, TableRows, Written, expressions, key
+from consumer.aws.table_rows import PRESENT, WRITES, Changes, Clause, TableRows, Written, expressions, key
 from consumer.domain.errors import (
     DependencyError,
     LeaseDeleted,
@@ -80,9 +82,21 @@ class DynamoDBLeaseStore:
         written = await self._rows.put_new(item)
         if written.refused:
             found = written.found or await self._rows.get(self._application, items.META)
-            problem = items.application_problem(found, table_name) if found else "its meta row was just deleted"
-            if problem:
-                raise MisconfiguredResource(f"application {self._application} in {self._resource}: {problem}")
+            self._require(items.application_problem(found, table_name) if found else "its meta row was just deleted")
+
+    def rehearsals(self, table_name: str | None) -> list[Callable[[], Awaitable[object]]]:
+        """All that the daemon does to its rows, as questions that change nothing: whether the application belongs to
+        ``table_name`` (MisconfiguredResource; not asked with None), and one for each permission (PermissionDenied)."""
+
+        async def ours() -> None:
+            found = await self._rows.get(self._application, items.META)
+            self._require(items.application_problem(found, table_name) if found and table_name else "")
+
+        return [ours, self.sessions, *(partial(self._rows.rehearse, write, self._sessions_pk) for write in WRITES)]
+
+    def _require(self, problem: str) -> None:
+        if problem:
+            raise MisconfiguredResource(f"application {self._application} in {self._resource}: {problem}")
 
     async def switch_stream(self, seen: str | None, stream_arn: str) -> str:
         """Move the application's pointer to the stream it reads, if it still is ``seen``; returns what holds."""
@@ -180,6 +194,8 @@ class DynamoDBLeaseStore:
     # --- leases ------------------------------------------------------------------------------------
 
     async def add_lease(self, label: str, row: LeaseRow) -> bool:
+        if row.owner is not None:  # put back by its owner: what that owner gave up before may still arrive, too
+            row = replace(row, revision=self._next_revision(row))
         item = items.lease_item(self._pk(label), row) | {"updated_at": self._now()}
         return not (await self._rows.put_new(item)).refused
 

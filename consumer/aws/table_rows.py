@@ -25,6 +25,9 @@ ATTEMPTS: Final = 3  # of one write within its time-out, when no answer comes
 PAUSE: Final = 0.05  # seconds before the second attempt, doubled before the third
 ACTIVE_DEADLINE: Final = 120.0  # seconds for a table that is being created or updated
 ACTIVE_POLL: Final = 0.5  # seconds between looks at it
+_NOBODYS: Final = "rehearsal"  # sort key of a row that never exists
+
+HOW_TO_CREATE: Final = "create it with `stream-consumer init --config FILE`, or set leases.create_table: true"
 
 PRESENT: Final[Clause] = ("pk", "present", None)
 NEW: Final[Clause] = ("pk", "absent", None)
@@ -95,10 +98,10 @@ class TableRows:
     async def _active(self, created: bool) -> bool:
         try:
             table = await self._describe()
-        except ResourceMissing:
+        except ResourceMissing as error:
             if created:
                 return False  # DescribeTable is eventually consistent
-            raise
+            raise ResourceMissing(self._resource, HOW_TO_CREATE) from error
         problem = table_problem(table)
         if problem:
             raise MisconfiguredResource(f"{self._resource}: {problem}")
@@ -127,6 +130,19 @@ class TableRows:
     async def transact(self, parts: Iterable[dict[str, dict[str, Any]]]) -> Written:
         named = [{kind: part | {"TableName": self._table} for kind, part in entry.items()} for entry in parts]
         return await self._write("TransactWriteItems", {"TransactItems": named})
+
+    async def rehearse(self, operation: str, pk: str) -> None:
+        """Ask whether a write is permitted, and change nothing: permissions are decided before conditions, and this one
+        asks for a row that nobody writes. ``operation`` is one of WRITES; PermissionDenied when it is not allowed."""
+        place, there = key(pk, _NOBODYS), expressions([PRESENT])
+        check = {"TableName": self._table, "Key": place, **there}
+        requests: dict[str, dict[str, Any]] = {
+            "PutItem": {"Item": place, **there},
+            "UpdateItem": {"Key": place, **there},
+            "DeleteItem": {"Key": place, **there},
+            "TransactWriteItems": {"TransactItems": [{"ConditionCheck": check}]},
+        }
+        await self._write(operation, requests[operation])
 
     async def _write(self, operation: str, request: dict[str, Any]) -> Written:
         """Send a write; send it again when no answer came or a transaction was in the way."""
@@ -176,6 +192,7 @@ _METHODS: Final = {
     "DeleteItem": "delete_item",
     "TransactWriteItems": "transact_write_items",
 }
+WRITES: Final = tuple(_METHODS)
 
 
 def key(pk: str, sk: str) -> AttributeMap:

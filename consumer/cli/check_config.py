@@ -24,7 +24,8 @@ EXIT_CONFIG = 78
 def check_config(file: Path, print_effective: bool, aws: bool) -> None:
     """Check the configuration FILE and report every problem with its line.
 
-    Exit code 0 when the file is good, 78 when it is not; with --aws also 69 and 77, as for ``run``. With
+    Exit code 0 when the file is good, 78 when it is not; with --aws also 69 and 77, as for ``run``: the stream is
+    read once, writes are asked for on a condition that never holds, and nothing is sent to the destination. With
     --print-effective standard output is only the YAML, so that it can be piped.
     """
     try:
@@ -40,15 +41,16 @@ def check_config(file: Path, print_effective: bool, aws: bool) -> None:
 
 
 def _probe(settings: Settings) -> None:
-    """Ask every dependency once and report every answer; ends with the code of the first failure."""
-    from consumer.aws.adapters import probe
+    """Ask for everything once and report every answer; ends with the code of the first failure."""
+    from consumer.aws.probe import probe
     from consumer.cli.failures import one_line_errors
     from consumer.worker.clock import SystemClock
 
     with one_line_errors():
         findings = asyncio.run(probe(settings, SystemClock()))
     for what, error in findings:
-        click.echo(f"{what}: {'ok' if error is None else ' '.join(str(error).split())}", err=True)
+        answer = "ok" if error is None else " ".join(str(error).split()).removeprefix(f"{what} ")
+        click.echo(f"{what}: {answer}", err=True)
     codes = [error.exit_code for _, error in findings if error is not None]
     if codes:
         raise SystemExit(codes[0])

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -46,7 +47,8 @@ def run(config: Path) -> None:
         fail(f"internal error: {type(error).__name__}: {error}", EX_INTERNAL)
     finally:
         close_logging()
-    sys.stdout.flush()
+    with suppress(OSError, ValueError, AttributeError):  # what an inline handler printed; there may be no such file
+        sys.stdout.flush()
     # Threads that user code left behind (a hung plain function) must not keep a finished daemon alive.
     os._exit(0)
 

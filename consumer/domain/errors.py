@@ -95,10 +95,6 @@ class SessionFenced(StreamConsumerError):
     """Another worker fenced this incarnation, or its row is gone: it can never renew again."""
 
 
-class CorruptCheckpoint(StreamConsumerError):
-    """A lease row holds something that is not a frontier. The shard is quarantined, never guessed at."""
-
-
 # --- handlers and destinations ---------------------------------------------------------------------
 
 
@@ -106,12 +102,6 @@ class HandlerImportError(StreamConsumerError):
     """``handler.target`` cannot be imported, is not callable, or its import hangs."""
 
     exit_code = 78
-
-
-class Wedged(StreamConsumerError):
-    """The process makes no progress any more and must be replaced."""
-
-    exit_code = 70
 
 
 class PayloadTooLarge(StreamConsumerError):

@@ -28,10 +28,6 @@ class FrontierSnapshot:
     first: str | None = None
     runs: tuple[tuple[str, str], ...] = ()
 
-    @property
-    def untouched(self) -> bool:
-        return self.low is None and self.first is None
-
 
 class SettledFilter:
     """Answers, for records re-read after a restart, whether they are settled already."""

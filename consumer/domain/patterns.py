@@ -123,7 +123,7 @@ class _Filter:
                 wanted=clause.wanted,
                 matched=bool(ever & clause.bit),
                 found=tuple(found.get(clause.bit, ())),
-                note=_note(clause, found, ever, record, items),
+                note=_note(clause, found, ever, items),
             )
             for clause in self.clauses
         )
@@ -315,15 +315,15 @@ class Explanation:
     reason: str
 
 
-def _note(clause: Clause, found: dict[int, list[Any]], holding: int, record: Record, items: _Items) -> str:
+def _note(clause: Clause, found: dict[int, list[Any]], holding: int, items: _Items) -> str:
     if clause.bit not in found:
-        return _why_nothing(clause, record, items)
+        return _why_nothing(clause, items)
     if clause.blind and not holding & clause.bit:
         return "numeric compares N and NS, which are text, only with filter_options.numeric_on_n: true"
     return ""
 
 
-def _why_nothing(clause: Clause, record: Record, items: _Items) -> str:
+def _why_nothing(clause: Clause, items: _Items) -> str:
     """The usual mistakes: a misspelt field of the envelope, and a forgotten type tag."""
     first, _, rest = clause.field.partition(".")
     if first == "dynamodb":

@@ -141,10 +141,12 @@ class Worker:
         return self._outcome(answered, call, limit, loop.time() - started)
 
     def kill(self, reason: str) -> None:
-        """SIGKILL for the whole process group. ``wait_gone`` tells when it is over."""
+        """SIGKILL for the whole process group. ``wait_gone`` tells when it is over. A process that is gone already
+        keeps its own end as the reason."""
+        if self._gone:
+            return
         self._dying = self._dying or reason
-        if self._process is not None and not self._gone:
-            self._kill_group()
+        self._kill_group()
 
     async def wait_gone(self) -> None:
         """Wait until the process is dead and cleaned up."""

@@ -95,11 +95,6 @@ def close_logging() -> None:
     writer.close()
 
 
-def dropped_lines() -> int:
-    """Lines lost since logging was configured, because nobody read them in time."""
-    return 0 if _State.writer is None else _State.writer.dropped
-
-
 # --- from event to line
 
 

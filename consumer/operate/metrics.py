@@ -4,8 +4,8 @@ No module-level registry: two workers in one process (the simulator, tests, an e
 numbers. Labels carry names that this code base knows in advance, or a shard id; never a key, a table row or any text
 from user data. Label values known in advance start at 0, so that ``rate()`` and ``increase()`` see the first event.
 
-Counters on the hot path are cheap because the child of a label value is resolved once (``Family``): looking it up
-through ``labels()`` for every batch costs three times the increment itself.
+Counters of pages and API calls are cheap because the child of a label value is resolved once (``Family``): looking it
+up through ``labels()`` costs three times the increment itself. What every batch counts is cheaper still (``tallies``).
 
 docs/metrics.md explains each of them; a test keeps the two lists equal.
 """
@@ -24,6 +24,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from consumer import __version__
+from consumer.operate.tallies import Durations, TallyCounters, TallyGauge
 
 PREFIX: Final = "stream_consumer"
 
@@ -88,16 +89,20 @@ class ShardGauge:
     """One gauge of one shard. Its series appears with the first measurement, so that no alert fires on a made-up 0,
     and never comes back after ``close``, however late a straggling task still reports."""
 
-    __slots__ = ("_child", "_closed", "_lock", "_parent", "_shard_id")
+    __slots__ = ("_child", "_closed", "_lock", "_parent", "_shard_id", "_value")
 
     def __init__(self, parent: Gauge, shard_id: str) -> None:
         self._parent = parent
         self._shard_id = shard_id
         self._child: Gauge | None = None
+        self._value: float | None = None
         self._closed = False
         self._lock = Lock()
 
     def set(self, value: float) -> None:
+        if value == self._value:  # most gauges of an idle shard, every second
+            return
+        self._value = value
         child = self._child
         if child is None:
             with self._lock:
@@ -162,18 +167,14 @@ class Metrics:
         )
 
     def _add_record_metrics(self) -> None:
-        self.records = Family(
-            self._counter("records", "Records by what became of them.", "result"), _each(RECORD_RESULTS)
+        self.records = TallyCounters(f"{PREFIX}_records", "Records by what became of them.", "result", RECORD_RESULTS)
+        self.batches = TallyCounters(f"{PREFIX}_batches", "Handler calls by outcome.", "result", BATCH_RESULTS)
+        self.handler_seconds = Durations(
+            f"{PREFIX}_handler_seconds", "Duration of handler calls in seconds.", _HANDLER_BUCKETS
         )
-        self.records_ok = self.records("handled")
-        self.batches = Family(self._counter("batches", "Handler calls by outcome.", "result"), _each(BATCH_RESULTS))
-        self.handler_seconds = Histogram(
-            "handler_seconds",
-            "Duration of handler calls in seconds.",
-            namespace=PREFIX,
-            buckets=_HANDLER_BUCKETS,
-            registry=self.registry,
-        )
+        self.in_flight_records = TallyGauge(f"{PREFIX}_in_flight_records", "Records read and not yet settled.")
+        for tally in (self.records, self.batches, self.handler_seconds, self.in_flight_records):
+            self.registry.register(tally)
         self.retries = self._counter("retries", "Handler calls that were repeats after a failure.")
         self.dead_letters = Family(
             self._counter(
@@ -186,7 +187,6 @@ class Metrics:
         )
         self.filtered = self._counter("filtered", "Records that no filter pattern matched.")
         self.gaps = self._counter("gaps", "Times that records were trimmed by the service before they were read.")
-        self.in_flight_records = self._gauge("in_flight_records", "Records read and not yet settled.")
         self.buffered_bytes = self._gauge("buffered_bytes", "Bytes of records held in memory.")
         self.parked_keys = self._gauge("parked_keys", "Keys whose records wait, or follow, behind a dead letter.")
 
@@ -257,7 +257,7 @@ class Metrics:
 
         Asks each counter alone: a look-up through the registry would collect every series of every shard.
         """
-        totals = {result: _total(self.records(result)) for result in RECORD_RESULTS}
+        totals = {result: int(self.records(result).value) for result in RECORD_RESULTS}
         others = {
             "retries": self.retries,
             "duplicates_skipped": self.duplicates_skipped,

@@ -42,16 +42,3 @@ def watchdog(environ: Mapping[str, str] = os.environ) -> bool:
 
 def stopping(environ: Mapping[str, str] = os.environ) -> bool:
     return notify("STOPPING=1", "STATUS=handing over the shards", environ=environ)
-
-
-def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
-    """Seconds between watchdog messages: half of what systemd allows, as sd_watchdog_enabled(3) asks. None when no
-    watchdog is set, or when it is set for another process (WATCHDOG_PID)."""
-    try:
-        allowed = int(environ.get("WATCHDOG_USEC", "0"))
-        meant_for = int(environ.get("WATCHDOG_PID", str(os.getpid())))
-    except ValueError:
-        return None
-    if allowed <= 0 or meant_for != os.getpid():
-        return None
-    return allowed / 2 / 1_000_000

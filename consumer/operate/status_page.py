@@ -25,7 +25,7 @@ h1{font-size:1.3rem;margin:0}h2{font-size:1rem;margin:1.6rem 0 .4rem}
 .ok{color:#18794e}.bad{color:#c62828;font-weight:600}.dim{opacity:.7}
 table{border-collapse:collapse;width:100%}
 th,td{text-align:left;padding:.25rem .6rem;border-bottom:1px solid #8884;vertical-align:top;overflow-wrap:anywhere}
-th{font-weight:600;white-space:nowrap}td.n,th.n{text-align:right;white-space:nowrap}
+th{font-weight:600;white-space:nowrap}.n{text-align:right}.n,.w{white-space:nowrap}
 tr.mine td:first-child{border-left:3px solid #18794e}
 """
 
@@ -140,11 +140,15 @@ def _errors(board: StatusBoard) -> str:
     if not errors:
         return "<h2>Recent errors</h2><p class=dim>none</p>"
     rows = "".join(
-        f"<tr><td>{_time(error.at)}</td><td>{escape(error.event)}{f' x{error.count}' if error.count > 1 else ''}</td>"
+        f"<tr><td class=w>{_time(error.at)}</td><td class=w>{escape(error.event)}{_times(error.count)}</td>"
         f"<td>{escape(error.detail)}</td></tr>"
         for error in errors
     )
     return f"<h2>Recent errors</h2><table><tr><th>time</th><th>event</th><th>detail</th></tr>{rows}</table>"
+
+
+def _times(count: int) -> str:
+    return f" x{count}" if count > 1 else ""
 
 
 def _seconds(value: float | None) -> str:

@@ -36,9 +36,7 @@ def json_schema() -> dict[str, Any]:
     """The schema as a JSON-serialisable dict; the same for every call."""
     generated = Settings.model_json_schema(schema_generator=_AsWritten)
     for definition in (generated, *generated["$defs"].values()):
-        definition["properties"] = {
-            name: _or_reference(definition, field) for name, field in definition["properties"].items()
-        }
+        definition["properties"] = {name: _or_reference(field) for name, field in definition["properties"].items()}
         _allow_empty(definition)
     generated["title"] = "stream-consumer configuration"
     return {"$schema": DIALECT, **generated}
@@ -49,7 +47,7 @@ def json_schema_text() -> str:
     return json.dumps(json_schema(), indent=2) + "\n"
 
 
-def _or_reference(definition: dict[str, Any], field: dict[str, Any]) -> dict[str, Any]:
+def _or_reference(field: dict[str, Any]) -> dict[str, Any]:
     """Let a single value also be a reference; sections, lists and free text need no addition."""
     if "$ref" in field or field.get("type") in _SECTION_TYPES or _is_free_text(field):
         return field

@@ -78,6 +78,10 @@ class Checkers:
             if item.before_start:
                 self._closed(item)
 
+    def item(self, shard_id: str, number: str) -> Item:
+        """The record with a SequenceNumber."""
+        return self._history.items[_name(shard_id, number)]
+
     @property
     def left(self) -> int:
         """Records still to be settled."""

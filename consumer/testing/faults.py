@@ -24,12 +24,16 @@ EVERYTHING = {
     "slow_network": 4,
     "throttle": 3,
     "deny": 1,
+    "expire_credentials": 1,
+    "break_service": 2,
     "jump_wall_clock": 1,
     "lose_session_row": 1,
     "drop_table": 1,
     "roll": 3,
     "split": 2,
     "hide_children": 2,
+    "keep_parents_open": 2,
+    "stale_listing": 2,
     "expire_iterators": 2,
     "empty_pages": 2,
     "blank_listing": 2,
@@ -41,6 +45,7 @@ EVERYTHING = {
     "short_pages": 2,
     "days_pass": 1,
     "enable_stream_again": 1,
+    "lose_replaced_stream": 1,
     "wipe_table": 1,
 }
 RECORDS = {
@@ -81,6 +86,8 @@ class Nemesis(ServiceFaults):
             stream.page_records = stream.usual_page_records
             stream.omitted = frozenset()
             stream.hide_children(0.0)
+            stream.keep_parents_open(0.0)
+            stream.freeze_listing(frozen=False)
             for shard_id in (*stream.open_shards(), *stream.closed_shards()):
                 stream.empty_pages(shard_id, 0)
         for worker in world.workers.values():
@@ -199,6 +206,18 @@ class Nemesis(ServiceFaults):
     def deny(self) -> None:
         """Somebody edits the role's policy."""
         self._set(self._some_worker(), self._some_services(), Weather(deny=1.0), self._long(2.0))
+
+    def expire_credentials(self) -> None:
+        """One worker's credentials expire, and it takes a while until it gets new ones."""
+        self._set(self._some_worker(), SERVICES, Weather(expired=1.0), self._long(2.0))
+
+    def break_service(self) -> None:
+        """A service answers with 500s, some of them after it has done what it was asked for."""
+        weather = Weather(broken=self._dice.choice((0.3, 1.0)))
+        services, seconds = self._some_services(), self._long(2.0)
+        everybody = list(self._world.workers.values())
+        for worker in everybody if self._dice.random() < 0.5 else [self._some_worker()]:
+            self._set(worker, services, weather, seconds)
 
     # --- inside ----------------------------------------------------------------------------------------
 

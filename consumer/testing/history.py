@@ -21,6 +21,7 @@ class Item:
     settles: int = 0
     failures: int = 0
     buried: int = 0
+    effects: int = 0  # in ``VersionedSink``
     lost: bool = False  # trimmed before it was settled
     before_start: bool = False
 

@@ -157,11 +157,13 @@ class MemoryLeaseStore:
     # --- leases ------------------------------------------------------------------------------------
 
     async def add_lease(self, label: str, row: LeaseRow) -> bool:
+        revision = row.revision if row.owner is None else self._next_revision(row)
+
         def apply() -> Applied:
             leases = self._leases(label)
             if row.shard_id in leases:
                 return False, None
-            self._table.put(leases, replace(row, updated_at=self._wall()), "add_lease")
+            self._table.put(leases, replace(row, revision=revision, updated_at=self._wall()), "add_lease")
             return True, None
 
         return (await self._write("add_lease", apply))[0]

@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final, Literal
 
@@ -26,6 +25,7 @@ from consumer.domain.errors import DependencyError, ExpiredIterator, ResourceMis
 from consumer.domain.record import records_from_event
 from consumer.domain.shards import ShardInfo
 from consumer.ports import Clock, Page, Position
+from consumer.testing.memory_shard import MemoryShard
 from consumer.testing.wire import to_wire as to_wire
 
 HASHES: Final = 1 << 32  # size of the space that keys are hashed into
@@ -34,27 +34,6 @@ TTL_IDENTITY: Final = {"Type": "Service", "PrincipalId": "dynamodb.amazonaws.com
 SHORTEST, LONGEST = 21, 40  # digits of a SequenceNumber
 
 _encode = msgspec.json.Encoder().encode
-
-
-@dataclass(slots=True)
-class _Shard:
-    """Keys whose hash is in [low, high). Numbers and bodies are parallel lists in stream order."""
-
-    shard_id: str
-    parent: str | None
-    low: int
-    high: int
-    start: int
-    visible_at: float
-    numbers: list[int] = field(default_factory=list)
-    bodies: list[bytes] = field(default_factory=list)
-    end: int | None = None
-    trimmed: int = 0  # the newest number that is gone
-    empty_pages: int = 0
-
-    def info(self) -> ShardInfo:
-        parents = (self.parent,) if self.parent is not None else ()
-        return ShardInfo(self.shard_id, parents, str(self.start), None if self.end is None else str(self.end))
 
 
 class MemoryStream:
@@ -104,7 +83,7 @@ class MemoryStream:
         self.key_names = [partition_key, *([sort_key] if sort_key else [])]
         self._jump_every = jump_every
         self._items: dict[bytes, dict[str, Any]] = {}
-        self._shards: dict[str, _Shard] = {}
+        self._shards: dict[str, MemoryShard] = {}
         self._lineage: dict[str, str | None] = {}
         self._number: int = 10 ** (SHORTEST - 1)
         self._written = 0
@@ -113,6 +92,8 @@ class MemoryStream:
         self.largest_page = 0  # wire bytes
         self._generation = 0
         self._hidden_for = 0.0
+        self._open_for = 0.0
+        self._frozen: list[ShardInfo] | None = None
         self.blank = False  # DescribeStream succeeds and names no shard
         self.omitted: frozenset[str] = frozenset()  # shards that DescribeStream leaves out, although they are there
         self.missing = False  # the service knows no such stream, for a while
@@ -231,6 +212,18 @@ class MemoryStream:
             for shard in self._shards.values():
                 shard.visible_at = 0.0
 
+    def keep_parents_open(self, seconds: float) -> None:
+        """From now on, a shard that ends looks open for ``seconds`` although its children are there: it is listed
+        without a last number, and its pages name a next iterator. With 0, those that look open now end at once."""
+        self._open_for = seconds
+        if not seconds:
+            for shard in self._shards.values():
+                shard.looks_open_until = 0.0
+
+    def freeze_listing(self, *, frozen: bool = True) -> None:
+        """DescribeStream goes on to show what it shows now, as it may: it is eventually consistent."""
+        self._frozen = [shard.info(self.clock.monotonic()) for shard in self._visible()] if frozen else None
+
     def trim(self, shard_id: str, upto: str | None = None) -> None:
         """Drop the records up to and including the SequenceNumber ``upto``; all of them by default."""
         shard = self._shards[shard_id]
@@ -262,6 +255,7 @@ class MemoryStream:
         SequenceNumbers start anew; what the old one holds stays readable until ``expire``."""
         if self.status != "DISABLED":
             self.disable()
+        self.freeze_listing(frozen=False)
         self.successor = MemoryStream(
             self.clock,
             table=self.table,
@@ -291,8 +285,12 @@ class MemoryStream:
         if self.missing:
             raise ResourceMissing(self.arn, "DescribeStream says so")
         now = self.clock.monotonic()
-        shown = (shard for shard in self._shards.values() if shard.visible_at <= now)
-        return [shard.info() for shard in shown if shard.shard_id not in self.omitted]
+        shown = self._frozen if self._frozen is not None else [shard.info(now) for shard in self._visible()]
+        return [shard for shard in shown if shard.shard_id not in self.omitted]
+
+    def _visible(self) -> list[MemoryShard]:
+        now = self.clock.monotonic()
+        return [shard for shard in self._shards.values() if shard.visible_at <= now]
 
     def iterator(self, shard_id: str, position: Position) -> str:
         """An iterator: generation, time of issue, shard, and the number it stands after."""
@@ -325,7 +323,7 @@ class MemoryStream:
             raise TrimmedData(f"GetRecords on {shard_id}: the position is older than what the stream keeps")
         return self._read(shard, after, limit)
 
-    def _read(self, shard: _Shard, after: int, limit: int) -> Page:
+    def _read(self, shard: MemoryShard, after: int, limit: int) -> Page:
         first = bisect_right(shard.numbers, after)
         if shard.empty_pages and first < len(shard.numbers):
             shard.empty_pages -= 1
@@ -337,7 +335,8 @@ class MemoryStream:
             last += 1
         # Joined and decoded anew each time: records are mutable, and those of a page must share memory as real ones do.
         body = b'{"Records":[' + b",".join(shard.bodies[first:last]) + b"]}"
-        done = shard.end is not None and last == len(shard.numbers) and (last == first or self.last_page != "empty")
+        ended = shard.ended(self.clock.monotonic())
+        done = ended and last == len(shard.numbers) and (last == first or self.last_page != "empty")
         following = None if done else self._issue(shard.shard_id, shard.numbers[last - 1] if last > first else after)
         self.largest_page = max(self.largest_page, len(body))
         return Page(records_from_event(body), following, len(body))
@@ -347,13 +346,13 @@ class MemoryStream:
     def _issue(self, shard_id: str, after: int) -> str:
         return f"{self._generation}|{self.clock.monotonic()!r}|{shard_id}|{after}"
 
-    def _readable(self, operation: str, shard_id: str) -> _Shard:
+    def _readable(self, operation: str, shard_id: str) -> MemoryShard:
         shard = self._shards.get(shard_id)
         if shard is None or self.missing or shard_id in self.omitted or shard.visible_at > self.clock.monotonic():
             raise ResourceMissing(f"shard {shard_id} of {self.arn}", f"{operation} says so")
         return shard
 
-    def _open_shard(self, key: Any) -> _Shard:
+    def _open_shard(self, key: Any) -> MemoryShard:
         place = int.from_bytes(hashlib.blake2b(_encode(to_wire(key)), digest_size=4).digest())  # short keys spread too
         for shard in self._shards.values():
             if shard.end is None and shard.low <= place < shard.high:
@@ -368,13 +367,14 @@ class MemoryStream:
         self._lineage[shard_id] = parent
         if parent is not None:  # a shard is never shown before its parent
             visible_at = max(visible_at, self._shards[parent].visible_at)
-        self._shards[shard_id] = _Shard(shard_id, parent, low, high, self._next_number(), visible_at)
+        self._shards[shard_id] = MemoryShard(shard_id, parent, low, high, self._next_number(), visible_at)
         return shard_id
 
-    def _close(self, shard_id: str) -> _Shard:
+    def _close(self, shard_id: str) -> MemoryShard:
         shard = self._shards[shard_id]
         if shard.end is not None:
             raise ValueError(f"shard {shard_id} is closed already")
+        shard.looks_open_until = self.clock.monotonic() + self._open_for
         shard.end = self._next_number()  # above its last record's, as on AWS: only the missing iterator means the end
         return shard
 

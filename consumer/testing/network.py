@@ -1,4 +1,4 @@
-"""What lies between a simulated process and a service: delays, losses on either way, throttles, partitions.
+"""What lies between a simulated process and a service: delays, losses on either way, refusals, partitions.
 
 A request that was sent is on its own: it arrives and is applied whatever happens to its sender meanwhile, and its
 answer goes to the sender's lane, which may be frozen or gone. So the nasty cases need no special code: a write that is
@@ -31,10 +31,13 @@ class Weather:
     slowest: float = 0.0
     throttle: float = 0.0
     deny: float = 0.0
+    expired: float = 0.0  # the credentials have expired
+    broken: float = 0.0  # a 500, half of them after the call was applied
 
     @property
     def fair(self) -> bool:
-        return not (self.lose_request or self.lose_response or self.slow or self.throttle or self.deny)
+        lost = self.lose_request or self.lose_response or self.slow
+        return not (lost or self.throttle or self.deny or self.expired or self.broken)
 
 
 class Link:
@@ -104,13 +107,18 @@ class Link:
             flight.refusal = Throttled(flight.operation, "ThrottlingException")
         elif dice() < weather.deny:
             flight.refusal = PermissionDenied(f"dynamodb:{flight.operation}", self.service, "in this simulation")
+        elif dice() < weather.expired:
+            flight.refusal = DependencyError(flight.operation, "ExpiredTokenException")
+        elif dice() < weather.broken:
+            flight.refusal = DependencyError(flight.operation, "InternalServerError")
+            flight.applied_all_the_same = dice() < 0.5
         return there, back, dice() >= weather.lose_request
 
 
 class _Flight(Generic[T]):
     """One request on its way. Its sender waits for ``answer``, or has given up."""
 
-    __slots__ = ("_apply", "_link", "answer", "answers", "back", "operation", "refusal")
+    __slots__ = ("_apply", "_link", "answer", "answers", "applied_all_the_same", "back", "operation", "refusal")
 
     def __init__(self, link: Link, operation: str, apply: Callable[[], T], answer: asyncio.Future[T]) -> None:
         self._link = link
@@ -120,15 +128,18 @@ class _Flight(Generic[T]):
         self.answers = True
         self.back = 0.0
         self.refusal: StreamConsumerError | None = None
+        self.applied_all_the_same = False  # although it is refused
 
     def arrive(self) -> None:
         link = self._link
-        outcome: T | StreamConsumerError | None = self.refusal
-        if self.refusal is None:
+        outcome: T | StreamConsumerError | None = None
+        if self.refusal is None or self.applied_all_the_same:
             try:
                 outcome = self._apply()
             except StreamConsumerError as error:
                 outcome = error
+        if self.refusal is not None:
+            outcome = self.refusal
         link.observe(link, self.operation, type(outcome).__name__)
         if link.ambush is not None:
             ambush, link.ambush = link.ambush, None

@@ -101,7 +101,8 @@ class FunctionHandler(InlineHandler):
         self._given = function
 
     async def start(self) -> None:
-        """Take the function as it is: there is nothing to import."""
+        """As in a new process (the timers of a killed one never come); there is nothing to import."""
+        super().__init__(self._target, None, timeout=self._timeout, report_failures=self._report_failures)
         self._function = self._given
         self._is_async = True
 

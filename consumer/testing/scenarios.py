@@ -14,15 +14,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from consumer.domain.outcome import OK, HandlerCall, HandlerFault, Outcome
+from consumer.ports import Handler
 from consumer.testing.faults import EVERYTHING, RECORDS, Nemesis
 from consumer.testing.history import History
+from consumer.testing.observed import FunctionHandler
 from consumer.testing.simulated_worker import Scripted, SimulatedWorker
 from consumer.testing.simulation import Simulation
+from consumer.testing.user_code import UserCode
 from consumer.worker.following import FOLLOW_INTERVAL
 
 SETTLED_WITHIN = 240.0  # seconds after healing: the longest back-offs of all parts, one after the other
 BALANCED_WITHIN = 60.0
+START_POSITIONS = ("trim_horizon", "trim_horizon", "latest")
 MOST_DRIFT = 0.045  # of a clock's rate: any two differ by less than 10 %
 
 OnEvent = Callable[[str], None] | None
@@ -35,6 +38,7 @@ def protocol(seed: int | str, on_event: OnEvent = None) -> Simulation:
         "source": {
             "table": "orders",
             "on_gap": "continue",
+            "starting_position": dice.choice(START_POSITIONS),
             "poll": {"idle_backoff_max": dice.choice(("10s", "30s"))},
         },
         "checkpoint": {"interval": dice.choice(("1s", "5s", "10s"))},
@@ -42,11 +46,12 @@ def protocol(seed: int | str, on_event: OnEvent = None) -> Simulation:
     }
     stream = {"dated": dice.random() < 0.5}
     world = Simulation(seed, shards=dice.randint(1, 4), config=config, on_event=on_event, stream=stream)
-    handler = Scripted(_handler(world, busy=dice.choice((0.1, 1.0, 8.0)), failing=0.02))
-    _fleet(world, handler, dice.randint(2, 4), dice)
+    user_code = UserCode(world, busy=dice.choice((0.1, 1.0, 8.0)), failing=0.02)
+    _fleet(world, lambda: Scripted(user_code.outcome), dice.randint(2, 4), dice)
+    verbs = _verbs(world, EVERYTHING)
 
     async def scenario(world: Simulation) -> None:
-        await _chaos(world, seconds=1500.0, pause=dice.uniform(10.0, 40.0), verbs=EVERYTHING, records=(0.0, 12.0))
+        await _chaos(world, seconds=1500.0, pause=dice.uniform(10.0, 40.0), verbs=verbs, records=(0.0, 12.0))
 
     world.scenario = scenario
     return world
@@ -56,7 +61,13 @@ def records(seed: int | str, on_event: OnEvent = None) -> Simulation:
     """Five virtual minutes of many records: batches, retries, bisect, partial failures, dead letters, order per key."""
     dice = random.Random(f"{seed}/records")  # noqa: S311
     config: Mapping[str, Mapping[str, Any]] = {
-        "source": {"table": "orders", "on_gap": "continue", "poll": {"idle_backoff_max": "2s"}},
+        "source": {
+            "table": "orders",
+            "on_gap": "continue",
+            "starting_position": dice.choice(START_POSITIONS),
+            "poll": {"idle_backoff_max": "2s"},
+        },
+        "handler": {"kind": "python", "isolation": "inline", "target": "simulated:handler", "timeout": "2s"},
         "leases": {"duration": "5s"},
         "batch": {
             "batch_size": dice.choice((1, 3, 10, 100)),
@@ -81,12 +92,22 @@ def records(seed: int | str, on_event: OnEvent = None) -> Simulation:
     world = Simulation(seed, shards=dice.randint(1, 3), config=config, on_event=on_event, stream=stream)
     at_once = world.settings.batch.batch_size * world.settings.batch.parallelization_factor
     busy = 0.02 if at_once < 8 else dice.choice((0.05, 0.3))  # the handler must keep up with the records
-    handler = Scripted(_handler(world, busy=busy, failing=0.05, poison=0.02))
+    timeout, reports = world.settings.handler.timeout, world.settings.batch.report_batch_item_failures
+    misbehaves = dice.random() < 0.4
+    rarely = 0.2 if misbehaves else 1.0  # or hanging calls cost more time than there is
+    user_code = UserCode(world, busy=busy, failing=0.05 * rarely, poison=0.02 * rarely)
+
+    def handler() -> Handler:
+        if misbehaves:
+            return FunctionHandler(user_code.misbehave, timeout=timeout, report_failures=reports)
+        return Scripted(user_code.outcome)
+
     _fleet(world, handler, dice.randint(1, 3), dice)
+    verbs = _verbs(world, RECORDS)
 
     async def scenario(world: Simulation) -> None:
         pauses = (0.0, dice.choice((0.7, 2.0)))
-        await _chaos(world, seconds=240.0, pause=dice.uniform(6.0, 20.0), verbs=RECORDS, records=pauses)
+        await _chaos(world, seconds=240.0, pause=dice.uniform(6.0, 20.0), verbs=verbs, records=pauses)
 
     world.scenario = scenario
     return world
@@ -97,9 +118,9 @@ def fleet(seed: int | str, on_event: OnEvent = None) -> Simulation:
     crash, no shard may move more than once for a change, and when nothing changes nothing may move."""
     dice = random.Random(f"{seed}/fleet")  # noqa: S311
     world = Simulation(seed, shards=dice.randint(2, 12), on_event=on_event)
-    handler = Scripted(_handler(world, busy=dice.choice((0.05, 0.5)), failing=0.0))
+    handler = Scripted(UserCode(world, busy=dice.choice((0.05, 0.5)), failing=0.0).outcome)
     first = dice.randint(1, 4)
-    _fleet(world, handler, first, dice)
+    _fleet(world, lambda: handler, first, dice)
     newcomers = dice.randint(1, 8)
 
     async def scenario(world: Simulation) -> None:
@@ -121,6 +142,7 @@ def fleet(seed: int | str, on_event: OnEvent = None) -> Simulation:
         writing.cancel()
         await world.until(world.everything_settled, SETTLED_WITHIN, "everything settled")
         await world.finish()
+        world.sink.check()
 
     world.scenario = scenario
     return world
@@ -177,9 +199,16 @@ def run(family: str, seed: int | str, on_event: OnEvent = None) -> History:
     return world.run(world.scenario)
 
 
-def _fleet(world: Simulation, handler: Scripted, workers: int, dice: random.Random) -> None:
+def _fleet(world: Simulation, handler: Callable[[], Handler], workers: int, dice: random.Random) -> None:
     for number in range(workers):
-        world.add_worker(f"w{number}", handler).rate = 1.0 + dice.uniform(-MOST_DRIFT, MOST_DRIFT)
+        world.add_worker(f"w{number}", handler()).rate = 1.0 + dice.uniform(-MOST_DRIFT, MOST_DRIFT)
+
+
+def _verbs(world: Simulation, verbs: dict[str, int]) -> dict[str, int]:
+    """An application that starts at LATEST may start anew when its table is wiped: what it skips is no finding."""
+    if world.settings.source.starting_position == "latest":
+        return {verb: weight for verb, weight in verbs.items() if verb != "wipe_table"}
+    return verbs
 
 
 async def _chaos(
@@ -198,6 +227,7 @@ async def _chaos(
     await world.until(world.closed_shards_done, SETTLED_WITHIN, "all closed shards done")
     await world.until(world.balanced, BALANCED_WITHIN + following, "balance")
     await world.finish()
+    world.sink.check()
 
 
 async def _write(world: Simulation, pauses: tuple[float, float]) -> None:
@@ -208,32 +238,3 @@ async def _write(world: Simulation, pauses: tuple[float, float]) -> None:
         await asyncio.sleep(dice.uniform(*pauses))
         for _ in range(dice.choice((1, 1, 2, 10))):
             world.put(dice.choice(keys[:2] if dice.random() < 0.3 else keys))
-
-
-def _handler(world: Simulation, *, busy: float, failing: float, poison: float = 0.0) -> Callable[[HandlerCall], Any]:
-    """User code that takes up to ``busy`` seconds, fails now and then, and always on poison.
-
-    A failing call names the poison, or a random record, as failed, or fails as a whole.
-    """
-    dice = world.dice("handler")
-    reports: bool = world.settings.batch.report_batch_item_failures
-    poisoned: dict[str, bool] = {}
-
-    def is_poison(number: str) -> bool:
-        if number not in poisoned:
-            poisoned[number] = dice.random() < poison
-        return poisoned[number]
-
-    async def handle(call: HandlerCall) -> Outcome:
-        numbers = [record.sequence_number for record in call.records]
-        await asyncio.sleep(busy * dice.random() * (20.0 if dice.random() < 0.02 else 1.0))
-        bad = [number for number in numbers if is_poison(number)]
-        if not bad and dice.random() < failing:
-            bad = [dice.choice(numbers)]
-        if not bad:
-            return OK
-        if reports and dice.random() < 0.7:
-            return Outcome("partial", failed=tuple(bad))
-        return Outcome("failed", fault=HandlerFault("raised", "ValueError", "as the seed wants it"))
-
-    return handle

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.worker.discovery import SECOND_LOOK
+from consumer.worker.following import FINISHED_FOR
 
 if TYPE_CHECKING:
     from consumer.testing.simulation import Simulation
@@ -85,11 +86,38 @@ class ServiceFaults:
         if self._reads_newest() and len(self._world.streams) < MOST_STREAMS:
             self._world.enable_again(self._dice.randint(1, 3))
 
+    def lose_replaced_stream(self) -> None:
+        """A shard ends and the stream is replaced; for longer than that takes to look finished, the old one cannot be
+        found, or its listing is empty."""
+        old = self._world.stream
+        if not self._reads_newest() or len(self._world.streams) >= MOST_STREAMS or old.missing or old.blank:
+            return
+
+        def back() -> None:
+            old.blank = old.missing = False
+
+        old.missing, old.blank = self._dice.choice(((True, False), (False, True)))
+        self.roll()  # what is written now is in a child that nobody has seen
+        self._later(self._dice.uniform(0.0, 15.0), self.enable_stream_again)
+        self._later(self._dice.uniform(1.5, 3.0) * FINISHED_FOR, back)
+
     def hide_children(self) -> None:
         """Children appear up to two minutes after their parent's end."""
         stream = self._world.stream
         stream.hide_children(self._dice.uniform(0.0, 120.0))
         stream.roll(self._dice.choice(stream.open_shards()))
+
+    def keep_parents_open(self) -> None:
+        """A child is listed while its parent still looks open: no last number, and pages go on without records."""
+        stream = self._world.stream
+        stream.keep_parents_open(self._dice.uniform(0.0, 60.0))
+        getattr(self, self._dice.choice(("roll", "split")))()
+
+    def stale_listing(self) -> None:
+        """DescribeStream answers with what was true a while ago."""
+        stream = self._world.stream
+        stream.freeze_listing()
+        self._later(self._long(2.0), lambda: stream.freeze_listing(frozen=False))
 
     def expire_iterators(self) -> None:
         self._world.stream.expire_iterators()

@@ -81,6 +81,7 @@ class SimulatedWorker:
         self._ended = asyncio.Event()
         self._ended.set()
         self._stop_asked = False
+        self.killed = False  # so ended the last process, or not by itself anyway
 
     # --- the operating system --------------------------------------------------------------------------
 
@@ -115,6 +116,7 @@ class SimulatedWorker:
             for service in ("table", "keeper", "stream", "dead_letters")
         }
         self._stop, self._ended, self._stop_asked = asyncio.Event(), asyncio.Event(), False
+        self.killed = False
         simulation.history.note("process started", process.name)
         process.spawn(self._main(process, ProcessRandomness(dice), self._stop), f"main of {process.name}")
 
@@ -123,6 +125,7 @@ class SimulatedWorker:
         process = self.process
         if process is not None:
             self._simulation.history.note("process killed", process.name)
+            self.killed = True
             self._simulation.loop.kill(process)
             self._exited(process)
 

@@ -38,6 +38,7 @@ from consumer.testing.memory_stream import MemoryStream
 from consumer.testing.memory_table import MemoryTable
 from consumer.testing.network import Link
 from consumer.testing.simulated_worker import SimulatedWorker
+from consumer.testing.sink import VersionedSink
 from consumer.testing.virtual_loop import VirtualLoop
 from consumer.worker.budget import BYTES_PER_WIRE_BYTE
 from consumer.worker.following import FINISHED_FOR
@@ -101,6 +102,7 @@ class Simulation:
         self.dead_letters = MemoryDeadLetters()
         self.history = History(lambda: self.loop.now, on_event)
         self.checkers = Checkers(self.history, self.streams)
+        self.sink = VersionedSink(self.history)
         self._gaps_before: set[str] = set()
         self.table.on_write = self.checkers.written
         self.table.on_register = self.checkers.registered
@@ -242,8 +244,9 @@ class Simulation:
     def closed_shards_done(self) -> bool:
         """Every shard with a visible child is finished."""
         rows, shown = self._rows_of(self.stream), {shard.shard_id: shard for shard in self.stream.listed()}
-        parents = {parent for shard in shown.values() for parent in shard.parents if parent in rows}
-        return all(rows[parent].finished for parent in parents)
+        known = shown.keys() | rows.keys()  # the rows may have been wiped, and not all of them be back
+        parents = {parent for shard in shown.values() for parent in shard.parents if parent in known}
+        return all(parent in rows and rows[parent].finished for parent in parents)
 
     def gaps_recorded(self) -> set[str]:
         """Shards with a durable trace of records that nobody read."""
@@ -281,7 +284,7 @@ class Simulation:
             if worker.running:
                 context = worker.context
                 await worker.stop()
-                if context is not None and context.budget.used:
+                if context is not None and context.budget.used and not worker.killed:
                     self.history.violated("byte budget", f"{worker.name} ends with {context.budget.used} bytes held")
         self.checkers.at_the_end(self.gaps_recorded())
 

@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 
 from consumer.aws.adapters import MainAdapters, UpkeepAdapters
-from consumer.domain.errors import ResourceMissing, StreamConsumerError
+from consumer.domain.errors import StreamConsumerError
 from consumer.handlers.build import build_handler
 from consumer.operate import sd_notify
 from consumer.operate.http import HealthServer
@@ -130,14 +130,8 @@ class Daemon:
 
     async def _prepare_table(self, store: LeaseStore, stream: StreamDescription) -> None:
         leases = self._settings.leases
-        try:
-            if await store.prepare(create=leases.create_table):
-                log.info("lease_table.created", table=leases.table)
-        except ResourceMissing as error:
-            raise ResourceMissing(
-                f"lease table {leases.table}",
-                "create it with `stream-consumer init --config FILE`, or set leases.create_table: true",
-            ) from error
+        if await store.prepare(create=leases.create_table):
+            log.info("lease_table.created", table=leases.table)
         await store.pin_application(stream.table_name)
 
     # --- the process around the incarnations -------------------------------------------------------------

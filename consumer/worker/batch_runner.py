@@ -20,9 +20,11 @@ from consumer.domain.settlement import GiveUp, Invoke, Settlement
 from consumer.domain.windows import WindowCall
 from consumer.worker.budget import BudgetAccount
 from consumer.worker.context import WorkerContext
-from consumer.worker.graveyard import Graveyard
+from consumer.worker.graveyard import Graveyard, extent
 
 log = structlog.get_logger()
+
+LOGGED_FRAMES = 10  # of the handler's stack, the innermost ones; a dead letter has more
 
 
 class Window(Protocol):
@@ -114,9 +116,16 @@ class BatchRunner:
         return True
 
     async def _may_call(self, step: Invoke) -> bool:
-        """Wait for the back-off. False when draining starts meanwhile."""
+        """Announce a retry and wait for its back-off. False when draining starts meanwhile."""
         if step.after > 0:
             self._context.metrics.retries.inc()
+            log.info(
+                "batch.retry_scheduled",
+                shard_id=self._lease.shard_id,
+                **extent(step.records),
+                attempt=step.attempt,
+                after=step.after,
+            )
             try:
                 async with asyncio.timeout(step.after):
                     await self._draining.wait()
@@ -157,19 +166,18 @@ class BatchRunner:
         self, step: Invoke, outcome: Outcome, entries: Sequence[Entry], keys: Collection[bytes], request_id: str
     ) -> None:
         """Log the failure and copy what now lives longer out of its pages: a slice keeps its whole page in memory."""
-        fault, records = outcome.fault, step.records
+        fault = outcome.fault
         log.warning(
             "batch.failed",
             shard_id=self._lease.shard_id,
             outcome=outcome.kind,
-            records=len(records),
-            first_sequence_number=records[0].sequence_number if records else None,
-            last_sequence_number=records[-1].sequence_number if records else None,
+            **extent(step.records),
             attempt=step.attempt,
             request_id=request_id,
             fault=fault.kind if fault else None,
             error_type=fault.type if fault else None,
             error=fault.message[:512] if fault else None,
+            error_stack=fault.stack[-LOGGED_FRAMES:] if fault else (),
         )
         self._retrying.update(keys)
         for entry in (*entries, *self._waiting_behind(keys)):

@@ -59,7 +59,7 @@ class HandlerSlots:
     user code starts and not before a wait for a free process."""
 
     def __init__(self, width: int) -> None:
-        self._slots = asyncio.Semaphore(width) if width else None
+        self._slots: AbstractAsyncContextManager[None] = asyncio.Semaphore(width) if width else nullcontext()
 
     def one(self) -> AbstractAsyncContextManager[None]:
-        return self._slots if self._slots is not None else nullcontext()
+        return self._slots

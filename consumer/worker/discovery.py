@@ -27,7 +27,6 @@ from consumer.domain.errors import (
 from consumer.domain.lease import LeaseRow
 from consumer.domain.shards import (
     ShardInfo,
-    children_of,
     expired_tombstones,
     is_young,
     missing_leases,
@@ -95,6 +94,7 @@ class Discovery:
         self._unlisted_since: dict[str, float] = {}
         self._look_again = False
         self.rows: Mapping[str, LeaseRow] = {}
+        self._parents: set[str] = set()  # of these rows: every idle poll of every shard asks
 
     # --- what is remembered ------------------------------------------------------------------------------
 
@@ -106,6 +106,7 @@ class Discovery:
     def saw(self, rows: Iterable[LeaseRow]) -> None:
         """A complete reading of the lease rows."""
         self.rows = {row.shard_id: row for row in rows}
+        self._parents = {parent for row in self.rows.values() for parent in row.parents}
         self._compare(self.rows)
 
     def remember(self, row: LeaseRow) -> None:
@@ -182,7 +183,7 @@ class Discovery:
 
     def known(self, parent: str) -> bool:
         """True when a child of this shard has a row: the shard is closed, or about to be."""
-        return bool(children_of(parent, self.rows.values()))
+        return parent in self._parents
 
     def parent_settled(self, shard_id: str) -> None:
         """A shard reached its end durably: its children may start."""

@@ -105,7 +105,8 @@ class Dispatcher:
         await self._idle.wait()
 
     async def cancel(self) -> None:
-        """Cancel the calls under way and wait until they have really ended; their records stay unsettled."""
+        """Cancel the calls under way and wait until they have really ended; their records stay unsettled. For when
+        ``drain`` took too long: a batch that was started a moment ago has had its first step by then."""
         self._stop()
         for task in self._workers:
             task.cancel()

@@ -18,6 +18,7 @@ from consumer.domain.lease import LeaseRow
 from consumer.domain.shards import all_settled
 from consumer.ports import LeaseStore, Registration, StreamDescription, StreamSource
 from consumer.worker.context import WorkerContext
+from consumer.worker.discovery import SECOND_LOOK, STREAM_LOOKS
 
 log = structlog.get_logger()
 
@@ -26,6 +27,7 @@ DRAIN_INTERVAL = 5.0  # the same while shards end without children: so ends a st
 # Seconds that the old stream must look finished before the pointer moves: the service shows children late, and one that
 # was made shortly before the stream was disabled would be left behind with its records.
 FINISHED_FOR = 30.0
+GONE_FOR = STREAM_LOOKS * SECOND_LOOK  # seconds of errors and empty listings until the old stream has no more shards
 
 
 def label_of(stream_arn: str) -> str:
@@ -78,6 +80,7 @@ class Follower:
         self._rows = rows
         self._told = False
         self._finished_since: float | None = None
+        self._unlisted_since: float | None = None
 
     async def run(self) -> str:
         """Returns the ARN of the stream to go on with. Never, if the stream is configured by its ARN."""
@@ -116,13 +119,7 @@ class Follower:
         store, mine = self._context.ports.store, self._context.stream.stream_arn
         holds = await store.switch_stream(None, mine)
         if holds == mine:
-            if not await self._finished():
-                self._finished_since = None
-                return None
-            now = self._context.ports.clock.monotonic()
-            if self._finished_since is None:
-                self._finished_since = now
-            if now - self._finished_since < FINISHED_FOR:
+            if not await self._finished_for_good():
                 return None
             # First the start, then the pointer: whoever follows the pointer must find the whole stream registered.
             # ``latest`` was resolved once, for the first stream; a stream that follows another is read whole.
@@ -132,12 +129,22 @@ class Follower:
         log.info("stream.switched", old=mine, new=holds)
         return holds
 
-    async def _finished(self) -> bool:
-        """Every shard of the stream is settled to its end."""
-        source, store, stream = self._context.ports.source, self._context.ports.store, self._context.stream
+    async def _finished_for_good(self) -> bool:
+        """Every shard of the stream is settled to its end, and has been for a while. An error or an empty listing may
+        hide a shard that has no row yet; only after a long time it means that there are none left."""
+        ports, stream = self._context.ports, self._context.stream
         try:
-            listed = await source.list_shards()
+            listed = await ports.source.list_shards()
         except ResourceMissing:  # gone, with a successor: what was not finished has its gap row before it is settled
             listed = []
-        rows = {row.shard_id: row for row in await store.leases(stream.label)}
-        return all_settled(listed, rows)
+        rows = {row.shard_id: row for row in await ports.store.leases(stream.label)}
+        now = ports.clock.monotonic()
+        self._unlisted_since = None if listed else _since(self._unlisted_since, now)
+        self._finished_since = _since(self._finished_since, now) if all_settled(listed, rows) else None
+        if self._finished_since is None or now - self._finished_since < FINISHED_FOR:
+            return False
+        return self._unlisted_since is None or now - self._unlisted_since >= GONE_FOR
+
+
+def _since(before: float | None, now: float) -> float:
+    return now if before is None else before

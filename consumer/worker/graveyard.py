@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_exception
@@ -11,7 +12,7 @@ from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_excepti
 from consumer.domain.dead_letter import DeadLetterContext, document, idempotency_key
 from consumer.domain.errors import DependencyError, LeaseLost, StreamConsumerError
 from consumer.domain.lease import LeaseRow
-from consumer.domain.record import batch_event_json
+from consumer.domain.record import Record, batch_event_json
 from consumer.domain.settlement import GiveUp
 from consumer.domain.windows import WindowCall
 from consumer.ports import Loss
@@ -20,6 +21,15 @@ from consumer.worker.context import WorkerContext
 log = structlog.get_logger()
 
 FIRST_PAUSE, MOST_PAUSE = 0.2, 30.0  # seconds between two attempts
+
+
+def extent(records: Sequence[Record]) -> dict[str, Any]:
+    """Which records an event of the log is about. A window's final call is about none: its numbers are None."""
+    return {
+        "records": len(records),
+        "first_sequence_number": records[0].sequence_number if records else None,
+        "last_sequence_number": records[-1].sequence_number if records else None,
+    }
 
 
 class Graveyard:
@@ -37,24 +47,24 @@ class Graveyard:
         is one more attempt, then False, and the next owner goes on. LeaseLost when a discard is refused."""
         destination = self._context.ports.dead_letters
         if destination is None:
-            buried = await self._persist(lambda: self._discard(step))
+            buried = await self._persist(step, lambda: self._discard(step))
         else:
             body, attributes = self._letter(step, request_id, window)
-            buried = await self._persist(lambda: destination.send(body, attributes=attributes))
+            buried = await self._persist(step, lambda: destination.send(body, attributes=attributes))
         if not buried:
             return False
         self._context.metrics.dead_letters(step.condition).inc()
+        in_window = {} if window is None else {"window": window.window.text}
+        stored_at = {} if destination is None else {"destination": destination.destination}
         log.error(
             "records.discarded" if destination is None else "dead_letter.sent",
             shard_id=self._lease.shard_id,
             condition=step.condition,
-            records=len(step.records),
-            first_sequence_number=step.records[0].sequence_number if step.records else None,
-            last_sequence_number=step.records[-1].sequence_number if step.records else None,
-            window=window.window.text if window is not None else None,
+            **extent(step.records),
             invocations=step.invocations,
             error=step.fault.message[:512] if step.fault else None,
-            destination=None if destination is None else destination.destination,
+            **in_window,
+            **stored_at,
         )
         return True
 
@@ -90,13 +100,18 @@ class Graveyard:
         )
         await self._context.ports.store.record_loss(self._context.stream.label, self._lease, loss)
 
-    async def _persist(self, send: Callable[[], Awaitable[None]]) -> bool:
-        random = self._context.ports.random.random
+    async def _persist(self, step: GiveUp, send: Callable[[], Awaitable[None]]) -> bool:
+        random, shard = self._context.ports.random.random, self._lease.shard_id
 
         def tell(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
-            shard, attempt = self._lease.shard_id, state.attempt_number
-            log.error("dead_letter.refused", shard_id=shard, attempt=attempt, error=str(error)[:512])
+            log.error(
+                "dead_letter.refused",
+                shard_id=shard,
+                **extent(step.records),
+                attempt=state.attempt_number,
+                error=str(error)[:512],
+            )
 
         try:
             async for attempt in AsyncRetrying(
@@ -110,7 +125,8 @@ class Graveyard:
                     self._require_lease()
                     await send()
         except RetryError as error:
-            log.warning("dead_letter.left", shard_id=self._lease.shard_id, error=str(error.last_attempt.exception()))
+            about = extent(step.records)
+            log.warning("dead_letter.left", shard_id=shard, **about, error=str(error.last_attempt.exception()))
             return False
         return True
 

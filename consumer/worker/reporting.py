@@ -64,17 +64,20 @@ class Reporter:
         now = self._context.ports.clock.wall()
         workers = {worker.shard_id: worker for worker in self._coordinator.workers}
         rows = list(self._coordinator.rows)
-        for worker in workers.values():
-            self._shard_gauges(worker, now)
+        lags = {shard_id: worker.lag(now) for shard_id, worker in workers.items()}
+        for shard_id, worker in workers.items():
+            self._shard_gauges(worker, lags[shard_id], now)
         self._process_gauges(rows, workers)
-        shards = tuple(self._shard_status(row, workers.get(row.shard_id), now) for row in rows if not row.finished)
+        shards = tuple(
+            self._shard_status(row, workers.get(row.shard_id), lags.get(row.shard_id, 0.0))
+            for row in rows
+            if not row.finished
+        )
         self._board.publish(self._status(shards, now))
-        lag = max((worker.lag(now) for worker in workers.values()), default=0.0)
-        sd_notify.status(f"shards={len(workers)} lag={lag:.1f}s")
+        sd_notify.status(f"shards={len(workers)} lag={max(lags.values(), default=0.0):.1f}s")
 
-    def _shard_gauges(self, worker: ShardWorker, now: float) -> None:
+    def _shard_gauges(self, worker: ShardWorker, lag: float, now: float) -> None:
         gauges = self._context.metrics.shard(worker.shard_id)
-        lag = worker.lag(now)
         newest = worker.reader.state.newest_fetched_time
         gauges.lag.set(lag)
         gauges.iterator_age.set(0.0 if worker.reader.state.at_tip or not newest else max(0.0, now - newest))
@@ -99,7 +102,7 @@ class Reporter:
         metrics.buffered_bytes.set(self._context.budget.used)
         metrics.parked_keys.set(sum(worker.parked_keys for worker in workers.values()))
 
-    def _shard_status(self, row: LeaseRow, worker: ShardWorker | None, now: float) -> ShardStatus:
+    def _shard_status(self, row: LeaseRow, worker: ShardWorker | None, lag: float) -> ShardStatus:
         if worker is None:
             return ShardStatus(row.shard_id, row.state, row.owner, epoch=row.epoch, note=row.corrupt or row.note)
         return ShardStatus(
@@ -108,7 +111,7 @@ class Reporter:
             owner=self._context.incarnation,
             mine=True,
             epoch=worker.epoch,
-            lag=worker.lag(now),
+            lag=lag,
             in_flight=worker.outstanding,
             checkpoint_age=worker.checkpoint_age,
             note=worker.reader.state.denied or row.note,

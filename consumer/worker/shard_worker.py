@@ -57,6 +57,7 @@ class ShardWorker:
         self._saving = asyncio.Lock()
         self._dispatcher: Dispatcher | None = None
         self._settled = asyncio.Event()
+        self._moved = asyncio.Event()
         self._state: LeaseState = "open" if lease.state == "waiting" else lease.state
         self._note = lease.note
         self._reader = ShardReader(
@@ -181,7 +182,7 @@ class ShardWorker:
                     batches,
                     window=self._window,
                     tip_seen_at=lambda: self._reader.state.tip_seen_at,
-                    on_progress=self._settled.set,
+                    on_progress=self._progressed,
                 )
                 checkpoints = batches.create_task(self._checkpoint_for_ever(), name=f"checkpoint {self.shard_id}")
                 reading = batches.create_task(self._read(from_horizon=from_horizon), name=f"read {self.shard_id}")
@@ -194,7 +195,7 @@ class ShardWorker:
                     if not await self._settle_rest(dispatcher, stopping):
                         result = "stop"
                 reading.cancel()
-                await self._drain(batches)
+                await self._drain()
                 stopping.cancel()
                 async with self._saving:  # a save cut off on its way could be applied late, after newer writes of ours
                     checkpoints.cancel()
@@ -217,7 +218,7 @@ class ShardWorker:
                 waiting.cancel()
         return True
 
-    async def _drain(self, batches: asyncio.TaskGroup) -> None:
+    async def _drain(self) -> None:
         """Wait for the calls under way; after the grace they are cancelled (their records stay unsettled)."""
         dispatcher = self._dispatcher
         if dispatcher is None:
@@ -254,8 +255,13 @@ class ShardWorker:
         return await self._children.is_gone(self.shard_id)
 
     def _deliver(self, entries: list[Entry]) -> None:
+        self._moved.set()  # the first record read is stored, and what the reader skipped is settled
         if self._dispatcher is not None:
             self._dispatcher.add(entries)
+
+    def _progressed(self) -> None:
+        self._moved.set()
+        self._settled.set()
 
     # --- durable state ---------------------------------------------------------------------------------
 
@@ -298,12 +304,16 @@ class ShardWorker:
         return replace(self._lease, state=self._state, frontier=frontier, note=self._note)
 
     async def _checkpoint_for_ever(self) -> None:
-        """Write the frontier every ``checkpoint.interval`` when it moved: at most one write a shard and interval."""
+        """Write the frontier ``checkpoint.interval`` after it moved: at most one write a shard and interval. An idle
+        shard sets no timer for it."""
         while True:
-            await self._context.ports.clock.sleep(self._context.settings.checkpoint.interval)
-            async with self._saving:
-                if self._version != self._saved_version:
-                    await self._save_once()
+            await self._moved.wait()
+            self._moved.clear()
+            while self._version != self._saved_version:
+                await self._context.ports.clock.sleep(self._context.settings.checkpoint.interval)
+                async with self._saving:
+                    if self._version != self._saved_version:
+                        await self._save_once()
 
     async def _save_once(self, state: LeaseState | None = None, note: str = "") -> bool:
         version = self._version

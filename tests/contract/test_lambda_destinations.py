@@ -14,7 +14,7 @@ from consumer.domain.errors import DependencyError, PayloadTooLarge, PermissionD
 from consumer.settings.model import Settings
 from consumer.worker.clock import SystemClock
 from tests.conftest import unique
-from tests.contract.test_destinations import (
+from tests.support.destination_worlds import (
     BIG,
     LIMIT,
     LOST,

@@ -154,6 +154,26 @@ async def test_a_save_that_arrives_late_does_not_undo_a_newer_one(leases):
     assert (await store.lease(LABEL, SHARD)).state == "done"
 
 
+@pytest.mark.parametrize("late", ["save", "hand_over"])
+async def test_a_write_that_arrives_late_does_not_undo_a_row_that_was_put_back(leases, late):
+    """Given up by the owner, whose row was deleted meanwhile and who has put it back as it was by then: owner and epoch
+    are the same as before, the write is older all the same."""
+    store = leases.store()
+    row = await held(store)
+    older = replace(row, state="open", frontier=FrontierSnapshot("5", "5"))
+    leases.faults.hold_requests = 3
+    with pytest.raises(DependencyError):
+        await (store.save(LABEL, older) if late == "save" else store.hand_over(LABEL, older, "b"))
+    await leases.delete_lease(LABEL, SHARD)
+    newer = replace(row, state="open", frontier=FrontierSnapshot(NUMBER, "5"))
+    assert await store.add_lease(LABEL, newer)
+    await leases.faults.deliver()
+    found = await store.lease(LABEL, SHARD)
+    assert (found.owner, found.epoch, found.frontier) == (row.owner, row.epoch, newer.frontier)
+    await store.save(LABEL, replace(newer, state="draining"))  # and the lease is still held
+    assert (await store.lease(LABEL, SHARD)).state == "draining"
+
+
 async def test_a_save_overtaken_by_a_newer_one_is_not_a_lost_lease(leases):
     """The first attempt is on its way when a newer save is applied; its repetition is refused, and that is fine."""
     store = leases.store()

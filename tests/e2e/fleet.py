@@ -22,7 +22,10 @@ from consumer.local.server import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 LEASE_SECONDS = 3.0
-ALONE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+# What a daemon can be started under.
+ALONE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")  # a PID namespace of its own, as in a container
+STDOUT_CLOSED = ("sh", "-c", 'exec "$@" >&-', "sh")
+STDOUT_FULL = ("sh", "-c", 'exec "$@" >/dev/full', "sh")  # as a full disk
 
 
 def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
@@ -125,9 +128,9 @@ class Fleet:
         return config
 
     def start(
-        self, name: str, environment: dict[str, str] | None = None, *, alone: bool = False, **overrides: Any
+        self, name: str, environment: dict[str, str] | None = None, *, under: tuple[str, ...] = (), **overrides: Any
     ) -> Worker:
-        """``alone``: in a PID namespace of its own, as in a container."""
+        """``under``: a command that runs the daemon's."""
         port = free_port()
         path = self.folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(self.config(http={"port": port}, **overrides)))
@@ -135,7 +138,7 @@ class Fleet:
         log = self.folder / f"{name}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*(ALONE if alone else ()), sys.executable, "-m", "consumer", "run", "--config", str(path)],
+                [*under, sys.executable, "-m", "consumer", "run", "--config", str(path)],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,

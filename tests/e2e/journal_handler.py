@@ -93,6 +93,12 @@ async def torture_python(records, context):
 # --- handlers that hurt the daemon they run in (kind: python, isolation: inline) ---------------------------
 
 
+async def prints(records, context):
+    """Leaves text in the buffer of the daemon's own standard output."""
+    await python_handler(records, context)
+    print(len(records))
+
+
 async def blocks_the_loop(records, context):
     """Journals, and then the worker named ``victim`` never gives the main loop back."""
     await python_handler(records, context)

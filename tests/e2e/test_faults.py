@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Aws
-from tests.e2e.fleet import LEASE_SECONDS, Fleet, closing, duplicates, out_of_order, wait_until
+from tests.e2e.fleet import ALONE, LEASE_SECONDS, Fleet, closing, duplicates, out_of_order, wait_until
 from tests.e2e.hurt import (
     all_is_written,
     has_event,
@@ -78,6 +78,27 @@ def test_sigkill_storm(aws: Aws, fleet: Fleet) -> None:
     assert unexplained(journal, killed_at, window=CHECKPOINT + 1.5) == 0
 
 
+def test_killed_in_the_middle_of_its_drain(aws: Aws, fleet: Fleet) -> None:
+    """SIGTERM, and SIGKILL before the drain is over, as from an orchestrator that has no patience: what was in flight
+    comes again, what was handed over before does not, and nothing is lost."""
+    settings: dict[str, Any] = {"batch": {"batch_size": 2}}
+    slow = {"HANDLER_SECONDS": "0.1"}
+    victim, other = (fleet.start(name, slow, **settings) for name in ("victim", "other"))
+    share_evenly(fleet, SHARDS)
+    load = Load(aws, fleet.table, versions=2)
+    wait_until(lambda: any(line[2] == "victim" for line in fleet.journal()), 30, "it works")
+    victim.send(signal.SIGTERM)
+    wait_until(lambda: has_event(victim, "daemon.stopping"), 10, "it stops")
+    killed_at = {"victim": time.monotonic()}
+    victim.send(signal.SIGKILL)
+    fleet.wait_for(load.finish(), 120)
+    journal = fleet.journal()
+    assert out_of_order(journal) == 0
+    assert stale_starts(journal) == 0
+    assert unexplained(journal, killed_at, window=CHECKPOINT + 2.0) == 0
+    wait_owned(other, SHARDS)
+
+
 def test_a_wedged_worker_ends_itself_and_shows_where_it_hangs(aws: Aws, fleet: Fleet) -> None:
     """An inline handler never gives the main loop back: no renewal any more, exit 70, all stacks in the log, and what
     it held up is handled elsewhere."""
@@ -126,8 +147,8 @@ def test_a_handler_that_ignores_its_cancellation_is_left_behind(aws: Aws, fleet:
 
 def test_two_workers_with_the_same_host_name_and_process_id(aws: Aws, fleet: Fleet) -> None:
     """PID 1 in two containers of one name: an incarnation has more than that, so neither takes the other for itself."""
-    one = fleet.start("one", alone=True)
-    two = fleet.start("two", alone=True)
+    one = fleet.start("one", under=ALONE)
+    two = fleet.start("two", under=ALONE)
     share_evenly(fleet, SHARDS)
     names = [worker.status()["incarnation"] for worker in (one, two)]
     assert {name.rpartition("/")[0] for name in names} == {names[0].rpartition("/")[0]}

@@ -236,6 +236,8 @@ def stream_records(aws: Aws, table: str) -> list[dict[str, Any]]:
         ("DescribeTable", "dynamodb:DescribeTable"),
         ("DescribeStream", "dynamodb:DescribeStream"),
         ("PutItem", "dynamodb:PutItem"),
+        ("GetItem", "dynamodb:GetItem"),
+        ("UpdateItem", "dynamodb:UpdateItem"),
     ],
 )
 def test_a_missing_permission_is_named(operation: str, action: str, fleet: Fleet, proxy: ProxyThread) -> None:

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from tests.e2e.conftest import Aws
-from tests.e2e.fleet import Fleet, duplicates, out_of_order, wait_until
+from tests.e2e.fleet import STDOUT_CLOSED, STDOUT_FULL, Fleet, duplicates, out_of_order, wait_until
 
 HANDLERS = {
     "lambda": {},
@@ -134,7 +134,21 @@ def test_no_destination_leaves_a_durable_trace(aws: Aws, fleet: Fleet) -> None:
     wait_until(lambda: worker.status().get("totals", {}).get("dead_lettered") == 1, 20, "the discard")
     rows = aws.dynamodb.scan(TableName=f"leases-{fleet.table}")["Items"]
     assert [row for row in rows if row["sk"]["S"].startswith("discarded#")]
-    assert [event for event in worker.events() if event["event"] == "records.discarded"]
+    (event,) = (event for event in worker.events() if event["event"] == "records.discarded")
+    assert event["level"] == "error"
+    assert not {"window", "destination"} & event.keys()  # there is neither
+
+
+@pytest.mark.parametrize("under", [STDOUT_CLOSED, STDOUT_FULL], ids=["closed", "full"])
+def test_a_log_that_nobody_can_write_is_no_reason_to_fail(under: tuple[str, ...], aws: Aws, fleet: Fleet) -> None:
+    """Records are handled, and a graceful stop exits 0, whether the daemon has a standard output or not."""
+    expected = aws.write(fleet.table, 5, range(1, 4))
+    handler = {"kind": "python", "target": "journal_handler:prints", "isolation": "inline"}
+    worker = fleet.start("w1", {"PYTHONUNBUFFERED": ""}, under=under, handler=handler)
+    fleet.wait_for(expected)
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0, worker.log.read_text()
+    assert worker.log.read_text() == "", "nor is there anything to say on standard error"
 
 
 def test_a_second_signal_exits_at_once(aws: Aws, fleet: Fleet) -> None:

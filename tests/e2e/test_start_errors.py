@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.e2e.conftest import Aws
-from tests.e2e.fleet import ROOT, Fleet, wait_until
+from tests.e2e.fleet import ALONE, ROOT, Fleet, wait_until
 
 
 def run(fleet: Fleet, config: dict[str, Any] | str, environment: dict[str, str] | None = None) -> tuple[int, str]:
@@ -141,6 +141,26 @@ def test_sigterm_during_the_start_exits_0(fleet: Fleet) -> None:
     worker.send(signal.SIGTERM)
     assert worker.wait(10) == 0
     assert time.monotonic() - started < 10
+
+
+def test_sigterm_as_pid_1_right_after_the_start_exits_0(fleet: Fleet) -> None:
+    """The kernel drops a signal that PID 1 has no handler for; the handler is there before anything slow is imported,
+    and from then on a stop ends the process at once, although no Python code of the daemon has run yet."""
+    worker = fleet.start("first", under=ALONE)
+    inner = Path(f"/proc/{worker.process.pid}/task/{worker.process.pid}/children")
+    wait_until(lambda: inner.read_text().split(), 10, "the process in its namespace")
+    pid = int(inner.read_text().split()[0])
+    wait_until(lambda: catches(pid, signal.SIGTERM), 10, "the handler is installed")
+    os.kill(pid, signal.SIGTERM)
+    assert worker.wait(10) == 0
+    assert worker.events() == []
+
+
+def catches(pid: int, signum: int) -> bool:
+    """Whether a process has a handler for the signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (signum - 1) & 1)
 
 
 def test_a_bug_ends_with_70_and_its_stack_in_the_log(fleet: Fleet, tmp_path: Path) -> None:

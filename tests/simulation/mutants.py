@@ -247,7 +247,7 @@ MUTANTS = (
         "worker/discovery.py",
         "if missing >= patience:",
         "if True:",
-        ("G1 complete",),
+        ("G1 complete", "G2 order"),
     ),
     Mutant(
         "a parent without a row counts as settled",
@@ -273,17 +273,79 @@ MUTANTS = (
     Mutant(
         "the pointer moves although the old stream is not finished",
         "worker/following.py",
-        "            if not await self._finished():\n",
-        "            if not await self._finished() and False:\n",
+        "            if not await self._finished_for_good():\n",
+        "            if not await self._finished_for_good() and False:\n",
         ("G2 order", "G1 complete"),
         family="records",
     ),
     Mutant(
         "the pointer moves as soon as the old stream looks finished",
         "worker/following.py",
-        "if now - self._finished_since < FINISHED_FOR:",
-        "if False:",
+        "if self._finished_since is None or now - self._finished_since < FINISHED_FOR:",
+        "if self._finished_since is None:",
         ("G2 order", "G1 complete"),
+    ),
+    Mutant(
+        "a row that is put back counts as old as it was read",
+        "testing/memory_leases.py",
+        "revision = row.revision if row.owner is None else self._next_revision(row)",
+        "revision = row.revision",
+        ("G4 fenced",),
+    ),
+    Mutant(
+        "an old stream without a listing is finished",
+        "worker/following.py",
+        "return self._unlisted_since is None or now - self._unlisted_since >= GONE_FOR",
+        "return True",
+        ("G1 complete", "G2 order"),
+    ),
+    Mutant(
+        "the sink compares numbers as text",
+        "testing/sink.py",
+        "str(item.number).zfill(40)",
+        "str(item.number)",
+        ("G6 exactly once",),
+        family="records",
+        quick=True,
+    ),
+    Mutant(
+        "a save does not look at owner and epoch",
+        "testing/memory_leases.py",
+        "if (row.owner, row.epoch) != (held.owner, held.epoch):\n            raise",
+        "if False:\n            raise",
+        ("G4 fenced", "G1 complete", "G5 duplicates"),
+    ),
+    Mutant(
+        "an expired iterator means the end of the shard",
+        "worker/reader.py",
+        "                iterator = None\n                expired += 1\n",
+        "                return\n",
+        ("G1 complete", "G2 order", "liveness"),
+        family="records",
+    ),
+    Mutant(
+        "a listed child means that its parent is read to its end",
+        "worker/reader.py",
+        "            if page.next_iterator is None:\n",
+        "            if page.next_iterator is None or self._is_closed():\n",
+        ("G1 complete", "G2 order"),
+        family="records",
+    ),
+    Mutant(
+        "latest drops what was written in its own second",
+        "worker/reader.py",
+        "< change.ApproximateCreationDateTime < start_at",
+        "< change.ApproximateCreationDateTime <= start_at",
+        ("G1 complete", "liveness"),
+        family="records",
+    ),
+    Mutant(
+        "garbage from the handler counts as success",
+        "domain/outcome.py",
+        'return Outcome("failed", fault=HandlerFault("bad_response", "BadResponse", message))',
+        "return OK",
+        ("G6 exactly once",),
+        family="records",
     ),
     Mutant(
         "keys get free before their batch is settled",
@@ -331,7 +393,10 @@ def occurrences(mutant: Mutant) -> int:
 
 @contextmanager
 def applied(mutant: Mutant) -> Iterator[str]:
-    """A folder for PYTHONPATH: a copy of the package with the mistake in it."""
+    """A folder for PYTHONPATH: a copy of the package with the mistake in it. ValueError when it does not apply, because
+    then it would prove nothing."""
+    if occurrences(mutant) != 1:
+        raise ValueError(f"the line to change is not there once in {mutant.file}: {mutant.name}")
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(PACKAGE, Path(folder) / "consumer", ignore=shutil.ignore_patterns("__pycache__"))
         path = Path(folder) / "consumer" / mutant.file

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
 from consumer.domain.outcome import OK, HandlerCall, Outcome
 from consumer.testing.scenarios import change_fleet
 from consumer.testing.simulated_worker import Scripted
@@ -105,3 +107,83 @@ def test_a_thousand_shards_over_five_workers() -> None:
 
     checked(world, scenario)
     assert world.history.duplicates == []
+
+
+@pytest.mark.parametrize("dies", ["target", "owner", "both"])
+def test_who_dies_in_a_hand_over_leaves_no_shard_alone(dies: str) -> None:
+    """A newcomer is about to get its share when it, the giver or both are killed: every shard has a live owner again
+    within 1.1 leases and three planning cycles, and the checkers see no second owner."""
+    for moment in range(8):
+        world = Simulation(f"hand-over {moment}", shards=4)
+        duration: float = world.settings.leases.duration
+
+        async def scenario(world: Simulation, moment: int = moment, duration: float = duration) -> None:
+            owner, third = start(world, 2)
+            owner.start()
+            third.start()
+            await world.until(world.balanced, 30.0)
+            target = start(world, 1, "target")[0]
+            target.start()
+            await world.until(lambda: bool(target.incarnation), 10.0)
+            giver = max((owner, third), key=lambda worker: worker.incarnation)
+            world.put("in flight")
+            await asyncio.sleep(0.25 * moment)  # before, while and after the shard changes hands
+            victims = {"target": [target], "owner": [giver], "both": [giver, target]}[dies]
+            for worker in victims:
+                worker.kill()
+                del world.workers[worker.name]
+            await world.until(world.balanced, 1.1 * duration + 5.0, "every shard has a live owner again")
+            await world.until(world.everything_settled, 30.0, "everything settled")
+            await world.finish()
+
+        checked(world, scenario)
+
+
+def test_a_fleet_that_was_frozen_as_a_whole_goes_on_with_one_owner_each() -> None:
+    """All processes stop for ten leases, as a host that is suspended, and wake up at different moments."""
+    world = Simulation("freezer", shards=6)
+
+    async def scenario(world: Simulation) -> None:
+        workers = start(world, 3)
+        for worker in workers:
+            worker.start()
+        await world.until(world.balanced, 30.0)
+        for number in range(60):
+            world.put(f"k{number % 9}")
+        await asyncio.sleep(0.4)  # calls are under way
+        for worker in workers:
+            worker.pause()
+        for number in range(60):
+            world.put(f"k{number % 9}")
+        await asyncio.sleep(10 * world.settings.leases.duration)
+        for worker in workers:
+            worker.resume()
+            await asyncio.sleep(0.1)
+        await world.until(world.everything_settled, 60.0, "everything settled")
+        await world.until(world.balanced, 30.0)
+        await world.finish()
+
+    checked(world, scenario)
+
+
+def test_a_hundred_idle_workers_are_cheap() -> None:
+    """Ten shards, a hundred workers: one without a shard bumps its session four times a lease, looks once a cycle, and
+    lists nothing. They start one after the other: everybody calls DescribeStream twice then."""
+    world = Simulation("idle", shards=10, config=QUIET)
+
+    async def scenario(world: Simulation) -> None:
+        for worker in start(world, 100):
+            worker.start()
+            await asyncio.sleep(0.3)
+        await world.until(lambda: len(world.rows()) == 10 and all(row.owner for row in world.rows().values()), 60.0)
+        before, seconds = dict(world.calls), 120.0
+        await asyncio.sleep(seconds)
+        rates = {name: (count - before.get(name, 0)) / seconds for name, count in world.calls.items()}
+        duration = world.settings.leases.duration
+        assert rates["bump_session"] <= 1.1 * 100 * 4 / duration
+        assert rates["sessions"] <= 1.3 * 100 / min(1.0, duration / 10)
+        assert rates["leases"] <= 1.3 * 100 * 2 / duration
+        assert rates.get("list_shards", 0.0) <= 1 / 30
+        assert sum(rates.get(name, 0.0) for name in ("take", "save", "hand_over", "announce", "fence_session")) < 0.1
+
+    checked(world, scenario)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from consumer.testing.handlers import simulate_handler
+from consumer.testing.observed import FunctionHandler
 from consumer.testing.simulation import BrokenPromise, Simulation
 
 PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
@@ -57,6 +58,31 @@ def test_a_call_that_hangs_is_cancelled_at_its_time_out() -> None:
     world.check()
     assert any(item.failures for item in world.history.items.values())
     assert not world.dead_letters.delivered
+
+
+def test_a_call_that_hangs_is_cancelled_also_after_a_restart() -> None:
+    """A killed process takes its timers along; those of the next one must not wait for them."""
+    world = Simulation("restart", config={"handler": {"kind": "python", "target": "m:h", "timeout": "5s"}})
+    calls: list[int] = []
+
+    async def handle(records: Any, context: Any) -> None:
+        calls.append(context.lease_epoch)
+        if len(calls) <= 2:
+            await asyncio.Event().wait()
+
+    async def scenario(world: Simulation) -> None:
+        worker = world.add_worker("worker", FunctionHandler(handle, timeout=5.0))
+        worker.start()
+        world.put("key")
+        await world.until(lambda: len(calls) == 1, 30.0, "the first call")
+        worker.kill()
+        worker.start()
+        await world.until(world.everything_settled, 60.0, "everything settled")
+        await world.finish()
+
+    world.run(scenario)
+    world.check()
+    assert calls[0] < calls[1] == calls[2]
 
 
 def test_items_with_a_sort_key_and_deletions() -> None:

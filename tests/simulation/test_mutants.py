@@ -22,3 +22,17 @@ def test_a_mutant_is_caught(mutant: Mutant) -> None:
     verdict = run(mutant, seeds=30)
     assert verdict.caught, verdict.output
     assert not set(verdict.checkers).isdisjoint(mutant.caught_by), verdict.output
+
+
+def test_a_mutant_that_does_not_apply_is_an_error() -> None:
+    """It would run the code as it is, and look as if the simulator had missed something, or found something else."""
+    with pytest.raises(ValueError, match="not there once"):
+        run(Mutant("gone", "worker/keeper.py", "no such line", "", ("G3 one owner",)), seeds=1)
+
+
+def test_the_gate_fails_for_what_nothing_can_catch() -> None:
+    """A change without effect must not pass for a mutant that was caught."""
+    verdict = run(
+        Mutant("harmless", "worker/keeper.py", "BUMPS_PER_DURATION = 4", "BUMPS_PER_DURATION = 5", ()), seeds=1
+    )
+    assert not verdict.caught

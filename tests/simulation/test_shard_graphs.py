@@ -27,7 +27,15 @@ from consumer.worker.discovery import register_start
 
 POSITIONS = ("trim_horizon", "latest", "timestamp")
 CONTENTS = ("empty", "registered", "some rows", "all rows", "crash in the first sync")
-GRAPHS = ("one shard", "rollovers", "splits", "both", "both, old ones trimmed", "both, children hidden")
+GRAPHS = (
+    "one shard",
+    "rollovers",
+    "splits",
+    "both",
+    "both, old ones trimmed",
+    "both, children hidden",
+    "both, parents open",
+)
 APPEARS = 40.0  # virtual seconds at which the application comes
 
 
@@ -60,6 +68,7 @@ def test_what_the_start_position_asks_for_is_handled_once_and_in_order(position:
             await asyncio.sleep(dice.uniform(0.0, 2.0))
             _one_change(world, graph, dice)
         world.stream.hide_children(0.0)
+        world.stream.keep_parents_open(0.0)
         await world.until(world.everything_settled, 120.0, "everything settled")
         await world.until(world.closed_shards_done, 120.0, "all closed shards done")
         await world.finish()
@@ -89,6 +98,8 @@ def _one_change(world: Simulation, graph: str, dice: random.Random) -> None:
         world.put(f"k{dice.randint(0, 9)}")
     if "hidden" in graph:
         stream.hide_children(dice.uniform(0.1, 20.0))
+    if "parents open" in graph:
+        stream.keep_parents_open(dice.uniform(0.1, 20.0))
     verbs = {"one shard": (), "rollovers": ("roll",), "splits": ("split",)}.get(graph, ("roll", "split"))
     if verbs and dice.random() < 0.3:
         verb = dice.choice(verbs)

@@ -1,16 +1,21 @@
-"""docs/guarantees.md names tests that exist, and every guarantee names one."""
+"""docs/guarantees.md and docs/scenarios.md name tests that exist; every guarantee names one, every scenario one or a
+reason."""
 
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "guarantees.md").read_text()
+SCENARIOS = (ROOT / "docs" / "scenarios.md").read_text()
 NAMED = re.compile(r"`([\w/]+\.py)::(\w+)`")
 
 
-def test_every_named_test_exists() -> None:
+@pytest.mark.parametrize("page", [PAGE, SCENARIOS], ids=["guarantees", "scenarios"])
+def test_every_named_test_exists(page: str) -> None:
     """A test that is renamed or removed takes its line on the page along."""
-    named = NAMED.findall(PAGE)
+    named = NAMED.findall(page)
     assert len(named) > 60
     missing = [
         f"{path}::{name}"
@@ -27,6 +32,13 @@ def test_every_guarantee_has_its_section_with_limits_and_a_test() -> None:
     for name, text in sections.items():
         assert NAMED.search(text), f"{name} names no test"
         assert "Limits" in text or name == "G6", f"{name} names no limit"
+
+
+def test_every_scenario_is_shown_or_has_a_reason() -> None:
+    rows = [row for row in SCENARIOS.splitlines() if row.startswith("| ") and not row.startswith(("| sc", "| ---"))]
+    assert len(rows) > 40
+    without = [row.split(" | ")[0] for row in rows if not NAMED.search(row)]
+    assert without == ["| Kinesis with duplicates and out of order"]
 
 
 def test_every_known_bug_names_a_test() -> None:

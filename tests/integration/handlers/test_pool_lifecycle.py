@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from consumer.domain.errors import HandlerImportError
 from tests.integration.handlers.support import alive, call, eventually, pool, running, write_module
@@ -81,13 +82,16 @@ def handler(event, context):
         {code}
 """,
     )
-    async with running(path) as handler:
-        outcome = await handler.invoke(call())
-        assert outcome.kind == "failed"
-        assert outcome.fault is not None
-        assert outcome.fault.kind == "crashed"
-        assert how in outcome.fault.message
-        assert (await handler.invoke(call(attempt=2))).kind == "ok"
+    with capture_logs() as logs:
+        async with running(path) as handler:
+            outcome = await handler.invoke(call())
+            assert outcome.kind == "failed"
+            assert outcome.fault is not None
+            assert outcome.fault.kind == "crashed"
+            assert how in outcome.fault.message
+            assert (await handler.invoke(call(attempt=2))).kind == "ok"
+    (replaced,) = (entry for entry in logs if entry["event"] == "handler.worker_replaced")
+    assert replaced["reason"] in outcome.fault.message
 
 
 async def test_cancelling_a_call_kills_the_process_before_it_raises(tmp_path: Path) -> None:

@@ -345,6 +345,7 @@ class TestSelfTest:
         assert source._pages.fast
         assert logs == []
         assert script.asked("GetRecords") == []  # the self-test never leaves the process
+        assert {operation for operation, _ in script.calls} == {"DescribeStream"}  # nor is it counted
 
     @pytest.mark.parametrize(
         ("target", "replacement", "reason"),

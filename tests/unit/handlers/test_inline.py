@@ -293,6 +293,25 @@ print("end")
     assert done.stdout == "end\n"
 
 
+async def test_calls_of_one_turn_do_not_hold_each_others_images(tmp_path: Path) -> None:
+    """Decoded images go with the call that decoded them, not a turn of the loop later: a page is many calls a turn."""
+    text = """
+    held = []
+
+    async def handler(records, context):
+        held.append(sum(record.cached is not None for call in calls for record in call.records))
+        assert all(record.new_image for record in records)
+
+    calls = []
+    """
+    async with running(tmp_path, text) as handler:
+        module = sys.modules[f"inline_{abs(hash(str(tmp_path)))}"]
+        module.calls.extend([call(3), call(2), call(3)])
+        outcomes = await asyncio.gather(*(handler.invoke(each) for each in module.calls))
+        assert [outcome.kind for outcome in outcomes] == ["ok"] * 3
+        assert module.held == [0, 0, 0]
+
+
 async def test_every_call_has_its_own_deadline_on_the_shared_timer(tmp_path: Path) -> None:
     """Longer ones before and after, some that end in time: only the short ones expire, each on its own."""
     text = """

@@ -13,10 +13,12 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from consumer.operate.metrics import (
     API_OUTCOMES,
     BATCH_RESULTS,
+    DEAD_LETTER_REASONS,
     GET_RECORDS_OUTCOMES,
     LEASE_EVENTS,
     LEASE_STATES,
     OPERATIONS,
+    RECORD_RESULTS,
     SHARD_STATES,
     Metrics,
 )
@@ -107,6 +109,24 @@ def test_every_metric_is_documented_and_the_other_way_round(measured: Metrics) -
     assert set(CONTRACT) <= exposed
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("records_total", RECORD_RESULTS),
+        ("batches_total", BATCH_RESULTS),
+        ("dead_letters_total", DEAD_LETTER_REASONS),
+        ("get_records_total", GET_RECORDS_OUTCOMES),
+        ("api_calls_total", API_OUTCOMES),
+        ("leases", LEASE_STATES),
+        ("lease_events_total", LEASE_EVENTS),
+        ("shards", SHARD_STATES),
+    ],
+)
+def test_every_value_of_a_label_is_documented(name: str, values: tuple[str, ...]) -> None:
+    (row,) = (line for line in DOCUMENT.read_text().splitlines() if line.startswith(f"| `stream_consumer_{name}{{"))
+    assert [found for found in values if f"`{found}`" not in row] == []
+
+
 def test_help_names_the_unit_of_seconds_and_bytes(metrics: Metrics) -> None:
     for name, text in re.findall(r"^# HELP (\S+) (.+)$", exposition(metrics), re.MULTILINE):
         if "process_" in name:
@@ -137,7 +157,7 @@ def test_known_labels_start_at_zero(metrics: Metrics) -> None:
 
 
 def test_counting(metrics: Metrics) -> None:
-    metrics.records_ok.inc(3)
+    metrics.records("handled").inc(3)
     metrics.records("dead_lettered").inc(2)
     metrics.dead_letters("RecordAgeExceeded").inc()
     metrics.handler_seconds.observe(0.02)
@@ -148,8 +168,23 @@ def test_counting(metrics: Metrics) -> None:
     assert value(metrics, "build_info", **_build(metrics)) == 1
 
 
+def test_the_histogram_of_handler_calls_is_cumulative_and_bounds_belong_to_their_bucket(metrics: Metrics) -> None:
+    for seconds in (0.0005, 0.001, 0.003, 1, 1.5, 1000):
+        metrics.handler_seconds.observe(seconds)
+    for bound, count in {"0.001": 2, "0.005": 3, "0.5": 3, "1.0": 4, "2.5": 5, "900.0": 5, "+Inf": 6}.items():
+        assert value(metrics, "handler_seconds_bucket", le=bound) == count, bound
+    assert value(metrics, "handler_seconds_count") == 6
+    assert value(metrics, "handler_seconds_sum") == pytest.approx(1002.5045)
+
+
+def test_gauges_of_the_hot_path_go_both_ways(metrics: Metrics) -> None:
+    metrics.in_flight_records.inc(5)
+    metrics.in_flight_records.dec(2)
+    assert value(metrics, "in_flight_records") == 3
+
+
 def test_totals_for_the_status_page(metrics: Metrics) -> None:
-    metrics.records_ok.inc(7)
+    metrics.records("handled").inc(7)
     metrics.gaps.inc()
     totals = metrics.totals()
     assert list(totals)[:2] == ["handled", "dead_lettered"]

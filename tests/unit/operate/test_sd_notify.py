@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import socket
 import uuid
 from collections.abc import Iterator
@@ -49,18 +48,3 @@ def test_a_manager_that_does_not_read_never_blocks(manager: tuple[socket.socket,
 def test_without_a_usable_socket_it_is_a_no_op(address: str) -> None:
     assert not sd_notify.ready("x", {"NOTIFY_SOCKET": address})
     assert not sd_notify.ready("x", {})
-
-
-@pytest.mark.parametrize(
-    ("environ", "expected"),
-    [
-        ({}, None),
-        ({"WATCHDOG_USEC": "30000000"}, 15.0),
-        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 15.0),
-        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
-        ({"WATCHDOG_USEC": "0"}, None),
-        ({"WATCHDOG_USEC": "soon"}, None),
-    ],
-)
-def test_watchdog_interval(environ: dict[str, str], expected: float | None) -> None:
-    assert sd_notify.watchdog_interval(environ) == expected

@@ -378,7 +378,7 @@ class Shard:
             except TimeoutError:
                 await one.cancel()
             one.abandon()
-        assert self.context.metrics.in_flight_records._value.get() == 0
+        assert self.context.metrics.in_flight_records.value == 0
         if crash:
             snapshot, window, totals = self.saved
             self.model.forgets(snapshot, totals)

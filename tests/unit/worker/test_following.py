@@ -24,6 +24,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "FOLLOW_INTERVAL", 0.05)
     monkeypatch.setattr(following, "DRAIN_INTERVAL", 0.02)
     monkeypatch.setattr(following, "FINISHED_FOR", 0.05)
+    monkeypatch.setattr(following, "GONE_FOR", 0.2)
 
 
 async def started(world: World, behaviour: Callable[[HandlerCall], object] | None = None) -> tuple[Worker, Follower]:

@@ -1,0 +1,81 @@
+"""Whether everything that the daemon will need is there and may be used: asked once, changing nothing.
+
+The stream is described, listed and read once. Writes to the lease table are asked for on a condition that never holds.
+The destination is looked at; that it takes a dead letter cannot be found out without sending one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from consumer.aws.adapters import MainAdapters
+from consumer.domain.errors import ResourceMissing, StreamConsumerError
+from consumer.ports import Clock, Position
+from consumer.settings.model import Settings
+
+Finding = tuple[str, StreamConsumerError | None]
+Question = Callable[[], Awaitable[object]]
+
+
+async def probe(settings: Settings, clock: Clock) -> list[Finding]:
+    """Ask for everything: what was asked, and what is wrong with it (None: nothing). No answer stops the next
+    question, so all that is missing is found at once."""
+    async with MainAdapters(settings, lambda *_: None, clock) as adapters:
+        return await _Probe(settings, adapters).run()
+
+
+class _Probe:
+    def __init__(self, settings: Settings, adapters: MainAdapters) -> None:
+        self._settings = settings
+        self._adapters = adapters
+        self._findings: list[Finding] = []
+        self._table: str | None = None  # the source table, once its stream was found
+
+    async def run(self) -> list[Finding]:
+        await self._stream()
+        await self._lease_table()
+        letters = self._adapters.dead_letters
+        if letters is not None:
+            await self._ask(f"dead letters {letters.destination}", letters.prepare)
+        return self._findings
+
+    async def _ask(self, what: str, *questions: Question) -> bool:
+        """One finding for each question that fails, or one that says that none did."""
+        before = len(self._findings)
+        for question in questions:
+            try:
+                await question()
+            except StreamConsumerError as error:
+                self._findings.append((what, error))
+        if len(self._findings) > before:
+            return False
+        self._findings.append((what, None))
+        return True
+
+    async def _stream(self) -> None:
+        if await self._ask("stream", self._describe):
+            await self._ask("shards", self._read_a_page)
+
+    async def _describe(self) -> None:
+        self._table = (await self._adapters.source.describe()).table_name
+
+    async def _read_a_page(self) -> None:
+        source = self._adapters.source
+        for shard in (await source.list_shards())[-1:]:
+            iterator = await source.iterator(shard.shard_id, Position("TRIM_HORIZON"))
+            await source.get_records(shard.shard_id, iterator, 1)
+
+    async def _lease_table(self) -> None:
+        leases, store = self._settings.leases, self._adapters.store
+        what = f"lease table {leases.table}"
+        try:
+            await store.prepare(create=False)
+        except ResourceMissing as error:
+            if leases.create_table:
+                self._findings.append((f"{what} (is created by run)", None))
+            else:
+                self._findings.append((what, error))
+        except StreamConsumerError as error:
+            self._findings.append((what, error))
+        else:
+            await self._ask(what, *store.rehearsals(self._table))

@@ -1,0 +1,111 @@
+"""`check-config --aws`: finds what `run` would stumble over, all of it at once, and changes nothing."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.e2e.conftest import Aws
+from tests.e2e.fleet import ROOT, Fleet, closing
+from tests.support.reshard_proxy import ProxyThread
+
+READS = ("GetShardIterator", "GetRecords", "GetItem", "Query")
+WRITES = ("PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems")
+
+
+@pytest.fixture
+def proxy(aws: Aws) -> Iterator[ProxyThread]:
+    with ProxyThread(aws.endpoint) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def fleet(aws: Aws, proxy: ProxyThread, tmp_path: Path) -> Iterator[Fleet]:
+    with closing(Fleet(proxy.endpoint, tmp_path, aws.table(), aws.queue()[1])) as fleet:
+        yield fleet
+
+
+def consumer(fleet: Fleet, *command: str, **overrides: Any) -> tuple[int, str]:
+    """Exit code and output of a command on a config."""
+    path = fleet.folder / "config.yaml"
+    path.write_text(yaml.safe_dump(fleet.config(**overrides)))
+    path.chmod(0o600)
+    done = subprocess.run(
+        [sys.executable, "-m", "consumer", *(part.format(config=path) for part in command)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        env={**os.environ, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"},
+    )
+    assert "Traceback" not in done.stdout + done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+def check(fleet: Fleet, **overrides: Any) -> tuple[int, str]:
+    return consumer(fleet, "check-config", "{config}", "--aws", **overrides)
+
+
+@pytest.fixture
+def leases(fleet: Fleet) -> str:
+    """The name of a lease table that is there."""
+    assert consumer(fleet, "init", "--config", "{config}")[0] == 0
+    return f"leases-{fleet.table}"
+
+
+def test_all_is_asked_for_and_nothing_is_changed(aws: Aws, fleet: Fleet, proxy: ProxyThread, leases: str) -> None:
+    """Exit 0; every operation of the daemon was asked for, and the table is as empty as before."""
+    code, said = check(fleet)
+    assert code == 0, said
+    for operation in (*READS, *WRITES):
+        assert proxy.call("calls_of", operation) > 0, operation
+    assert aws.dynamodb.scan(TableName=leases)["Items"] == []
+
+
+@pytest.mark.parametrize("operation", [*READS, *WRITES])
+def test_a_missing_permission_is_named(operation: str, fleet: Fleet, proxy: ProxyThread, leases: str) -> None:
+    """Exit 77, whatever is missing."""
+    proxy.call("fault", operation, code="AccessDeniedException", status=400, times=1000)
+    code, said = check(fleet)
+    assert code == 77, said
+    action = "dynamodb:PutItem" if operation == "TransactWriteItems" else f"dynamodb:{operation}"
+    assert f"{action} on " in said
+
+
+def test_all_missing_permissions_are_named_at_once(fleet: Fleet, proxy: ProxyThread, leases: str) -> None:
+    """One line for each."""
+    missing = ("GetRecords", "Query", "UpdateItem", "DeleteItem")
+    for operation in missing:
+        proxy.call("fault", operation, code="AccessDeniedException", status=400, times=1000)
+    _, said = check(fleet)
+    assert [operation for operation in missing if f"dynamodb:{operation} on " in said] == list(missing)
+
+
+def test_a_missing_lease_table_is_only_wrong_when_nothing_creates_it(fleet: Fleet) -> None:
+    """78 and the command that creates it; 0 when `run` would create it."""
+    code, said = check(fleet, leases={"create_table": False})
+    assert code == 78
+    assert "stream-consumer init" in said
+    code, said = check(fleet)
+    assert (code, "is created by run" in said) == (0, True)
+
+
+def test_an_application_of_another_table_is_found(aws: Aws, fleet: Fleet, leases: str) -> None:
+    """78, as `run` would end: the name is taken by the application that reads another table."""
+    aws.dynamodb.put_item(
+        TableName=leases,
+        Item={
+            "pk": {"S": f"app-{fleet.table}"},
+            "sk": {"S": "meta"},
+            "table": {"S": "another"},
+            "schema_version": {"N": "1"},
+        },
+    )
+    code, said = check(fleet)
+    assert code == 78
+    assert "it reads the table another" in said
