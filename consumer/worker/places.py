@@ -45,10 +45,12 @@ class Places:
 
     def give_back(self) -> None:
         """One place less is taken, or the next one in line has it now."""
-        if self._returning:
-            self._returning.popleft().set_result(None)
-        else:
-            self.taken -= 1
+        while self._returning:
+            turn = self._returning.popleft()
+            if not turn.done():  # a task that was cancelled a moment ago has not taken its turn out yet
+                turn.set_result(None)
+                return
+        self.taken -= 1
 
     async def take_again(self) -> None:
         """Wait in line for a place."""
@@ -60,10 +62,10 @@ class Places:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn in self._returning:
-                self._returning.remove(turn)
-            else:  # it was given just before
+            if not turn.cancelled():  # it was given just before
                 self.give_back()
+            elif turn in self._returning:
+                self._returning.remove(turn)
             raise
 
 

@@ -14,7 +14,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -93,6 +93,24 @@ def plans(*, windows: bool) -> st.SearchStrategy[Plan]:
         windows=st.just(windows),
         seed=st.integers(0, 1 << 32),
     )
+
+
+def refused_plans() -> st.SearchStrategy[Plan]:
+    """Few places, much poison and a destination that refuses: batches leave their places and wait for others."""
+    fates = st.sampled_from(["good", "good", "poison", "flaky"])
+    page = st.lists(st.tuples(st.sampled_from("abcdefghijkl"), fates), min_size=4, max_size=10)
+    changes = {
+        "pages": st.lists(page, min_size=3, max_size=5),
+        "pauses": st.lists(st.sampled_from([0.0, 0.1, 0.4, 1.0]), min_size=5, max_size=5),
+        "batch_size": st.sampled_from([2, 3, 5]),
+        "factor": st.sampled_from([1, 2]),
+        "retries": st.sampled_from([0, 1]),
+        "refusals": st.sampled_from([0.3, 0.8]),
+    }
+    return st.builds(replace, plans(windows=False), **changes)
+
+
+FAMILIES = {"batches": plans(windows=False), "windows": plans(windows=True), "refused": refused_plans()}
 
 
 @dataclass
@@ -462,7 +480,7 @@ def main() -> None:
     """Run plans of either kind until one fails: for mutants of the package that PYTHONPATH leads to."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
-    @given(plans(windows=sys.argv[1] == "windows"))
+    @given(FAMILIES[sys.argv[1]])
     @settings(max_examples=400, database=None, deadline=None, phases=[Phase.generate], derandomize=True)
     def hold(plan: Plan) -> None:
         run(plan)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import Phase, given, settings
 
 from tests.simulation.mutants import Mutant, applied, occurrences
-from tests.unit.worker.dispatch_model import Plan, plans, run
+from tests.unit.worker.dispatch_model import Plan, plans, refused_plans, run
 
 QUICK = tuple(phase for phase in Phase if phase is not Phase.explain)
 
@@ -28,6 +28,13 @@ def test_every_record_is_settled_once_in_order_and_no_checkpoint_passes_one(plan
 @settings(max_examples=200, report_multiple_bugs=False, phases=QUICK)
 def test_windows_count_every_record_once_also_across_hand_overs(plan: Plan) -> None:
     """And across crashes: state and frontier belong together at every moment at which they may be stored."""
+    run(plan)
+
+
+@given(refused_plans())
+@settings(max_examples=200, report_multiple_bugs=False, phases=QUICK)
+def test_refused_letters_let_other_keys_pass_and_take_no_place_of_theirs(plan: Plan) -> None:
+    """Batches that leave their places and come back: never more calls at once than there are places, nobody lost."""
     run(plan)
 
 
@@ -78,12 +85,14 @@ WRONG = (
         "worker/batch_runner.py",
         "                    await place.come_back()\n",
         "                    pass\n",
+        kind="refused",
     ),
     wrong(
         "a new batch takes the place that was passed on",
         "worker/places.py",
-        "            self._returning.popleft().set_result(None)\n        else:\n            self.taken -= 1\n",
-        "            self._returning.popleft().set_result(None)\n        self.taken -= 1\n",
+        "                turn.set_result(None)\n                return\n",
+        "                turn.set_result(None)\n                break\n",
+        kind="refused",
     ),
     wrong(
         "a letter that was refused counts as sent",

@@ -56,18 +56,20 @@ async def test_who_comes_back_waits_in_line_and_the_place_is_passed_on() -> None
     assert (all_places.taken, all_places.away) == (0, 0)
 
 
-@pytest.mark.parametrize("given", [True, False])
-async def test_cancelled_while_it_waits_no_place_is_lost(*, given: bool) -> None:
-    """Also when the place was given in the same moment: then the next one gets it."""
+@pytest.mark.parametrize("given", ["before", "at once", "later"])
+async def test_cancelled_while_it_waits_no_place_is_lost(given: str) -> None:
+    """Also when a place is given back around that moment: then the next one gets it."""
     all_places = Places(1, lambda: None)
     (holder, first, second), tasks = await returning(all_places, 2)
-    if given:
+    if given == "before":
         holder.end()
     tasks[0].cancel()
+    if given == "at once":
+        holder.end()
     await settle()
     assert tasks[0].cancelled()
     first.end()
-    if not given:
+    if given == "later":
         holder.end()
     await settle()
     assert tasks[1].done()
