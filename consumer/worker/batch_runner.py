@@ -21,6 +21,7 @@ from consumer.domain.windows import WindowCall
 from consumer.worker.budget import BudgetAccount
 from consumer.worker.context import WorkerContext
 from consumer.worker.graveyard import Graveyard, extent
+from consumer.worker.places import Place
 
 log = structlog.get_logger()
 
@@ -71,15 +72,25 @@ class BatchRunner:
         """Keys that wait for a retry or for a dead letter."""
         return len(self._retrying)
 
-    async def run(self, entries: Sequence[Entry], keys: Collection[bytes], window: Window | None = None) -> bool:
+    async def run(
+        self,
+        entries: Sequence[Entry],
+        keys: Collection[bytes],
+        window: Window | None = None,
+        *,
+        place: Place | None = None,
+    ) -> bool:
         """Settle ``entries``, whose keys are ``keys``. False when the lease is over or being let go before that; what
-        is settled by then is a prefix, because pieces settle from left to right. No entries: a final invocation."""
+        is settled by then is a prefix, because pieces settle from left to right. No entries: a final invocation.
+        ``place`` is left while a dead letter is refused."""
         try:
-            return await self._run(entries, keys, window)
+            return await self._run(entries, keys, window, place)
         finally:
             self._retrying.difference_update(keys)
 
-    async def _run(self, entries: Sequence[Entry], keys: Collection[bytes], window: Window | None) -> bool:
+    async def _run(
+        self, entries: Sequence[Entry], keys: Collection[bytes], window: Window | None, place: Place | None
+    ) -> bool:
         ports = self._context.ports
         born = window.part().window.end if window is not None else 0.0
         settlement = Settlement(self._policy, [entry.record for entry in entries], born)
@@ -88,10 +99,13 @@ class BatchRunner:
         while (step := settlement.next(ports.clock.wall())) is not None:
             if isinstance(step, GiveUp):
                 part = window.part() if window is not None else None
-                if not await self._bury(step, keys, request_id or ports.random.token(), part):
+                on_refused = self._waits_outside(entries[settled:], keys, place)
+                if not await self._bury(step, keys, request_id or ports.random.token(), part, on_refused):
                     return False
                 done, result = settlement.gave_up(), "dead_lettered"
             else:
+                if place is not None and place.away:
+                    await place.come_back()
                 if not await self._may_call(step):
                     return False
                 async with self._context.slots.one():
@@ -180,20 +194,42 @@ class BatchRunner:
             error_stack=fault.stack[-LOGGED_FRAMES:] if fault else (),
         )
         self._retrying.update(keys)
-        for entry in (*entries, *self._waiting_behind(keys)):
-            self._detach(entry)
+        self._detach_all(entries, keys)
         for entry in entries:
             entry.record.forget()
 
-    async def _bury(self, step: GiveUp, keys: Collection[bytes], request_id: str, window: WindowCall | None) -> bool:
+    async def _bury(
+        self,
+        step: GiveUp,
+        keys: Collection[bytes],
+        request_id: str,
+        window: WindowCall | None,
+        on_refused: Callable[[], None],
+    ) -> bool:
         self._retrying.update(keys)
         if not await self._still_owns():
             return False  # the next owner decides about these records
-        return await self._graveyard.bury(step, request_id, window)
+        return await self._graveyard.bury(step, request_id, window, on_refused)
+
+    def _waits_outside(
+        self, entries: Sequence[Entry], keys: Collection[bytes], place: Place | None
+    ) -> Callable[[], None]:
+        """What to do when a letter is refused: it may be for long, so other keys get the place, and memory is freed."""
+
+        def refused() -> None:
+            if place is not None and not place.away:
+                self._detach_all(entries, keys)
+                place.leave()
+
+        return refused
 
     def has_to_wait(self, entry: Entry) -> None:
         """A record behind a key that is being retried may wait long: it must not pin its page meanwhile."""
         if entry.key in self._retrying:
+            self._detach(entry)
+
+    def _detach_all(self, entries: Sequence[Entry], keys: Collection[bytes]) -> None:
+        for entry in (*entries, *self._waiting_behind(keys)):
             self._detach(entry)
 
     def _detach(self, entry: Entry) -> None:

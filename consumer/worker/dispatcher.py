@@ -17,6 +17,7 @@ from consumer.domain.windows import TumblingWindow
 from consumer.worker.batch_runner import BatchRunner
 from consumer.worker.budget import BudgetAccount
 from consumer.worker.context import WorkerContext
+from consumer.worker.places import Place, Places
 from consumer.worker.tumbling import WindowedRunner
 
 MAX_EVENT = 6 * 1024 * 1024  # bytes of an invocation's event, as in Lambda
@@ -56,11 +57,12 @@ class Dispatcher:
             context, lease, frontier, budget, self._draining, self._queue.waiting_behind, on_progress
         )
         self._windowed = None if window is None else WindowedRunner(context, self._runner, window, tip_seen_at)
-        self._width: int = batch.parallelization_factor
+        self._places = Places(batch.parallelization_factor, self._start)
         self._batch_size: int = batch.batch_size
         self._gather_for: float = batch.batching_window
         self._gathering: Batch | None = None
         self._gather_timer: asyncio.Task[None] | None = None
+        self._gathered_enough = False
         self._no_more = False
         self._running = 0
         self._workers: set[asyncio.Task[None]] = set()
@@ -128,7 +130,7 @@ class Dispatcher:
     # --- forming batches -------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        while self._running < self._width and not self._draining.is_set():
+        while self._places.free and not self._draining.is_set():
             batch = self._next_batch(alone=self._running == 0)
             if batch is None:
                 return
@@ -144,7 +146,7 @@ class Dispatcher:
         full = self._queue.fill(batch, self._batch_size, room)
         if not batch.entries:
             return None
-        if full or not self._gather_for:
+        if full or not self._gather_for or self._gathered_enough:
             self._stop_gathering()
             return batch
         if self._gathering is None:  # the window begins when a batch can begin, as in Lambda
@@ -159,12 +161,13 @@ class Dispatcher:
                 await self._budget.short.wait()
         except TimeoutError:
             pass
-        batch, self._gathering, self._gather_timer = self._gathering, None, None
-        if batch is not None:
-            self._run(batch)
+        self._gather_timer = None
+        self._gathered_enough = True
+        self._start()  # when its place was taken meanwhile, the next one that is free is for it
 
     def _stop_gathering(self) -> None:
         self._gathering = None
+        self._gathered_enough = False
         if self._gather_timer is not None:
             self._gather_timer.cancel()
             self._gather_timer = None
@@ -174,24 +177,27 @@ class Dispatcher:
     def _run(self, batch: Batch) -> None:
         self._running += 1
         self._idle.clear()
-        task = self._tasks.create_task(self._work(batch), name=f"batches of {self._lease.shard_id}")
+        task = self._tasks.create_task(
+            self._work(batch, self._places.take()), name=f"batches of {self._lease.shard_id}"
+        )
         self._workers.add(task)
         task.add_done_callback(self._workers.discard)
 
-    async def _work(self, first: Batch) -> None:
+    async def _work(self, first: Batch, place: Place) -> None:
         batch: Batch | None = first
         try:
             while batch is not None:
                 if self._windowed is None:
-                    await self._runner.run(batch.entries, batch.keys)
-                else:
+                    await self._runner.run(batch.entries, batch.keys, place=place)
+                else:  # a window has one order: nobody overtakes
                     await self._windowed.run(batch, last=self._no_more)
                 if self._draining.is_set() or self._context.belief.fenced:
                     return
                 self._queue.free(batch.keys)
-                batch = self._next_batch(alone=self._running == 1)
+                batch = None if place.away or self._places.wanted else self._next_batch(alone=self._running == 1)
                 self._start()
         finally:
+            place.end()
             self._running -= 1
             if self._running == 0:
                 self._idle.set()

@@ -41,16 +41,19 @@ class Graveyard:
         self._lease = lease
         self._draining = draining
 
-    async def bury(self, step: GiveUp, request_id: str, window: WindowCall | None = None) -> bool:
+    async def bury(
+        self, step: GiveUp, request_id: str, window: WindowCall | None, on_refused: Callable[[], None]
+    ) -> bool:
         """True when the records are durable elsewhere. A destination that refuses is retried for ever with back-off
-        (only the keys of this batch wait), but never holds up a shard that is being let go: after ``draining`` there
-        is one more attempt, then False, and the next owner goes on. LeaseLost when a discard is refused."""
+        (only the keys of this batch wait; ``on_refused`` is called each time), but never holds up a shard that is being
+        let go: after ``draining`` there is one more attempt, then False, and the next owner goes on. LeaseLost when a
+        discard is refused."""
         destination = self._context.ports.dead_letters
         if destination is None:
-            buried = await self._persist(step, lambda: self._discard(step))
+            buried = await self._persist(step, lambda: self._discard(step), on_refused)
         else:
             body, attributes = self._letter(step, request_id, window)
-            buried = await self._persist(step, lambda: destination.send(body, attributes=attributes))
+            buried = await self._persist(step, lambda: destination.send(body, attributes=attributes), on_refused)
         if not buried:
             return False
         self._context.metrics.dead_letters(step.condition).inc()
@@ -100,7 +103,7 @@ class Graveyard:
         )
         await self._context.ports.store.record_loss(self._context.stream.label, self._lease, loss)
 
-    async def _persist(self, step: GiveUp, send: Callable[[], Awaitable[None]]) -> bool:
+    async def _persist(self, step: GiveUp, send: Callable[[], Awaitable[None]], on_refused: Callable[[], None]) -> bool:
         random, shard = self._context.ports.random.random, self._lease.shard_id
 
         def tell(state: RetryCallState) -> None:
@@ -112,6 +115,7 @@ class Graveyard:
                 attempt=state.attempt_number,
                 error=str(error)[:512],
             )
+            on_refused()
 
         try:
             async for attempt in AsyncRetrying(

@@ -64,6 +64,7 @@ class Plan:
     batching_window: float
     room: int  # records whose event fits
     retries: int
+    refusals: float  # of the letters, how many the destination refuses
     bisect: bool
     limited_age: bool
     stops: list[tuple[float, bool]]  # seconds until the shard changes its owner; after a crash or a hand-over
@@ -73,7 +74,7 @@ class Plan:
 
 def plans(*, windows: bool) -> st.SearchStrategy[Plan]:
     fates = st.sampled_from(["good", "good", "good", "flaky", "poison", "filtered"])
-    page = st.lists(st.tuples(st.sampled_from("abcd"), fates), min_size=1, max_size=8)
+    page = st.lists(st.tuples(st.sampled_from("abcdefgh"), fates), min_size=1, max_size=8)
     moments = st.sampled_from([0.0, 0.1, 1.0, 7.0, 30.0])
     return st.builds(
         Plan,
@@ -85,6 +86,7 @@ def plans(*, windows: bool) -> st.SearchStrategy[Plan]:
         batching_window=st.sampled_from([0.0, 0.0, 0.5, 5.0]),
         room=st.sampled_from([1, 3, 1000]),
         retries=st.sampled_from([0, 1, 2, 6]),
+        refusals=st.sampled_from([0.0, 0.3, 0.8]),
         bisect=st.booleans(),
         limited_age=st.booleans(),
         stops=st.lists(st.tuples(st.sampled_from([0.0, 0.05, 0.3, 2.0, 20.0]), st.booleans()), max_size=3),
@@ -117,6 +119,7 @@ class Model:
     busy: Counter[str] = field(default_factory=Counter)
     invoked: Counter[str] = field(default_factory=Counter)
     totals: list[int] = field(default_factory=list)
+    running: int = 0
 
     def begins(self, records: list[Record]) -> list[Fact]:
         """User code, or a letter, gets these records."""
@@ -255,7 +258,12 @@ class Shard:
             assert all(model.now() - f.record.dynamodb.ApproximateCreationDateTime <= MOST_AGE for f in facts), (
                 "expired"
             )
-        await asyncio.sleep(self.dice.choice((0.0, 0.01, 0.4, 3.0)))
+        model.running += 1
+        assert model.running <= self.plan.factor, "more batches at once than parallelization_factor"
+        try:
+            await asyncio.sleep(self.dice.choice((0.0, 0.01, 0.4, 3.0)))
+        finally:
+            model.running -= 1
         outcome = model.comes_to(facts)
         model.ends(facts)
         if outcome.kind == "not_invoked":
@@ -293,7 +301,7 @@ class Shard:
         self.checkpoint()
         await asyncio.sleep(self.dice.choice((0.0, 0.2)))
         model.ends(facts)
-        if self.dice.random() < 0.3:
+        if self.dice.random() < self.plan.refusals:
             raise DependencyError("SendMessage", "ServiceUnavailable")
         if letter["payload"].get("isFinalInvokeForWindow"):  # the end of a window that was too old for another retry
             assert not facts

@@ -74,6 +74,18 @@ WRONG = (
         "",
     ),
     wrong(
+        "a batch that was away goes on without a place",
+        "worker/batch_runner.py",
+        "                    await place.come_back()\n",
+        "                    pass\n",
+    ),
+    wrong(
+        "a new batch takes the place that was passed on",
+        "worker/places.py",
+        "            self._returning.popleft().set_result(None)\n        else:\n            self.taken -= 1\n",
+        "            self._returning.popleft().set_result(None)\n        self.taken -= 1\n",
+    ),
+    wrong(
         "a letter that was refused counts as sent",
         "worker/graveyard.py",
         "str(error.last_attempt.exception()))\n            return False",

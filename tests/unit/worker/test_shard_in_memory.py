@@ -53,6 +53,41 @@ async def test_only_the_keys_of_a_refused_dead_letter_wait(make_world: MakeWorld
     world.assert_in_order()
 
 
+@pytest.mark.parametrize("factor", [1, 3])
+@pytest.mark.parametrize("destination", [True, False])
+async def test_refused_dead_letters_take_no_place(make_world: MakeWorld, *, destination: bool, factor: int) -> None:
+    """More of them than batches may run at once, and yet other keys go on: also the good records of their batches come
+    to their turn when the destination is back, and never more batches at once than configured."""
+    letters = MemoryDeadLetters()
+    letters.fail_next(REFUSED, 10_000)
+    batch = {"batch_size": 4, "parallelization_factor": factor}
+    world = make_world(dead_letters=letters if destination else None, config={"batch": batch}, page_records=4)
+    running, most = 0, 0
+
+    async def behave(call: HandlerCall) -> Outcome:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+        return await poison(call)
+
+    worker = await world.worker("a", behave)
+    worker.link.refuse["record_loss"] = DependencyError("TransactWriteItems", "Timeout")
+    for index in range(8):
+        world.put(f"poison{index}")
+        world.put(f"beside{index}")
+    world.write(40)
+    await until(lambda: {f"k{index}" for index in range(20)} <= {seen.key for seen in world.seen})
+    await until(lambda: sum(w.parked_keys for w in worker.coordinator.workers) >= 8)
+    letters._faults.clear()
+    worker.link.refuse.clear()
+    await until(lambda: world.handled == good(world))
+    await until(lambda: (len(letters.delivered) if destination else len(world.losses())) == 8)
+    assert most <= factor
+    world.assert_in_order()
+
+
 @pytest.mark.parametrize("destination", [True, False])
 async def test_a_refused_dead_letter_does_not_hold_up_a_hand_over(make_world: MakeWorld, *, destination: bool) -> None:
     """The shard moves to the newcomer, which goes on trying; without a limit of time nothing else would move."""
