@@ -33,6 +33,7 @@ from consumer.worker.shard_worker import How, LetGo, ShardWorker
 log = structlog.get_logger()
 
 OVERDUE_CYCLES = 3
+BURIED_AFTER = 6  # durations that a session must be silent before its fenced row goes: longer than any request is late
 MEMORY_ERRORS = 2  # so many times a shard may fail for want of memory before the process makes room for another
 RESTART_PAUSE = 2.0  # seconds before a shard worker that failed with a bug is started again
 
@@ -277,10 +278,13 @@ class Coordinator:
         self._dead = dead
 
     async def _bury_sessions(self) -> None:
-        """Remove fenced sessions that own nothing any more; a finished row names its last owner for ever."""
+        """Remove fenced sessions that own nothing any more; a finished row names its last owner for ever. Not soon:
+        while the row is there, a late request to open that session cannot make it anew, without the fence."""
+        now = self._context.ports.clock.monotonic()
         owners = {row.owner for row in self._discovery.rows.values() if not row.finished}
         for session in self._sessions:
-            if session.fenced and session.incarnation not in owners:
+            quiet = self._observer.unchanged_for(session.incarnation, now) >= BURIED_AFTER * self._duration
+            if session.fenced and quiet and session.incarnation not in owners:
                 await self._context.ports.store.close_session(session.incarnation)
 
     def _live(self) -> list[SessionRow]:
