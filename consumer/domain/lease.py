@@ -119,6 +119,11 @@ class Observer:
         """Incarnations that have not moved for long enough that none of them can still believe."""
         return [who for who, (_, since) in self._seen.items() if now - since >= self._wait]
 
+    def unchanged_for(self, incarnation: str, now: float) -> float:
+        """Seconds since this worker first saw the counter as it is; 0 for whoever is not watched."""
+        _, since = self._seen.get(incarnation, (None, now))
+        return now - since
+
 
 def free_leases(rows: Mapping[str, LeaseRow], dead: Iterable[str]) -> list[LeaseRow]:
     """Leases nobody can be working on: unowned, or owned by an incarnation that is fenced for good."""

@@ -303,10 +303,10 @@ class Checkers:
 
     # --- calls to AWS ----------------------------------------------------------------------------------
 
-    def described(self) -> None:
-        """One DescribeStream call reached the service."""
+    def described(self, calls: int = 1) -> None:
+        """DescribeStream calls reached the service: as many as a listing has pages."""
         now = self._history.now()
-        self._describes.append(now)
+        self._describes.extend([now] * calls)
         while self._describes[0] <= now - DESCRIBE_WINDOW:
             self._describes.popleft()
         if len(self._describes) > DESCRIBE_LIMIT * DESCRIBE_WINDOW:

@@ -45,6 +45,7 @@ from consumer.worker.following import FINISHED_FOR
 
 APPLICATION = "simulated"
 CHECK_EVERY = 0.25  # virtual seconds between looks at a condition
+SHARDS_PER_PAGE = 100  # of DescribeStream
 
 
 class BrokenPromise(AssertionError):
@@ -300,7 +301,12 @@ class Simulation:
         if operation == "get_records":
             self._check_budget(link.process.name)
         if operation in ("list_shards", "child_shards", "describe"):
-            self.checkers.described()
+            self.checkers.described(self._pages() if (operation, outcome) == ("list_shards", "list") else 1)
+
+    def _pages(self) -> int:
+        """Calls that a complete listing takes: the largest stream decides."""
+        most = max(len(stream.open_shards()) + len(stream.closed_shards()) for stream in self.streams)
+        return max(1, -(-most // SHARDS_PER_PAGE))
 
     def _check_budget(self, process: str) -> None:
         """``limits.buffer``, and beyond it at most one page a reader, and what was copied out of that page."""

@@ -33,6 +33,7 @@ from consumer.worker.shard_worker import How, LetGo, ShardWorker
 log = structlog.get_logger()
 
 OVERDUE_CYCLES = 3
+BURIED_AFTER = 6  # durations that a session must be silent before its fenced row goes: longer than any request is late
 MEMORY_ERRORS = 2  # so many times a shard may fail for want of memory before the process makes room for another
 RESTART_PAUSE = 2.0  # seconds before a shard worker that failed with a bug is started again
 
@@ -49,6 +50,8 @@ class Coordinator:
         self._cycle = min(1.0, self._duration / 10)
         self._observer = Observer(self._duration)
         self._free_since: dict[str, float] = {}
+        self._fleet: frozenset[str] = frozenset()
+        self._fleet_since = float("-inf")
         self._wake = asyncio.Event()
         self._discovery = Discovery(context, registration, self._wake.set, remembered)
         self._workers: dict[str, ShardWorker] = {}
@@ -129,7 +132,7 @@ class Coordinator:
     async def _sync_for_ever(self) -> None:
         """Everybody lists the stream once at the start; afterwards the slow repair."""
         await self._first_sync()
-        await self._discovery.repair_for_ever(self._is_first)
+        await self._discovery.repair_for_ever(self.is_first)
 
     async def _first_sync(self) -> None:
         pause = 0.5
@@ -198,7 +201,8 @@ class Coordinator:
         me = self._context.incarnation
         self._tell_quarantined(rows.values())
         self._adopt([row for row in rows.values() if row.owner == me])
-        todo = plan(me, self._live(), self._dead, rows, self._overdue())
+        live = self._live()
+        todo = plan(me, live, self._dead, rows, self._overdue())
         if todo.take:
             # All of them end here, also when one fails: nothing may be taken behind the back of a later plan or stop.
             ends = await asyncio.gather(*(self._take(row) for row in todo.take), return_exceptions=True)
@@ -206,12 +210,20 @@ class Coordinator:
             for error in ends:
                 if error is not None:
                     raise error
-        for shard_id, target in todo.hand_over:
+        for shard_id, target in todo.hand_over if self._fleet_is_steady(live) and not self._stopping else ():
             worker = self._workers.get(shard_id)
             if worker is not None:
                 log.info("lease.handing_over", shard_id=shard_id, target=target)
                 worker.let_go(LetGo(target))
         await self._bury_sessions()
+
+    def _fleet_is_steady(self, live: Iterable[SessionRow]) -> bool:
+        """Nobody has come or gone for a planning cycle. Workers that are started together are not seen together; a plan
+        for half of them would move shards twice."""
+        now, fleet = self._context.ports.clock.monotonic(), frozenset(s.incarnation for s in live if not s.leaving)
+        if fleet != self._fleet:
+            self._fleet, self._fleet_since = fleet, now
+        return now - self._fleet_since >= self._cycle
 
     async def _put_back_deleted(self) -> None:
         """Somebody deleted the row of a shard that is being worked on; an idle shard would not notice by itself."""
@@ -266,10 +278,13 @@ class Coordinator:
         self._dead = dead
 
     async def _bury_sessions(self) -> None:
-        """Remove fenced sessions that own nothing any more; a finished row names its last owner for ever."""
+        """Remove fenced sessions that own nothing any more; a finished row names its last owner for ever. Not soon:
+        while the row is there, a late request to open that session cannot make it anew, without the fence."""
+        now = self._context.ports.clock.monotonic()
         owners = {row.owner for row in self._discovery.rows.values() if not row.finished}
         for session in self._sessions:
-            if session.fenced and session.incarnation not in owners:
+            quiet = self._observer.unchanged_for(session.incarnation, now) >= BURIED_AFTER * self._duration
+            if session.fenced and quiet and session.incarnation not in owners:
                 await self._context.ports.store.close_session(session.incarnation)
 
     def _live(self) -> list[SessionRow]:
@@ -282,8 +297,9 @@ class Coordinator:
             and session.label in ("", self._context.stream.label)
         ]
 
-    def _is_first(self) -> bool:
-        """The slow repair is done by one worker: the first live one by name."""
+    def is_first(self) -> bool:
+        """What one worker should do for the fleet, so that DescribeStream stays below its limit, is done by the first
+        live one by name."""
         live = [s.incarnation for s in self._live() if not s.leaving]
         return bool(live) and min(live) == self._context.incarnation
 

@@ -10,7 +10,9 @@ last known: what was settled stays settled, so an old memory costs duplicates an
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Literal
@@ -23,6 +25,7 @@ from consumer.domain.errors import (
     MisconfiguredResource,
     PermissionDenied,
     ResourceMissing,
+    StreamConsumerError,
 )
 from consumer.domain.lease import LeaseRow
 from consumer.domain.shards import (
@@ -39,9 +42,15 @@ from consumer.worker.context import WorkerContext
 
 log = structlog.get_logger()
 
+Listed = list[ShardInfo] | StreamConsumerError | None  # None: there is no such stream, and the table has a new one
+
 REPAIR_INTERVAL = 60.0
 FIRST_CHILD_PAUSE = 0.2
 CHILD_PAUSE_MAX = 15.0
+# So many shards of the fleet may look for their children one by one. When more have ended, as all of them do when a
+# stream is disabled, one worker's listing finds the children of all, and owners ask by themselves only this often.
+FEW = 3
+CROWD_PAUSE = 300.0
 SECOND_LOOK = 5.0  # seconds a shard must stay out of complete listings until it counts as gone
 SECOND_LOOK_YOUNG = 600.0  # the same for a shard that by its id is too young to have been trimmed
 STREAM_LOOKS = 60  # so many SECOND_LOOKs a whole stream must be missing: that answer is an error first of all
@@ -93,6 +102,12 @@ class Discovery:
         self._deleted_since: dict[str, float] = {}
         self._unlisted_since: dict[str, float] = {}
         self._look_again = False
+        self._draining = 0  # shards of the fleet that have ended and show no children
+        self._childless: set[str] = set()  # those of this worker
+        self._asked_at: deque[float] = deque(maxlen=FEW)  # when this worker asked for the children of one shard
+        self._listing = asyncio.Lock()
+        self._listed: Listed = None
+        self._listed_at = float("-inf")
         self.rows: Mapping[str, LeaseRow] = {}
         self._parents: set[str] = set()  # of these rows: every idle poll of every shard asks
 
@@ -107,6 +122,7 @@ class Discovery:
         """A complete reading of the lease rows."""
         self.rows = {row.shard_id: row for row in rows}
         self._parents = {parent for row in self.rows.values() for parent in row.parents}
+        self._draining = sum(row.state == "draining" for row in self.rows.values())
         self._compare(self.rows)
 
     def remember(self, row: LeaseRow) -> None:
@@ -251,42 +267,96 @@ class Discovery:
 
     async def _look_for(self, shard_id: str) -> Literal["shard", "others", "nothing"]:
         """What a listing shows. ``nothing``: the service knows no such stream, and the table has a new one."""
-        source = self._context.ports.source
-        try:
-            listed = await source.list_shards()
-        except ResourceMissing:
-            if await source.latest_stream() in (None, self._context.stream.stream_arn):
-                raise
+        listed = await self._list_all()
+        if listed is None:
             return "nothing"
         may_exist = not listed or any(shard.shard_id == shard_id for shard in listed)
         return "shard" if may_exist else "others"
 
+    async def _list_all(self) -> list[ShardInfo] | None:
+        """A complete listing of now, one for all who ask at about the same time: when a stream is gone, all its shards
+        do. None and errors: as for ``Listed``."""
+        recent = self._context.ports.clock.monotonic() - SECOND_LOOK / 2  # two looks that decide stay two listings
+        async with self._listing:
+            if self._listed_at < recent:
+                at = self._context.ports.clock.monotonic()
+                try:
+                    self._listed = await self._ask_for_all()
+                except (DependencyError, PermissionDenied, ResourceMissing, MisconfiguredResource) as error:
+                    self._listed = error
+                self._listed_at = at
+            listed = self._listed
+        if isinstance(listed, StreamConsumerError):
+            raise listed
+        return listed
+
+    async def _ask_for_all(self) -> list[ShardInfo] | None:
+        source = self._context.ports.source
+        try:
+            return await source.list_shards()
+        except ResourceMissing:
+            if await source.latest_stream() in (None, self._context.stream.stream_arn):
+                raise
+            return None
+
     async def register_of(self, parent: LeaseRow) -> None:
         """Returns when every child of ``parent`` that the service shows has a row, and there is one at least. It shows
         children late; an empty answer means not yet, for ever if need be (a disabled stream has no more children)."""
+        clock, random = self._context.ports.clock, self._context.ports.random
+        since, patience = clock.monotonic(), CROWD_PAUSE * (1.0 + random.random())
         pause = FIRST_CHILD_PAUSE
-        while True:
-            try:
-                children = await self._context.ports.source.child_shards(parent.shard_id)
-                await self._register(missing_leases(children, self.rows), self.rows)
-                if children or self.known(parent.shard_id):
+        self._childless.add(parent.shard_id)
+        try:
+            while True:
+                if not self._crowded or clock.monotonic() - since >= patience:
+                    since = clock.monotonic()
+                    if await self._children_registered(parent):
+                        return
+                elif self.known(parent.shard_id):
                     return
-            except (DependencyError, PermissionDenied, ResourceMissing) as error:
-                log.warning("shard.children_failed", shard_id=parent.shard_id, error=str(error))
-            await self._context.ports.clock.sleep(pause * (0.8 + 0.4 * self._context.ports.random.random()))
-            pause = min(CHILD_PAUSE_MAX, pause * 2)
+                await clock.sleep(pause * (0.8 + 0.4 * random.random()))
+                pause = min(CHILD_PAUSE_MAX, pause * 2)
+        finally:
+            self._childless.discard(parent.shard_id)
+
+    @property
+    def _crowded(self) -> bool:
+        """So many shards look for their children, or have just done so, that one listing is cheaper than asking."""
+        asked, now = self._asked_at, self._context.ports.clock.monotonic()
+        lately = len(asked) == FEW and now - asked[0] < SECOND_LOOK
+        return lately or max(self._draining, len(self._childless)) > FEW
+
+    async def _children_registered(self, parent: LeaseRow) -> bool:
+        self._asked_at.append(self._context.ports.clock.monotonic())
+        try:
+            children = await self._context.ports.source.child_shards(parent.shard_id)
+            await self._register(missing_leases(children, self.rows), self.rows)
+        except (DependencyError, PermissionDenied, ResourceMissing) as error:
+            log.warning("shard.children_failed", shard_id=parent.shard_id, error=str(error))
+            return False
+        return bool(children) or self.known(parent.shard_id)
 
     async def repair_for_ever(self, is_my_turn: Callable[[], bool]) -> None:
         """The slow full repair: finds what shard ends missed (late children, shards of another lineage)."""
         while True:
-            pause = SECOND_LOOK if self._look_again else REPAIR_INTERVAL
-            await self._context.ports.clock.sleep(pause * (1.0 + 0.2 * self._context.ports.random.random()))
-            if not (self._look_again or is_my_turn()):
-                continue
+            await self._until_repair(is_my_turn)
             try:
                 await self.sync()
             except (DependencyError, PermissionDenied, ResourceMissing) as error:
                 log.warning("shards.sync_failed", error=str(error))
+
+    async def _until_repair(self, is_my_turn: Callable[[], bool]) -> None:
+        """Soon, for one worker, while a shard is looked for; otherwise once per ``REPAIR_INTERVAL``. Another one
+        repeats its own look then, too: who has the turn may be cut off from the stream."""
+        clock, random = self._context.ports.clock, self._context.ports.random
+        regular = clock.monotonic() + REPAIR_INTERVAL * (1.0 + 0.2 * random.random())
+        while True:
+            await clock.sleep(min(SECOND_LOOK, REPAIR_INTERVAL) * (1.0 + 0.2 * random.random()))
+            is_due, mine = clock.monotonic() >= regular, is_my_turn()
+            if self._look_again and (mine or is_due):
+                return
+            if mine and (is_due or self._crowded):
+                return
 
     async def _register(self, shards: Iterable[ShardInfo], rows: Mapping[str, LeaseRow]) -> int:
         added = 0

@@ -70,14 +70,21 @@ async def describe_older(source: StreamSource, stream_arn: str, latest: StreamDe
 
 class Follower:
     """Beside one incarnation on one stream. ``run`` ends when the application goes on with another stream.
-    ``rows`` are the lease rows as the coordinator last read them."""
+    ``rows`` are the lease rows as the coordinator last read them; ``is_first`` names one worker of the fleet, whose
+    part it is to look often whether the stream is finished: a listing may take many calls."""
 
     def __init__(
-        self, context: WorkerContext, registration: Registration, rows: Callable[[], Iterable[LeaseRow]]
+        self,
+        context: WorkerContext,
+        registration: Registration,
+        rows: Callable[[], Iterable[LeaseRow]],
+        is_first: Callable[[], bool],
     ) -> None:
         self._context = context
         self._registration = registration
         self._rows = rows
+        self._is_first = is_first
+        self._looked_at = float("-inf")
         self._told = False
         self._finished_since: float | None = None
         self._unlisted_since: float | None = None
@@ -119,7 +126,7 @@ class Follower:
         store, mine = self._context.ports.store, self._context.stream.stream_arn
         holds = await store.switch_stream(None, mine)
         if holds == mine:
-            if not await self._finished_for_good():
+            if not self._is_time_to_look() or not await self._finished_for_good():
                 return None
             # First the start, then the pointer: whoever follows the pointer must find the whole stream registered.
             # ``latest`` was resolved once, for the first stream; a stream that follows another is read whole.
@@ -128,6 +135,16 @@ class Follower:
             holds = await store.switch_stream(mine, successor)
         log.info("stream.switched", old=mine, new=holds)
         return holds
+
+    def _is_time_to_look(self) -> bool:
+        """Whoever is not the first looks, too, but rarely: the first one may be cut off from the stream."""
+        now = self._context.ports.clock.monotonic()
+        if not self._is_first() and (
+            now - self._looked_at < FOLLOW_INTERVAL or not all(row.settled for row in self._rows())
+        ):
+            return False
+        self._looked_at = now
+        return True
 
     async def _finished_for_good(self) -> bool:
         """Every shard of the stream is settled to its end, and has been for a while. An error or an empty listing may

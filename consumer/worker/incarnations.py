@@ -114,7 +114,7 @@ class Incarnations:
         )
         keeping = self._host.begin(keeper.run(), "keeper")
         coordinator = Coordinator(context, self._registration, self._remembered)
-        follower = Follower(context, self._registration, lambda: coordinator.rows)
+        follower = Follower(context, self._registration, lambda: coordinator.rows, coordinator.is_first)
         try:
             await self._live(coordinator, self._host.beside(context, coordinator), follower, keeping, lost)
         finally:

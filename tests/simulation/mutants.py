@@ -273,8 +273,8 @@ MUTANTS = (
     Mutant(
         "the pointer moves although the old stream is not finished",
         "worker/following.py",
-        "            if not await self._finished_for_good():\n",
-        "            if not await self._finished_for_good() and False:\n",
+        "if not self._is_time_to_look() or not await self._finished_for_good():\n",
+        "if not self._is_time_to_look() or not (await self._finished_for_good() or True):\n",
         ("G2 order", "G1 complete"),
         family="records",
     ),
@@ -365,6 +365,14 @@ MUTANTS = (
         ("G1 complete",),
         family="records",
         quick=True,
+    ),
+    Mutant(
+        "a null iterator is no end",
+        "worker/reader.py",
+        "            if page.next_iterator is None:\n",
+        "            if page.next_iterator is None and self._context.belief.fenced:\n",
+        ("liveness",),
+        family="records",
     ),
     Mutant(
         "records that are let go stay in the byte budget",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -88,6 +89,28 @@ def test_from_one_worker_to_twenty_and_back() -> None:
         assert sorted(world.owned().values()) == [10] * 20
         await change_fleet(world, down=newcomers)
         assert set(world.owned().values()) == {200}
+        await world.finish()
+
+    checked(world, scenario)
+
+
+def test_workers_that_come_one_after_the_other_move_no_shard_twice() -> None:
+    """Whoever planned for the first of them would have to move again for the others. Found as seed 144 of fleet."""
+    world = Simulation("one after the other", shards=24, config=QUIET)
+
+    async def scenario(world: Simulation) -> None:
+        (first,) = start(world, 1, "first")
+        first.start()
+        await world.until(world.balanced, 30.0)
+        await asyncio.sleep(5.0)
+        before = len(world.checkers.moves)
+        for newcomer in start(world, 7):
+            newcomer.start()
+            await asyncio.sleep(0.3)
+        await world.until(world.balanced, 30.0)
+        moved = Counter(shard_id for _, shard_id, _, _ in world.checkers.moves[before:])
+        assert sorted(world.owned().values()) == [3] * 8
+        assert set(moved.values()) == {1}
         await world.finish()
 
     checked(world, scenario)
@@ -187,3 +210,31 @@ def test_a_hundred_idle_workers_are_cheap() -> None:
         assert sum(rates.get(name, 0.0) for name in ("take", "save", "hand_over", "announce", "fence_session")) < 0.1
 
     checked(world, scenario)
+
+
+@pytest.mark.parametrize("end", ["rolled over", "replaced", "replaced and gone"])
+def test_hundreds_of_shards_that_end_at_once_are_looked_for_together(end: str) -> None:
+    """All shards of a stream roll over, or the stream is disabled and enabled again, which leaves them without
+    children, or even gone before anybody has read to its end: the fleet goes on, and asks DescribeStream less than ten
+    times a second all the while (a checker)."""
+    world = Simulation(f"all at once, {end}", shards=500, config=QUIET)
+
+    async def scenario(world: Simulation) -> None:
+        for worker in start(world, 5):
+            worker.start()
+        await world.until(lambda: len(world.rows()) == 500 and world.balanced(), 60.0, "all leased and balanced")
+        await asyncio.sleep(10.0)
+        if end != "rolled over":
+            world.stream.missing = end == "replaced and gone"
+            world.enable_again(500)
+        for shard_id in world.stream.open_shards() if end == "rolled over" else ():
+            world.stream.roll(shard_id)
+        for number in range(500):
+            world.put(f"k{number}")
+        await world.until(world.everything_settled, 1200.0, "everything settled")
+        await world.until(world.closed_shards_done, 120.0, "all closed shards done")
+        await world.until(world.balanced, 60.0)
+        assert len(world.gaps_recorded()) == (500 if end == "replaced and gone" else 0)
+
+    checked(world, scenario)
+    assert world.history.duplicates == []

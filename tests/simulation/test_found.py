@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
+from consumer.domain.errors import DependencyError
 from consumer.domain.outcome import OK, HandlerCall, HandlerFault, Outcome
-from consumer.testing.network import Weather
+from consumer.testing.network import Link, Weather
 from consumer.testing.simulated_worker import Scripted
 from consumer.testing.simulation import Simulation
 
@@ -14,6 +18,20 @@ async def settles(call: HandlerCall) -> Outcome:
 
 async def fails(call: HandlerCall) -> Outcome:
     return Outcome("failed", fault=HandlerFault("raised", "ValueError", "poison"))
+
+
+def late(link: Link, operation: str, seconds: float) -> None:
+    """The next such request gets no answer, and arrives after so many seconds."""
+    carry = link.carry
+
+    async def hold(name: str, apply: Callable[[], object]) -> object:
+        if name != operation:
+            return await carry(name, apply)
+        link.carry = carry  # type: ignore[method-assign]
+        link.loop.after(seconds, apply)
+        raise DependencyError(name, "Timeout")
+
+    link.carry = hold  # type: ignore[method-assign, assignment]
 
 
 def test_a_dead_letter_that_is_retried_is_not_sent_after_the_lease_went_away() -> None:
@@ -145,6 +163,44 @@ def test_an_old_stream_without_a_listing_is_not_finished() -> None:
             await world.sleep(120.0)
             old.blank = old.missing = False
             await world.until(world.everything_settled, 240.0, "everything settled")
+            await world.finish()
+
+        world.run(scenario)
+        world.check()
+
+
+def test_a_session_that_is_opened_late_does_not_rise_from_the_dead() -> None:
+    """The first attempt to open a session got no answer, the second one worked. The process froze, its session was
+    fenced, its lease taken; then the first attempt arrived. Where the fenced row was gone by then, it made a new one,
+    which the process could renew when it woke up: it believed in leases that others had."""
+
+    async def takes_a_while(call: HandlerCall) -> Outcome:
+        await asyncio.sleep(1.0)
+        return OK
+
+    for seed in range(3):
+        world = Simulation(f"late session {seed}", config={"batch": {"batch_size": 1}})
+
+        async def scenario(world: Simulation) -> None:
+            first, second = (world.add_worker(name, Scripted(takes_a_while)) for name in ("first", "second"))
+            first.start()
+            late(first.links["keeper"], "open_session", 28.0)
+            await world.until(lambda: first.incarnation in world.owned(), 10.0)
+            woken = first.incarnation
+            second.start()
+            world.put("key")
+            world.put("key")  # waits behind the one that is being handled
+            await world.until(lambda: "get_records" in world.calls and world.calls["get_records"] > 2, 10.0)
+            await world.sleep(0.5)
+            first.pause()
+            await world.until(lambda: world.owned().get(second.incarnation) == 1, 60.0, "the take-over")
+            await world.until(world.everything_settled, 60.0, "everything settled")
+            await world.sleep(29.0 - world.loop.now)
+            first.links["table"].weather = Weather(lose_request=1.0)  # the keeper has a connection of its own
+            first.resume()
+            await world.sleep(5.0)
+            first.links["table"].weather = Weather()
+            await world.until(lambda: first.incarnation not in ("", woken), 30.0, "it notices that it was fenced")
             await world.finish()
 
         world.run(scenario)

@@ -32,7 +32,8 @@ async def started(world: World, behaviour: Callable[[HandlerCall], object] | Non
     world.workers.append(worker)
     await worker.start()
     await worker.store.pin_application("orders")
-    return worker, Follower(worker.context, worker.registration, lambda: worker.coordinator.rows)
+    coordinator = worker.coordinator
+    return worker, Follower(worker.context, worker.registration, lambda: coordinator.rows, coordinator.is_first)
 
 
 def put(stream: MemoryStream, world: World, key: str) -> None:
