@@ -216,7 +216,11 @@ class ApiCaller:
         try:
             async with asyncio.timeout(timeout):
                 return await awaitable
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():  # nobody has asked for it: the library gave the call up
+                outcome = "error"
+                raise Unanswered(operation, "Cancelled", "the SDK cancelled its own call") from error
             outcome = ""
             raise
         except FAULTS as error:

@@ -10,15 +10,15 @@ read time-out, and silent retries that hide throttling from whoever paces the ca
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Final, Self
 
 import aioboto3
 import aiobotocore.session
 from aiobotocore.config import AioConfig
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, CredentialRetrievalError
 
 from consumer.aws.errors import AwsConfigurationError, one_line, translate
 
@@ -81,7 +81,8 @@ class AwsSession:
             if not self._session.region_name:
                 raise AwsConfigurationError("no AWS region is configured (set aws.region or AWS_REGION)")
             async with asyncio.timeout(CREDENTIALS_DEADLINE):
-                credentials = await botocore_session.get_credentials()
+                with _provider_errors():
+                    credentials = await botocore_session.get_credentials()
         except (BotoCoreError, OSError) as error:  # TimeoutError is an OSError
             raise translate(error, "GetCredentials", "the AWS credentials chain") from error
         if credentials is None:
@@ -89,6 +90,7 @@ class AwsSession:
                 "no AWS credentials were found (set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
                 "a profile, or run with an instance, task or pod role)"
             )
+        _guard(credentials)
         return self
 
     async def __aexit__(
@@ -132,3 +134,29 @@ class AwsSession:
         if self._session is None:
             raise RuntimeError("AwsSession is used outside its 'async with' block")
         return self._session
+
+
+def _guard(credentials: Any) -> None:
+    """Credentials that expire are fetched again in the middle of any call; what goes wrong then must look like it."""
+    refresh = getattr(credentials, "_refresh", None)  # static ones have none
+    if refresh is None:
+        return
+
+    async def guarded() -> None:
+        with _provider_errors():
+            await refresh()
+
+    credentials._refresh = guarded  # noqa: SLF001 - every way to ask for them goes through it
+
+
+@contextmanager
+def _provider_errors() -> Iterator[None]:
+    """Providers raise whatever comes (KeyError where a part of an answer is missing, RuntimeError when what they got
+    has expired, too), which could not be told from a bug of ours. It is a dependency that fails, and may pass."""
+    try:
+        yield
+    except (BotoCoreError, OSError):
+        raise
+    except Exception as error:
+        found = one_line(f"{type(error).__name__}: {error}")
+        raise CredentialRetrievalError(provider="the AWS credentials chain", error_msg=found) from error

@@ -56,6 +56,7 @@ class Daemon:
         self._upkeep = UpkeepThread()
         self._started_at = self._clock.wall()
         self._died: asyncio.Future[None] | None = None
+        self._closing = False  # from then on root tasks are cancelled
         configure_logging(settings.logging.level, settings.logging.format, on_error=self._board.error)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -84,6 +85,8 @@ class Daemon:
                 await incarnations.run()
             except Stopped:
                 log.info("daemon.stopped_during_start")
+            finally:
+                self._closing = True
 
     # --- start -----------------------------------------------------------------------------------------
 
@@ -162,11 +165,11 @@ class Daemon:
         return self._root(self._upkeep.begin(work, name), name)
 
     def _root(self, task: asyncio.Future[None], name: str) -> asyncio.Future[None]:
-        """A task of the whole process. When it ends by itself, with or without an error, so does the process."""
+        """A task of the whole process. When it ends before the daemon does, however it ends, so does the process."""
 
         def ended(task: asyncio.Future[None]) -> None:
-            if not task.cancelled():
-                death = self._death(name, task.exception())
+            if not self._closing:
+                death = self._death(name, None if task.cancelled() else task.exception())
                 if self._died is not None and not self._died.done():
                     self._died.set_exception(death)
 

@@ -29,6 +29,7 @@ from consumer.ports import Registration
 from consumer.worker.context import WorkerContext
 from consumer.worker.discovery import Discovery
 from consumer.worker.shard_worker import How, LetGo, ShardWorker
+from consumer.worker.tasks import never_ending, was_cancelled
 
 log = structlog.get_logger()
 
@@ -92,9 +93,12 @@ class Coordinator:
         """The planning loop with its helpers, until cancelled. A bug in any of them ends them all, loudly."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._announce_for_ever(), name="announcements")
-                group.create_task(self._fail_out_of_memory(), name="memory watch")
-                group.create_task(self._sync_for_ever(), name="shard sync")
+                for name, work in (
+                    ("announcements", self._announce_for_ever()),
+                    ("memory watch", self._fail_out_of_memory()),
+                    ("shard sync", self._sync_for_ever()),
+                ):
+                    group.create_task(never_ending(work, name), name=name)
                 await self._plan_for_ever()
         finally:
             await self._cancel_workers()
@@ -344,7 +348,9 @@ class Coordinator:
         how: How = "failed"
         try:
             how = await worker.run()
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if was_cancelled(error):
+                raise
             # A bug of ours: never silent, never fatal for the other shards. The row is read again before a restart.
             log.exception("shard.worker_failed", shard_id=shard_id)
             if _has_memory_error(error):

@@ -141,17 +141,17 @@ class Incarnations:
             ends: set[asyncio.Future[Any]] = {*roots, following, stopped, fenced}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for task in roots:
-                if task.done() and not (task is keeping and lost.is_set()) and not task.cancelled():
+                if task.done() and not (task is keeping and lost.is_set()):
                     self._raise_death(task)
             if following.done():
-                if following.exception() is not None:
+                if following.cancelled() or following.exception() is not None:
                     self._raise_death(following)
                 self._successor = following.result()
             if (stop.is_set() or self._successor is not None) and not lost.is_set():
                 if stop.is_set():
                     self._host.on_stopping()
                 await self._drain(coordinator, running, fenced)
-                if running.done() and not running.cancelled():
+                if running.done():
                     self._raise_death(running)
         finally:
             for end in (running, reporting, following, stopped, fenced):
@@ -167,7 +167,7 @@ class Incarnations:
         draining.cancel()
 
     def _raise_death(self, task: asyncio.Future[Any]) -> NoReturn:
-        error = task.exception()
+        error = None if task.cancelled() else task.exception()
         name = task.get_name() if isinstance(task, asyncio.Task) else "keeper"
         raise self._host.death(name, error) from error
 

@@ -23,6 +23,7 @@ from consumer.worker.context import WorkerContext
 from consumer.worker.discovery import Discovery
 from consumer.worker.dispatcher import Dispatcher
 from consumer.worker.reader import ShardReader
+from consumer.worker.tasks import never_ending
 
 log = structlog.get_logger()
 
@@ -184,7 +185,9 @@ class ShardWorker:
                     tip_seen_at=lambda: self._reader.state.tip_seen_at,
                     on_progress=self._progressed,
                 )
-                checkpoints = batches.create_task(self._checkpoint_for_ever(), name=f"checkpoint {self.shard_id}")
+                checkpoints = batches.create_task(
+                    never_ending(self._checkpoint_for_ever(), "checkpoints"), name=f"checkpoint {self.shard_id}"
+                )
                 reading = batches.create_task(self._read(from_horizon=from_horizon), name=f"read {self.shard_id}")
                 stopping = batches.create_task(self._letting_go.wait(), name=f"stop {self.shard_id}")
                 await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)

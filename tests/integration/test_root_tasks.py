@@ -74,9 +74,15 @@ async def end(_: Any) -> None:
     await asyncio.sleep(0.2)
 
 
+async def vanish(_: Any) -> None:
+    """So does one that is cancelled by code that does not belong to the daemon."""
+    await asyncio.sleep(0.2)
+    raise asyncio.CancelledError
+
+
 @pytest.mark.parametrize(
     ("name", "how"),
-    [(name, how) for name in ROOTS for how in (die, end) if (name, how) != ("stream follower", end)],  # that one ends
+    [(name, how) for name in ROOTS for how in (die, end, vanish) if (name, how) != ("stream follower", end)],
 )
 async def test_a_dead_root_task_ends_the_daemon(name: str, how: Any, settings: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(ROOTS[name], "run", how)

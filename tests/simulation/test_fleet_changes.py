@@ -238,3 +238,32 @@ def test_hundreds_of_shards_that_end_at_once_are_looked_for_together(end: str) -
 
     checked(world, scenario)
     assert world.history.duplicates == []
+
+
+def test_another_parallelization_factor_at_every_restart_loses_and_repeats_nothing() -> None:
+    """Restarts in the middle of a backlog, with 32, 7, 64 batches at once and then one: what was settled above the low
+    number is exact, whoever settled it. The last is a crash, which repeats what the checkpoint did not hold yet."""
+    world = Simulation("width", shards=2, config={"batch": {"batch_size": 2, "parallelization_factor": 32}})
+
+    async def scenario(world: Simulation) -> None:
+        (worker,) = start(world, 1)
+        for number in range(1200):
+            world.put(f"k{number % 90}")
+        worker.start()
+        for width in (7, 64, 1):
+            enough = world.checkers.left - 100
+            await world.until(lambda enough=enough: world.checkers.left < enough, 60.0)  # type: ignore[misc]
+            await worker.stop()
+            assert world.checkers.left > 100, "or it is no backlog"
+            batch = world.settings.batch.model_copy(update={"parallelization_factor": width})
+            world.settings = world.settings.model_copy(update={"batch": batch})
+            worker.start()
+        assert world.history.duplicates == []
+        await asyncio.sleep(1.0)
+        worker.kill()
+        worker.start()
+        await world.until(world.everything_settled, 300.0, "everything settled")
+        await world.finish()
+
+    checked(world, scenario)
+    assert len(world.history.duplicates) < 20

@@ -1,9 +1,11 @@
 """Every failure of a call has one meaning for the rest of the program."""
 
 import asyncio
+import datetime as dt
 
 import aiohttp
 import pytest
+from aiobotocore.credentials import AioRefreshableCredentials
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 from botocore.parsers import ResponseParserError
 
@@ -285,3 +287,66 @@ class TestSessionConfiguration:
             client = await session.client("dynamodb")
             with pytest.raises(Unanswered, match="ListTables"):
                 await ApiCaller().call("ListTables", "t", client.list_tables())
+
+
+# --- credentials that are fetched again ------------------------------------------------------------
+
+
+def good_until(seconds):
+    expiry = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
+    return {"access_key": "AK", "secret_key": "SK", "token": "T", "expiry_time": expiry.isoformat()}
+
+
+def raises_key_error():
+    return {}["AccessKeyId"]  # an answer with a part missing, as the container provider reads it
+
+
+@pytest.mark.parametrize(
+    "refresh",
+    [lambda: good_until(-60), lambda: good_until(60) | {"expiry_time": "garbage"}, dict, raises_key_error],
+    ids=["expired again", "a date that is none", "empty", "a part missing"],
+)
+async def test_credentials_that_cannot_be_renewed_may_pass(refresh):
+    """Whatever their provider answers, it is no bug of the caller: keeper and readers go on asking."""
+
+    async def fetch():
+        return refresh()
+
+    old = good_until(-60)
+    credentials = AioRefreshableCredentials(
+        old["access_key"],
+        old["secret_key"],
+        old["token"],
+        dt.datetime.fromisoformat(old["expiry_time"]),
+        fetch,
+        "test",
+    )
+
+    def configure(session):
+        session._credentials = credentials
+
+    async with AwsSession("us-east-1", {"dynamodb": "http://127.0.0.1:9"}, configure=configure) as session:
+        client = await session.client("dynamodb")
+        for _ in range(2):
+            with pytest.raises(DependencyError) as caught:
+                await ApiCaller().call("ListTables", "tables", client.list_tables())
+            assert caught.value.code == "CredentialRetrievalError"
+
+
+async def test_a_call_that_the_library_cancels_by_itself_has_no_answer():
+    """A CancelledError that nobody asked for would end the caller's task as if it had been told to, without a word."""
+    pool = asyncio.get_running_loop().create_future()
+    pool.cancel()
+    with pytest.raises(Unanswered):
+        await ApiCaller().call("UpdateItem", "leases", pool)
+
+
+async def test_a_call_is_cancelled_with_its_caller():
+    call = asyncio.ensure_future(ApiCaller().call("UpdateItem", "leases", asyncio.Event().wait()))
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await ApiCaller().call("UpdateItem", "leases", asyncio.Event().wait())

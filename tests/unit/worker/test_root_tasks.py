@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
+import structlog
 
 from consumer.domain.errors import StreamConsumerError
 from consumer.domain.outcome import OK, HandlerCall, Outcome
@@ -99,6 +100,49 @@ async def test_two_memory_errors_end_the_process(make_world: Callable[..., World
     error = worker.running.exception()
     assert isinstance(error, ExceptionGroup)
     assert error.subgroup(MemoryError) is not None
+
+
+async def test_a_helper_that_is_cancelled_by_nobody_ends_the_coordinator(make_world: Callable[..., World]) -> None:
+    """A TaskGroup would forget it, and nobody would announce anything any more."""
+    world = make_world()
+    worker = await world.worker("a")
+
+    async def announce(*_: object, **__: object) -> None:
+        raise asyncio.CancelledError
+
+    await until(lambda: len(world.owners()) == 1)
+    worker.store.announce = announce  # type: ignore[method-assign]
+    worker.coordinator._announce.set()
+    await until(worker.running.done)
+    error = worker.running.exception()
+    assert isinstance(error, ExceptionGroup)
+    assert "announcements was cancelled by nobody" in str(error.exceptions)
+
+
+@pytest.mark.parametrize("operation", ["save", "get_records"])
+async def test_a_shard_whose_work_is_cancelled_by_nobody_starts_again(
+    make_world: Callable[..., World], operation: str
+) -> None:
+    """Neither its reader nor its checkpoints may be missing from then on; the log says so."""
+    world, left = make_world(), [1]
+    world.write(3)
+    worker = await world.worker("a", None)
+    port: Any = worker.store if operation == "save" else worker.context.ports.source
+    honest = getattr(port, operation)
+
+    async def once(*given: Any, **named: Any) -> Any:
+        if left:
+            left.pop()
+            raise asyncio.CancelledError
+        return await honest(*given, **named)
+
+    await until(world.everything_handled)
+    setattr(port, operation, once)
+    with structlog.testing.capture_logs() as logs:
+        world.write(3)
+        await until(lambda: any(entry["event"] == "shard.worker_failed" for entry in logs))
+        await until(world.everything_handled)
+        await until(lambda: all(row.frontier.low is not None for row in world.rows().values()))
 
 
 @pytest.mark.parametrize(
