@@ -42,6 +42,7 @@ class Checkers:
         self._describes: deque[float] = deque()
         self._registrations: dict[str, Registration] = {}
         self.moves: list[tuple[float, str, str | None, str | None]] = []
+        self.cut_off: list[str] = []  # calls that did not get to their end
 
     # --- the stream ------------------------------------------------------------------------------------
 
@@ -142,6 +143,8 @@ class Checkers:
         history.note("end", incarnation, call.shard_id, call.lease_epoch, outcome.kind if outcome else "cancelled")
         for key in dict.fromkeys(item.key for item in items):
             self._busy[incarnation, call.shard_id, key] -= 1
+        if outcome is None:
+            self.cut_off.append(f"{[item.number for item in items]} of {call.shard_id} in {incarnation}")
         if outcome is None or outcome.kind == "not_invoked":
             return
         done: Sequence[Item] = ()

@@ -96,6 +96,42 @@ MUTANTS = (
         family="records",
     ),
     Mutant(
+        "records count as settled before they are handled",
+        "worker/batch_runner.py",
+        "        settled = 0\n        request_id",
+        "        settled = 0\n        self._frontier.settle([entry.position for entry in entries])\n        request_id",
+        ("G1 complete",),
+        family="records",
+        quick=True,
+    ),
+    Mutant(
+        "a page without a next iterator is not the end of the shard",
+        "worker/reader.py",
+        "                self.state.at_tip = True\n                return\n",
+        "                self.state.at_tip = True\n",
+        ("liveness",),
+        family="records",
+    ),
+    Mutant(
+        "latest is resolved again by every process",
+        "worker/discovery.py",
+        '    if known is not None:\n        return known\n    if starting_position == "latest":\n'
+        "        start = await _latest(source, stream.stream_arn)\n",
+        '    if starting_position == "latest":\n        start = await _latest(source, stream.stream_arn)\n'
+        "        await store.register(stream.label, start)\n        return start\n",
+        ("G1 complete", "G2 order"),
+        family="records",
+    ),
+    Mutant(
+        "a hand-over does not wait for the calls under way",
+        "worker/shard_worker.py",
+        "asyncio.timeout(grace) as self._drain_limit",
+        "asyncio.timeout(0.0) as self._drain_limit",
+        ("G5 duplicates",),
+        family="fleet",
+        quick=True,
+    ),
+    Mutant(
         "a child does not wait for its parent",
         "domain/shards.py",
         'return row.state != "waiting" or all(parent in rows and rows[parent].settled for parent in row.parents)',
