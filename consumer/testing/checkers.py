@@ -25,10 +25,12 @@ DESCRIBE_LIMIT = 10.0  # DescribeStream calls a second, for the whole fleet: an 
 class Checkers:
     """Told of everything that crosses the border of a worker."""
 
-    def __init__(self, history: History, streams: Sequence[MemoryStream]) -> None:
-        """``streams`` of the table, oldest first; more may be added."""
+    def __init__(self, history: History, streams: Sequence[MemoryStream], *, exact: bool = True) -> None:
+        """``streams`` of the table, oldest first; more may be added. ``exact``: frontiers name what is settled above
+        their low number, too (``idempotency.mode`` is not off)."""
         self._history = history
         self._streams = streams
+        self._exact = exact
         self.rows: dict[str, LeaseRow] = {}
         self._deleted: dict[str, list[LeaseRow]] = defaultdict(list)  # by hand: as they were
         self._frontiers: dict[tuple[str, int], FrontierSnapshot] = {}  # what an epoch started from
@@ -37,11 +39,13 @@ class Checkers:
         self._newest: dict[str, Item] = {}
         self._busy: dict[tuple[str, str, str], int] = defaultdict(int)
         self._settled_by: dict[tuple[str, str | None, int], list[int]] = defaultdict(list)
+        self._begun: set[tuple[str, str | None, int]] = set()  # shards of which an epoch has handled something
         self._saving: dict[str, LeaseRow] = {}
         self._damaged: dict[str, int] = {}  # by shard: the epoch whose frontier was made unreadable
         self._describes: deque[float] = deque()
         self._registrations: dict[str, Registration] = {}
         self.moves: list[tuple[float, str, str | None, str | None]] = []
+        self.cut_off: list[str] = []  # calls that did not get to their end
 
     # --- the stream ------------------------------------------------------------------------------------
 
@@ -70,6 +74,11 @@ class Checkers:
 
     def registered(self, registration: Registration) -> None:
         """The application's start is durable: older records are none of its business."""
+        before = next(iter(self._registrations.values()), registration)
+        if registration.stream_arn != before.stream_arn and (
+            registration.skip_shards or registration.start_at != before.start_at
+        ):
+            self._history.violated("start position", f"{registration.stream_arn} follows, and is not read whole")
         self._registrations[registration.stream_arn] = registration
         for item in self._history.items.values():
             if self._registration_of(item.shard_id) is not registration:
@@ -115,6 +124,7 @@ class Checkers:
         shard_id, epoch = call.shard_id, call.lease_epoch
         items = [history.items[_name(shard_id, record.sequence_number)] for record in call.records]
         history.note("start", incarnation, shard_id, epoch, call.attempt, [item.number for item in items])
+        self._begun.add((shard_id, incarnation, epoch))
         self._check_owner(incarnation, shard_id, epoch)
         self._check_parents(shard_id)
         inside: set[int] = set()
@@ -142,6 +152,8 @@ class Checkers:
         history.note("end", incarnation, call.shard_id, call.lease_epoch, outcome.kind if outcome else "cancelled")
         for key in dict.fromkeys(item.key for item in items):
             self._busy[incarnation, call.shard_id, key] -= 1
+        if outcome is None:
+            self.cut_off.append(f"{[item.number for item in items]} of {call.shard_id} in {incarnation}")
         if outcome is None or outcome.kind == "not_invoked":
             return
         done: Sequence[Item] = ()
@@ -219,15 +231,21 @@ class Checkers:
     # --- the lease table -------------------------------------------------------------------------------
 
     def saving(self, held: LeaseRow) -> None:
-        """An owner is about to write its frontier: it must name whatever that epoch has settled."""
+        """An owner is about to write its frontier: it must name whatever that epoch has settled or taken over, and once
+        the shard has been read, where: a restart must notice when records were trimmed meanwhile."""
         if self._saving.get(held.shard_id) is held:
             return  # once more, after its row was put back: meanwhile there may be more
         self._saving[held.shard_id] = held
-        numbers = self._settled_by.get((held.shard_id, held.owner, held.epoch))
-        if not numbers:
+        epoch = (held.shard_id, held.owner, held.epoch)
+        if epoch in self._begun and held.frontier.low is None and held.frontier.first is None:
+            self._history.violated("G7 no silent loss", f"the frontier of {held.shard_id} has no place to resume from")
+        numbers = self._settled_by[epoch]
+        taken_over = self._frontiers.get((held.shard_id, held.epoch), FrontierSnapshot()).runs
+        if not self._exact or not (numbers or taken_over):
             return
         frontier = SettledFilter(held.frontier)
-        missing = [number for number in numbers if number not in frontier]
+        ends = (int(number) for run in taken_over for number in run)
+        missing = [number for number in (*ends, *numbers) if number not in frontier]
         size = sum(len(first) + len(last) + 6 for first, last in held.frontier.runs)
         if missing and size < MAX_RUNS_BYTES - 200:
             self._history.violated(

@@ -137,6 +137,8 @@ def fleet(seed: int | str, on_event: OnEvent = None) -> Simulation:
         await change_fleet(world, up=[world.add_worker(f"n{number}", handler) for number in range(newcomers)])
         for duplicate in world.history.duplicates[:3]:
             world.history.violated("G5 duplicates", f"{duplicate.item.number} was handled twice without any fault")
+        for call in world.checkers.cut_off[:3]:  # whatever it had done comes again
+            world.history.violated("G5 duplicates", f"a call was cut off without any fault: {call}")
         await crash(world, dice.choice(list(world.workers.values())))
         await change_fleet(world, down=list(world.workers.values())[1:])
         writing.cancel()

@@ -102,7 +102,8 @@ class Simulation:
         self.table = MemoryTable()
         self.dead_letters = MemoryDeadLetters()
         self.history = History(lambda: self.loop.now, on_event)
-        self.checkers = Checkers(self.history, self.streams)
+        exact = self.settings.idempotency.mode != "off"
+        self.checkers = Checkers(self.history, self.streams, exact=exact)
         self.sink = VersionedSink(self.history)
         self._gaps_before: set[str] = set()
         self.table.on_write = self.checkers.written

@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import structlog
@@ -25,6 +26,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 TICK = 1.0  # seconds between looks at the main loop
+STDERR = 2
 
 
 class UpkeepThread:
@@ -110,8 +112,16 @@ class Watchdog:
 
 
 def die(code: int) -> None:
-    """End the process now: flush the logs, print every thread's stack to stderr, and skip all clean-up."""
-    close_logging()
-    faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
-    sys.stderr.flush()
-    os._exit(code)
+    """End the process now: flush the logs, print every thread's stack to standard error, and skip all clean-up.
+
+    To the descriptor, because user code may have put something else in the place of ``sys.stderr``; and without waiting
+    for a pipe that nobody reads, because faulthandler would keep the interpreter's lock meanwhile, for ever.
+    """
+    try:
+        close_logging()
+        with suppress(OSError):
+            if not os.isatty(STDERR):  # a terminal is shared with the shell
+                os.set_blocking(STDERR, False)
+            faulthandler.dump_traceback(file=STDERR, all_threads=True)
+    finally:
+        os._exit(code)

@@ -116,6 +116,17 @@ def test_a_mistake_in_the_writes_is_not_swallowed() -> None:
         simulate_handler(handle, faults={}, seconds=5.0, writes=writes)
 
 
+def test_a_low_watermark_alone_is_no_finding() -> None:
+    """``idempotency.mode: off`` forgets what is settled above the checkpoint, as it says."""
+    mode: dict[str, dict[str, Any]] = {"idempotency": {"mode": "off"}, "batch": {"batch_size": 1}}
+
+    async def handle(records: Any, context: Any) -> None:
+        await asyncio.sleep(0.2 * int(records[0].new_image["v"]) % 3)
+
+    world = simulate_handler(handle, config=mode, faults={}, seconds=30.0)
+    world.check()
+
+
 def test_check_names_the_seed() -> None:
     world = Simulation("seven")
 
