@@ -105,14 +105,6 @@ MUTANTS = (
         quick=True,
     ),
     Mutant(
-        "a page without a next iterator is not the end of the shard",
-        "worker/reader.py",
-        "                self.state.at_tip = True\n                return\n",
-        "                self.state.at_tip = True\n",
-        ("liveness",),
-        family="records",
-    ),
-    Mutant(
         "latest is resolved again by every process",
         "worker/discovery.py",
         '    if known is not None:\n        return known\n    if starting_position == "latest":\n'
