@@ -108,26 +108,6 @@ async def test_a_drain_releases_everything_and_nothing_is_handled_twice(make_wor
     world.assert_in_order(duplicates=0)
 
 
-@pytest.mark.parametrize("ends", ["drain", "kill"])
-async def test_another_width_after_a_restart_reads_the_old_frontier_right(make_world: MakeWorld, ends: str) -> None:
-    """What is settled is stored by number, not by lane: ``parallelization_factor`` may change in the middle of a
-    backlog."""
-    world = make_world(page_records=70)
-    world.write(1200, keys=90)
-    batch = world.settings.batch
-    for name, factor, size in (("a", 32, 2), ("b", 7, 5), ("c", 64, 1)):
-        changed = batch.model_copy(update={"parallelization_factor": factor, "batch_size": size})
-        world.settings = world.settings.model_copy(update={"batch": changed})
-        before = world.handled
-        worker = await world.worker(name, slowly)
-        await until(lambda before=before: world.handled > before + 150)
-        await getattr(worker, ends)()
-        assert not world.everything_handled()
-    await world.worker("d")
-    await until(world.everything_handled)
-    world.assert_in_order(duplicates=0 if ends == "drain" else None)
-
-
 async def test_a_newcomer_gets_its_share_without_duplicates(make_world: MakeWorld) -> None:
     world = make_world(shards=4, page_records=20)
     world.write(600)
