@@ -257,7 +257,7 @@ class Discovery:
                     return False
                 if found == "nothing":
                     patience = max(patience, STREAM_LOOKS * SECOND_LOOK)
-                missing = max(0.0, self._listed_at - since)  # listings are shared: what counts is when one was asked for
+                missing = max(0.0, self._listed_at - since)  # of a listing that may be shared, and older than this look
                 if missing >= patience:
                     return True
                 log.warning("shard.unlisted", shard_id=shard_id, seconds=missing, patience=patience)
