@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Final, cast, get_args
 
 from consumer.aws.table_rows import AttributeMap, Item, key
@@ -88,7 +89,8 @@ def _read_number(item: Item, name: str) -> float:
 
 
 def _read_count(item: Item, name: str) -> int:
-    found = _read_number(item, name)
+    _read_number(item, name)
+    found = Decimal(item[name]["N"])  # exact: a float would make another epoch of a large one
     if found != int(found) or found < 0:
         raise NotAFrontier(f"{name} is not a count: {_shown(item[name])}")
     return int(found)

@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from consumer.aws import lease_items as items
@@ -34,6 +34,7 @@ def test_a_lease_survives_the_round_trip(row):
     assert items.lease_row(items.lease_item("app#label", row)) == row
 
 
+@example({"epoch": {"N": "1E+40"}})
 @given(
     st.dictionaries(
         st.sampled_from(["low", "first", "runs", "state", "epoch", "owner", "parents", "note"]),
