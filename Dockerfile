@@ -9,10 +9,10 @@ WORKDIR /src
 RUN ["python", "-m", "venv", "/build"]
 RUN ["python", "-m", "venv", "--without-pip", "/opt/stream-consumer"]
 # Dependencies first: this layer changes only with the locks. Only wheels, only with the hashes of the lock.
-COPY requirements.lock requirements-build.lock ./
-RUN ["/build/bin/pip", "install", "--require-hashes", "--only-binary", ":all:", "-r", "requirements-build.lock"]
+COPY requirements/runtime.lock requirements/build.lock ./requirements/
+RUN ["/build/bin/pip", "install", "--require-hashes", "--only-binary", ":all:", "-r", "requirements/build.lock"]
 RUN ["/build/bin/pip", "--python", "/opt/stream-consumer/bin/python", "install", \
-     "--require-hashes", "--only-binary", ":all:", "-r", "requirements.lock"]
+     "--require-hashes", "--only-binary", ":all:", "-r", "requirements/runtime.lock"]
 COPY pyproject.toml README.md LICENSE ./
 COPY consumer ./consumer
 RUN ["/build/bin/pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", "/wheels", "."]

@@ -25,26 +25,26 @@ help:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(READY): $(VENV)/bin/python requirements.lock pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-build.lock
+$(READY): $(VENV)/bin/python requirements/runtime.lock pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/runtime.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/build.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-$(DEV_READY): $(READY) requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+$(DEV_READY): $(READY) requirements/dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
 	touch $@
 
-$(AWS_READY): requirements-local-aws.lock
+$(AWS_READY): requirements/local-aws.lock
 	$(PYTHON) -m venv .venv-aws
-	.venv-aws/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-local-aws.lock
+	.venv-aws/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/local-aws.lock
 	touch $@
 
 bench: $(READY) $(AWS_READY)
 	@$(BIN)/python -m benchmarks $(ROWS) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(QUICK),--quick)
 
 demo: $(READY) $(AWS_READY)
-	@$(BIN)/python -m consumer.local.demo $(if $(SECONDS),--seconds $(SECONDS))
+	@$(BIN)/python -m demo $(if $(SECONDS),--seconds $(SECONDS))
 
 test: $(DEV_READY) $(AWS_READY) check
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
@@ -60,9 +60,9 @@ types: $(DEV_READY)
 	$(BIN)/mypy
 
 soak: $(DEV_READY)
-	$(BIN)/python -m consumer.testing.simulate protocol --seeds $(SEEDS) --jobs 2
-	$(BIN)/python -m consumer.testing.simulate records --seeds $$(( ($(SEEDS) + 9) / 10 )) --jobs 2
-	$(BIN)/python -m consumer.testing.simulate fleet --seeds $$(( ($(SEEDS) + 9) / 10 )) --jobs 2
+	$(BIN)/python -m tests.simulation.simulate protocol --seeds $(SEEDS) --jobs 2
+	$(BIN)/python -m tests.simulation.simulate records --seeds $$(( ($(SEEDS) + 9) / 10 )) --jobs 2
+	$(BIN)/python -m tests.simulation.simulate fleet --seeds $$(( ($(SEEDS) + 9) / 10 )) --jobs 2
 
 mutants: $(DEV_READY)
 	$(BIN)/python -m tests.simulation.mutants
@@ -72,10 +72,10 @@ schema: $(READY)
 
 lock: $(DEV_READY)
 	$(BIN)/python -m pip install --quiet pip-tools
-	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml
-	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --allow-unsafe --output-file requirements-build.lock requirements-build.in
-	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --constraint requirements.lock --output-file requirements-dev.lock requirements-dev.in
-	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --output-file requirements-local-aws.lock requirements-local-aws.in
+	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --output-file requirements/runtime.lock pyproject.toml
+	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --allow-unsafe --output-file requirements/build.lock requirements/build.in
+	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --constraint requirements/runtime.lock --output-file requirements/dev.lock requirements/dev.in
+	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --output-file requirements/local-aws.lock requirements/local-aws.in
 
 clean:
 	rm -rf .venv .venv-aws .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -17,7 +17,7 @@ from benchmarks import plan, report
 from benchmarks.plan import Result, Row
 from benchmarks.servers import StubStream
 from benchmarks.targets import judge
-from consumer.local.server import LocalAws, find_local_aws_python
+from demo.local_aws import LocalAws, find_local_aws_python
 
 RESULTS = Path(__file__).parent / "results"
 QUICK = 0.25  # of the records, and one round: to see that everything works

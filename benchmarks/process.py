@@ -18,7 +18,7 @@ import yaml
 from benchmarks.daemon import config_of
 from benchmarks.handlers import STAMPS
 from benchmarks.servers import child_environment
-from consumer.local.server import free_port
+from demo.local_aws import free_port
 
 _TICK = os.sysconf("SC_CLK_TCK")
 

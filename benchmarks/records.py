@@ -27,8 +27,8 @@ class Template:
 
 def render_templates(size: int, created: float, seed: int = 1) -> list[Template]:
     """``TEMPLATES`` different records of about ``size`` bytes of JSON each, ``created`` in Unix seconds."""
-    dice = random.Random(seed)
-    return [_cut(json.dumps(_record(dice, size, created), separators=(",", ":")).encode()) for _ in range(TEMPLATES)]
+    rng = random.Random(seed)
+    return [_cut(json.dumps(_record(rng, size, created), separators=(",", ":")).encode()) for _ in range(TEMPLATES)]
 
 
 def key_of(number: int, keys: int) -> bytes:
@@ -41,12 +41,12 @@ def index_of(sequence_number: str) -> int:
     return int(sequence_number) - FIRST_NUMBER
 
 
-def _record(dice: random.Random, size: int, created: float) -> dict[str, Any]:
+def _record(rng: random.Random, size: int, created: float) -> dict[str, Any]:
     lines = 3 if size >= 2000 else 0
-    bare = 2 * len(json.dumps(_image(dice, lines, 0), separators=(",", ":"))) + ENVELOPE
+    bare = 2 * len(json.dumps(_image(rng, lines, 0), separators=(",", ":"))) + ENVELOPE
     filler = max(0, (size - bare) // 2)
     return {
-        "eventID": f"{dice.getrandbits(128):032x}",
+        "eventID": f"{rng.getrandbits(128):032x}",
         "eventName": "MODIFY",
         "eventVersion": "1.1",
         "eventSource": "aws:dynamodb",
@@ -54,8 +54,8 @@ def _record(dice: random.Random, size: int, created: float) -> dict[str, Any]:
         "dynamodb": {
             "ApproximateCreationDateTime": created,
             "Keys": {"pk": {"S": _KEY}},
-            "NewImage": _image(dice, lines, filler),
-            "OldImage": _image(dice, lines, filler),
+            "NewImage": _image(rng, lines, filler),
+            "OldImage": _image(rng, lines, filler),
             "SequenceNumber": _NUMBER,
             "SizeBytes": size // 2,
             "StreamViewType": "NEW_AND_OLD_IMAGES",
@@ -63,30 +63,30 @@ def _record(dice: random.Random, size: int, created: float) -> dict[str, Any]:
     }
 
 
-def _image(dice: random.Random, lines: int, filler: int) -> dict[str, Any]:
+def _image(rng: random.Random, lines: int, filler: int) -> dict[str, Any]:
     """An order as a shop keeps it: ten attributes, one of each type that DynamoDB has, lists and maps with a few
     members. What is missing to the size is the note."""
 
     def words(length: int) -> str:
-        return "".join(dice.choice("abcdefghij klmnopqrst") for _ in range(length))
+        return "".join(rng.choice("abcdefghij klmnopqrst") for _ in range(length))
 
     def number(most: int) -> str:
-        return str(dice.randrange(1, most))
+        return str(rng.randrange(1, most))
 
     def line() -> dict[str, Any]:
         return {
-            "M": {"sku": {"S": words(6)}, "count": {"N": number(9)}, "price": {"N": f"{dice.randrange(10**5) / 100}"}}
+            "M": {"sku": {"S": words(6)}, "count": {"N": number(9)}, "price": {"N": f"{rng.randrange(10**5) / 100}"}}
         }
 
     return {
         "pk": {"S": _KEY},
         "version": {"N": number(10**6)},
-        "paid": {"BOOL": dice.random() < 0.5},
+        "paid": {"BOOL": rng.random() < 0.5},
         "coupon": {"NULL": True},
         "tags": {"SS": [words(6), words(7), words(8)][: max(1, lines)]},
         "rates": {"NS": [number(10**6), number(10**4), number(10**2)][: max(1, lines)]},
-        "digest": {"B": base64.b64encode(dice.randbytes(16)).decode()},
-        "marks": {"BS": [base64.b64encode(dice.randbytes(6)).decode(), base64.b64encode(dice.randbytes(7)).decode()]},
+        "digest": {"B": base64.b64encode(rng.randbytes(16)).decode()},
+        "marks": {"BS": [base64.b64encode(rng.randbytes(6)).decode(), base64.b64encode(rng.randbytes(7)).decode()]},
         "lines": {"L": [line() for _ in range(lines)] or [{"S": words(4)}]},
         "address": {"M": {"street": {"S": words(10)}, "number": {"N": number(200)}, "note": {"S": words(filler)}}},
     }

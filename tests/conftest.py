@@ -26,11 +26,11 @@ from consumer.aws.errors import ApiCaller
 from consumer.aws.lease_table import DynamoDBLeaseStore
 from consumer.aws.session import AwsSession
 from consumer.domain.errors import DependencyError
-from consumer.local.server import LocalAws, find_local_aws_python, free_port
 from consumer.ports import LeaseStore
 from consumer.testing.links import LateRequest
 from consumer.testing.memory_leases import MemoryLeaseStore
 from consumer.testing.memory_table import MemoryTable
+from demo.local_aws import LocalAws, find_local_aws_python, free_port
 
 # How long an example takes says nothing on a shared machine.
 hypothesis_settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 import aioboto3
 
 from benchmarks.stub_stream import STREAM_ARN, shard_id
+from consumer.aws.direct_get_records import LeanGetRecords
 from consumer.aws.dynamodb_streams import DynamoDBStreamSource
 from consumer.aws.errors import ApiCaller
-from consumer.aws.lean import LeanGetRecords
 from consumer.aws.session import AwsSession
 from consumer.ports import Position
 

@@ -1,6 +1,6 @@
-"""Builds the AWS adapters of one process from the settings: one session for the main loop, one for the upkeep loop.
+"""Builds the AWS adapters of one process from the settings: one session for the main loop, one for the control loop.
 
-Clients belong to the event loop they were made on; the upkeep thread therefore has its own, and its renewals never
+Clients belong to the event loop they were made on; the control thread therefore has its own, and its renewals never
 queue behind the main loop's calls in a connection pool.
 """
 
@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Self
 
 from consumer.aws.destinations import build_dead_letters
+from consumer.aws.direct_get_records import LeanGetRecords
 from consumer.aws.dynamodb_streams import DynamoDBStreamSource
 from consumer.aws.errors import ApiCaller
-from consumer.aws.lean import LeanGetRecords
 from consumer.aws.lease_table import DynamoDBLeaseStore
 from consumer.aws.session import AwsSession
 from consumer.ports import Clock, DeadLetters, LeaseStore
@@ -69,8 +69,8 @@ class MainAdapters:
         await self._stack.aclose()
 
 
-class UpkeepAdapters:
-    """The lease store of the upkeep thread. ``open`` and ``close`` run on its loop."""
+class ControlAdapters:
+    """The lease store of the control thread. ``open`` and ``close`` run on its loop."""
 
     def __init__(self, settings: Settings, observe: Observe, clock: Clock) -> None:
         self._settings = settings

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Self, TypeVar
 
+from consumer.aws.direct_get_records import LeanGetRecords
 from consumer.aws.errors import ApiCaller
-from consumer.aws.lean import LeanGetRecords
 from consumer.aws.pages import PageReader
 from consumer.domain.errors import (
     DependencyError,

@@ -130,7 +130,7 @@ class DynamoDBLeaseStore:
         """Write a session row that was never there. SessionFenced when it was: an incarnation is used once only.
 
         After a DependencyError the row may exist; open another incarnation then. Reopening this one would renew the
-        owner's belief while observers see the same counter as before.
+        owner's validity while observers see the same counter as before.
         """
         nonce = items.text(uuid.uuid4().hex)
         written = await self._rows.put_new(items.session_item(self._sessions_pk, session) | {"open_nonce": nonce})

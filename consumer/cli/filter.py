@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from consumer.cli.failures import fail, settings_or_exit
-from consumer.domain.patterns import Explanation, Filters
+from consumer.domain.filters.filters import Explanation, Filters
 from consumer.domain.record import Record
 
 EXIT_NO_MATCH = 1

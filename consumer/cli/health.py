@@ -48,7 +48,7 @@ def ask(host: str, port: int, timeout: float = TIMEOUT_SECONDS) -> tuple[int, st
         response = connection.getresponse()
         detail = " ".join(response.read(512).decode("utf-8", "replace").split())
     except TimeoutError:
-        # The kernel took the connection but the process does not answer: stopped, or its upkeep thread hangs.
+        # The kernel took the connection but the process does not answer: stopped, or its control thread hangs.
         return WEDGED, f"wedged: {where} does not answer within {timeout:g}s"
     except (OSError, http.client.HTTPException) as error:
         return UNREACHABLE, f"unreachable: {where}: {str(error) or type(error).__name__}"

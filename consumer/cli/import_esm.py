@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from consumer.cli.failures import EX_CONFIG, fail
-from consumer.settings.esm import Imported, import_mapping
-from consumer.settings.esm_document import NotAMapping, decode, parse
+from consumer.cli.lambda_import.document import NotAMapping, decode, parse
+from consumer.cli.lambda_import.mapping import Imported, import_mapping
 
 
 @click.command("import-esm")

@@ -74,8 +74,8 @@ class SessionRow:
     label: str = ""
 
 
-class Belief:
-    """Until when this worker may start handler calls. One writer (the keeper), many readers; no lock needed.
+class SessionValidity:
+    """Until when this worker may start handler calls. One writer (the session renewal), many readers; no lock needed.
 
     A float attribute is read and written atomically, also across threads.
     """
@@ -87,7 +87,7 @@ class Belief:
         self.fenced = False
 
     def renewed(self, sent_at: float, duration: float) -> None:
-        """A bump that was sent at ``sent_at`` succeeded. Late answers never shorten the belief."""
+        """A bump that was sent at ``sent_at`` succeeded. Late answers never shorten the validity."""
         self.valid_until = max(self.valid_until, sent_at + duration)
 
     def lost(self) -> None:

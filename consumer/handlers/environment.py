@@ -14,7 +14,7 @@ from consumer.handlers.context import DEFAULT_MEMORY_MB, FUNCTION_VERSION
 # The folder that holds the package: needed when the daemon runs from a checkout. It goes through the command line and
 # not through PYTHONPATH, which belongs to the user and is inherited by everything the user's code starts.
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
-_BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv[1]); from consumer.handlers.child import main; main()"
+_BOOTSTRAP = "import sys; sys.path.insert(0, sys.argv[1]); from consumer.handlers.worker_main import main; main()"
 
 
 def worker_command(descriptor: int) -> list[str]:

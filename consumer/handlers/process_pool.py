@@ -20,8 +20,8 @@ from consumer.domain.outcome import HandlerCall, HandlerFault, Outcome
 from consumer.handlers.environment import worker_environment
 from consumer.handlers.faults import fault_of
 from consumer.handlers.frames import Setup
-from consumer.handlers.guard import Guard
-from consumer.handlers.worker import Worker
+from consumer.handlers.orphan_reaper import Guard
+from consumer.handlers.worker_process import Worker
 
 _FIRST_BACKOFF = 0.2
 _MAX_BACKOFF = 10.0

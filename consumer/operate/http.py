@@ -1,4 +1,4 @@
-"""The health, metrics and status server. It runs in the upkeep thread's loop, so it answers while a handler blocks the
+"""The health, metrics and status server. It runs in the control thread's loop, so it answers while a handler blocks the
 main loop, which is exactly when somebody asks.
 
 It trusts nobody: GET and HEAD only, five exact paths, one request a connection, and a guard in front of aiohttp that

@@ -24,7 +24,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from consumer import __version__
-from consumer.operate.tallies import Durations, TallyCounters, TallyGauge
+from consumer.operate.counters import Durations, PlainCounters, PlainGauge
 
 PREFIX: Final = "stream_consumer"
 
@@ -140,7 +140,7 @@ class ShardMetrics:
 
 
 class Metrics:
-    """All metrics of one worker process. Thread-safe: updated by the main loop, rendered by the upkeep thread."""
+    """All metrics of one worker process. Thread-safe: updated by the main loop, rendered by the control thread."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -167,12 +167,12 @@ class Metrics:
         )
 
     def _add_record_metrics(self) -> None:
-        self.records = TallyCounters(f"{PREFIX}_records", "Records by what became of them.", "result", RECORD_RESULTS)
-        self.batches = TallyCounters(f"{PREFIX}_batches", "Handler calls by outcome.", "result", BATCH_RESULTS)
+        self.records = PlainCounters(f"{PREFIX}_records", "Records by what became of them.", "result", RECORD_RESULTS)
+        self.batches = PlainCounters(f"{PREFIX}_batches", "Handler calls by outcome.", "result", BATCH_RESULTS)
         self.handler_seconds = Durations(
             f"{PREFIX}_handler_seconds", "Duration of handler calls in seconds.", _HANDLER_BUCKETS
         )
-        self.in_flight_records = TallyGauge(f"{PREFIX}_in_flight_records", "Records read and not yet settled.")
+        self.in_flight_records = PlainGauge(f"{PREFIX}_in_flight_records", "Records read and not yet settled.")
         for tally in (self.records, self.batches, self.handler_seconds, self.in_flight_records):
             self.registry.register(tally)
         self.retries = self._counter("retries", "Handler calls that were repeats after a failure.")
@@ -188,7 +188,7 @@ class Metrics:
         self.filtered = self._counter("filtered", "Records that no filter pattern matched.")
         self.gaps = self._counter("gaps", "Times that records were trimmed by the service before they were read.")
         self.buffered_bytes = self._gauge("buffered_bytes", "Bytes of records held in memory.")
-        self.parked_keys = self._gauge("parked_keys", "Keys whose records wait, or follow, behind a dead letter.")
+        self.retrying_keys = self._gauge("retrying_keys", "Keys whose records wait, or follow, behind a dead letter.")
 
     def _add_aws_metrics(self) -> None:
         self.get_records = Family(

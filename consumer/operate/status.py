@@ -1,6 +1,6 @@
 """What the outside may know about this worker: the bridge from the main loop to the health server's thread.
 
-The main loop publishes a frozen snapshot; the server, on the upkeep thread, reads whatever snapshot is there. One
+The main loop publishes a frozen snapshot; the server, on the control thread, reads whatever snapshot is there. One
 attribute assignment is atomic in Python, so readers need no lock and can never see half a snapshot.
 
 Health is about this process alone. It fails when the main loop made no progress for ``wedged_after`` seconds or a root
@@ -94,7 +94,7 @@ class StatusBoard:
         self._stopping = False
         self._status: Status | None = None
         self._errors: deque[RecentError] = deque(maxlen=RECENT_ERRORS)
-        self._errors_lock = Lock()  # the keeper's thread reports errors too
+        self._errors_lock = Lock()  # the session renewal's thread reports errors too
 
     # --- the worker's side
 

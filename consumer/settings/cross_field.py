@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from consumer.domain.patterns import filter_problems
+from consumer.domain.filters.filters import filter_problems
 from consumer.settings.arns import NameRefused, require_http_url, require_stream_arn, stream_region
 from consumer.settings.units import format_duration
 

@@ -11,8 +11,8 @@ from typing import Annotated, Self
 from pydantic import Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
-from consumer.domain.patterns import Filters as CompiledFilters
-from consumer.domain.patterns import compile_filters
+from consumer.domain.filters.filters import Filters as CompiledFilters
+from consumer.domain.filters.filters import compile_filters
 from consumer.settings.cross_field import violations
 from consumer.settings.fields import Text
 from consumer.settings.sections import (

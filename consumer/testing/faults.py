@@ -9,7 +9,7 @@ from consumer.testing.network import Weather
 from consumer.testing.service_faults import ServiceFaults
 from consumer.testing.simulated_worker import SimulatedWorker
 
-SERVICES = ("table", "keeper", "stream", "dead_letters")
+SERVICES = ("table", "session", "stream", "dead_letters")
 HOUR = 3600.0
 
 # How often each verb is drawn. Names are those of the methods of ``Nemesis``.
@@ -65,10 +65,10 @@ class Nemesis(ServiceFaults):
         world = self._world
         end = world.loop.now + seconds
         while True:
-            await asyncio.sleep(self._dice.expovariate(1 / self._pause))
+            await asyncio.sleep(self._rng.expovariate(1 / self._pause))
             if world.loop.now >= end:
                 break
-            (verb,) = self._dice.choices(self._names, self._weights)
+            (verb,) = self._rng.choices(self._names, self._weights)
             world.history.note("fault", verb)
             getattr(self, verb)()
         self.heal()
@@ -114,7 +114,7 @@ class Nemesis(ServiceFaults):
 
     def freeze_before_answer(self) -> None:
         """SIGSTOP in the worst moment: a call has been applied, its answer is not read before the process goes on. Then
-        the keeper's next calls get lost, so that the worker has nothing but its belief to go by."""
+        the session renewal's next calls get lost, so that the worker has nothing but its validity to go by."""
         worker = self._some_worker()
         process, frozen, deaf = worker.process, self._long(3.0), self._long(0.5)
 
@@ -122,7 +122,7 @@ class Nemesis(ServiceFaults):
             if worker.process is process:
                 worker.pause()
                 self._later(frozen, lambda: worker.resume() if worker.process is process else None)
-                self._set(worker, ("keeper",), Weather(lose_request=1.0), frozen + deaf)
+                self._set(worker, ("session",), Weather(lose_request=1.0), frozen + deaf)
 
         self._ambush(worker, strike)
 
@@ -166,24 +166,24 @@ class Nemesis(ServiceFaults):
     def lose_lease_without_dead_letters(self) -> None:
         """The destination refuses for a while; meanwhile the worker cannot renew, and others take its shards."""
         worker = self._some_worker()
-        self._set(worker, ("keeper",), Weather(lose_request=1.0), 3 * self._duration)
-        self._set(worker, ("dead_letters",), Weather(throttle=1.0), self._dice.uniform(1.5, 2.5) * self._duration)
+        self._set(worker, ("session",), Weather(lose_request=1.0), 3 * self._duration)
+        self._set(worker, ("dead_letters",), Weather(throttle=1.0), self._rng.uniform(1.5, 2.5) * self._duration)
 
     def stall(self) -> None:
-        """User code blocks the main loop; the keeper goes on in its thread."""
+        """User code blocks the main loop; the session renewal goes on in its thread."""
         self._some_worker().stall(self._long(2.0))
 
     def jump_wall_clock(self) -> None:
         worker = self._some_worker()
         if worker.process is not None:
-            worker.process.wall_offset += self._dice.uniform(-HOUR, HOUR)
+            worker.process.wall_offset += self._rng.uniform(-HOUR, HOUR)
 
     # --- the network -----------------------------------------------------------------------------------
 
     def partition(self) -> None:
         """One worker cannot reach one service, or none: requests get lost, or answers do."""
-        direction = self._dice.choice(("request", "response", "both"))
-        lost = self._dice.choice((1.0, 1.0, 0.5))
+        direction = self._rng.choice(("request", "response", "both"))
+        lost = self._rng.choice((1.0, 1.0, 0.5))
         weather = Weather(
             lose_request=lost if direction != "response" else 0.0,
             lose_response=lost if direction != "request" else 0.0,
@@ -191,16 +191,16 @@ class Nemesis(ServiceFaults):
         self._set(self._some_worker(), self._some_services(), weather, self._long(3.0))
 
     def slow_network(self) -> None:
-        slowest = self._dice.choice((1.0, 3.0, self._duration, 3 * self._duration))
-        weather = Weather(slow=self._dice.choice((0.2, 1.0)), slowest=slowest)
+        slowest = self._rng.choice((1.0, 3.0, self._duration, 3 * self._duration))
+        weather = Weather(slow=self._rng.choice((0.2, 1.0)), slowest=slowest)
         self._set(self._some_worker(), self._some_services(), weather, self._long(4.0))
 
     def throttle(self) -> None:
         """The service throttles, everybody or one."""
-        weather = Weather(throttle=self._dice.choice((0.3, 0.9, 1.0)))
+        weather = Weather(throttle=self._rng.choice((0.3, 0.9, 1.0)))
         services, seconds = self._some_services(), self._long(2.0)
         everybody = list(self._world.workers.values())
-        for worker in everybody if self._dice.random() < 0.5 else [self._some_worker()]:
+        for worker in everybody if self._rng.random() < 0.5 else [self._some_worker()]:
             self._set(worker, services, weather, seconds)
 
     def deny(self) -> None:
@@ -213,25 +213,25 @@ class Nemesis(ServiceFaults):
 
     def break_service(self) -> None:
         """A service answers with 500s, some of them after it has done what it was asked for."""
-        weather = Weather(broken=self._dice.choice((0.3, 1.0)))
+        weather = Weather(broken=self._rng.choice((0.3, 1.0)))
         services, seconds = self._some_services(), self._long(2.0)
         everybody = list(self._world.workers.values())
-        for worker in everybody if self._dice.random() < 0.5 else [self._some_worker()]:
+        for worker in everybody if self._rng.random() < 0.5 else [self._some_worker()]:
             self._set(worker, services, weather, seconds)
 
     # --- inside ----------------------------------------------------------------------------------------
 
     def _some_worker(self) -> SimulatedWorker:
-        return self._dice.choice(list(self._world.workers.values()))
+        return self._rng.choice(list(self._world.workers.values()))
 
     def _ambush(self, worker: SimulatedWorker, strike: Callable[[], None]) -> None:
-        link = worker.links.get(self._dice.choice(("keeper", "keeper", "table", "stream")))
+        link = worker.links.get(self._rng.choice(("session", "session", "table", "stream")))
         if link is not None:
             link.ambush = lambda: None if self._healed else strike()
 
     def _some_services(self) -> tuple[str, ...]:
-        one = self._dice.choice(SERVICES)
-        return self._dice.choice(((one,), (one,), ("table", "keeper"), SERVICES))
+        one = self._rng.choice(SERVICES)
+        return self._rng.choice(((one,), (one,), ("table", "session"), SERVICES))
 
     def _restart(self, worker: SimulatedWorker, seconds: float) -> None:
         def start() -> None:

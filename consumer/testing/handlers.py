@@ -86,7 +86,7 @@ def simulate_handler(
 
 
 async def _some_writes(world: Simulation) -> None:
-    dice = world.dice("writes")
+    rng = world.rng("writes")
     while True:
-        await world.sleep(dice.uniform(0.0, 1.0))
-        world.put(f"item-{dice.randint(1, 12)}")
+        await world.sleep(rng.uniform(0.0, 1.0))
+        world.put(f"item-{rng.randint(1, 12)}")

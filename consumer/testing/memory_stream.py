@@ -2,7 +2,7 @@
 
 ``MemoryStream`` is the table with its stream: tests write items and re-shard, trim or expire at will. Every worker
 opens its own ``MemoryStreamSource`` on it, so several workers can be run against each other in one process. Nothing
-here reads a clock or rolls dice by itself: time comes from the clock that is handed in, and everything else follows
+here reads a clock or rolls rng by itself: time comes from the clock that is handed in, and everything else follows
 from the calls made, so a run can be repeated exactly.
 
     stream = MemoryStream(clock, shards=2)

@@ -45,8 +45,8 @@ class Link:
 
     Args:
         process: who sends.
-        service: ``table``, ``keeper`` (the table too, on a connection of its own), ``stream`` or ``dead_letters``.
-        dice: decides delays and losses.
+        service: ``table``, ``session`` (the table too, on a connection of its own), ``stream`` or ``dead_letters``.
+        rng: decides delays and losses.
         timeout: seconds after which the sender gives up.
         observe: is told of every call that arrives: link, operation, and what it came to.
     """
@@ -55,7 +55,7 @@ class Link:
         self,
         process: Process,
         service: str,
-        dice: random.Random,
+        rng: random.Random,
         timeout: float,
         observe: Callable[[Link, str, str], None],
     ) -> None:
@@ -65,7 +65,7 @@ class Link:
         self.weather = Weather()
         self.ambush: Callable[[], object] | None = None  # once, when the next call was applied
         self.loop: VirtualLoop = process.loop
-        self._dice = dice.random
+        self._rng = rng.random
         self.observe = observe
 
     async def request(self, operation: str) -> None:
@@ -95,24 +95,24 @@ class Link:
             waiting.cancel()
 
     def _on_the_way(self) -> float:
-        return QUICKEST + (SLOWEST - QUICKEST) * self._dice()
+        return QUICKEST + (SLOWEST - QUICKEST) * self._rng()
 
     def _rough(self, flight: _Flight[Any]) -> tuple[float, float, bool]:
         """Seconds there and back, and whether the request arrives at all."""
-        weather, dice = self.weather, self._dice
-        there = self._on_the_way() + (weather.slowest * dice() if dice() < weather.slow else 0.0)
-        back = self._on_the_way() + (weather.slowest * dice() if dice() < weather.slow else 0.0)
-        flight.answers = dice() >= weather.lose_response
-        if dice() < weather.throttle:
+        weather, rng = self.weather, self._rng
+        there = self._on_the_way() + (weather.slowest * rng() if rng() < weather.slow else 0.0)
+        back = self._on_the_way() + (weather.slowest * rng() if rng() < weather.slow else 0.0)
+        flight.answers = rng() >= weather.lose_response
+        if rng() < weather.throttle:
             flight.refusal = Throttled(flight.operation, "ThrottlingException")
-        elif dice() < weather.deny:
+        elif rng() < weather.deny:
             flight.refusal = PermissionDenied(f"dynamodb:{flight.operation}", self.service, "in this simulation")
-        elif dice() < weather.expired:
+        elif rng() < weather.expired:
             flight.refusal = DependencyError(flight.operation, "ExpiredTokenException")
-        elif dice() < weather.broken:
+        elif rng() < weather.broken:
             flight.refusal = DependencyError(flight.operation, "InternalServerError")
-            flight.applied_all_the_same = dice() < 0.5
-        return there, back, dice() >= weather.lose_request
+            flight.applied_all_the_same = rng() < 0.5
+        return there, back, rng() >= weather.lose_request
 
 
 class _Flight(Generic[T]):

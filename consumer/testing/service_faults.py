@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from consumer.domain.frontier import FrontierSnapshot
-from consumer.worker.discovery import SECOND_LOOK
-from consumer.worker.following import FINISHED_FOR
+from consumer.worker.fleet.shard_discovery import SECOND_LOOK
+from consumer.worker.fleet.stream_replacement import FINISHED_FOR
 
 if TYPE_CHECKING:
     from consumer.testing.simulation import Simulation
@@ -22,7 +22,7 @@ class ServiceFaults:
 
     def __init__(self, world: Simulation, verbs: dict[str, int], pause: float) -> None:
         self._world = world
-        self._dice: random.Random = world.dice("nemesis")
+        self._rng: random.Random = world.rng("nemesis")
         self._names = list(verbs)
         self._weights = list(verbs.values())
         self._pause = pause
@@ -32,7 +32,7 @@ class ServiceFaults:
         self._repairs: list[Callable[[], None]] = []
 
     def _long(self, durations: float) -> float:
-        return self._dice.uniform(0.0, durations * self._duration)
+        return self._rng.uniform(0.0, durations * self._duration)
 
     def _later(self, seconds: float, undo: Callable[[], object]) -> None:
         self._world.loop.after(seconds, lambda: None if self._healed else undo())
@@ -42,7 +42,7 @@ class ServiceFaults:
     def lose_session_row(self) -> None:
         for sessions in self._world.table.sessions.values():
             if sessions:
-                del sessions[self._dice.choice(list(sessions))]
+                del sessions[self._rng.choice(list(sessions))]
 
     def drop_table(self) -> None:
         """The lease table is gone for a while, and comes back with what it held."""
@@ -73,18 +73,18 @@ class ServiceFaults:
 
     def roll(self) -> None:
         stream = self._world.stream
-        stream.roll(self._dice.choice(stream.open_shards()))
+        stream.roll(self._rng.choice(stream.open_shards()))
 
     def split(self) -> None:
         stream = self._world.stream
         shards = stream.open_shards()
         if len(shards) < MOST_OPEN_SHARDS:
-            stream.split(self._dice.choice(shards))
+            stream.split(self._rng.choice(shards))
 
     def enable_stream_again(self) -> None:
         """The table's stream is disabled and enabled again; the old one must be read to its end first."""
         if self._reads_newest() and len(self._world.streams) < MOST_STREAMS:
-            self._world.enable_again(self._dice.randint(1, 3))
+            self._world.enable_again(self._rng.randint(1, 3))
 
     def lose_replaced_stream(self) -> None:
         """A shard ends and the stream is replaced; for longer than that takes to look finished, the old one cannot be
@@ -96,22 +96,22 @@ class ServiceFaults:
         def back() -> None:
             old.blank = old.missing = False
 
-        old.missing, old.blank = self._dice.choice(((True, False), (False, True)))
+        old.missing, old.blank = self._rng.choice(((True, False), (False, True)))
         self.roll()  # what is written now is in a child that nobody has seen
-        self._later(self._dice.uniform(0.0, 15.0), self.enable_stream_again)
-        self._later(self._dice.uniform(1.5, 3.0) * FINISHED_FOR, back)
+        self._later(self._rng.uniform(0.0, 15.0), self.enable_stream_again)
+        self._later(self._rng.uniform(1.5, 3.0) * FINISHED_FOR, back)
 
     def hide_children(self) -> None:
         """Children appear up to two minutes after their parent's end."""
         stream = self._world.stream
-        stream.hide_children(self._dice.uniform(0.0, 120.0))
-        stream.roll(self._dice.choice(stream.open_shards()))
+        stream.hide_children(self._rng.uniform(0.0, 120.0))
+        stream.roll(self._rng.choice(stream.open_shards()))
 
     def keep_parents_open(self) -> None:
         """A child is listed while its parent still looks open: no last number, and pages go on without records."""
         stream = self._world.stream
-        stream.keep_parents_open(self._dice.uniform(0.0, 60.0))
-        getattr(self, self._dice.choice(("roll", "split")))()
+        stream.keep_parents_open(self._rng.uniform(0.0, 60.0))
+        getattr(self, self._rng.choice(("roll", "split")))()
 
     def stale_listing(self) -> None:
         """DescribeStream answers with what was true a while ago."""
@@ -124,7 +124,7 @@ class ServiceFaults:
 
     def empty_pages(self) -> None:
         stream = self._world.stream
-        stream.empty_pages(self._dice.choice(stream.open_shards()), self._dice.randint(1, 10))
+        stream.empty_pages(self._rng.choice(stream.open_shards()), self._rng.randint(1, 10))
 
     def blank_listing(self) -> None:
         """DescribeStream succeeds and names no shard."""
@@ -144,7 +144,7 @@ class ServiceFaults:
             stream.blank = stream.missing = False
 
         stream.missing = True
-        stream.blank = self._dice.random() < 0.5
+        stream.blank = self._rng.random() < 0.5
         self._later(self._long(2.0), back)
 
     def list_partly(self) -> None:
@@ -153,19 +153,19 @@ class ServiceFaults:
         stream, now = self._world.stream, self._world.loop.now
         if now < self._listed_again:
             return
-        seconds = self._long(2.0) if stream.dated else self._dice.uniform(0.0, 0.8 * SECOND_LOOK)
+        seconds = self._long(2.0) if stream.dated else self._rng.uniform(0.0, 0.8 * SECOND_LOOK)
         self._listed_again = now + seconds + 2 * SECOND_LOOK
 
         def back() -> None:
             stream.omitted = frozenset()
 
         shown = [shard.shard_id for shard in stream.listed()] if not stream.missing else []
-        stream.omitted = frozenset(shard_id for shard_id in shown if self._dice.random() < 0.4)
+        stream.omitted = frozenset(shard_id for shard_id in shown if self._rng.random() < 0.4)
         self._later(seconds, back)
 
     def delete_row(self) -> None:
         """Somebody deletes a lease row."""
-        shard_id = self._dice.choice([*self._world.rows(), ""])
+        shard_id = self._rng.choice([*self._world.rows(), ""])
         if shard_id:
             self._world.delete_row(shard_id)
 
@@ -175,7 +175,7 @@ class ServiceFaults:
         rows = [row for row in world.rows().values() if not row.finished and not row.corrupt]
         if not rows:
             return
-        row = self._dice.choice(rows)
+        row = self._rng.choice(rows)
         world.edit_row(row.shard_id, frontier=FrontierSnapshot(), corrupt="low is not a sequence number: 'x'")
 
         def repair() -> None:
@@ -193,8 +193,8 @@ class ServiceFaults:
         def back() -> None:
             stream.page_records = usual
 
-        stream.page_records = self._dice.choice((1, 2, 5))
-        stream.last_page = self._dice.choice(("with_records", "empty"))
+        stream.page_records = self._rng.choice((1, 2, 5))
+        stream.last_page = self._rng.choice(("with_records", "empty"))
         self._later(self._long(2.0), back)
 
     def days_pass(self) -> None:

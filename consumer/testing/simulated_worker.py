@@ -1,8 +1,8 @@
 """One process of the simulated fleet: the production worker above its ports, wired as ``worker/app.py`` wires it.
 
-Real are the incarnations, the keeper (in a lane of its own, as on its own thread), the coordinator, discovery, the
-stream follower, the shard workers and all below them. Simulated are the clock, randomness, the network, the services,
-and the operating system that starts and ends the process. What the composition root does with real sockets, signals and
+Real are the incarnations, the session renewal (in a lane of its own, as on its own thread), the coordinator, discovery,
+the stream follower, the shard workers and all below them. Simulated are the clock, randomness, the network, the
+services, and the operating system that starts and ends the process. What the composition root does with real sockets, signals and
 threads is not here: its tests are end to end.
 """
 
@@ -23,10 +23,10 @@ from consumer.testing.network import Link
 from consumer.testing.observed import ObservedDeadLetters, ObservedHandler, ObservedStore
 from consumer.testing.virtual_loop import Process
 from consumer.worker.context import Ports, WorkerContext
-from consumer.worker.coordinator import Coordinator
-from consumer.worker.discovery import register_start
-from consumer.worker.following import current_stream
-from consumer.worker.incarnations import HARD_STOP_MARGIN, Host, Incarnations, Stopped, patiently, until_stopped
+from consumer.worker.fleet.coordinator import Coordinator
+from consumer.worker.fleet.incarnation import HARD_STOP_MARGIN, Host, Incarnations, Stopped, patiently, until_stopped
+from consumer.worker.fleet.shard_discovery import register_start
+from consumer.worker.fleet.stream_replacement import current_stream
 
 if TYPE_CHECKING:
     from consumer.testing.simulation import Simulation
@@ -53,18 +53,18 @@ class ProcessClock:
 class ProcessRandomness:
     """``ports.Randomness`` from the seed."""
 
-    def __init__(self, dice: random.Random) -> None:
-        self._dice = dice
-        self.random = dice.random
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self.random = rng.random
 
     def token(self) -> str:
-        return f"{self._dice.getrandbits(128):032x}"
+        return f"{self._rng.getrandbits(128):032x}"
 
 
 class SimulatedWorker:
     """A place in the fleet: one process at a time, ``name`` stays over restarts.
 
-    ``links`` (``table``, ``keeper``, ``stream``, ``dead_letters``) is the network of the current process.
+    ``links`` (``table``, ``session``, ``stream``, ``dead_letters``) is the network of the current process.
     """
 
     def __init__(self, simulation: Simulation, name: str, handler: Handler) -> None:
@@ -106,19 +106,19 @@ class SimulatedWorker:
             raise ValueError(f"{self.name} is running")
         simulation = self._simulation
         self._starts += 1
-        dice = simulation.dice(f"process {self.name} {self._starts}")
-        process = Process(simulation.loop, f"{self.name}#{self._starts}", rate=self.rate, base=dice.uniform(10.0, 1e5))
-        process.wall_offset = dice.uniform(-0.5, 0.5)
+        rng = simulation.rng(f"process {self.name} {self._starts}")
+        process = Process(simulation.loop, f"{self.name}#{self._starts}", rate=self.rate, base=rng.uniform(10.0, 1e5))
+        process.wall_offset = rng.uniform(-0.5, 0.5)
         self.process, self.context, self.coordinator = process, None, None
-        timeouts = {"keeper": min(CALL_TIMEOUT, simulation.settings.leases.duration / 8)}
+        timeouts = {"session": min(CALL_TIMEOUT, simulation.settings.leases.duration / 8)}
         self.links = {
-            service: Link(process, service, dice, timeouts.get(service, CALL_TIMEOUT), simulation.called)
-            for service in ("table", "keeper", "stream", "dead_letters")
+            service: Link(process, service, rng, timeouts.get(service, CALL_TIMEOUT), simulation.called)
+            for service in ("table", "session", "stream", "dead_letters")
         }
         self._stop, self._ended, self._stop_asked = asyncio.Event(), asyncio.Event(), False
         self.killed = False
         simulation.history.note("process started", process.name)
-        process.spawn(self._main(process, ProcessRandomness(dice), self._stop), f"main of {process.name}")
+        process.spawn(self._main(process, ProcessRandomness(rng), self._stop), f"main of {process.name}")
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -142,7 +142,7 @@ class SimulatedWorker:
             self._simulation.loop.resume(self.process)
 
     def stall(self, seconds: float) -> None:
-        """A handler blocks the main loop; the keeper's thread goes on."""
+        """A handler blocks the main loop; the session renewal's thread goes on."""
         if self.process is not None:
             self._simulation.history.note("main thread stalled", self.process.name, seconds)
             self._simulation.loop.stall(self.process.main, seconds)
@@ -177,10 +177,10 @@ class SimulatedWorker:
 
     # --- the process -----------------------------------------------------------------------------------
 
-    async def _main(self, process: Process, dice: ProcessRandomness, stop: asyncio.Event) -> None:
+    async def _main(self, process: Process, rng: ProcessRandomness, stop: asyncio.Event) -> None:
         simulation = self._simulation
         try:
-            await _Life(self, simulation, process, dice, stop).run()
+            await _Life(self, simulation, process, rng, stop).run()
             simulation.history.note("process ended", process.name)
         except (DependencyError, PermissionDenied, ResourceMissing) as error:
             # Exit codes 69, 77, 78: whoever runs the container starts it again.
@@ -207,7 +207,7 @@ class _Life:
         worker: SimulatedWorker,
         simulation: Simulation,
         process: Process,
-        dice: ProcessRandomness,
+        rng: ProcessRandomness,
         stop: asyncio.Event,
     ) -> None:
         self._worker = worker
@@ -215,7 +215,7 @@ class _Life:
         self._settings = simulation.settings
         self._process = process
         self._clock = ProcessClock(process)
-        self._random = dice
+        self._random = rng
         self._stop = stop
 
     async def run(self) -> None:
@@ -230,7 +230,7 @@ class _Life:
         simulation, links, settings, clock = self._simulation, self._worker.links, self._settings, self._clock
         application, checkers = settings.application, simulation.checkers
         store = ObservedStore(checkers, simulation.table, application, clock.wall, links["table"])
-        keeper_store = MemoryLeaseStore(simulation.table, application, clock.wall, links["keeper"])
+        session_store = MemoryLeaseStore(simulation.table, application, clock.wall, links["session"])
         configured = MemoryStreamSource(simulation.streams[0], links["stream"]).of(simulation.stream.arn)
         dead_letters = ObservedDeadLetters(checkers, self._who, simulation.dead_letters, links["dead_letters"])
         handler = ObservedHandler(checkers, self._who, self._worker.handler)
@@ -243,7 +243,7 @@ class _Life:
             clock, "the registration", lambda: register_start(source, store, stream, position)
         )
         ports = Ports(source, store, handler, dead_letters, clock, self._random)
-        return Incarnations(self._host(), settings, ports, keeper_store, Metrics(), stream, registration)
+        return Incarnations(self._host(), settings, ports, session_store, Metrics(), stream, registration)
 
     async def _prepare_table(self, store: LeaseStore, stream: StreamDescription) -> None:
         await store.prepare(create=self._settings.leases.create_table)
@@ -253,7 +253,7 @@ class _Life:
         return Host(
             name=f"{self._worker.name}/{self._process.name.partition('#')[2]}",
             stop=self._stop,
-            begin=lambda work, name: self._process.spawn(work, name, self._process.upkeep),
+            begin=lambda work, name: self._process.spawn(work, name, self._process.control),
             may_renew=lambda: True,
             beside=self._beside,
             on_stopping=lambda: None,

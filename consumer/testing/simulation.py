@@ -38,10 +38,9 @@ from consumer.testing.memory_stream import MemoryStream
 from consumer.testing.memory_table import MemoryTable
 from consumer.testing.network import Link
 from consumer.testing.simulated_worker import SimulatedWorker
-from consumer.testing.sink import VersionedSink
 from consumer.testing.virtual_loop import VirtualLoop
-from consumer.worker.budget import BYTES_PER_WIRE_BYTE
-from consumer.worker.following import FINISHED_FOR
+from consumer.worker.fleet.stream_replacement import FINISHED_FOR
+from consumer.worker.memory_budget import BYTES_PER_WIRE_BYTE
 
 APPLICATION = "simulated"
 CHECK_EVERY = 0.25  # virtual seconds between looks at a condition
@@ -96,7 +95,7 @@ class Simulation:
     ) -> None:
         self.seed = seed
         self.settings = _settings(config or {})
-        self.loop = VirtualLoop(self.dice("schedule"))
+        self.loop = VirtualLoop(self.rng("schedule"))
         self.clock = ServiceClock(self)
         self.streams = [MemoryStream(self.clock, shards=shards, **(stream or {}))]
         self.table = MemoryTable()
@@ -104,7 +103,6 @@ class Simulation:
         self.history = History(lambda: self.loop.now, on_event)
         exact = self.settings.idempotency.mode != "off"
         self.checkers = Checkers(self.history, self.streams, exact=exact)
-        self.sink = VersionedSink(self.history)
         self._gaps_before: set[str] = set()
         self.table.on_write = self.checkers.written
         self.table.on_register = self.checkers.registered
@@ -114,7 +112,7 @@ class Simulation:
         self._versions: dict[str, int] = defaultdict(int)
         self.scenario: Callable[[Simulation], Awaitable[None]] = _nothing
 
-    def dice(self, purpose: str) -> random.Random:
+    def rng(self, purpose: str) -> random.Random:
         """Randomness of its own for every purpose, so that one more draw here changes nothing there."""
         return random.Random(f"{self.seed}/{purpose}")  # noqa: S311
 

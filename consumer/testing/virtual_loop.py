@@ -67,11 +67,11 @@ class Process:
         self.alive = True
         self.paused = False
         self.main = Lane(self)
-        self.upkeep = Lane(self)
+        self.control = Lane(self)
 
     @property
     def lanes(self) -> tuple[Lane, Lane]:
-        return self.main, self.upkeep
+        return self.main, self.control
 
     def monotonic(self) -> float:
         return self.base + self.loop.now * self.rate

@@ -1,7 +1,7 @@
 """The composition root: builds the adapters, waits for the dependencies, and runs incarnations until told to stop.
 
 Start: handler import, then the stream, the lease table and the destination (each error names what is wrong), then the
-upkeep thread, then the first plan. Stop: read nothing more, finish or cancel what is in flight within
+control thread, then the first plan. Stop: read nothing more, finish or cancel what is in flight within
 ``shutdown.grace``, write every frontier, release every lease, end the session, exit 0.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from consumer.aws.adapters import MainAdapters, UpkeepAdapters
+from consumer.aws.adapters import ControlAdapters, MainAdapters
 from consumer.domain.errors import StreamConsumerError
 from consumer.handlers.build import build_handler
 from consumer.operate import sd_notify
@@ -27,14 +27,14 @@ from consumer.operate.metrics import Metrics
 from consumer.operate.status import StatusBoard
 from consumer.ports import LeaseStore, StreamDescription
 from consumer.settings.model import Settings
-from consumer.worker import collector
+from consumer.worker import gc_tuning
 from consumer.worker.clock import SystemClock, SystemRandomness
 from consumer.worker.context import Ports
-from consumer.worker.discovery import register_start
-from consumer.worker.following import current_stream
-from consumer.worker.incarnations import HARD_STOP_MARGIN, Host, Incarnations, Stopped, patiently, until_stopped
+from consumer.worker.control_thread import ControlThread, Watchdog, die
+from consumer.worker.fleet.incarnation import HARD_STOP_MARGIN, Host, Incarnations, Stopped, patiently, until_stopped
+from consumer.worker.fleet.shard_discovery import register_start
+from consumer.worker.fleet.stream_replacement import current_stream
 from consumer.worker.reporting import Pulse, Reporter
-from consumer.worker.upkeep import UpkeepThread, Watchdog, die
 
 log = structlog.get_logger()
 
@@ -53,7 +53,7 @@ class Daemon:
         self._board = StatusBoard(wedged_after(settings))
         self._pulse = Pulse(self._clock, self._board, self._metrics)
         self._watchdog = Watchdog(lambda: self._pulse.beats, self._board.wedged_after)
-        self._upkeep = UpkeepThread()
+        self._control = ControlThread()
         self._started_at = self._clock.wall()
         self._died: asyncio.Future[None] | None = None
         self._closing = False  # from then on root tasks are cancelled
@@ -95,13 +95,13 @@ class Daemon:
         pulse = asyncio.create_task(self._pulse.run(), name="pulse")
         self._root(pulse, "pulse")
         stack.callback(pulse.cancel)
-        self._upkeep.start()
-        stack.push_async_callback(self._upkeep.stop)
-        stack.callback(self._root_on_upkeep(self._watchdog.run(), "watchdog").cancel)
+        self._control.start()
+        stack.push_async_callback(self._control.stop)
+        stack.callback(self._root_on_control(self._watchdog.run(), "watchdog").cancel)
         server = HealthServer(self._board, self._metrics, settings.http.host, settings.http.port)
-        await self._upkeep.call(server.start())
-        stack.push_async_callback(lambda: self._upkeep.call(server.close()))
-        stack.callback(self._root_on_upkeep(server.run(), "http server").cancel)
+        await self._control.call(server.start())
+        stack.push_async_callback(lambda: self._control.call(server.close()))
+        stack.callback(self._root_on_control(server.run(), "http server").cancel)
         log.info("http.listening", host=settings.http.host, port=server.port)
 
         handler = build_handler(settings)
@@ -122,14 +122,14 @@ class Daemon:
             "the registration",
             lambda: register_start(source, adapters.store, stream, settings.source.starting_position),
         )
-        upkeep = UpkeepAdapters(settings, self._metrics.observe_api, self._clock)
-        keeper_store = await self._upkeep.call(upkeep.open())
-        stack.push_async_callback(lambda: self._upkeep.call(upkeep.close()))
+        control = ControlAdapters(settings, self._metrics.observe_api, self._clock)
+        session_store = await self._control.call(control.open())
+        stack.push_async_callback(lambda: self._control.call(control.close()))
 
         ports = Ports(source, adapters.store, handler, adapters.dead_letters, clock, self._random)
-        collector.tune()
+        gc_tuning.tune()
         log.info("daemon.started", application=settings.application, stream_arn=stream.stream_arn, pid=os.getpid())
-        return Incarnations(self._host(), settings, ports, keeper_store, self._metrics, stream, registration)
+        return Incarnations(self._host(), settings, ports, session_store, self._metrics, stream, registration)
 
     async def _prepare_table(self, store: LeaseStore, stream: StreamDescription) -> None:
         leases = self._settings.leases
@@ -143,7 +143,7 @@ class Daemon:
         return Host(
             name=f"{socket.gethostname()}/{os.getpid()}",
             stop=self._stop,
-            begin=self._upkeep.begin,
+            begin=self._control.begin,
             may_renew=lambda: not self._watchdog.wedged,
             beside=lambda context, coordinator: Reporter(context, coordinator, self._board, self._started_at).run(),
             on_stopping=self._tell_stopping,
@@ -160,9 +160,9 @@ class Daemon:
         log.critical("task.died", task=name, exc_info=error)
         return StreamConsumerError(f"background task {name} ended: {error!r}")
 
-    def _root_on_upkeep(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Future[None]:
-        """Start a root task on the upkeep thread."""
-        return self._root(self._upkeep.begin(work, name), name)
+    def _root_on_control(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Future[None]:
+        """Start a root task on the control thread."""
+        return self._root(self._control.begin(work, name), name)
 
     def _root(self, task: asyncio.Future[None], name: str) -> asyncio.Future[None]:
         """A task of the whole process. When it ends before the daemon does, however it ends, so does the process."""

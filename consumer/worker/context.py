@@ -6,13 +6,13 @@ import asyncio
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 
-from consumer.domain.lease import Belief
-from consumer.domain.patterns import Filters
+from consumer.domain.filters.filters import Filters
+from consumer.domain.lease import SessionValidity
 from consumer.domain.settlement import RetryPolicy
 from consumer.operate.metrics import Metrics
 from consumer.ports import Clock, DeadLetters, Handler, LeaseStore, Randomness, StreamDescription, StreamSource
 from consumer.settings.model import Settings
-from consumer.worker.budget import ByteBudget
+from consumer.worker.memory_budget import ByteBudget
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class WorkerContext:
     metrics: Metrics
     stream: StreamDescription
     incarnation: str
-    belief: Belief
+    validity: SessionValidity
     budget: ByteBudget
     slots: HandlerSlots
     start_at: float | None

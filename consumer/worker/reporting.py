@@ -12,15 +12,15 @@ from consumer.operate.metrics import LEASE_STATES, SHARD_STATES, Metrics
 from consumer.operate.status import ShardStatus, Status, StatusBoard
 from consumer.ports import Clock
 from consumer.worker.context import WorkerContext
-from consumer.worker.coordinator import Coordinator
-from consumer.worker.shard_worker import ShardWorker
+from consumer.worker.fleet.coordinator import Coordinator
+from consumer.worker.shard.shard_worker import ShardWorker
 
 PULSE = 0.1  # seconds between beats: the resolution of loop_stall_seconds
 BEATS_PER_REPORT = 10
 
 
 class Pulse:
-    """The main loop's sign of life. ``beats`` is read by the watchdog on the upkeep thread."""
+    """The main loop's sign of life. ``beats`` is read by the watchdog on the control thread."""
 
     def __init__(self, clock: Clock, board: StatusBoard, metrics: Metrics) -> None:
         self._clock = clock
@@ -100,7 +100,7 @@ class Reporter:
         for state in LEASE_STATES:
             metrics.leases(state).set(counts[state])
         metrics.buffered_bytes.set(self._context.budget.used)
-        metrics.parked_keys.set(sum(worker.parked_keys for worker in workers.values()))
+        metrics.retrying_keys.set(sum(worker.retrying_keys for worker in workers.values()))
 
     def _shard_status(self, row: LeaseRow, worker: ShardWorker | None, lag: float) -> ShardStatus:
         if worker is None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from consumer.local.server import free_port
+from demo.local_aws import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 LEASE_SECONDS = 3.0

@@ -61,13 +61,13 @@ def test_sigkill_storm(aws: Aws, fleet: Fleet) -> None:
     every repetition was in flight or not yet written down when its worker was killed."""
     settings: dict[str, Any] = {"leases": {"duration": "2s"}, "batch": {"batch_size": 5}}
     slow = {"HANDLER_SECONDS": "0.02"}
-    dice, killed_at = random.Random(7), {}
+    rng, killed_at = random.Random(7), {}
     alive = [fleet.start(f"w{n}", slow, **settings) for n in range(3)]
     wait_until(lambda: sum(len(worker.owned()) for worker in alive) == SHARDS, 30, "all shards are owned")
     load = Load(aws, fleet.table, versions=20)
     for number in range(3, 7):
         time.sleep(1.5)  # the storm's rhythm, not a synchronisation
-        victim = alive.pop(dice.randrange(len(alive)))
+        victim = alive.pop(rng.randrange(len(alive)))
         killed_at[victim.name] = time.monotonic()
         victim.send(signal.SIGKILL)
         alive.append(fleet.start(f"w{number}", slow, **settings))

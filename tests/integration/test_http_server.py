@@ -27,7 +27,7 @@ LIFE = 1.5  # seconds a connection may live in these tests; five in production
 
 
 class Running:
-    """The server on a thread and loop of its own, as the upkeep thread runs it."""
+    """The server on a thread and loop of its own, as the control thread runs it."""
 
     def __init__(self) -> None:
         self.board = StatusBoard(wedged_after=30)
@@ -99,7 +99,7 @@ def test_health_and_readiness(running: Running) -> None:
     for step in START_STEPS:
         running.board.reached(step)
     assert running.get("/readyz")[::2] == (200, b"ready\n")
-    running.board.task_died("keeper", "a\nb")
+    running.board.task_died("session", "a\nb")
     assert running.get("/healthz")[::2] == (503, b"task keeper died: a b\n")
     assert running.get("/readyz")[0] == 200
 

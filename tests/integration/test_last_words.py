@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-DIE = "import io, sys\nfrom consumer.worker.upkeep import die\n{before}\ndie(70)"
+DIE = "import io, sys\nfrom consumer.worker.control_thread import die\n{before}\ndie(70)"
 PATIENCE = 20.0  # seconds; it takes one
 
 

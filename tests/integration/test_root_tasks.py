@@ -10,21 +10,21 @@ import pytest
 import structlog
 
 from consumer.domain.errors import StreamConsumerError
-from consumer.local.server import LocalAws, free_port
 from consumer.operate.http import HealthServer
 from consumer.settings.model import Settings
-from consumer.worker import app, upkeep
-from consumer.worker.coordinator import Coordinator
-from consumer.worker.following import Follower
-from consumer.worker.keeper import Keeper
+from consumer.worker import app, control_thread
+from consumer.worker.control_thread import ControlThread, Watchdog
+from consumer.worker.fleet.coordinator import Coordinator
+from consumer.worker.fleet.session_renewal import SessionRenewal
+from consumer.worker.fleet.stream_replacement import Follower
 from consumer.worker.reporting import Pulse, Reporter
-from consumer.worker.upkeep import UpkeepThread, Watchdog
+from demo.local_aws import LocalAws, free_port
 
 ROOTS: dict[str, type[Any]] = {
     "pulse": Pulse,
     "watchdog": Watchdog,
     "http server": HealthServer,
-    "keeper": Keeper,
+    "session": SessionRenewal,
     "coordinator": Coordinator,
     "reporter": Reporter,
     "stream follower": Follower,
@@ -125,13 +125,13 @@ async def test_a_stop_is_no_death(settings: Any) -> None:
 async def test_the_upkeep_thread_itself_may_not_end(monkeypatch: Any) -> None:
     """With it go renewals, probes and the watchdog, so nobody else could tell."""
     codes: list[int] = []
-    monkeypatch.setattr(upkeep, "die", codes.append)
-    thread = UpkeepThread()
+    monkeypatch.setattr(control_thread, "die", codes.append)
+    thread = ControlThread()
     thread.start()
     thread._loop.call_soon_threadsafe(thread._loop.stop)
     await asyncio.to_thread(thread._thread.join, 5.0)
     assert codes == [70]
-    proper = UpkeepThread()
+    proper = ControlThread()
     proper.start()
     await proper.stop()
     assert codes == [70]

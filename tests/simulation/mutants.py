@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[2] / "consumer"
+ROOT = Path(__file__).parents[2]
+COPIED = ("consumer", "tests/__init__.py", "tests/simulation", "tests/unit/__init__.py", "tests/unit/worker")
 MOST_SEEDS = 200
 
 
@@ -38,50 +39,50 @@ class Mutant:
 
 MUTANTS = (
     Mutant(
-        "the belief is stamped at the answer",
-        "worker/keeper.py",
-        "self._belief.renewed(sent_at, self._duration)",
-        "self._belief.renewed(self._clock.monotonic(), self._duration)",
+        "the validity is stamped at the answer",
+        "consumer/worker/fleet/session_renewal.py",
+        "self._validity.renewed(sent_at, self._duration)",
+        "self._validity.renewed(self._clock.monotonic(), self._duration)",
         ("G3 one owner",),
     ),
     Mutant(
         "leases are taken without a fence",
-        "worker/coordinator.py",
+        "consumer/worker/fleet/coordinator.py",
         "if session is None or await self._context.ports.store.fence_session(incarnation, session.counter):",
         "if True:",
         ("G3 one owner",),
     ),
     Mutant(
         "observers wait half a lease only",
-        "domain/lease.py",
+        "consumer/domain/lease.py",
         "TAKE_MARGIN = 1.1",
         "TAKE_MARGIN = 0.5",
         ("G3 one owner",),
     ),
     Mutant(
         "observers count from long before their reading",
-        "worker/coordinator.py",
+        "consumer/worker/fleet/coordinator.py",
         "self._observer.saw(self._sessions, owners, now)",
         "self._observer.saw(self._sessions, owners, now - self._duration / 2)",
         ("G3 one owner",),
     ),
     Mutant(
-        "the belief never ends",
-        "domain/lease.py",
+        "the validity never ends",
+        "consumer/domain/lease.py",
         "return not self.fenced and now < self.valid_until",
         "return not self.fenced",
         ("G3 one owner",),
     ),
     Mutant(
         "no look at the deadline before a call",
-        "worker/batch_runner.py",
+        "consumer/worker/shard/batch_runner.py",
         "if not await self._still_owns() or self._draining.is_set():",
         "if self._draining.is_set():",
         ("G3 one owner",),
     ),
     Mutant(
         "dead letters are sent without owning the lease",
-        "worker/graveyard.py",
+        "consumer/worker/shard/dead_letter_delivery.py",
         "                    self._require_lease()\n",
         "",
         ("G3 one owner",),
@@ -89,7 +90,7 @@ MUTANTS = (
     ),
     Mutant(
         "a lease given away is started again from what was read before",
-        "worker/coordinator.py",
+        "consumer/worker/fleet/coordinator.py",
         "or row.shard_id in self._tasks or row.shard_id in self._stale:",
         "or row.shard_id in self._tasks:",
         ("G3 one owner", "G4 fenced"),
@@ -97,7 +98,7 @@ MUTANTS = (
     ),
     Mutant(
         "records count as settled before they are handled",
-        "worker/batch_runner.py",
+        "consumer/worker/shard/batch_runner.py",
         "        settled = 0\n        request_id",
         "        settled = 0\n        self._frontier.settle([entry.position for entry in entries])\n        request_id",
         ("G1 complete",),
@@ -106,7 +107,7 @@ MUTANTS = (
     ),
     Mutant(
         "latest is resolved again by every process",
-        "worker/discovery.py",
+        "consumer/worker/fleet/shard_discovery.py",
         '    if known is not None:\n        return known\n    if starting_position == "latest":\n'
         "        start = await _latest(source, stream.stream_arn)\n",
         '    if starting_position == "latest":\n        start = await _latest(source, stream.stream_arn)\n'
@@ -116,7 +117,7 @@ MUTANTS = (
     ),
     Mutant(
         "a hand-over does not wait for the calls under way",
-        "worker/shard_worker.py",
+        "consumer/worker/shard/shard_worker.py",
         "asyncio.timeout(grace) as self._drain_limit",
         "asyncio.timeout(0.0) as self._drain_limit",
         ("G5 duplicates",),
@@ -125,7 +126,7 @@ MUTANTS = (
     ),
     Mutant(
         "what the previous owner settled is forgotten until it is read again",
-        "domain/frontier.py",
+        "consumer/domain/frontier.py",
         "        runs.extend(self._beyond_re_read())\n",
         "",
         ("G5 duplicates",),
@@ -133,7 +134,7 @@ MUTANTS = (
     ),
     Mutant(
         "where a shard was read first is not stored",
-        "domain/frontier.py",
+        "consumer/domain/frontier.py",
         "self._first = numbers[0]",
         "self._first = None",
         ("G7 no silent loss",),
@@ -141,14 +142,14 @@ MUTANTS = (
     ),
     Mutant(
         "latest is resolved again for a stream that follows another",
-        "worker/following.py",
+        "consumer/worker/fleet/stream_replacement.py",
         "            await store.register(label_of(successor), start)\n",
         "",
         ("start position", "G1 complete"),
     ),
     Mutant(
         "a child does not wait for its parent",
-        "domain/shards.py",
+        "consumer/domain/shards.py",
         'return row.state != "waiting" or all(parent in rows and rows[parent].settled for parent in row.parents)',
         "return True",
         ("G2 order",),
@@ -157,7 +158,7 @@ MUTANTS = (
     ),
     Mutant(
         "the end of a shard does not wait for calls under way",
-        "worker/shard_worker.py",
+        "consumer/worker/shard/shard_worker.py",
         "while not dispatcher.finished:",
         "while False:",
         ("G1 complete",),
@@ -166,7 +167,7 @@ MUTANTS = (
     ),
     Mutant(
         "the checkpoint passes what is in flight",
-        "domain/frontier.py",
+        "consumer/domain/frontier.py",
         "while window and offset in settled:",
         "while window:",
         ("G1 complete",),
@@ -175,7 +176,7 @@ MUTANTS = (
     ),
     Mutant(
         "what is settled above the checkpoint is forgotten",
-        "worker/shard_worker.py",
+        "consumer/worker/shard/shard_worker.py",
         'if self._context.settings.idempotency.mode == "off":',
         "if True:",
         ("G5 duplicates",),
@@ -184,7 +185,7 @@ MUTANTS = (
     ),
     Mutant(
         "settled numbers are compared as text",
-        "domain/frontier.py",
+        "consumer/domain/frontier.py",
         "return at >= 0 and number <= self._ends[at]",
         "return at >= 0 and str(number) <= str(self._ends[at])",
         ("G1 complete", "G2 order", "G5 duplicates"),
@@ -192,7 +193,7 @@ MUTANTS = (
     ),
     Mutant(
         "failed numbers are compared as text",
-        "domain/settlement.py",
+        "consumer/domain/settlement.py",
         "lowest = min(int(number) for number in outcome.failed)",
         "lowest = int(min(outcome.failed))",
         ("G1 complete", "G2 order"),
@@ -200,7 +201,7 @@ MUTANTS = (
     ),
     Mutant(
         "trimmed means ended",
-        "worker/shard_worker.py",
+        "consumer/worker/shard/shard_worker.py",
         '            except TrimmedData:\n                return "trimmed"',
         '            except TrimmedData:\n                return "end"',
         ("G7 no silent loss", "G1 complete"),
@@ -208,14 +209,14 @@ MUTANTS = (
     ),
     Mutant(
         "an empty listing means gone",
-        "worker/discovery.py",
+        "consumer/worker/fleet/shard_discovery.py",
         "may_exist = not listed or any(",
         "may_exist = any(",
         ("G1 complete",),
     ),
     Mutant(
         "an expired iterator starts again from the checkpoint",
-        "worker/reader.py",
+        "consumer/worker/shard/reader.py",
         'return Position("AFTER_SEQUENCE_NUMBER", self._fetched)',
         'return Position("AFTER_SEQUENCE_NUMBER", self._frontier.low or self._fetched)',
         ("no bug", "G5 duplicates"),
@@ -223,7 +224,7 @@ MUTANTS = (
     ),
     Mutant(
         "children start at LATEST",
-        "worker/reader.py",
+        "consumer/worker/shard/reader.py",
         '        return Position("TRIM_HORIZON")\n\n    async def',
         '        return Position("LATEST")\n\n    async def',
         ("G1 complete", "G2 order", "liveness"),
@@ -231,7 +232,7 @@ MUTANTS = (
     ),
     Mutant(
         "a stop gives leases away before their shards are drained",
-        "worker/coordinator.py",
+        "consumer/worker/fleet/coordinator.py",
         "        while self._tasks:\n",
         "        while False:\n",
         ("G3 one owner", "G4 fenced", "G5 duplicates"),
@@ -239,7 +240,7 @@ MUTANTS = (
     ),
     Mutant(
         "a lease is handed over with the frontier it came with",
-        "worker/shard_worker.py",
+        "consumer/worker/shard/shard_worker.py",
         "hand_over(self._row(given_away=True), target,",
         "hand_over(self._lease, target,",
         ("G4 fenced", "G5 duplicates"),
@@ -247,7 +248,7 @@ MUTANTS = (
     ),
     Mutant(
         "checkpoints are written at the end only",
-        "worker/shard_worker.py",
+        "consumer/worker/shard/shard_worker.py",
         "if self._version != self._saved_version:",
         "if self._version < 0:",
         ("G5 duplicates",),
@@ -256,7 +257,7 @@ MUTANTS = (
     ),
     Mutant(
         "a dead letter that was refused counts as sent",
-        "worker/graveyard.py",
+        "consumer/worker/shard/dead_letter_delivery.py",
         "str(error.last_attempt.exception()))\n            return False",
         "str(error.last_attempt.exception()))\n            return True",
         ("G1 complete",),
@@ -264,7 +265,7 @@ MUTANTS = (
     ),
     Mutant(
         "a key may be in two batches",
-        "domain/batching.py",
+        "consumer/domain/batching.py",
         "            if key not in busy:\n",
         "            if True:\n",
         ("G2 order",),
@@ -272,7 +273,7 @@ MUTANTS = (
     ),
     Mutant(
         "bisect tries the right half first",
-        "domain/settlement.py",
+        "consumer/domain/settlement.py",
         "self._replace(piece.records[:half], piece.records[half:])",
         "self._replace(piece.records[half:], piece.records[:half])",
         ("G2 order", "G1 complete"),
@@ -280,7 +281,7 @@ MUTANTS = (
     ),
     Mutant(
         "a difference of one is evened out",
-        "domain/planner.py",
+        "consumer/domain/planner.py",
         "if held[giver] - held[taker] < 2:",
         "if held[giver] - held[taker] < 1:",
         ("fair share", "liveness"),
@@ -288,42 +289,42 @@ MUTANTS = (
     ),
     Mutant(
         "a save does not look at the revision",
-        "testing/memory_leases.py",
+        "consumer/testing/memory_leases.py",
         "if lease.row.revision < revision:",
         "if True:",
         ("G4 fenced",),
     ),
     Mutant(
         "one complete listing decides that a shard is gone",
-        "worker/discovery.py",
+        "consumer/worker/fleet/shard_discovery.py",
         "if missing >= patience:",
         "if True:",
         ("G1 complete", "G2 order"),
     ),
     Mutant(
         "a parent without a row counts as settled",
-        "domain/shards.py",
+        "consumer/domain/shards.py",
         "all(parent in rows and rows[parent].settled for",
         "all(parent not in rows or rows[parent].settled for",
         ("G2 order",),
     ),
     Mutant(
         "an owner puts its deleted row back with the frontier it came with",
-        "worker/coordinator.py",
+        "consumer/worker/fleet/coordinator.py",
         "await self._discovery.put_back(worker.row)",
         "await self._discovery.put_back(worker._lease)",
         ("G4 fenced",),
     ),
     Mutant(
         "tombstones go while their shards are still there",
-        "domain/shards.py",
+        "consumer/domain/shards.py",
         "        and row.shard_id not in known\n",
         "",
         ("G4 fenced",),
     ),
     Mutant(
         "the pointer moves although the old stream is not finished",
-        "worker/following.py",
+        "consumer/worker/fleet/stream_replacement.py",
         "if not self._is_time_to_look() or not await self._finished_for_good():\n",
         "if not self._is_time_to_look() or not (await self._finished_for_good() or True):\n",
         ("G2 order", "G1 complete"),
@@ -331,28 +332,28 @@ MUTANTS = (
     ),
     Mutant(
         "the pointer moves as soon as the old stream looks finished",
-        "worker/following.py",
+        "consumer/worker/fleet/stream_replacement.py",
         "if self._finished_since is None or now - self._finished_since < FINISHED_FOR:",
         "if self._finished_since is None:",
         ("G2 order", "G1 complete"),
     ),
     Mutant(
         "a row that is put back counts as old as it was read",
-        "testing/memory_leases.py",
+        "consumer/testing/memory_leases.py",
         "revision = row.revision if row.owner is None else self._next_revision(row)",
         "revision = row.revision",
         ("G4 fenced",),
     ),
     Mutant(
         "an old stream without a listing is finished",
-        "worker/following.py",
+        "consumer/worker/fleet/stream_replacement.py",
         "return self._unlisted_since is None or now - self._unlisted_since >= GONE_FOR",
         "return True",
         ("G1 complete", "G2 order"),
     ),
     Mutant(
         "the sink compares numbers as text",
-        "testing/sink.py",
+        "tests/simulation/sink.py",
         "str(item.number).zfill(40)",
         "str(item.number)",
         ("G6 exactly once",),
@@ -361,14 +362,14 @@ MUTANTS = (
     ),
     Mutant(
         "a save does not look at owner and epoch",
-        "testing/memory_leases.py",
+        "consumer/testing/memory_leases.py",
         "if (row.owner, row.epoch) != (held.owner, held.epoch):\n            raise",
         "if False:\n            raise",
         ("G4 fenced", "G1 complete", "G5 duplicates"),
     ),
     Mutant(
         "an expired iterator means the end of the shard",
-        "worker/reader.py",
+        "consumer/worker/shard/reader.py",
         "                iterator = None\n                expired += 1\n",
         "                return\n",
         ("G1 complete", "G2 order", "liveness"),
@@ -376,7 +377,7 @@ MUTANTS = (
     ),
     Mutant(
         "a listed child means that its parent is read to its end",
-        "worker/reader.py",
+        "consumer/worker/shard/reader.py",
         "            if page.next_iterator is None:\n",
         "            if page.next_iterator is None or self._is_closed():\n",
         ("G1 complete", "G2 order"),
@@ -384,7 +385,7 @@ MUTANTS = (
     ),
     Mutant(
         "latest drops what was written in its own second",
-        "worker/reader.py",
+        "consumer/worker/shard/reader.py",
         "< change.ApproximateCreationDateTime < start_at",
         "< change.ApproximateCreationDateTime <= start_at",
         ("G1 complete", "liveness"),
@@ -392,7 +393,7 @@ MUTANTS = (
     ),
     Mutant(
         "garbage from the handler counts as success",
-        "domain/outcome.py",
+        "consumer/domain/outcome.py",
         'return Outcome("failed", fault=HandlerFault("bad_response", "BadResponse", message))',
         "return OK",
         ("G6 exactly once",),
@@ -400,7 +401,7 @@ MUTANTS = (
     ),
     Mutant(
         "keys get free before their batch is settled",
-        "worker/dispatcher.py",
+        "consumer/worker/shard/dispatcher.py",
         "                if self._windowed is None:\n",
         "                self._queue.free(batch.keys)\n                batch.keys = {}\n"
         "                if self._windowed is None:\n",
@@ -410,7 +411,7 @@ MUTANTS = (
     ),
     Mutant(
         "what gets settled is taken for the oldest",
-        "domain/frontier.py",
+        "consumer/domain/frontier.py",
         "if not settled and list(indices) == list(range(offset, offset + len(indices))):",
         "if not settled:",
         ("G1 complete",),
@@ -419,15 +420,15 @@ MUTANTS = (
     ),
     Mutant(
         "a null iterator is no end",
-        "worker/reader.py",
+        "consumer/worker/shard/reader.py",
         "            if page.next_iterator is None:\n",
-        "            if page.next_iterator is None and self._context.belief.fenced:\n",
+        "            if page.next_iterator is None and self._context.validity.fenced:\n",
         ("liveness",),
         family="records",
     ),
     Mutant(
         "records that are let go stay in the byte budget",
-        "domain/batching.py",
+        "consumer/domain/batching.py",
         "        if self.left == 0:\n",
         "        if self.left < 0:\n",
         ("byte budget", "liveness"),
@@ -447,18 +448,25 @@ class Verdict:
 
 
 def occurrences(mutant: Mutant) -> int:
-    return (PACKAGE / mutant.file).read_text(encoding="utf-8").count(mutant.old)
+    return (ROOT / mutant.file).read_text(encoding="utf-8").count(mutant.old)
 
 
 @contextmanager
 def applied(mutant: Mutant) -> Iterator[str]:
-    """A folder for PYTHONPATH: a copy of the package with the mistake in it. ValueError when it does not apply, because
+    """A folder to run in: a copy of the package and its simulations with the mistake.
+    ValueError when it does not apply, because
     then it would prove nothing."""
     if occurrences(mutant) != 1:
         raise ValueError(f"the line to change is not there once in {mutant.file}: {mutant.name}")
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(PACKAGE, Path(folder) / "consumer", ignore=shutil.ignore_patterns("__pycache__"))
-        path = Path(folder) / "consumer" / mutant.file
+        for part in COPIED:
+            source, target = ROOT / part, Path(folder) / part
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                target.parent.mkdir(exist_ok=True)
+                shutil.copy(source, target)
+        path = Path(folder) / mutant.file
         path.write_text(path.read_text(encoding="utf-8").replace(mutant.old, mutant.new), encoding="utf-8")
         yield folder
 
@@ -466,7 +474,7 @@ def applied(mutant: Mutant) -> Iterator[str]:
 def run(mutant: Mutant, seeds: int = MOST_SEEDS) -> Verdict:
     """Apply ``mutant`` to a copy of the package and run its family until a seed fails."""
     with applied(mutant) as folder:
-        command = [sys.executable, "-m", "consumer.testing.simulate", mutant.family, "--seeds", str(seeds), "--stop"]
+        command = [sys.executable, "-m", "tests.simulation.simulate", mutant.family, "--seeds", str(seeds), "--stop"]
         environment = {**os.environ, "PYTHONPATH": folder, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     found = re.search(r"seed (\d+): a promise was broken", done.stdout)

@@ -32,11 +32,11 @@ class Bump(NamedTuple):
 
 
 class Worker(NamedTuple):
-    """``belief``: ticks since the sending (or the answer) of the last successful bump; DURATION: not valid.
+    """``validity``: ticks since the sending (or the answer) of the last successful bump; DURATION: not valid.
     ``active``: the epoch it works with, 0 for none. ``answer``: the epoch of a take whose answer is on its way."""
 
     incarnation: int = 0
-    belief: int = DURATION
+    validity: int = DURATION
     active: int = 0
     answer: int = 0
     bump: Bump | None = None
@@ -71,7 +71,7 @@ Step = tuple[str, State]
 
 def violation(state: State) -> bool:
     """A worker could start a call now although the lease has moved on."""
-    return any(w.active and w.belief < DURATION and state.epoch > w.active for w in state.workers)
+    return any(w.active and w.validity < DURATION and state.epoch > w.active for w in state.workers)
 
 
 def steps(state: State, rules: Rules) -> Iterator[Step]:
@@ -89,7 +89,7 @@ def _tick(state: State) -> State:
         return min(DURATION, age + 1)
 
     workers = tuple(
-        w._replace(belief=older(w.belief), bump=w.bump and w.bump._replace(age=older(w.bump.age)))
+        w._replace(validity=older(w.validity), bump=w.bump and w.bump._replace(age=older(w.bump.age)))
         for w in state.workers
     )
     sessions = tuple(tuple(s._replace(unchanged=older(s.unchanged)) for s in of) for of in state.sessions)
@@ -106,8 +106,8 @@ def _renewal(state: State, me: int, rules: Rules) -> Iterator[Step]:
         applied = _with(state, me, worker._replace(bump=worker.bump._replace(applied=True)))
         yield f"w{me}'s bump is applied", _session(applied, me, worker.incarnation, session._replace(seen=False))
     if worker.bump.applied:
-        belief = worker.bump.age if rules.stamp_before else 0
-        answered = worker._replace(belief=min(worker.belief, belief), bump=None)
+        validity = worker.bump.age if rules.stamp_before else 0
+        answered = worker._replace(validity=min(worker.validity, validity), bump=None)
         yield f"w{me} gets its answer", _with(state, me, answered)
     yield f"w{me}'s bump or answer is lost", _with(state, me, worker._replace(bump=None))
 

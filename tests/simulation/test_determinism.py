@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
-from consumer.testing.scenarios import run
+from tests.simulation.scenarios import run
 
 
 def digest(family: str, seed: int, hash_seed: str) -> str:
-    command = [sys.executable, "-m", "consumer.testing.simulate", family, "--seed", str(seed)]
+    command = [sys.executable, "-m", "tests.simulation.simulate", family, "--seed", str(seed)]
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     found = re.search(r"digest ([0-9a-f]{32})", done.stdout)

@@ -15,7 +15,7 @@ import pytest
 )
 def test_no_promise_is_broken(family: str, first: int, seeds: int) -> None:
     """In a process of its own, with Python's hash seed fixed: what fails is repeated by the command it prints."""
-    command = [sys.executable, "-m", "consumer.testing.simulate", family, "--first", str(first), "--seeds", str(seeds)]
+    command = [sys.executable, "-m", "tests.simulation.simulate", family, "--first", str(first), "--seeds", str(seeds)]
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

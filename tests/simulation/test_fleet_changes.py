@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from consumer.domain.outcome import OK, HandlerCall, Outcome
-from consumer.testing.scenarios import change_fleet
 from consumer.testing.simulated_worker import Scripted
 from consumer.testing.simulation import Simulation
+from tests.simulation.scenarios import change_fleet
 
 QUIET = {"source": {"table": "orders", "poll": {"idle_backoff_max": "60s"}}, "checkpoint": {"interval": "60s"}}
 

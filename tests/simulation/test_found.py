@@ -50,12 +50,12 @@ def test_a_dead_letter_that_is_retried_is_not_sent_after_the_lease_went_away() -
         first.links["dead_letters"].weather = Weather(throttle=1.0)
         world.put("poison")
         await world.sleep(5.0)
-        first.links["keeper"].weather = Weather(lose_request=1.0)
+        first.links["session"].weather = Weather(lose_request=1.0)
         second.start()
         await world.until(lambda: world.owned().get(second.incarnation) == 1, 60.0, "the take-over")
         first.links["dead_letters"].weather = Weather()
         await world.sleep(60.0)  # the longest back-off of the first worker is over
-        first.links["keeper"].weather = Weather()
+        first.links["session"].weather = Weather()
         await world.until(world.everything_settled, 60.0, "everything settled")
         await world.finish()
 
@@ -186,7 +186,7 @@ def test_a_session_that_is_opened_late_does_not_rise_from_the_dead() -> None:
         async def scenario(world: Simulation) -> None:
             first, second = (world.add_worker(name, Scripted(takes_a_while)) for name in ("first", "second"))
             first.start()
-            late(first.links["keeper"], "open_session", 28.0)
+            late(first.links["session"], "open_session", 28.0)
             await world.until(lambda: first.incarnation in world.owned(), 10.0)
             woken = first.incarnation
             second.start()
@@ -198,7 +198,7 @@ def test_a_session_that_is_opened_late_does_not_rise_from_the_dead() -> None:
             await world.until(lambda: world.owned().get(second.incarnation) == 1, 60.0, "the take-over")
             await world.until(world.everything_settled, 60.0, "everything settled")
             await world.sleep(29.0 - world.loop.now)
-            first.links["table"].weather = Weather(lose_request=1.0)  # the keeper has a connection of its own
+            first.links["table"].weather = Weather(lose_request=1.0)  # the session renewal has a connection of its own
             first.resume()
             await world.sleep(5.0)
             first.links["table"].weather = Weather()

@@ -27,12 +27,19 @@ def test_a_mutant_is_caught(mutant: Mutant) -> None:
 def test_a_mutant_that_does_not_apply_is_an_error() -> None:
     """It would run the code as it is, and look as if the simulator had missed something, or found something else."""
     with pytest.raises(ValueError, match="not there once"):
-        run(Mutant("gone", "worker/keeper.py", "no such line", "", ("G3 one owner",)), seeds=1)
+        run(Mutant("gone", "consumer/worker/fleet/session_renewal.py", "no such line", "", ("G3 one owner",)), seeds=1)
 
 
 def test_the_gate_fails_for_what_nothing_can_catch() -> None:
     """A change without effect must not pass for a mutant that was caught."""
     verdict = run(
-        Mutant("harmless", "worker/keeper.py", "BUMPS_PER_DURATION = 4", "BUMPS_PER_DURATION = 5", ()), seeds=1
+        Mutant(
+            "harmless",
+            "consumer/worker/fleet/session_renewal.py",
+            "BUMPS_PER_DURATION = 4",
+            "BUMPS_PER_DURATION = 5",
+            (),
+        ),
+        seeds=1,
     )
     assert not verdict.caught

@@ -11,7 +11,7 @@ def test_the_protocol_holds() -> None:
 
 
 def test_stamping_at_the_answer_breaks_it() -> None:
-    """Counting the belief from the answer, as the KCL does, lets a stale owner start work."""
+    """Counting the validity from the answer, as the KCL does, lets a stale owner start work."""
     _, way = search(Rules(stamp_before=False))
     assert way is not None
 

@@ -23,7 +23,7 @@ from consumer.testing.memory_source import MemoryStreamSource
 from consumer.testing.simulated_worker import Scripted
 from consumer.testing.simulation import APPLICATION, Simulation
 from consumer.testing.virtual_loop import EPOCH
-from consumer.worker.discovery import register_start
+from consumer.worker.fleet.shard_discovery import register_start
 
 POSITIONS = ("trim_horizon", "latest", "timestamp")
 CONTENTS = ("empty", "registered", "some rows", "all rows", "crash in the first sync")
@@ -51,22 +51,22 @@ def test_what_the_start_position_asks_for_is_handled_once_and_in_order(position:
     if position == "timestamp":
         start = dt.datetime.fromtimestamp(EPOCH + APPEARS / 2, tz=dt.UTC)
     world = Simulation(name, shards=2, config={"source": {"table": "orders", "starting_position": start}})
-    dice = world.dice("graph")
+    rng = world.rng("graph")
 
     async def scenario(world: Simulation) -> None:
-        await _history_of_the_stream(world, graph, dice)
+        await _history_of_the_stream(world, graph, rng)
         workers = [world.add_worker(f"w{number}", Scripted(handle)) for number in range(2)]
         if content == "crash in the first sync":
             workers[0].start()
-            await asyncio.sleep(dice.uniform(0.02, 0.3))
+            await asyncio.sleep(rng.uniform(0.02, 0.3))
             workers[0].kill()
         elif content != "empty":
-            await _fill(world, content, start, dice)
+            await _fill(world, content, start, rng)
         for worker in workers:
             worker.start()
         for _ in range(20):
-            await asyncio.sleep(dice.uniform(0.0, 2.0))
-            _one_change(world, graph, dice)
+            await asyncio.sleep(rng.uniform(0.0, 2.0))
+            _one_change(world, graph, rng)
         world.stream.hide_children(0.0)
         world.stream.keep_parents_open(0.0)
         await world.until(world.everything_settled, 120.0, "everything settled")
@@ -82,39 +82,39 @@ def test_what_the_start_position_asks_for_is_handled_once_and_in_order(position:
         assert not any(item.before_start for item in history.items.values())
 
 
-async def _history_of_the_stream(world: Simulation, graph: str, dice: random.Random) -> None:
+async def _history_of_the_stream(world: Simulation, graph: str, rng: random.Random) -> None:
     while world.loop.now < APPEARS:
-        _one_change(world, graph, dice)
-        await asyncio.sleep(dice.uniform(0.5, 3.0))
+        _one_change(world, graph, rng)
+        await asyncio.sleep(rng.uniform(0.5, 3.0))
     if "trimmed" in graph:
         closed = world.stream.closed_shards()
         for shard_id in closed[: len(closed) // 2]:
             world.vanish(shard_id)
 
 
-def _one_change(world: Simulation, graph: str, dice: random.Random) -> None:
+def _one_change(world: Simulation, graph: str, rng: random.Random) -> None:
     stream = world.stream
-    for _ in range(dice.randint(0, 4)):
-        world.put(f"k{dice.randint(0, 9)}")
+    for _ in range(rng.randint(0, 4)):
+        world.put(f"k{rng.randint(0, 9)}")
     if "hidden" in graph:
-        stream.hide_children(dice.uniform(0.1, 20.0))
+        stream.hide_children(rng.uniform(0.1, 20.0))
     if "parents open" in graph:
-        stream.keep_parents_open(dice.uniform(0.1, 20.0))
+        stream.keep_parents_open(rng.uniform(0.1, 20.0))
     verbs = {"one shard": (), "rollovers": ("roll",), "splits": ("split",)}.get(graph, ("roll", "split"))
-    if verbs and dice.random() < 0.3:
-        verb = dice.choice(verbs)
+    if verbs and rng.random() < 0.3:
+        verb = rng.choice(verbs)
         if verb == "roll" or len(stream.open_shards()) < 6:
-            getattr(stream, verb)(dice.choice(stream.open_shards()))
+            getattr(stream, verb)(rng.choice(stream.open_shards()))
 
 
-async def _fill(world: Simulation, content: str, start: Any, dice: random.Random) -> None:
+async def _fill(world: Simulation, content: str, start: Any, rng: random.Random) -> None:
     """The table as an application left it that registered and then died while it wrote rows, parents first."""
     source = MemoryStreamSource(world.stream)
     store = MemoryLeaseStore(world.table, APPLICATION, world.clock.wall)
     stream = await source.describe()
     registration = await register_start(source, store, stream, start)
     rows = missing_leases(await source.list_shards(), ())
-    count = {"registered": 0, "some rows": dice.randint(1, len(rows)), "all rows": len(rows)}[content]
+    count = {"registered": 0, "some rows": rng.randint(1, len(rows)), "all rows": len(rows)}[content]
     for shard in rows[:count]:
         skip = shard.shard_id in registration.skip_shards
         row = LeaseRow(

@@ -89,13 +89,13 @@ def test_a_stalled_thread_leaves_the_other_one_running() -> None:
     async def scenario(loop: VirtualLoop) -> None:
         process = Process(loop, "both")
         process.spawn(tick("main", loop), "main")
-        process.spawn(tick("upkeep", loop), "upkeep", process.upkeep)
+        process.spawn(tick("control", loop), "control", process.control)
         await asyncio.sleep(0.5)
         loop.stall(process.main, 3.0)
         await asyncio.sleep(3.7)
 
     simulate(scenario)
-    assert [now for name, now in seen if name == "upkeep"] == [1.0, 2.0, 3.0, 4.0]
+    assert [now for name, now in seen if name == "control"] == [1.0, 2.0, 3.0, 4.0]
     assert [now for name, now in seen if name == "main"] == [3.5]
 
 

@@ -17,7 +17,7 @@ from benchmarks.servers import StubStream, steer
 from benchmarks.stub_stream import STREAM_ARN, Stream
 from consumer.aws.pages import convert_page, decode_page
 from consumer.domain.record import batch_event_json
-from consumer.local.server import LocalAws
+from demo.local_aws import LocalAws
 
 
 @pytest.fixture(scope="module")

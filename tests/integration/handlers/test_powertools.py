@@ -15,7 +15,7 @@ import pytest
 
 from consumer.aws.session import AwsSession
 from consumer.domain.outcome import HandlerCall
-from consumer.local.server import LocalAws
+from demo.local_aws import LocalAws
 from tests.conftest import unique
 from tests.integration.handlers.support import alive, call, number, running, write_module
 

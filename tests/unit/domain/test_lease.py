@@ -1,39 +1,39 @@
-"""Belief, observation, and which leases are free."""
+"""SessionValidity, observation, and which leases are free."""
 
 from __future__ import annotations
 
 import pytest
 
-from consumer.domain.lease import TAKE_MARGIN, Belief, LeaseRow, LeaseState, Observer, SessionRow, free_leases
+from consumer.domain.lease import TAKE_MARGIN, LeaseRow, LeaseState, Observer, SessionRow, SessionValidity, free_leases
 
 D = 20.0
 
 
 def test_belief_counts_from_the_sending_of_a_bump() -> None:
     """A bump sent at 100 holds until 120, however late its answer came; the end itself is outside."""
-    belief = Belief()
-    assert not belief.holds(0.0)
-    belief.renewed(100.0, D)
-    assert belief.holds(119.999)
-    assert not belief.holds(120.0)
+    validity = SessionValidity()
+    assert not validity.holds(0.0)
+    validity.renewed(100.0, D)
+    assert validity.holds(119.999)
+    assert not validity.holds(120.0)
 
 
 def test_late_answers_never_shorten_the_belief() -> None:
     """Answers that arrive out of order leave the latest sending in force."""
-    belief = Belief()
-    belief.renewed(110.0, D)
-    belief.renewed(100.0, D)
-    assert belief.valid_until == 130.0
+    validity = SessionValidity()
+    validity.renewed(110.0, D)
+    validity.renewed(100.0, D)
+    assert validity.valid_until == 130.0
 
 
 def test_a_fenced_incarnation_never_believes_again() -> None:
     """Not even when the answer to an earlier bump arrives after the loss."""
-    belief = Belief()
-    belief.renewed(100.0, D)
-    belief.lost()
-    assert not belief.holds(101.0)
-    belief.renewed(100.5, D)
-    assert not belief.holds(101.0)
+    validity = SessionValidity()
+    validity.renewed(100.0, D)
+    validity.lost()
+    assert not validity.holds(101.0)
+    validity.renewed(100.5, D)
+    assert not validity.holds(101.0)
 
 
 def see(observer: Observer, now: float, *, owners: tuple[str, ...] = (), **counters: int) -> None:
@@ -61,7 +61,7 @@ def test_any_other_counter_is_a_sign_of_life(counter: int) -> None:
 
 
 def test_observers_outwait_believers_at_any_clock_rates_that_differ_by_less_than_ten_percent() -> None:
-    """Seen right after the send by a fast clock, the belief of a slow clock still ends before the expiry."""
+    """Seen right after the send by a fast clock, the validity of a slow clock still ends before the expiry."""
     for rate in (0.92, 0.96, 1.0, 1.04):
         believed_until = D / rate  # true seconds after the send, on the owner's clock of this rate
         expired_at = D * TAKE_MARGIN / (rate * 1.0999)  # on an observer's clock that is just under 10 % faster

@@ -46,7 +46,7 @@ CONTRACT = {
     "lease_events_total": ("counter", {"event"}),
     "in_flight_records": ("gauge", set()),
     "buffered_bytes": ("gauge", set()),
-    "parked_keys": ("gauge", set()),
+    "retrying_keys": ("gauge", set()),
     "shards": ("gauge", {"state"}),
     "loop_stall_seconds": ("gauge", set()),
     "build_info": ("gauge", {"version", "python"}),

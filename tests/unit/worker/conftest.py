@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from consumer.worker import coordinator, discovery, reader
+from consumer.worker.fleet import coordinator, shard_discovery
+from consumer.worker.shard import reader
 from tests.unit.worker.harness import World
 
 
@@ -16,8 +17,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Polling pauses that are billed on AWS cost nothing here."""
     monkeypatch.setattr(reader, "PARTIAL_PAGE_PAUSE", 0.005)
     monkeypatch.setattr(reader, "FIRST_IDLE_PAUSE", 0.01)
-    monkeypatch.setattr(discovery, "FIRST_CHILD_PAUSE", 0.02)
-    monkeypatch.setattr(discovery, "SECOND_LOOK", 0.1)
+    monkeypatch.setattr(shard_discovery, "FIRST_CHILD_PAUSE", 0.02)
+    monkeypatch.setattr(shard_discovery, "SECOND_LOOK", 0.1)
     monkeypatch.setattr(coordinator, "RESTART_PAUSE", 0.2)
 
 

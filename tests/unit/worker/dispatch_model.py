@@ -24,10 +24,10 @@ from msgspec import Raw
 
 from consumer.domain.batching import Entry, PageHold
 from consumer.domain.errors import DependencyError
+from consumer.domain.filters.filters import compile_filters
 from consumer.domain.frontier import MAX_RUNS_BYTES_GIVEN_AWAY, Frontier, FrontierSnapshot, SettledFilter
-from consumer.domain.lease import Belief, LeaseRow
+from consumer.domain.lease import LeaseRow, SessionValidity
 from consumer.domain.outcome import OK, HandlerCall, HandlerFault, Outcome
-from consumer.domain.patterns import compile_filters
 from consumer.domain.record import Change, Record, records_from_event
 from consumer.domain.windows import TumblingWindow, WindowState
 from consumer.operate.metrics import Metrics
@@ -39,10 +39,10 @@ from consumer.testing.memory_stream import MemoryStream
 from consumer.testing.memory_table import MemoryTable
 from consumer.testing.simulated_worker import ProcessClock, ProcessRandomness, Scripted
 from consumer.testing.virtual_loop import VirtualLoop
-from consumer.worker import dispatcher
-from consumer.worker.budget import BudgetAccount, ByteBudget
 from consumer.worker.context import HandlerSlots, Ports, WorkerContext
-from consumer.worker.dispatcher import Dispatcher
+from consumer.worker.memory_budget import BudgetAccount, ByteBudget
+from consumer.worker.shard import dispatcher
+from consumer.worker.shard.dispatcher import Dispatcher
 
 RAISED = HandlerFault("raised", "ValueError", "poison")
 SHARD = "shardId-1"
@@ -131,7 +131,7 @@ class Model:
     """What must hold, whatever the plan: every method checks it."""
 
     plan: Plan
-    dice: random.Random
+    rng: random.Random
     now: Callable[[], float]
     facts: dict[int, Fact] = field(default_factory=dict)
     busy: Counter[str] = field(default_factory=Counter)
@@ -185,8 +185,8 @@ class Model:
 
     def comes_to(self, facts: list[Fact]) -> Outcome:
         """What a call with these records comes to; good records never make one fail."""
-        bad = [fact for fact in facts if fact.fate == "poison" or (fact.fate == "flaky" and self.dice.random() < 0.5)]
-        chance = self.dice.random()
+        bad = [fact for fact in facts if fact.fate == "poison" or (fact.fate == "flaky" and self.rng.random() < 0.5)]
+        chance = self.rng.random()
         if chance < 0.1:
             return Outcome("not_invoked")
         if not bad:
@@ -195,9 +195,9 @@ class Model:
             fact.failures += 1
         if chance < 0.5:
             return Outcome("failed", fault=RAISED)
-        also = [fact for fact in facts if fact.number > bad[0].number and self.dice.random() < 0.3]
+        also = [fact for fact in facts if fact.number > bad[0].number and self.rng.random() < 0.3]
         named = [str(fact.number) for fact in (*bad, *also)]
-        self.dice.shuffle(named)
+        self.rng.shuffle(named)
         return Outcome("partial", failed=tuple(named))
 
 
@@ -208,8 +208,8 @@ class Shard:
         self.plan = plan
         self.process = loop.world
         self.clock = ProcessClock(self.process)
-        self.dice = random.Random(plan.seed)
-        self.model = Model(plan, self.dice, self.clock.wall)
+        self.rng = random.Random(plan.seed)
+        self.model = Model(plan, self.rng, self.clock.wall)
         self.frontier = Frontier()
         self.window = TumblingWindow(WINDOW) if plan.windows else None
         self.saved = (FrontierSnapshot(), WindowState(), 0)
@@ -237,17 +237,17 @@ class Shard:
         }
         stream = MemoryStream(clock)
         store = MemoryLeaseStore(MemoryTable(), "app", clock.wall)
-        dice = ProcessRandomness(self.dice)
-        belief = Belief()
-        belief.renewed(0.0, float("inf"))
+        rng = ProcessRandomness(self.rng)
+        validity = SessionValidity()
+        validity.renewed(0.0, float("inf"))
         description = StreamDescription(stream.arn, "label", "orders", "ENABLED", "NEW_IMAGE", "id", 0.0)
         return WorkerContext(
             settings=Settings.model_validate(config),
-            ports=Ports(MemoryStreamSource(stream), store, Scripted(self.invoke), self, clock, dice),
+            ports=Ports(MemoryStreamSource(stream), store, Scripted(self.invoke), self, clock, rng),
             metrics=Metrics(),
             stream=description,
             incarnation="w/1/1",
-            belief=belief,
+            validity=validity,
             budget=ByteBudget(1 << 30),
             slots=HandlerSlots(plan.slots),
             start_at=None,
@@ -279,7 +279,7 @@ class Shard:
         model.running += 1
         assert model.running <= self.plan.factor, "more batches at once than parallelization_factor"
         try:
-            await asyncio.sleep(self.dice.choice((0.0, 0.01, 0.4, 3.0)))
+            await asyncio.sleep(self.rng.choice((0.0, 0.01, 0.4, 3.0)))
         finally:
             model.running -= 1
         outcome = model.comes_to(facts)
@@ -301,7 +301,7 @@ class Shard:
         assert call.window is not None
         assert not call.records
         self.model.invoked[call.request_id] += 1
-        if self.plan.retries >= 2 and self.dice.random() < 0.3 and call.attempt < 3:
+        if self.plan.retries >= 2 and self.rng.random() < 0.3 and call.attempt < 3:
             return Outcome("failed", fault=RAISED)
         self.model.totals += json.loads(call.window.state).get("seen", [])
         return Outcome("ok", state=b"{}")
@@ -317,9 +317,9 @@ class Shard:
         model = self.model
         facts = model.begins(list(records))
         self.checkpoint()
-        await asyncio.sleep(self.dice.choice((0.0, 0.2)))
+        await asyncio.sleep(self.rng.choice((0.0, 0.2)))
         model.ends(facts)
-        if self.dice.random() < self.plan.refusals:
+        if self.rng.random() < self.plan.refusals:
             raise DependencyError("SendMessage", "ServiceUnavailable")
         if letter["payload"].get("isFinalInvokeForWindow"):  # the end of a window that was too old for another retry
             assert not facts
@@ -355,12 +355,12 @@ class Shard:
         """A write that may come at any moment: frontier and window as they are together."""
         snapshot = self.frontier.snapshot()
         self.model.looks_at(snapshot)
-        if self.dice.random() < 0.5:
+        if self.rng.random() < 0.5:
             self.saved = (snapshot, self._durable_window(), len(self.model.totals))
 
     async def _checkpoint_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(self.dice.choice((0.003, 0.1, 2.0)))
+            await asyncio.sleep(self.rng.choice((0.003, 0.1, 2.0)))
             self.checkpoint()
 
     def _durable_window(self) -> WindowState:
@@ -434,7 +434,7 @@ class Shard:
 
     def _arrives(self, key: str, fate: str) -> Fact:
         number = len(self.model.facts) + 1
-        late = self.dice.choice((0, 0, 5, 59, 59, 70))  # seconds that the record is older than its reading
+        late = self.rng.choice((0, 0, 5, 59, 59, 70))  # seconds that the record is older than its reading
         created = self._newest = max(self._newest, float(int(self.clock.wall()) - late))
         change = Change(
             str(number), ApproximateCreationDateTime=created, Keys=Raw(f'{{"id":{{"S":"{key}"}}}}'.encode())

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from consumer.domain.errors import DependencyError, StreamConsumerError
-from consumer.domain.lease import Belief, LeaseRow, SessionRow
+from consumer.domain.lease import LeaseRow, SessionRow, SessionValidity
 from consumer.domain.outcome import OK, HandlerCall, HandlerFault, Outcome
 from consumer.operate.metrics import Metrics
 from consumer.ports import DeadLetters, Registration
@@ -23,12 +23,12 @@ from consumer.testing.memory_leases import MemoryLeaseStore
 from consumer.testing.memory_source import MemoryStreamSource
 from consumer.testing.memory_stream import MemoryStream
 from consumer.testing.memory_table import MemoryTable
-from consumer.worker.budget import ByteBudget
 from consumer.worker.clock import SystemClock, SystemRandomness
 from consumer.worker.context import HandlerSlots, Ports, WorkerContext
-from consumer.worker.coordinator import Coordinator
-from consumer.worker.discovery import register_start
-from consumer.worker.keeper import Keeper
+from consumer.worker.fleet.coordinator import Coordinator
+from consumer.worker.fleet.session_renewal import SessionRenewal
+from consumer.worker.fleet.shard_discovery import register_start
+from consumer.worker.memory_budget import ByteBudget
 
 DURATION = 1.0
 FAILED = Outcome("failed", fault=HandlerFault("raised", "ValueError", "poison"))
@@ -225,7 +225,7 @@ class Worker:
     async def start(self) -> None:
         world = self.world
         self.store = MemoryLeaseStore(world.table, "app", time.time, self.link)
-        self._keeper_store = MemoryLeaseStore(world.table, "app", time.time, self.keeper_link)
+        self._session_store = MemoryLeaseStore(world.table, "app", time.time, self.keeper_link)
         source = MemoryStreamSource(world.stream, self.source_link)
         random = SystemRandomness()
         ports = Ports(source, self.store, self.handler, world.dead_letters, world.clock, random)
@@ -237,19 +237,19 @@ class Worker:
             metrics=Metrics(),
             stream=stream,
             incarnation=f"{self.name}/1/{random.token()}",
-            belief=Belief(),
+            validity=SessionValidity(),
             budget=ByteBudget(world.settings.limits.buffer),
             slots=HandlerSlots(0),
             start_at=self.registration.start_at,
             filters=world.settings.compiled_filters(),
         )
         sent_at = world.clock.monotonic()
-        await self._keeper_store.open_session(SessionRow(self.incarnation))
-        self.context.belief.renewed(sent_at, DURATION)
-        keeper = Keeper(
-            self._keeper_store,
+        await self._session_store.open_session(SessionRow(self.incarnation))
+        self.context.validity.renewed(sent_at, DURATION)
+        keeper = SessionRenewal(
+            self._session_store,
             world.clock,
-            self.context.belief,
+            self.context.validity,
             self.incarnation,
             DURATION,
             may_renew=lambda: self.may_renew,
@@ -288,4 +288,4 @@ class Worker:
         async with asyncio.timeout(20):
             await self.coordinator.drain(grace)
         await self.kill()
-        await self._keeper_store.close_session(self.incarnation)
+        await self._session_store.close_session(self.incarnation)

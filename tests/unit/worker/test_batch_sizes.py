@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from consumer.domain.outcome import OK, HandlerCall, Outcome
-from consumer.worker import dispatcher, reader
+from consumer.worker.shard import dispatcher, reader
 from tests.unit.worker.harness import World, until
 
 MakeWorld = Callable[..., World]

@@ -152,7 +152,7 @@ async def test_a_lease_handed_to_a_stopping_worker_is_released(make_world: MakeW
 async def test_a_worker_waiting_for_its_restart_is_released_by_a_drain(
     make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumer.worker.coordinator.RESTART_PAUSE", 60.0)
+    monkeypatch.setattr("consumer.worker.fleet.coordinator.RESTART_PAUSE", 60.0)
     world = make_world()
     world.write(3)
 
@@ -196,7 +196,7 @@ async def test_nothing_is_written_and_nobody_works_after_the_session_was_fenced(
     await until(first.lost.is_set)
     await until(world.everything_handled)
     assert len(first.handler.calls) == calls
-    assert first.context.belief.fenced
+    assert first.context.validity.fenced
     await until(lambda: not list(first.coordinator.workers))
     assert all(one.epoch >= 2 for one in world.seen if one.worker == "b")
     world.assert_in_order(duplicates=None)
@@ -208,7 +208,7 @@ async def test_no_call_starts_while_the_belief_is_expired(make_world: MakeWorld)
     world.write(5)
     await until(world.everything_handled)
     first.may_renew = False
-    await until(lambda: not first.context.belief.holds(world.clock.monotonic()))
+    await until(lambda: not first.context.validity.holds(world.clock.monotonic()))
     calls = len(first.handler.calls)
     world.write(5)
     await asyncio.sleep(0.3)
@@ -303,9 +303,9 @@ async def test_one_refused_take_leaves_no_take_behind(make_world: MakeWorld) -> 
 class Lossy(Faults):
     """Loses three in a hundred requests and as many responses."""
 
-    def __init__(self, dice: random.Random) -> None:
+    def __init__(self, rng: random.Random) -> None:
         super().__init__()
-        self._dice = dice
+        self._rng = rng
 
     async def request(self, operation: str) -> None:
         await super().request(operation)
@@ -316,16 +316,16 @@ class Lossy(Faults):
         await self._maybe(operation)
 
     async def _maybe(self, operation: str) -> None:
-        if self._dice.random() < 0.03:
+        if self._rng.random() < 0.03:
             raise DependencyError(operation, "Timeout")
-        if self._dice.random() < 0.1:
-            await asyncio.sleep(self._dice.random() * 0.02)
+        if self._rng.random() < 0.1:
+            await asyncio.sleep(self._rng.random() * 0.02)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_everything_at_once(make_world: MakeWorld, seed: int) -> None:
     """Crashes, drains, newcomers, splits and rollovers with hidden children on a bad network."""
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     world = make_world(shards=2, page_records=30)
     world.stream.hide_children(0.1)
     names = iter(range(1000))
@@ -333,7 +333,7 @@ async def test_everything_at_once(make_world: MakeWorld, seed: int) -> None:
 
     async def join() -> None:
         worker = Worker(world, f"w{next(names)}", slowly)
-        worker.link, worker.source_link = Lossy(dice), Lossy(dice)
+        worker.link, worker.source_link = Lossy(rng), Lossy(rng)
         world.workers.append(worker)
         for _ in range(50):
             try:
@@ -349,7 +349,7 @@ async def test_everything_at_once(make_world: MakeWorld, seed: int) -> None:
         world.write(60, keys=17)
         await asyncio.sleep(0.15)
         if step % 3 == 0:
-            shard = dice.choice(world.stream.open_shards())
+            shard = rng.choice(world.stream.open_shards())
             world.stream.split(shard) if len(world.stream.open_shards()) < 4 else world.stream.roll(shard)
         if step % 4 == 1:
             await fleet.pop(0).drain()

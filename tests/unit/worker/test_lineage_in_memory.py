@@ -12,7 +12,7 @@ from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import LeaseRow
 from consumer.domain.outcome import OK, HandlerCall, Outcome
 from consumer.domain.shards import TOMBSTONE_AGE, ShardInfo
-from consumer.worker import discovery
+from consumer.worker.fleet import shard_discovery
 from tests.unit.worker.harness import DURATION, Worker, World, of, until
 
 MakeWorld = Callable[..., World]
@@ -83,7 +83,7 @@ async def test_a_parent_that_is_gone_holds_nobody_up(make_world: MakeWorld) -> N
 
 async def test_a_young_parent_is_waited_for(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its id it cannot have been trimmed: two looks a moment apart prove nothing."""
-    monkeypatch.setattr(discovery, "is_young", lambda shard_id, now: True)
+    monkeypatch.setattr(shard_discovery, "is_young", lambda shard_id, now: True)
     world = make_world()
     parent = world.stream.open_shards()[0]
     world.stream.roll(parent)
@@ -131,7 +131,7 @@ async def finished_lineage(world: World) -> tuple[str, str]:
 
 
 async def test_a_tombstone_goes_days_after_its_shard(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discovery, "REPAIR_INTERVAL", 0.1)
+    monkeypatch.setattr(shard_discovery, "REPAIR_INTERVAL", 0.1)
     world = make_world()
     parent, child = await finished_lineage(world)
     world.stream.vanish(parent)
@@ -154,7 +154,7 @@ async def test_no_bad_listing_removes_or_makes_a_tombstone(
     make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch, listing: str
 ) -> None:
     """Neither goes an old one, nor does a parent that nobody knows count as gone."""
-    monkeypatch.setattr(discovery, "REPAIR_INTERVAL", 0.05)
+    monkeypatch.setattr(shard_discovery, "REPAIR_INTERVAL", 0.05)
     world = make_world()
     parent, _ = await finished_lineage(world)
     world.stream.vanish(parent)
@@ -279,23 +279,23 @@ async def test_a_worker_unsure_of_its_lease_puts_nothing_back(make_world: MakeWo
     await until(world.everything_handled)
     shard = world.stream.open_shards()[0]
     worker.may_renew = False
-    await until(lambda: not worker.context.belief.holds(world.clock.monotonic()))
+    await until(lambda: not worker.context.validity.holds(world.clock.monotonic()))
     world.table.drop_lease("app", world.stream.label, shard)
     row = next(iter(worker.coordinator.workers)).row
-    with pytest.raises(discovery.LeaseDeleted):
+    with pytest.raises(shard_discovery.LeaseDeleted):
         await worker.coordinator._discovery.save(row)
     assert shard not in world.rows()
 
 
 async def test_a_dropped_table_stops_the_work_and_its_return_resumes_it(make_world: MakeWorld) -> None:
-    """No call starts when the belief is over; the next incarnation puts the rows back as this process knew them."""
+    """No call starts when the validity is over; the next incarnation puts the rows back as this process knew them."""
     world = make_world(shards=2)
     world.write(100)
     first = await world.worker("a")
     await until(world.everything_handled)
     await until(lambda: all(row.frontier.low for row in world.rows().values()))
     world.table.exists = False
-    await until(lambda: not first.context.belief.holds(world.clock.monotonic()))
+    await until(lambda: not first.context.validity.holds(world.clock.monotonic()))
     calls = len(first.handler.calls)
     world.write(20)
     await asyncio.sleep(0.2)

@@ -23,9 +23,9 @@ from consumer.worker import app
 from consumer.worker.app import Daemon, wedged_after
 from consumer.worker.clock import SystemClock, SystemRandomness
 from consumer.worker.context import Ports
-from consumer.worker.coordinator import Coordinator
-from consumer.worker.following import Follower
-from consumer.worker.incarnations import Incarnations
+from consumer.worker.fleet.coordinator import Coordinator
+from consumer.worker.fleet.incarnation import Incarnations
+from consumer.worker.fleet.stream_replacement import Follower
 from tests.unit.worker.harness import World, of, until
 
 

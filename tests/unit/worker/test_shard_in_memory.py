@@ -79,7 +79,7 @@ async def test_refused_dead_letters_take_no_place(make_world: MakeWorld, *, dest
         world.put(f"beside{index}")
     world.write(40)
     await until(lambda: {f"k{index}" for index in range(20)} <= {seen.key for seen in world.seen})
-    await until(lambda: sum(w.parked_keys for w in worker.coordinator.workers) >= 8)
+    await until(lambda: sum(w.retrying_keys for w in worker.coordinator.workers) >= 8)
     letters._faults.clear()
     worker.link.refuse.clear()
     await until(lambda: world.handled == good(world))
@@ -151,7 +151,7 @@ async def test_a_fenced_worker_buries_nothing_more(make_world: MakeWorld, monkey
     worker = await world.worker("a")
     world.write(5)
     await until(world.everything_handled)
-    worker.context.belief.lost()
+    worker.context.validity.lost()
     real = world.clock.wall
     monkeypatch.setattr(world.clock, "wall", lambda: real() + 3600)
     world.stream.append("old", {"ApproximateCreationDateTime": real() - 100, "NewImage": {"id": {"S": "old"}}})
@@ -481,5 +481,5 @@ async def test_poison_does_not_hold_up_other_keys(make_world: MakeWorld) -> None
     await until(lambda: world.handled == 300)
     assert {key for call in worker.handler.calls for key, version in of(call) if version > 1} >= {"k0"}
     assert not any(("poison", 2) in of(call) for call in worker.handler.calls)
-    assert sum(w.parked_keys for w in worker.coordinator.workers) >= 1
+    assert sum(w.retrying_keys for w in worker.coordinator.workers) >= 1
     world.assert_in_order()

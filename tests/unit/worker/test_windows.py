@@ -15,7 +15,7 @@ from consumer.domain.errors import DependencyError
 from consumer.domain.outcome import HandlerCall, Outcome, from_window_response
 from consumer.domain.windows import MAX_STATE
 from consumer.testing.memory_dead_letters import MemoryDeadLetters
-from consumer.worker import dispatcher, tumbling
+from consumer.worker.shard import dispatcher, tumbling_windows
 from tests.unit.worker.harness import FAILED, Worker, World, until
 
 MakeWorld = Callable[..., World]
@@ -134,7 +134,7 @@ async def test_an_idle_window_closes_when_its_time_is_over(
     make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler = Counting()
-    monkeypatch.setattr(tumbling, "IDLE_MARGIN", 0.0)
+    monkeypatch.setattr(tumbling_windows, "IDLE_MARGIN", 0.0)
     world = make_world(config=windowed())
     world.put("k")  # now: its window is over in a minute at most
     await world.worker("a", handler)
@@ -322,7 +322,7 @@ async def test_a_window_stays_open_while_nobody_knows_what_else_is_in_it(
 ) -> None:
     """Reading fails for minutes, from before the window's end on: records of it may lie there unread."""
     handler = Counting()
-    monkeypatch.setattr(tumbling, "IDLE_MARGIN", 0.0)
+    monkeypatch.setattr(tumbling_windows, "IDLE_MARGIN", 0.0)
     world = make_world(config=windowed())
     at(world, 0)
     worker = await world.worker("a", handler)

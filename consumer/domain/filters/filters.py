@@ -1,0 +1,341 @@
+"""Filters: EventBridge patterns over the whole Lambda event of a record, compiled once.
+
+A record is looked at in stages, cheapest first: the fields of the envelope, the keys, the images. A filter stops as
+soon as its outcome is certain, so a pattern on ``eventName`` or on keys decodes no image, and one that asks for
+``eventName: [INSERT]`` and an attribute decodes the images of inserts only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from consumer.domain.filters.compiler import Clause, Node, Pattern, Walk, combined, compile_pattern
+from consumer.domain.filters.operators import PatternError
+from consumer.domain.record import Record
+
+__all__ = [
+    "ClauseResult",
+    "Explanation",
+    "FilterResult",
+    "Filters",
+    "PatternError",
+    "compile_filters",
+    "filter_problems",
+]
+
+_Items = dict[str, dict[str, Any] | None]
+_Get = Callable[[Record, _Items], Any]
+
+# The fields of an event, as event_json writes them. None means that the event has no such field.
+_ENVELOPE: dict[str, _Get] = {
+    "eventName": lambda record, _: record.event_name,
+    "eventID": lambda record, _: record.event_id,
+    "eventVersion": lambda record, _: record.event_version,
+    "eventSource": lambda record, _: record.event_source,
+    "awsRegion": lambda record, _: record.aws_region,
+    "eventSourceARN": lambda record, _: record.event_source_arn,
+    "userIdentity": lambda record, _: record.user_identity,
+}
+_CHANGE: dict[str, _Get] = {
+    "StreamViewType": lambda record, _: record.dynamodb.StreamViewType,
+    "SizeBytes": lambda record, _: record.dynamodb.SizeBytes,
+    "ApproximateCreationDateTime": lambda record, _: float(record.dynamodb.ApproximateCreationDateTime),
+    "SequenceNumber": lambda record, _: record.dynamodb.SequenceNumber,
+}
+_ITEMS = ("Keys", "NewImage", "OldImage")
+
+_decode = msgspec.json.Decoder().decode
+
+_NONE = (0,)
+
+
+class _Undecodable(Exception):
+    """An item of the record is no JSON object."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """One field of the event that the pattern looks into."""
+
+    get: _Get
+    node: Node
+    absent: int
+    """The clauses that hold when their field is missing."""
+    later: int
+    """The clauses of the stages after this one."""
+
+
+class _Filter:
+    """One pattern, ready to run."""
+
+    def __init__(self, pattern: Pattern) -> None:
+        self.clauses = pattern.clauses
+        self._formula = pattern.formula
+        stages = _stages(pattern)
+        reachable = 0
+        for _, node in stages:
+            reachable |= node.bits_below
+        absent = sum(clause.bit for clause in pattern.clauses if clause.alternatives.absent)
+        self._start: tuple[int, ...] = (absent & ~reachable,)  # clauses that hold because their field is never there
+        self._stages: list[_Stage] = []
+        later = 0
+        for get, node in reversed(stages):
+            self._stages.insert(0, _Stage(get, node, absent & node.bits_below, later))
+            later |= node.bits_below
+
+    def matches(self, record: Record, items: _Items) -> bool:
+        """Whether the pattern holds. _Undecodable when that depends on an item that does not decode."""
+        formula = self._formula
+        walk = Walk()
+        together = self._start
+        for stage in self._stages:
+            together = combined(together, _run(stage, walk, record, items))
+            if len(together) == 1:  # no arrays, or none that matters
+                if not formula.holds(together[0] | stage.later):
+                    return False
+                if formula.choices and formula.holds(together[0]):
+                    return True
+            elif not any(formula.holds(clauses | stage.later) for clauses in together):
+                return False
+            elif formula.choices and any(map(formula.holds, together)):
+                return True
+        return formula.holds(together[0]) if len(together) == 1 else any(map(formula.holds, together))
+
+    def explain(self, index: int, record: Record, items: _Items) -> FilterResult:
+        found: dict[int, list[Any]] = {}
+        walk = Walk(found=found)
+        together = self._start
+        ever = together[0]
+        for stage in self._stages:
+            results = _run(stage, walk, record, items)
+            together = combined(together, results)
+            for holding in results:
+                ever |= holding
+        matched = any(self._formula.holds(clauses) for clauses in together)
+        clauses = tuple(
+            ClauseResult(
+                place=clause.place,
+                field=clause.field,
+                wanted=clause.wanted,
+                matched=bool(ever & clause.bit),
+                found=tuple(found.get(clause.bit, ())),
+                note=_note(clause, found, ever, items),
+            )
+            for clause in self.clauses
+        )
+        bits = self._formula.decided_by(ever)
+        decided = tuple(
+            result for clause, result in zip(self.clauses, clauses, strict=True) if not matched and clause.bit & bits
+        )
+        return FilterResult(index, matched, clauses, decided, across_elements=not matched and not decided)
+
+
+def _stages(pattern: Pattern) -> list[tuple[_Get, Node]]:
+    """What to look at, cheapest first. Fields that no event has need no stage."""
+    stages: list[tuple[_Get, Node]] = []
+    change = pattern.root.child("dynamodb")
+    for parent, getters in ((pattern.root, _ENVELOPE), (change, _CHANGE)):
+        for name, get in getters.items():
+            node = parent.child(name) if parent is not None else None
+            if node is not None:
+                stages.append((get, node))
+    for name in _ITEMS:
+        node = change.child(name) if change is not None else None
+        if node is not None:
+            stages.append((_item(name), node))
+    return stages
+
+
+def _item(name: str) -> _Get:
+    def get(record: Record, items: _Items) -> dict[str, Any] | None:
+        """Decoded at most once for all patterns; the wire form, ``{"S": "paid"}``."""
+        if name in items:
+            return items[name]
+        raw = getattr(record.dynamodb, name)
+        try:
+            value = _decode(raw) if memoryview(raw).nbytes else None
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise _Undecodable(f"dynamodb.{name} does not decode: {error}") from error
+        if value is not None and not isinstance(value, dict):
+            raise _Undecodable(f"dynamodb.{name} is not a JSON object")
+        items[name] = value
+        return value
+
+    return get
+
+
+def _run(stage: _Stage, walk: Walk, record: Record, items: _Items) -> tuple[int, ...]:
+    value = stage.get(record, items)
+    together = _NONE if value is None else walk.visit(stage.node, value)
+    if stage.absent:
+        return combined(together, (stage.absent & ~walk.seen,))
+    return together
+
+
+class Filters:
+    """Compiled filters; a record passes when one of them matches it, or when there are none (then false in tests)."""
+
+    def __init__(self, patterns: Sequence[Pattern]) -> None:
+        self._filters = tuple(_Filter(pattern) for pattern in patterns)
+
+    def __len__(self) -> int:
+        return len(self._filters)
+
+    def matches(self, record: Record) -> bool:
+        """Whether a filter matches the record; the record is not changed and nothing is decoded into it.
+
+        A record whose outcome depends on keys or an image that do not decode *matches*: the handler then sees it and
+        it can become a dead letter. Skipping it would lose it without a trace.
+        """
+        if not self._filters:
+            return True
+        items: _Items = {}
+        try:
+            return any(one.matches(record, items) for one in self._filters)
+        except (_Undecodable, RecursionError):
+            return True
+
+    def explain(self, record: Record) -> Explanation:
+        """What every clause found. Decodes whatever a pattern mentions, so it is for people, not for the hot path."""
+        items: _Items = {}
+        try:
+            results = tuple(one.explain(index, record, items) for index, one in enumerate(self._filters))
+        except (_Undecodable, RecursionError) as error:
+            reason = str(error) or type(error).__name__
+            if self.matches(record):
+                return Explanation(True, (), f"{reason}, so the handler has to see the record")
+            return Explanation(False, (), f"no filter matches; {reason}, but the outcome does not depend on it")
+        if not results:
+            return Explanation(True, (), "there are no filters")
+        matched = next((result for result in results if result.matched), None)
+        if matched is not None:
+            return Explanation(True, results, f"filters[{matched.index}] matches")
+        return Explanation(False, results, "; ".join(result.reason for result in results))
+
+
+def compile_filters(patterns: Sequence[Mapping[str, Any]], *, numeric_on_numbers: bool = False) -> Filters:
+    """Compile EventBridge patterns, of any number; they are alternatives.
+
+    Args:
+        patterns: what stands under ``filters`` in the configuration.
+        numeric_on_numbers: ``numeric`` also compares the text of DynamoDB numbers (``N``, ``NS``), exactly; AWS
+            does not. In the configuration it is ``filter_options.numeric_on_n``.
+
+    Raises:
+        PatternError: the first problem, with its path; ``filter_problems`` has all of them.
+    """
+    filters, problems = _compile(patterns, numeric_on_numbers)
+    if problems:
+        raise problems[0]
+    return filters
+
+
+def filter_problems(patterns: Sequence[Mapping[str, Any]]) -> list[PatternError]:
+    """Everything that is wrong with patterns, in their order; the options of ``compile_filters`` make no difference."""
+    return _compile(patterns, numeric_on_numbers=False)[1]
+
+
+def _compile(patterns: Sequence[Mapping[str, Any]], numeric_on_numbers: bool) -> tuple[Filters, list[PatternError]]:
+    problems: list[PatternError] = []
+    if isinstance(patterns, str | bytes | Mapping) or not isinstance(patterns, Sequence):
+        problems.append(PatternError("filters", f"must be a list of patterns, found {type(patterns).__name__}"))
+        return Filters(()), problems
+    compiled = [
+        compile_pattern(pattern, f"filters[{index}]", numeric_on_numbers=numeric_on_numbers, problems=problems)
+        for index, pattern in enumerate(patterns)
+    ]
+    return (Filters(()) if problems else Filters(compiled)), problems
+
+
+@dataclass(frozen=True, slots=True)
+class ClauseResult:
+    """One clause against one record.
+
+    Attributes:
+        place: where the clause stands in the configuration, ``filters[0].eventName``.
+        field: the field of the event, ``eventName``.
+        wanted: the array as it was written.
+        matched: whether some value of the field (or its absence) is wanted.
+        found: every value of the field in the event; more than one in arrays.
+        note: when there is none, why; when there is one, why it could not match, if that is not obvious.
+    """
+
+    place: str
+    field: str
+    wanted: tuple[Any, ...]
+    matched: bool
+    found: tuple[Any, ...]
+    note: str
+
+    @property
+    def reason(self) -> str:
+        """One line: what was found where."""
+        found = f"found {', '.join(map(repr, self.found[:5]))}" if self.found else ""
+        return f"{self.place}: {'; '.join(part for part in (found, self.note) if part)}"
+
+
+@dataclass(frozen=True, slots=True)
+class FilterResult:
+    """One filter against one record.
+
+    Attributes:
+        index: its place under ``filters``.
+        matched: whether it matches.
+        clauses: all of its clauses.
+        decided: those because of which it does not match; several when no alternative of an ``$or`` holds.
+        across_elements: only different elements of an array would match.
+    """
+
+    index: int
+    matched: bool
+    clauses: tuple[ClauseResult, ...]
+    decided: tuple[ClauseResult, ...]
+    across_elements: bool
+
+    @property
+    def reason(self) -> str:
+        """One line: what decided."""
+        if self.matched:
+            return f"filters[{self.index}] matches"
+        if self.across_elements:
+            return f"filters[{self.index}]: its clauses hold, but only in different elements of an array"
+        return " and ".join(clause.reason for clause in self.decided)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a record passes the filters or does not; ``filters`` is empty when an item does not decode."""
+
+    matched: bool
+    filters: tuple[FilterResult, ...]
+    reason: str
+
+
+def _note(clause: Clause, found: dict[int, list[Any]], holding: int, items: _Items) -> str:
+    if clause.bit not in found:
+        return _why_nothing(clause, items)
+    if clause.blind and not holding & clause.bit:
+        return "numeric compares N and NS, which are text, only with filter_options.numeric_on_n: true"
+    return ""
+
+
+def _why_nothing(clause: Clause, items: _Items) -> str:
+    """The usual mistakes: a misspelt field of the envelope, and a forgotten type tag."""
+    first, _, rest = clause.field.partition(".")
+    if first == "dynamodb":
+        name, _, attribute = rest.partition(".")
+        if name in items and items[name] is None:
+            return f"the event has no dynamodb.{name}"
+        value = (items.get(name) or {}).get(attribute)
+        if isinstance(value, dict) and len(value) == 1:
+            tag = next(iter(value))
+            return f"the field is an object, only its leaves match; the type tag is missing, write {{{tag}: [...]}}"
+        known = name in _CHANGE or name in _ITEMS
+        return "the event has no such field" if known else f"a DynamoDB event has no field dynamodb.{name}"
+    if first not in _ENVELOPE:
+        return f"a DynamoDB event has no field {first}"
+    return "the event has no such field"

@@ -1,0 +1,127 @@
+"""The control thread: its own event loop for the session renewal, the health server and the watchdog.
+
+User code may block the main loop for seconds. Renewals, probes and metrics must go on meanwhile, and somebody must
+notice when the main loop is wedged for good: then this thread stops renewing, logs all stacks and ends the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import faulthandler
+import os
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import structlog
+
+from consumer.operate import sd_notify
+from consumer.operate.logs import close_logging
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+TICK = 1.0  # seconds between looks at the main loop
+STDERR = 2
+
+
+class ControlThread:
+    """A daemon thread with an event loop. ``start`` before use; ``stop`` cancels what runs there and joins it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+
+        self._stopping = False
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            if not self._stopping:
+                # No renewals, no probes and no watchdog any more, and nobody left who would notice.
+                log.critical("task.died", task="control thread", exc_info=sys.exc_info()[1])
+                die(70)
+        self._loop.close()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Start ``work`` on the thread's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run ``work`` there and await its result here; cancelling the wait cancels the work."""
+        return await self.begin(work)
+
+    def begin(self, work: Coroutine[Any, Any, T], name: str = "") -> asyncio.Future[T]:
+        """Start ``work`` there; what is returned belongs to the loop of the caller. Cancelling it cancels the work."""
+        return asyncio.wrap_future(self.spawn(work))
+
+    async def stop(self) -> None:
+        """Cancel everything that still runs there, wait for it, and end the thread. Idempotent."""
+        if not self._thread.is_alive():
+            return
+        await self.call(_cancel_others())
+        self._stopping = True
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        await asyncio.to_thread(self._thread.join, 5.0)
+
+
+async def _cancel_others() -> None:
+    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Watchdog:
+    """Counts its own ticks without progress of the main loop instead of comparing times: a process that was frozen as a
+    whole (SIGSTOP, a suspended machine) did not tick either, and is not wedged when it wakes up."""
+
+    def __init__(self, progress: Callable[[], int], wedged_after: float) -> None:
+        self._progress = progress
+        self._limit = max(2, int(wedged_after / TICK))
+        self._seen = -1
+        self._quiet = 0
+
+    @property
+    def wedged(self) -> bool:
+        return self._quiet >= self._limit
+
+    async def run(self) -> None:
+        """Ends the process with exit code 70 when the main loop is wedged: a restart is the only cure, and a wedged
+        worker must not keep its leases for ever."""
+        while True:
+            await asyncio.sleep(TICK)
+            now = self._progress()
+            self._quiet = 0 if now != self._seen else self._quiet + 1
+            self._seen = now
+            if not self.wedged:
+                # Told from here, not from the main loop: user code may block that for longer than systemd's patience.
+                sd_notify.watchdog()
+                continue
+            log.critical("process.wedged", seconds=self._quiet * TICK, exit_code=70)
+            die(70)
+
+
+def die(code: int) -> None:
+    """End the process now: flush the logs, print every thread's stack to standard error, and skip all clean-up.
+
+    To the descriptor, because user code may have put something else in the place of ``sys.stderr``; and without waiting
+    for a pipe that nobody reads, because faulthandler would keep the interpreter's lock meanwhile, for ever.
+    """
+    try:
+        close_logging()
+        with suppress(OSError):
+            if not os.isatty(STDERR):  # a terminal is shared with the shell
+                os.set_blocking(STDERR, False)
+            faulthandler.dump_traceback(file=STDERR, all_threads=True)
+    finally:
+        os._exit(code)

@@ -1,0 +1,115 @@
+"""Tumbling windows: batches are cut at the borders of record time, and a final invocation without records ends each.
+
+Observed on Lambda: ``[1] [2] [3] [4] [] [5]``, the empty call with the state of the window so far. A window closes when
+a later record arrives, when the shard ends, when its time is over and nothing came for a while, and early when its
+state grows beyond 1 MB. State and frontier are stored in one write, so that no record counts twice or never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from consumer.domain.batching import Batch
+from consumer.domain.windows import MAX_STATE, TimeWindow, TumblingWindow, WindowCall
+from consumer.worker.context import WorkerContext
+from consumer.worker.shard.batch_runner import BatchRunner
+
+log = structlog.get_logger()
+
+# Seconds after the end of a window during which records of it may still come (Lambda waits for up to two minutes):
+# writes become readable late, and this machine's clock may be ahead of the service's.
+IDLE_MARGIN = 30.0
+
+
+class WindowedRunner:
+    """Runs the batches of a shard one after the other, each within one window."""
+
+    def __init__(
+        self, context: WorkerContext, runner: BatchRunner, window: TumblingWindow, tip_seen_at: Callable[[], float]
+    ) -> None:
+        self._context = context
+        self._runner = runner
+        self._window = window
+        self._tip_seen_at = tip_seen_at
+        self._ended_early: TimeWindow | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._window.open is not None
+
+    @property
+    def state_size(self) -> int:
+        """Bytes of the state that the next event carries."""
+        return len(self._window.durable.state)
+
+    def is_over(self, *, end_of_shard: bool) -> bool:
+        """Whether the open window ends although no later record has come."""
+        if end_of_shard:
+            return self.is_open
+        return self._window.is_over(self._tip_seen_at(), IDLE_MARGIN)
+
+    async def run(self, batch: Batch, *, last: bool) -> bool:
+        """Settle a batch, closing windows on the way; a batch without records closes the open one. False when the
+        shard is let go before that."""
+        entries = batch.entries
+        if not entries and self.is_over(end_of_shard=last):
+            return await self._close(_Final(self._part()))
+        while entries:
+            count = self._window.leading([entry.record.dynamodb.ApproximateCreationDateTime for entry in entries])
+            if count == 0:
+                if not await self._close(_Final(self._part())):
+                    return False
+                continue
+            if not await self._runner.run(entries[:count], batch.keys, self):
+                return False
+            entries = entries[count:]
+        return True
+
+    # --- what a batch's runner asks --------------------------------------------------------------------
+
+    def part(self) -> WindowCall:
+        if self._window.open is None and self._ended_early is not None:
+            self._window.reopen(self._ended_early)  # an earlier piece of the same batch has ended it
+        return self._part()
+
+    async def accept(self, state: bytes | None) -> bool:
+        """A state that is too large ends its window early, with one more call that gets all of it. Its records count as
+        settled only after that: such a state is never stored."""
+        if state is None:
+            return True
+        if len(state) <= MAX_STATE:
+            self._window.aggregated(state)
+            return True
+        part = self._part()
+        self._ended_early = part.window
+        log.warning("window.terminated_early", window=part.window.text, state_bytes=len(state))
+        return await self._close(_Final(WindowCall(part.window, state, part.stream_arn, terminated_early=True)))
+
+    async def _close(self, final: _Final) -> bool:
+        if not await self._runner.run((), (), final):
+            return False
+        self._window.close()
+        return True
+
+    def _part(self) -> WindowCall:
+        window = self._window.open
+        if window is None:
+            raise RuntimeError("no window is open")
+        return WindowCall(window, self._window.durable.state, self._context.stream.stream_arn)
+
+
+class _Final:
+    """The end of a window as its runner sees it. What the final call returns is not kept."""
+
+    def __init__(self, part: WindowCall) -> None:
+        self._part = WindowCall(
+            part.window, part.state, part.stream_arn, final=True, terminated_early=part.terminated_early
+        )
+
+    def part(self) -> WindowCall:
+        return self._part
+
+    async def accept(self, state: bytes | None) -> bool:
+        return True

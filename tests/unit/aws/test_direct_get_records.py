@@ -1,0 +1,263 @@
+"""GetRecords without the client's machinery: the same pages, errors and signatures as through the SDK's client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import structlog
+
+from consumer.aws.direct_get_records import LeanGetRecords
+from consumer.aws.dynamodb_streams import DynamoDBStreamSource
+from consumer.aws.errors import ApiCaller, Unanswered
+from consumer.aws.pages import SAMPLE
+from consumer.aws.session import AwsSession
+from consumer.domain.errors import DependencyError, ExpiredIterator, PermissionDenied, Throttled
+
+ARN = "arn:aws:dynamodb:us-east-1:000000000000:table/orders/stream/2026-01-01T00:00:00.000"
+LISTING = {
+    "StreamDescription": {"StreamArn": ARN, "Shards": [], "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}]}
+}
+
+
+class Server:
+    """An HTTP server that answers GetRecords with the bytes of ``answers``, in turn; then with the last one."""
+
+    def __init__(self) -> None:
+        self.answers: list[bytes] = [ok(SAMPLE)]
+        self.requests: list[dict[str, str]] = []
+        self.connections = 0
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self.port = 0
+        self._writers: list[asyncio.StreamWriter] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def hang_up(self) -> None:
+        for writer in self._writers:
+            writer.close()
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._writers.append(writer)
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+                headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:])}
+                headers["body"] = (await reader.readexactly(int(headers["content-length"]))).decode()
+                if headers["x-amz-target"].endswith("DescribeStream"):
+                    writer.write(ok(json.dumps(LISTING).encode()))
+                    continue
+                self.requests.append(headers)
+                await self.hold.wait()
+                answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+                writer.write(answer)
+                if b"Connection: close" in answer or b"CUT" in answer or not answer:
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+def ok(body: bytes, *, status: int = 200, length: int | None = None, more: str = "") -> bytes:
+    size = len(body) if length is None else length
+    head = f"HTTP/1.1 {status} X\r\nContent-Type: application/x-amz-json-1.0\r\nContent-Length: {size}\r\n{more}\r\n"
+    return head.encode() + body
+
+
+def refusal(code: str, status: int = 400) -> bytes:
+    return ok(json.dumps({"__type": f"com.amazonaws.dynamodb#{code}", "message": "why"}).encode(), status=status)
+
+
+@pytest.fixture
+async def server(aws_environment):
+    server = Server()
+    listener = await asyncio.start_server(server.connected, "127.0.0.1", 0)
+    server.port = listener.sockets[0].getsockname()[1]
+    yield server
+    server.hold.set()
+    listener.close()
+    server.hang_up()
+
+
+@asynccontextmanager
+async def source_of(server: Server, *, lean: bool):
+    async with AwsSession("us-east-1", {"dynamodb_streams": server.url}) as session:
+        client = await session.client("dynamodbstreams")
+        path = LeanGetRecords(client) if lean else None
+        source = DynamoDBStreamSource(client, None, ApiCaller(), table=None, stream_arn=ARN, lean=path)
+        await source.describe()
+        server.requests.clear()
+        yield source
+
+
+def everything(page):
+    return [page.next_iterator, page.wire_bytes, *[record.as_event() for record in page.records]]
+
+
+async def outcome(read: Callable[[], Awaitable[object]]) -> object:
+    """The page, or the error with everything that callers look at."""
+    try:
+        return everything(await read())
+    except DependencyError as error:
+        return (type(error), error.operation, error.code, str(error))
+    except Exception as error:
+        return (type(error), str(error))
+
+
+class TestSameAsTheClient:
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            ok(SAMPLE),
+            ok(b'{"Records":[],"NextShardIterator":"n"}'),
+            ok(b'{"Records":[]}'),
+            ok(b'{"Records":[' + b"," * 100_000),
+            ok(b"{}"),
+            ok(b""),
+            ok(SAMPLE, more="x-amz-crc32: 5\r\n"),
+            refusal("ExpiredIteratorException"),
+            refusal("TrimmedDataAccessException"),
+            refusal("ResourceNotFoundException"),
+            refusal("LimitExceededException"),
+            refusal("ProvisionedThroughputExceededException"),
+            refusal("AccessDeniedException"),
+            refusal("UnrecognizedClientException"),
+            refusal("InternalServerError", 500),
+            ok(b"<html>bad gateway</html>", status=502),
+            ok(b"", status=503),
+        ],
+        ids=lambda answer: answer[-40:].decode(errors="replace"),
+    )
+    async def test_pages_and_errors(self, server, answer):
+        server.answers = [answer]
+        found = []
+        for lean in (True, False):
+            async with source_of(server, lean=lean) as source:
+                found.append(await outcome(lambda s=source: s.get_records("shard-1", "iterator", 7)))
+        assert found[0] == found[1]
+
+    async def test_requests(self, server, monkeypatch):
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "a token/with=signs")
+        for lean in (True, False):
+            async with source_of(server, lean=lean) as source:
+                await source.get_records("shard-1", 'an "iterator"', 7)
+                sent = server.requests[-1]
+                signed = sent["authorization"].split("SignedHeaders=")[1].split(",")[0]
+                assert json.loads(sent["body"]) == {"ShardIterator": 'an "iterator"', "Limit": 7}
+                assert signed == "content-type;host;x-amz-date;x-amz-security-token;x-amz-target"
+                assert sent["host"] == f"127.0.0.1:{server.port}"
+                assert sent["x-amz-security-token"] == "a token/with=signs"
+                assert sent["x-amz-target"] == "DynamoDBStreams_20120810.GetRecords"
+                assert "dynamodb-stream-consumer" in sent["user-agent"]
+        assert ("amz-sdk-request" in server.requests[-1], len(server.requests)) == (True, 1)
+
+    async def test_named_errors(self, server):
+        async with source_of(server, lean=True) as source:
+            for code, error in (
+                ("ExpiredIteratorException", ExpiredIterator),
+                ("ThrottlingException", Throttled),
+                ("AccessDeniedException", PermissionDenied),
+            ):
+                server.answers = [refusal(code)]
+                with pytest.raises(error):
+                    await source.get_records("shard-1", "i", 7)
+
+
+class TestConnections:
+    async def test_one_connection_serves_many_calls(self, server):
+        async with source_of(server, lean=True) as source:
+            before = server.connections
+            for _ in range(20):
+                await source.get_records("shard-1", "i", 7)
+        assert server.connections <= before + 1
+
+    async def test_a_page_of_megabytes(self, server):
+        record = json.loads(SAMPLE)["Records"][0]
+        body = json.dumps({"Records": [record] * 3000, "NextShardIterator": "n"}).encode()
+        server.answers = [ok(body)]
+        async with source_of(server, lean=True) as source:
+            page = await source.get_records("shard-1", "i", 7)
+        assert (len(page.records), page.wire_bytes) == (3000, len(body))
+        assert page.records[-1].new_image == page.records[0].new_image
+
+    @pytest.mark.parametrize("sent", [0, 1, len(SAMPLE) - 1])
+    async def test_a_cut_answer_is_an_error_and_never_a_page(self, server, sent):
+        server.answers = [ok(SAMPLE[:sent], length=len(SAMPLE), more="X-CUT: 1\r\n")]
+        async with source_of(server, lean=True) as source:
+            with pytest.raises(Unanswered):
+                await source.get_records("shard-1", "i", 7)
+            server.answers = [ok(SAMPLE)]
+            assert len((await source.get_records("shard-1", "i", 7)).records) == 2
+
+    async def test_a_cancelled_call_never_answers_the_next_one(self, server):
+        server.answers = [ok(b'{"Records":[],"NextShardIterator":"late"}'), ok(SAMPLE)]
+        server.hold.clear()
+        async with source_of(server, lean=True) as source:
+            first = asyncio.create_task(source.get_records("shard-1", "i", 7))
+            while not server.requests:
+                await asyncio.sleep(0)
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            server.hold.set()
+            server.answers = [ok(SAMPLE)]
+            assert (await source.get_records("shard-1", "i", 7)).next_iterator == "next"
+
+    async def test_a_proxy_is_used(self, server, monkeypatch):
+        """The client's own HTTP session asks, so whatever it is configured with holds."""
+        monkeypatch.setenv("HTTP_PROXY", server.url)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        async with AwsSession("us-east-1", {"dynamodb_streams": "http://streams.invalid"}) as session:
+            client = await session.client("dynamodbstreams")
+            source = DynamoDBStreamSource(
+                client, None, ApiCaller(), table=None, stream_arn=ARN, lean=LeanGetRecords(client)
+            )
+            assert len((await source.get_records("shard-1", "i", 7)).records) == 2
+        assert server.requests[-1]["host"] == "streams.invalid"
+
+
+class TestCredentials:
+    async def test_rotated_credentials_sign_the_next_call(self, server, monkeypatch):
+        async with AwsSession("us-east-1", {"dynamodb_streams": server.url}) as session:
+            client = await session.client("dynamodbstreams")
+            lean = LeanGetRecords(client)
+            source = DynamoDBStreamSource(client, None, ApiCaller(), table=None, stream_arn=ARN, lean=lean)
+            await source.get_records("shard-1", "i", 7)
+            credentials = client._request_signer._credentials
+            credentials.access_key, credentials.token = "ROTATED", "another token"
+            await source.get_records("shard-1", "i", 7)
+        assert "Credential=ROTATED/" in server.requests[-1]["authorization"]
+        assert server.requests[-1]["x-amz-security-token"] == "another token"
+
+
+class TestLeftToTheSdk:
+    async def test_when_the_client_is_made_in_another_way(self, server):
+        """What has no public name may go with any release: then pages still come, at the SDK's price."""
+
+        class Renamed:
+            def __init__(self, client):
+                self._inner = client
+
+            def __getattr__(self, name):
+                if name == "_endpoint":
+                    raise AttributeError("no such attribute: _endpoint")
+                return getattr(self._inner, name)
+
+        async with AwsSession("us-east-1", {"dynamodb_streams": server.url}) as session:
+            client = Renamed(await session.client("dynamodbstreams"))
+            with structlog.testing.capture_logs() as logs:
+                source = DynamoDBStreamSource(
+                    client, None, ApiCaller(), table=None, stream_arn=ARN, lean=LeanGetRecords(client)
+                )
+                assert len((await source.get_records("shard-1", "i", 7)).records) == 2
+        assert [entry["event"] for entry in logs] == ["pages.sdk_call_path"]
+        assert "amz-sdk-request" in server.requests[-1]
