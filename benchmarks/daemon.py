@@ -11,7 +11,7 @@ from benchmarks.stub_stream import STREAM_ARN
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.handlers.build import build_handler
 from consumer.operate.logs import close_logging
-from consumer.ports import Handler
+from consumer.ports.handler import Handler
 from consumer.settings.model import Settings
 from consumer.worker import app as composition_root
 

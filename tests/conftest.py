@@ -26,7 +26,7 @@ from consumer.aws.errors import ApiCaller
 from consumer.aws.lease_table import DynamoDBLeaseStore
 from consumer.aws.session import AwsSession
 from consumer.domain.errors import DependencyError
-from consumer.ports import LeaseStore
+from consumer.ports.leases import LeaseTable
 from consumer.testing.links import LateRequest
 from consumer.testing.memory_leases import MemoryLeaseStore
 from consumer.testing.memory_table import MemoryTable
@@ -310,7 +310,7 @@ class MemoryLeases:
         self.table = MemoryTable()
         self.faults = Faults()
 
-    def store(self, application: str = "app") -> LeaseStore:
+    def store(self, application: str = "app") -> LeaseTable:
         return MemoryLeaseStore(self.table, application, time.time, FaultyLink(self.faults))
 
     async def damage_frontier(self, label: str, shard_id: str, application: str = "app") -> None:

@@ -13,7 +13,7 @@ from consumer.aws.direct_get_records import LeanGetRecords
 from consumer.aws.dynamodb_streams import DynamoDBStreamSource
 from consumer.aws.errors import ApiCaller
 from consumer.aws.session import AwsSession
-from consumer.ports import Position
+from consumer.ports.source import Position
 
 WARM_UP = 50
 

@@ -17,7 +17,9 @@ from consumer.aws.dynamodb_streams import DynamoDBStreamSource
 from consumer.aws.errors import ApiCaller
 from consumer.aws.lease_table import DynamoDBLeaseStore
 from consumer.aws.session import AwsSession
-from consumer.ports import Clock, DeadLetters, LeaseStore
+from consumer.ports.dead_letters import DeadLetters
+from consumer.ports.leases import LeaseTable
+from consumer.ports.time import Clock
 from consumer.settings.model import Settings
 
 Observe = Callable[[str, str, float], None]
@@ -78,7 +80,7 @@ class ControlAdapters:
         self._clock = clock
         self._stack = AsyncExitStack()
 
-    async def open(self) -> LeaseStore:
+    async def open(self) -> LeaseTable:
         session = await self._stack.enter_async_context(
             AwsSession(self._settings.aws.region, self._settings.aws.endpoints.as_dict(), max_pool_connections=4)
         )
@@ -95,7 +97,7 @@ def lease_store(settings: Settings, dynamodb: object, caller: ApiCaller, clock: 
 
 
 @asynccontextmanager
-async def lease_table(settings: Settings, clock: Clock) -> AsyncIterator[LeaseStore]:
+async def lease_table(settings: Settings, clock: Clock) -> AsyncIterator[LeaseTable]:
     """The lease store alone, for commands that need nothing else."""
     async with AwsSession(settings.aws.region, settings.aws.endpoints.as_dict(), max_pool_connections=4) as session:
         yield lease_store(settings, await session.client("dynamodb"), ApiCaller(), clock)

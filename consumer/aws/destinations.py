@@ -12,7 +12,8 @@ from consumer.aws.session import AwsSession
 from consumer.aws.sns import SnsDeadLetters
 from consumer.aws.sqs import SqsDeadLetters
 from consumer.domain.function_name import function_name
-from consumer.ports import Clock, DeadLetters
+from consumer.ports.dead_letters import DeadLetters
+from consumer.ports.time import Clock
 from consumer.settings.model import Settings
 
 

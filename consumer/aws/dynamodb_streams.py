@@ -25,7 +25,7 @@ from consumer.domain.errors import (
     TrimmedData,
 )
 from consumer.domain.shards import ShardInfo
-from consumer.ports import Page, Position, StreamDescription
+from consumer.ports.source import Page, Position, StreamDescription
 
 T = TypeVar("T")
 

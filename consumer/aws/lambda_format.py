@@ -12,7 +12,7 @@ from typing import Final
 from consumer.aws.overflow import SUFFIX
 from consumer.aws.s3 import S3DeadLetters, S3Folder
 from consumer.domain.dead_letter import lambda_document, split_payload
-from consumer.ports import DeadLetters
+from consumer.ports.dead_letters import DeadLetters
 
 CONTENT_TYPE: Final = "application/octet-stream"  # what Lambda's objects have
 LOCATION: Final = "payload_location"  # the attribute of a message that says where its records are

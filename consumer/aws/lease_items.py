@@ -27,7 +27,7 @@ from consumer.aws.table_rows import AttributeMap, Item, key
 from consumer.domain.errors import MisconfiguredResource
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import LeaseRow, LeaseState, SessionRow
-from consumer.ports import Loss, Registration
+from consumer.ports.leases import Loss, Registration
 
 SCHEMA_VERSION: Final = 1
 META: Final = "meta"

@@ -31,11 +31,11 @@ from consumer.domain.errors import (
 )
 from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.domain.windows import WindowState
-from consumer.ports import Loss, Registration
+from consumer.ports.leases import Loss, Registration
 
 
 class DynamoDBLeaseStore:
-    """``ports.LeaseStore`` on DynamoDB.
+    """``ports.LeaseTable`` on DynamoDB.
 
     Args:
         client: a dynamodb client of ``AwsSession``.
@@ -241,16 +241,16 @@ class DynamoDBLeaseStore:
         if found.revision < revision or (found.revision == revision and not written.doubtful):
             raise LeaseLost(held.shard_id, held.epoch, f"revision {found.revision} of the same owner")
 
-    async def hand_over(
-        self, label: str, held: LeaseRow, target: str | None, window: WindowState | None = None
+    async def release(
+        self, label: str, held: LeaseRow, to: str | None = None, window: WindowState | None = None
     ) -> None:
         """Pass the lease on with its frontier in one write. Releasing (None) leaves the epoch to the next take."""
         revision, by = self._next_revision(held), items.passed_on_by(held)
         changes = items.progress(held) | {"updated_at": self._now(), "passed_on_by": by}
-        if target is None:
+        if to is None:
             changes |= {"owner": None, "revision": items.number(revision)}
         else:
-            changes |= {"owner": items.text(target), "epoch": items.number(held.epoch + 1)}
+            changes |= {"owner": items.text(to), "epoch": items.number(held.epoch + 1)}
             changes["revision"] = items.number(0)
         written = await self._update_held(label, held, changes, revision, window)
         if written.refused:

@@ -12,7 +12,7 @@ from typing import Final
 from consumer.aws.s3 import S3Folder
 from consumer.domain.dead_letter import split_payload
 from consumer.domain.errors import PayloadTooLarge
-from consumer.ports import DeadLetters
+from consumer.ports.dead_letters import DeadLetters
 
 SUFFIX: Final = ".payload.json"  # tells the records from documents that lie under the same prefix
 

@@ -4,8 +4,8 @@ botocore turns a page into a tree of Python objects, attribute by attribute: 370
 time a reader spends, and a page of 1000 stalls the event loop for a third of a second. Here the body is taken out
 before botocore parses it and decoded once by msgspec; images stay slices of the body (2 us a record, 1.4 times the
 wire size in memory instead of 9 times). Calls go through ``consumer.aws.direct_get_records`` where that knows how the
-SDK asks, else through ``client.get_records()``; signing, credentials, endpoints, connections and error answers are always
-botocore's.
+SDK asks, else through ``client.get_records()``; signing, credentials, endpoints, connections and error answers are
+always botocore's.
 
 The hook is botocore's ``before-parse`` event. A self-test at the start sends a built-in page through the client with
 and without it and compares; when anything differs, botocore's parser is used and a warning says so.
@@ -33,7 +33,7 @@ from msgspec import Raw
 from consumer.aws.direct_get_records import LeanGetRecords
 from consumer.domain.errors import DependencyError
 from consumer.domain.record import Change, Record, event_json
-from consumer.ports import Page
+from consumer.ports.source import Page
 
 log = structlog.get_logger()
 

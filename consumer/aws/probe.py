@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 
 from consumer.aws.adapters import MainAdapters
 from consumer.domain.errors import ResourceMissing, StreamConsumerError
-from consumer.ports import Clock, Position
+from consumer.ports.source import Position
+from consumer.ports.time import Clock
 from consumer.settings.model import Settings
 
 Finding = tuple[str, StreamConsumerError | None]

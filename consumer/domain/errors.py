@@ -17,7 +17,14 @@ class StreamConsumerError(Exception):
 # --- AWS, as the adapters report it -----------------------------------------------------------------
 
 
-class DependencyError(StreamConsumerError):
+class Unavailable(StreamConsumerError):
+    """What is needed cannot be had now, and may come back: a daemon that is up waits for it, whatever it is.
+
+    At the start only what passes by itself is waited for: a missing permission or resource needs a person.
+    """
+
+
+class DependencyError(Unavailable):
     """A call to a dependency failed in a way that may pass: time-out, 5xx, reset, page that does not decode.
 
     ``operation`` is the API operation (``GetRecords``), ``code`` the service's error code or the kind of fault.
@@ -35,7 +42,7 @@ class Throttled(DependencyError):
     """The service asked us to slow down (``ProvisionedThroughputExceeded``, ``LimitExceeded``, ...)."""
 
 
-class PermissionDenied(StreamConsumerError):
+class PermissionDenied(Unavailable):
     """The credentials may not do ``action`` (an IAM action such as ``dynamodb:GetRecords``) on ``resource``."""
 
     exit_code = 77
@@ -47,7 +54,7 @@ class PermissionDenied(StreamConsumerError):
         self.resource = resource
 
 
-class ResourceMissing(StreamConsumerError):
+class ResourceMissing(Unavailable):
     """A table, stream, shard or queue does not exist (any more). ``resource`` names it."""
 
     exit_code = 78

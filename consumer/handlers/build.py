@@ -8,7 +8,7 @@ from typing import assert_never
 from consumer.handlers.http import HttpHandler
 from consumer.handlers.inline import InlineHandler
 from consumer.handlers.process_pool import ProcessPoolHandler
-from consumer.ports import Handler
+from consumer.ports.handler import Handler
 from consumer.settings.model import Settings
 
 

@@ -14,7 +14,7 @@ from consumer.domain.frontier import MAX_RUNS_BYTES, FrontierSnapshot, SettledFi
 from consumer.domain.lease import LeaseRow
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.domain.record import records_from_event
-from consumer.ports import Registration
+from consumer.ports.leases import Registration
 from consumer.testing.history import Duplicate, History, Item
 from consumer.testing.memory_stream import MemoryStream
 

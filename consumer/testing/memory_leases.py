@@ -26,7 +26,7 @@ from consumer.domain.errors import (
 )
 from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.domain.windows import WindowState
-from consumer.ports import Loss, Registration
+from consumer.ports.leases import Loss, Registration
 from consumer.testing.links import DirectLink, LateRequest, Link, travel
 from consumer.testing.memory_table import HeldLease, HeldSession, MemoryTable
 
@@ -37,7 +37,7 @@ ATTEMPTS = 3  # of one write when no answer comes, as in the DynamoDB store
 
 
 class MemoryLeaseStore:
-    """``ports.LeaseStore`` on a ``MemoryTable``.
+    """``ports.LeaseTable`` on a ``MemoryTable``.
 
     Args:
         table: shared by all workers.
@@ -214,8 +214,8 @@ class MemoryLeaseStore:
 
         await self._write("save", apply)
 
-    async def hand_over(
-        self, label: str, held: LeaseRow, target: str | None, window: WindowState | None = None
+    async def release(
+        self, label: str, held: LeaseRow, to: str | None = None, window: WindowState | None = None
     ) -> None:
         revision = self._next_revision(held)
         by = (held.owner, held.epoch)
@@ -227,13 +227,13 @@ class MemoryLeaseStore:
             lease = self._held(label, held)
             if lease.row.revision >= revision:
                 raise LeaseLost(held.shard_id, held.epoch, _holder(lease.row))
-            row = replace(self._progress(lease.row, held), owner=target)
-            row = replace(row, revision=revision) if target is None else replace(row, epoch=held.epoch + 1, revision=0)
-            self._table.put(self._leases(label), row, "hand_over").passed_on_by = by
+            row = replace(self._progress(lease.row, held), owner=to)
+            row = replace(row, revision=revision) if to is None else replace(row, epoch=held.epoch + 1, revision=0)
+            self._table.put(self._leases(label), row, "release").passed_on_by = by
             self._keep(label, held, window)
             return True, None
 
-        await self._write("hand_over", apply)
+        await self._write("release", apply)
 
     async def window_state(self, label: str, shard_id: str) -> WindowState:
         key = (self._application, label, shard_id)

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from consumer.domain.errors import ResourceMissing
 from consumer.domain.shards import ShardInfo
-from consumer.ports import Page, Position, StreamDescription
+from consumer.ports.source import Page, Position, StreamDescription
 from consumer.testing.links import DirectLink, Link, travel
 from consumer.testing.memory_stream import MemoryStream
 

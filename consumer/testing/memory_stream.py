@@ -24,7 +24,8 @@ import msgspec
 from consumer.domain.errors import DependencyError, ExpiredIterator, ResourceMissing, TrimmedData
 from consumer.domain.record import records_from_event
 from consumer.domain.shards import ShardInfo
-from consumer.ports import Clock, Page, Position
+from consumer.ports.source import Page, Position
+from consumer.ports.time import Clock
 from consumer.testing.memory_shard import MemoryShard
 from consumer.testing.wire import to_wire as to_wire
 

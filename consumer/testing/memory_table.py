@@ -8,7 +8,7 @@ from typing import Any
 
 from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.domain.windows import WindowState
-from consumer.ports import Loss, Registration
+from consumer.ports.leases import Loss, Registration
 
 
 @dataclass(slots=True)

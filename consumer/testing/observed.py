@@ -11,7 +11,7 @@ from consumer.domain.windows import WindowState
 from consumer.handlers.context import Context
 from consumer.handlers.inline import InlineHandler
 from consumer.handlers.results import is_async
-from consumer.ports import Handler
+from consumer.ports.handler import Handler
 from consumer.testing.checkers import Checkers
 from consumer.testing.memory_dead_letters import DeadLetter, MemoryDeadLetters
 from consumer.testing.memory_leases import MemoryLeaseStore
@@ -45,7 +45,7 @@ class ObservedHandler:
 
 
 class ObservedStore(MemoryLeaseStore):
-    """``ports.LeaseStore``: what an owner is about to write, before the table has judged it."""
+    """``ports.LeaseTable``: what an owner is about to write, before the table has judged it."""
 
     def __init__(
         self, checkers: Checkers, table: MemoryTable, application: str, wall: Callable[[], float], link: Link
@@ -57,11 +57,11 @@ class ObservedStore(MemoryLeaseStore):
         self._checkers.saving(held)
         await super().save(label, held, window)
 
-    async def hand_over(
-        self, label: str, held: LeaseRow, target: str | None, window: WindowState | None = None
+    async def release(
+        self, label: str, held: LeaseRow, to: str | None = None, window: WindowState | None = None
     ) -> None:
         self._checkers.saving(held)
-        await super().hand_over(label, held, target, window)
+        await super().release(label, held, to, window)
 
 
 class ObservedDeadLetters:

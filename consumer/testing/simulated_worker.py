@@ -2,8 +2,8 @@
 
 Real are the incarnations, the session renewal (in a lane of its own, as on its own thread), the coordinator, discovery,
 the stream follower, the shard workers and all below them. Simulated are the clock, randomness, the network, the
-services, and the operating system that starts and ends the process. What the composition root does with real sockets, signals and
-threads is not here: its tests are end to end.
+services, and the operating system that starts and ends the process. What the composition root does with real sockets,
+signals and threads is not here: its tests are end to end.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from consumer.domain.errors import DependencyError, PermissionDenied, ResourceMissing, StreamConsumerError
+from consumer.domain.errors import StreamConsumerError, Unavailable
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.operate.metrics import Metrics
-from consumer.ports import Handler, LeaseStore, StreamDescription
+from consumer.ports.handler import Handler
+from consumer.ports.leases import LeaseTable
+from consumer.ports.source import StreamDescription
 from consumer.testing.memory_leases import MemoryLeaseStore
 from consumer.testing.memory_source import MemoryStreamSource
 from consumer.testing.network import Link
@@ -45,9 +47,6 @@ class ProcessClock:
 
     def wall(self) -> float:
         return self._process.wall()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
 
 class ProcessRandomness:
@@ -182,7 +181,7 @@ class SimulatedWorker:
         try:
             await _Life(self, simulation, process, rng, stop).run()
             simulation.history.note("process ended", process.name)
-        except (DependencyError, PermissionDenied, ResourceMissing) as error:
+        except Unavailable as error:
             # Exit codes 69, 77, 78: whoever runs the container starts it again.
             simulation.history.note("process gave up", process.name, error)
             simulation.loop.after(1.0, self._start_again)
@@ -245,7 +244,7 @@ class _Life:
         ports = Ports(source, store, handler, dead_letters, clock, self._random)
         return Incarnations(self._host(), settings, ports, session_store, Metrics(), stream, registration)
 
-    async def _prepare_table(self, store: LeaseStore, stream: StreamDescription) -> None:
+    async def _prepare_table(self, store: LeaseTable, stream: StreamDescription) -> None:
         await store.prepare(create=self._settings.leases.create_table)
         await store.pin_application(stream.table_name)
 

@@ -29,7 +29,7 @@ from typing import Any
 import structlog
 
 from consumer.domain.lease import LeaseRow
-from consumer.ports import Handler
+from consumer.ports.handler import Handler
 from consumer.settings.model import Settings
 from consumer.testing.checkers import Checkers
 from consumer.testing.history import History
@@ -68,9 +68,6 @@ class ServiceClock:
 
     def wall(self) -> float:
         return self._world.wall()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
 
 class Simulation:

@@ -25,7 +25,8 @@ from consumer.operate.http import HealthServer
 from consumer.operate.logs import configure_logging
 from consumer.operate.metrics import Metrics
 from consumer.operate.status import StatusBoard
-from consumer.ports import LeaseStore, StreamDescription
+from consumer.ports.leases import LeaseTable
+from consumer.ports.source import StreamDescription
 from consumer.settings.model import Settings
 from consumer.worker import gc_tuning
 from consumer.worker.clock import SystemClock, SystemRandomness
@@ -131,7 +132,7 @@ class Daemon:
         log.info("daemon.started", application=settings.application, stream_arn=stream.stream_arn, pid=os.getpid())
         return Incarnations(self._host(), settings, ports, session_store, self._metrics, stream, registration)
 
-    async def _prepare_table(self, store: LeaseStore, stream: StreamDescription) -> None:
+    async def _prepare_table(self, store: LeaseTable, stream: StreamDescription) -> None:
         leases = self._settings.leases
         if await store.prepare(create=leases.create_table):
             log.info("lease_table.created", table=leases.table)

@@ -10,7 +10,11 @@ from consumer.domain.filters.filters import Filters
 from consumer.domain.lease import SessionValidity
 from consumer.domain.settlement import RetryPolicy
 from consumer.operate.metrics import Metrics
-from consumer.ports import Clock, DeadLetters, Handler, LeaseStore, Randomness, StreamDescription, StreamSource
+from consumer.ports.dead_letters import DeadLetters
+from consumer.ports.handler import Handler
+from consumer.ports.leases import LeaseTable
+from consumer.ports.source import StreamDescription, StreamSource
+from consumer.ports.time import Clock, Randomness
 from consumer.settings.model import Settings
 from consumer.worker.memory_budget import ByteBudget
 
@@ -20,7 +24,7 @@ class Ports:
     """The outside world, as adapters."""
 
     source: StreamSource
-    store: LeaseStore
+    store: LeaseTable
     handler: Handler
     dead_letters: DeadLetters | None
     clock: Clock

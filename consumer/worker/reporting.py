@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 from consumer import __version__
@@ -10,7 +11,7 @@ from consumer.domain.settlement import RETENTION_SECONDS
 from consumer.operate import sd_notify
 from consumer.operate.metrics import LEASE_STATES, SHARD_STATES, Metrics
 from consumer.operate.status import ShardStatus, Status, StatusBoard
-from consumer.ports import Clock
+from consumer.ports.time import Clock
 from consumer.worker.context import WorkerContext
 from consumer.worker.fleet.coordinator import Coordinator
 from consumer.worker.shard.shard_worker import ShardWorker
@@ -33,7 +34,7 @@ class Pulse:
         worst = 0.0
         while True:
             before = self._clock.monotonic()
-            await self._clock.sleep(PULSE)
+            await asyncio.sleep(PULSE)
             worst = max(worst, self._clock.monotonic() - before - PULSE)
             self.beats += 1
             self._board.progress()
@@ -58,7 +59,7 @@ class Reporter:
         sd_notify.ready("running")
         while True:
             self.report()
-            await self._context.ports.clock.sleep(PULSE * BEATS_PER_REPORT)
+            await asyncio.sleep(PULSE * BEATS_PER_REPORT)
 
     def report(self) -> None:
         now = self._context.ports.clock.wall()

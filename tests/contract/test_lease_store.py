@@ -8,7 +8,7 @@ import pytest
 from consumer.domain.errors import DependencyError, LeaseLost, MisconfiguredResource, ResourceMissing, SessionFenced
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import LeaseRow, SessionRow
-from consumer.ports import Loss, Registration
+from consumer.ports.leases import Loss, Registration
 
 LABEL = "2026-01-02T03:04:05.678"
 SHARD = "shardId-00000001700000000000-abcdef01"
@@ -142,8 +142,8 @@ class TestLeases:
         for write in (
             store.save(LABEL, replace(stale, state="done")),
             store.save(LABEL, replace(stale, owner="b", state="done")),  # right owner, old epoch
-            store.hand_over(LABEL, stale, None),
-            store.hand_over(LABEL, stale, "c"),
+            store.release(LABEL, stale, None),
+            store.release(LABEL, stale, "c"),
             store.record_loss(LABEL, stale, Loss("gap", SHARD, NUMBER, NUMBER, "trimmed", 1.0)),
         ):
             with pytest.raises(LeaseLost, match=r"owner b, epoch 2") as caught:
@@ -156,7 +156,7 @@ class TestLeases:
         store = leases.store()
         row = await held(store)
         await leases.delete_lease(LABEL, SHARD)
-        for write in (store.save(LABEL, row), store.hand_over(LABEL, row, "b")):
+        for write in (store.save(LABEL, row), store.release(LABEL, row, "b")):
             with pytest.raises(LeaseLost, match=r"the row was deleted"):
                 await write
         assert await store.lease(LABEL, SHARD) is None
@@ -164,7 +164,7 @@ class TestLeases:
     async def test_hand_over_moves_owner_epoch_and_frontier_together(self, leases):
         store = leases.store()
         row = await held(store, "a")
-        await store.hand_over(LABEL, replace(row, state="open", frontier=FrontierSnapshot(NUMBER)), "b")
+        await store.release(LABEL, replace(row, state="open", frontier=FrontierSnapshot(NUMBER)), "b")
         found = await store.lease(LABEL, SHARD)
         assert (found.owner, found.epoch, found.state, found.frontier.low) == ("b", 2, "open", NUMBER)
         with pytest.raises(LeaseLost):
@@ -174,7 +174,7 @@ class TestLeases:
     async def test_release_frees_the_lease_for_the_next_epoch(self, leases):
         store = leases.store()
         row = await held(store, "a")
-        await store.hand_over(LABEL, row, None)
+        await store.release(LABEL, row, None)
         free = await store.lease(LABEL, SHARD)
         assert free.owner is None
         with pytest.raises(LeaseLost, match=r"owner nobody"):
@@ -205,7 +205,7 @@ class TestLeases:
         taken = await store.take(LABEL, found, "b", "n")
         assert taken.corrupt
         await store.save(LABEL, replace(taken, state="halted", note="quarantined"))
-        await store.hand_over(LABEL, taken, None)
+        await store.release(LABEL, taken, None)
         assert (await store.lease(LABEL, SHARD)).corrupt  # the evidence is not written over
         again = await store.take(LABEL, await store.lease(LABEL, SHARD), "b", "n2")
         await store.save(LABEL, replace(again, corrupt="", frontier=FrontierSnapshot(NUMBER)))

@@ -8,7 +8,7 @@ import pytest
 from consumer.domain.errors import LeaseLost, MisconfiguredResource, ResourceMissing, SessionFenced
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import LeaseRow, SessionRow
-from consumer.ports import Loss, Registration
+from consumer.ports.leases import Loss, Registration
 from tests.contract.test_lease_store import LABEL, LONG, NUMBER, SHARD, held
 
 PK = f"app#{LABEL}"
@@ -179,7 +179,7 @@ class TestPermissions:
         await store.record_loss(LABEL, row, Loss("gap", SHARD, NUMBER, None, "trimmed", 5.0))
         await store.losses(LABEL)
         await store.sessions()
-        await store.hand_over(LABEL, row, None)
+        await store.release(LABEL, row, None)
         with pytest.raises(LeaseLost):
             await store.save(LABEL, row)
         used = {operation for operation, _ in table.calls}

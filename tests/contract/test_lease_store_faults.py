@@ -8,7 +8,7 @@ import pytest
 from consumer.domain.errors import DependencyError, LeaseLost, SessionFenced
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import LeaseRow, SessionRow
-from consumer.ports import Loss, Registration
+from consumer.ports.leases import Loss, Registration
 from tests.contract.test_lease_store import LABEL, NUMBER, SHARD, held
 
 
@@ -62,7 +62,7 @@ async def test_a_hand_over_survives_a_fault(leases, fault, target):
     store = leases.store()
     row = await held(store)
     setattr(leases.faults, fault, 2)
-    await store.hand_over(LABEL, replace(row, state="open"), target)
+    await store.release(LABEL, replace(row, state="open"), target)
     found = await store.lease(LABEL, SHARD)
     assert (found.owner, found.state) == (target, "open")
     with pytest.raises(LeaseLost):
@@ -72,7 +72,7 @@ async def test_a_hand_over_survives_a_fault(leases, fault, target):
 async def test_faults_without_end_are_reported(leases, fault):
     store = leases.store()
     row = await held(store)
-    for write in (store.save(LABEL, row), store.hand_over(LABEL, row, "b")):
+    for write in (store.save(LABEL, row), store.release(LABEL, row, "b")):
         setattr(leases.faults, fault, 3)
         with pytest.raises(DependencyError):
             await write
@@ -154,7 +154,7 @@ async def test_a_save_that_arrives_late_does_not_undo_a_newer_one(leases):
     assert (await store.lease(LABEL, SHARD)).state == "done"
 
 
-@pytest.mark.parametrize("late", ["save", "hand_over"])
+@pytest.mark.parametrize("late", ["save", "release"])
 async def test_a_write_that_arrives_late_does_not_undo_a_row_that_was_put_back(leases, late):
     """Given up by the owner, whose row was deleted meanwhile and who has put it back as it was by then: owner and epoch
     are the same as before, the write is older all the same."""
@@ -163,7 +163,7 @@ async def test_a_write_that_arrives_late_does_not_undo_a_row_that_was_put_back(l
     older = replace(row, state="open", frontier=FrontierSnapshot("5", "5"))
     leases.faults.hold_requests = 3
     with pytest.raises(DependencyError):
-        await (store.save(LABEL, older) if late == "save" else store.hand_over(LABEL, older, "b"))
+        await (store.save(LABEL, older) if late == "save" else store.release(LABEL, older, "b"))
     await leases.delete_lease(LABEL, SHARD)
     newer = replace(row, state="open", frontier=FrontierSnapshot(NUMBER, "5"))
     assert await store.add_lease(LABEL, newer)
@@ -193,7 +193,7 @@ async def test_a_late_save_after_the_lease_was_passed_on_changes_nothing(leases)
     leases.faults.hold_requests = 3
     with pytest.raises(DependencyError):
         await store.save(LABEL, replace(row, frontier=FrontierSnapshot("5", "5")))
-    await store.hand_over(LABEL, replace(row, frontier=FrontierSnapshot(NUMBER, "5")), None)
+    await store.release(LABEL, replace(row, frontier=FrontierSnapshot(NUMBER, "5")), None)
     await leases.faults.deliver()
     found = await store.lease(LABEL, SHARD)
     assert (found.owner, found.frontier.low) == (None, NUMBER)
@@ -223,18 +223,18 @@ async def test_a_hand_over_whose_every_answer_was_lost_is_recognised_when_repeat
     row = await held(store)
     leases.faults.lose_responses = 3
     with pytest.raises(DependencyError):
-        await store.hand_over(LABEL, row, targets[0])
+        await store.release(LABEL, row, targets[0])
     applied = await store.lease(LABEL, SHARD)
     assert applied.owner == targets[0]
-    await store.hand_over(LABEL, row, targets[1])
+    await store.release(LABEL, row, targets[1])
     assert await store.lease(LABEL, SHARD) == applied
 
 
 async def test_a_hand_over_is_not_recognised_when_somebody_else_has_passed_the_lease_on(leases):
     store = leases.store()
     row = await held(store)
-    await store.hand_over(LABEL, row, "b")
+    await store.release(LABEL, row, "b")
     theirs = await store.lease(LABEL, SHARD)
-    await leases.store().hand_over(LABEL, theirs, None)
+    await leases.store().release(LABEL, theirs, None)
     with pytest.raises(LeaseLost):
-        await store.hand_over(LABEL, row, "b")
+        await store.release(LABEL, row, "b")

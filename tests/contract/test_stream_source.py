@@ -5,7 +5,7 @@ import time
 import pytest
 
 from consumer.domain.errors import DependencyError, ExpiredIterator, ResourceMissing, TrimmedData
-from consumer.ports import Position
+from consumer.ports.source import Position
 from tests.support.stream_worlds import HORIZON, LATEST, ids, only_shard, read, world_of
 
 

@@ -12,7 +12,7 @@ from consumer.domain.errors import (
     ResourceMissing,
     Throttled,
 )
-from consumer.ports import Position
+from consumer.ports.source import Position
 from tests.conftest import unique
 from tests.support.stream_worlds import HORIZON, ids, only_shard, read, world_of
 

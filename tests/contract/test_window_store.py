@@ -50,7 +50,7 @@ async def test_nobody_but_the_owner_writes_a_window(leases):
     with pytest.raises(LeaseLost):
         await store.save(LABEL, late, WindowState(WINDOW, b'{"count":9}'))
     with pytest.raises(LeaseLost):
-        await store.hand_over(LABEL, late, None, WindowState())
+        await store.release(LABEL, late, None, WindowState())
     assert await store.window_state(LABEL, SHARD) == SMALL
     assert (await store.lease(LABEL, SHARD)).frontier == FrontierSnapshot()
 
@@ -59,7 +59,7 @@ async def test_nobody_but_the_owner_writes_a_window(leases):
 async def test_a_hand_over_carries_the_window(leases, target):
     store = leases.store()
     row = await held(store)
-    await store.hand_over(LABEL, row, target, SMALL)
+    await store.release(LABEL, row, target, SMALL)
     assert await store.window_state(LABEL, SHARD) == SMALL
     assert (await store.lease(LABEL, SHARD)).owner == target
 

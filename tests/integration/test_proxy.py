@@ -9,7 +9,7 @@ import pytest
 from consumer.aws.dynamodb_streams import DynamoDBStreamSource
 from consumer.aws.errors import ApiCaller, Unanswered
 from consumer.aws.session import AwsSession
-from consumer.ports import Position
+from consumer.ports.source import Position
 from tests.conftest import REGION, SERVICES, create_source_table, unique
 from tests.support.reshard_proxy import ProxyThread
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from consumer.ports import Handler
+from consumer.ports.handler import Handler
 from consumer.testing.faults import EVERYTHING, RECORDS, Nemesis
 from consumer.testing.history import History
 from consumer.testing.observed import FunctionHandler

@@ -207,7 +207,7 @@ def test_a_hundred_idle_workers_are_cheap() -> None:
         assert rates["sessions"] <= 1.3 * 100 / min(1.0, duration / 10)
         assert rates["leases"] <= 1.3 * 100 * 2 / duration
         assert rates.get("list_shards", 0.0) <= 1 / 30
-        assert sum(rates.get(name, 0.0) for name in ("take", "save", "hand_over", "announce", "fence_session")) < 0.1
+        assert sum(rates.get(name, 0.0) for name in ("take", "save", "release", "announce", "fence_session")) < 0.1
 
     checked(world, scenario)
 

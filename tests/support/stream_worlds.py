@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from consumer.aws.dynamodb_streams import DynamoDBStreamSource
 from consumer.aws.errors import ApiCaller
 from consumer.aws.session import AwsSession
-from consumer.ports import Position
+from consumer.ports.source import Position
 from consumer.testing.memory_source import MemoryStreamSource
 from consumer.testing.memory_stream import MemoryStream
 from tests.conftest import REGION, SERVICES, create_source_table

@@ -14,18 +14,17 @@ from contextlib import suppress
 import structlog
 
 from consumer.domain.errors import (
-    DependencyError,
     LeaseDeleted,
     LeaseLost,
-    PermissionDenied,
     ResourceMissing,
     SessionFenced,
     StreamConsumerError,
+    Unavailable,
 )
 from consumer.domain.lease import LeaseRow, Observer, SessionRow, free_leases
 from consumer.domain.planner import plan
 from consumer.domain.shards import may_start
-from consumer.ports import Registration
+from consumer.ports.leases import Registration
 from consumer.worker.context import WorkerContext
 from consumer.worker.fleet.shard_discovery import Discovery
 from consumer.worker.shard.shard_worker import How, LetGo, ShardWorker
@@ -122,11 +121,11 @@ class Coordinator:
                 if row.owner != self._context.incarnation or row.finished or row.corrupt:
                     continue
                 with suppress(LeaseLost):  # somebody else has it by now
-                    await store.hand_over(label, row, None)
+                    await store.release(label, row, None)
                     self._handoffs += 1
                     self._context.metrics.lease_events("released").inc()
                     log.info("lease.passed_on", shard_id=row.shard_id, epoch=row.epoch, target=None)
-        except (DependencyError, PermissionDenied, ResourceMissing) as error:
+        except Unavailable as error:
             log.warning("leases.release_failed", error=str(error))  # peers take them when the session is gone
         if self._handoffs:
             await self._tell(leaving=True)
@@ -144,9 +143,9 @@ class Coordinator:
             try:
                 await self._discovery.sync()
                 return
-            except (DependencyError, PermissionDenied, ResourceMissing) as error:
+            except Unavailable as error:
                 log.warning("shards.sync_failed", error=str(error))
-                await self._context.ports.clock.sleep(pause)
+                await asyncio.sleep(pause)
                 pause = min(15.0, pause * 2)
 
     async def _plan_for_ever(self) -> None:
@@ -158,7 +157,7 @@ class Coordinator:
                     if not self._stopping:
                         await self._act()
                         self.planned.set()
-            except (DependencyError, PermissionDenied, ResourceMissing) as error:
+            except Unavailable as error:
                 log.warning("leases.plan_failed", error=str(error))
                 if isinstance(error, ResourceMissing):
                     await self._make_table()
@@ -381,14 +380,14 @@ class Coordinator:
             await self._announce.wait()
             self._announce.clear()
             await self._tell(leaving=self._stopping)
-            await self._context.ports.clock.sleep(0.05)
+            await asyncio.sleep(0.05)
 
     async def _tell(self, *, leaving: bool) -> None:
         try:
             await self._context.ports.store.announce(
                 self._context.incarnation, handoffs=self._handoffs, leaving=leaving
             )
-        except (DependencyError, PermissionDenied, ResourceMissing, SessionFenced) as error:
+        except (Unavailable, SessionFenced) as error:
             log.warning("session.announce_failed", error=str(error))  # peers find out by their regular reading
 
     async def _cancel_workers(self) -> None:

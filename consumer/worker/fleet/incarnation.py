@@ -14,10 +14,12 @@ from typing import Any, NoReturn, Protocol, TypeVar
 
 import structlog
 
-from consumer.domain.errors import DependencyError, PermissionDenied, ResourceMissing, StreamConsumerError
+from consumer.domain.errors import DependencyError, StreamConsumerError, Unavailable
 from consumer.domain.lease import LeaseRow, SessionRow, SessionValidity
 from consumer.operate.metrics import Metrics
-from consumer.ports import Clock, LeaseStore, Registration, StreamDescription
+from consumer.ports.leases import LeaseTable, Registration
+from consumer.ports.source import StreamDescription
+from consumer.ports.time import Clock
 from consumer.settings.model import Settings
 from consumer.worker.context import HandlerSlots, Ports, WorkerContext
 from consumer.worker.fleet.coordinator import Coordinator
@@ -70,7 +72,7 @@ class Incarnations:
         host: Host,
         settings: Settings,
         ports: Ports,
-        session_store: LeaseStore,
+        session_store: LeaseTable,
         metrics: Metrics,
         stream: StreamDescription,
         registration: Registration,
@@ -265,7 +267,7 @@ async def patiently(clock: Clock, what: str, attempt: Callable[[], Coroutine[Any
             if clock.monotonic() + pause > deadline or error.exit_code != DependencyError.exit_code:
                 raise
             log.warning("start.waiting", waiting_for=what, error=str(error))
-            await clock.sleep(pause)
+            await asyncio.sleep(pause)
             pause = min(5.0, pause * 2)
 
 
@@ -276,7 +278,7 @@ async def _for_ever(clock: Clock, what: str, attempt: Callable[[], Coroutine[Any
     while True:
         try:
             return await attempt()
-        except (DependencyError, PermissionDenied, ResourceMissing) as error:
+        except Unavailable as error:
             log.warning("start.waiting", waiting_for=what, error=str(error))
-        await clock.sleep(pause)
+        await asyncio.sleep(pause)
         pause = min(5.0, pause * 2)

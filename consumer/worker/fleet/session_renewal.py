@@ -7,13 +7,15 @@ keeper stops renewing and ends the process, because a wedged worker must not kee
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import structlog
 
-from consumer.domain.errors import DependencyError, PermissionDenied, ResourceMissing, SessionFenced
+from consumer.domain.errors import SessionFenced, Unavailable
 from consumer.domain.lease import SessionValidity
-from consumer.ports import Clock, LeaseStore
+from consumer.ports.leases import LeaseTable
+from consumer.ports.time import Clock
 
 log = structlog.get_logger()
 
@@ -25,7 +27,7 @@ class SessionRenewal:
 
     def __init__(
         self,
-        store: LeaseStore,
+        store: LeaseTable,
         clock: Clock,
         validity: SessionValidity,
         incarnation: str,
@@ -58,10 +60,10 @@ class SessionRenewal:
                     log.error("session.fenced", incarnation=self._incarnation, reason=str(error))
                     self._on_lost()
                     return
-                except (DependencyError, PermissionDenied, ResourceMissing) as error:
+                except Unavailable as error:
                     log.warning("session.renew_failed", incarnation=self._incarnation, error=str(error))
                     pause = interval / 4
                 else:
                     self._validity.renewed(sent_at, self._duration)
                     pause = max(0.0, interval - (self._clock.monotonic() - sent_at))
-            await self._clock.sleep(pause)
+            await asyncio.sleep(pause)

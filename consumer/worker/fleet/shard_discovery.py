@@ -20,12 +20,11 @@ from typing import Literal
 import structlog
 
 from consumer.domain.errors import (
-    DependencyError,
     LeaseDeleted,
     MisconfiguredResource,
-    PermissionDenied,
     ResourceMissing,
     StreamConsumerError,
+    Unavailable,
 )
 from consumer.domain.lease import LeaseRow
 from consumer.domain.shards import (
@@ -37,7 +36,8 @@ from consumer.domain.shards import (
     was_settled,
 )
 from consumer.domain.windows import WindowState
-from consumer.ports import LeaseStore, Loss, Registration, StreamDescription, StreamSource
+from consumer.ports.leases import LeaseTable, Loss, Registration
+from consumer.ports.source import StreamDescription, StreamSource
 from consumer.worker.context import WorkerContext
 
 log = structlog.get_logger()
@@ -58,7 +58,7 @@ OWNERS_TURN = 2.0  # durations that the owner of a deleted row has to put it bac
 
 
 async def register_start(
-    source: StreamSource, store: LeaseStore, stream: StreamDescription, starting_position: str | dt.datetime
+    source: StreamSource, store: LeaseTable, stream: StreamDescription, starting_position: str | dt.datetime
 ) -> Registration:
     """Write down where the application starts, once and for all workers, and return what holds.
 
@@ -162,7 +162,7 @@ class Discovery:
     # --- an owner's writes -------------------------------------------------------------------------------
 
     async def save(self, row: LeaseRow, window: WindowState | None = None, whole: WindowState | None = None) -> None:
-        """``LeaseStore.save``, also when the row was deleted meanwhile: the ``whole`` window is then put back, too,
+        """``LeaseTable.save``, also when the row was deleted meanwhile: the ``whole`` window is then put back, too,
         although it has not changed."""
         store, label = self._context.ports.store, self._context.stream.label
         try:
@@ -178,16 +178,16 @@ class Discovery:
         window: WindowState | None = None,
         whole: WindowState | None = None,
     ) -> None:
-        """``LeaseStore.hand_over``, also when the row was deleted meanwhile."""
+        """``LeaseTable.hand_over``, also when the row was deleted meanwhile."""
         store, label = self._context.ports.store, self._context.stream.label
         try:
-            await store.hand_over(label, row, target, window)
+            await store.release(label, row, target, window)
         except LeaseDeleted:
             await self.put_back(row)
-            await store.hand_over(label, row, target, whole)
+            await store.release(label, row, target, whole)
 
     async def record_loss(self, row: LeaseRow, loss: Loss) -> None:
-        """``LeaseStore.record_loss``, also when the row was deleted meanwhile."""
+        """``LeaseTable.record_loss``, also when the row was deleted meanwhile."""
         store, label = self._context.ports.store, self._context.stream.label
         try:
             await store.record_loss(label, row, loss)
@@ -261,8 +261,8 @@ class Discovery:
                 if missing >= patience:
                     return True
                 log.warning("shard.unlisted", shard_id=shard_id, seconds=missing, patience=patience)
-                await clock.sleep(min(patience, 6 * SECOND_LOOK))
-        except (DependencyError, PermissionDenied, ResourceMissing, MisconfiguredResource):
+                await asyncio.sleep(min(patience, 6 * SECOND_LOOK))
+        except (Unavailable, MisconfiguredResource):
             return False
 
     async def _look_for(self, shard_id: str) -> Literal["shard", "others", "nothing"]:
@@ -282,7 +282,7 @@ class Discovery:
                 at = self._context.ports.clock.monotonic()
                 try:
                     self._listed = await self._ask_for_all()
-                except (DependencyError, PermissionDenied, ResourceMissing, MisconfiguredResource) as error:
+                except (Unavailable, MisconfiguredResource) as error:
                     self._listed = error
                 self._listed_at = at
             listed = self._listed
@@ -314,7 +314,7 @@ class Discovery:
                         return
                 elif self.known(parent.shard_id):
                     return
-                await clock.sleep(pause * (0.8 + 0.4 * random.random()))
+                await asyncio.sleep(pause * (0.8 + 0.4 * random.random()))
                 pause = min(CHILD_PAUSE_MAX, pause * 2)
         finally:
             self._childless.discard(parent.shard_id)
@@ -331,7 +331,7 @@ class Discovery:
         try:
             children = await self._context.ports.source.child_shards(parent.shard_id)
             await self._register(missing_leases(children, self.rows), self.rows)
-        except (DependencyError, PermissionDenied, ResourceMissing) as error:
+        except Unavailable as error:
             log.warning("shard.children_failed", shard_id=parent.shard_id, error=str(error))
             return False
         return bool(children) or self.known(parent.shard_id)
@@ -342,7 +342,7 @@ class Discovery:
             await self._until_repair(is_my_turn)
             try:
                 await self.sync()
-            except (DependencyError, PermissionDenied, ResourceMissing) as error:
+            except Unavailable as error:
                 log.warning("shards.sync_failed", error=str(error))
 
     async def _until_repair(self, is_my_turn: Callable[[], bool]) -> None:
@@ -351,7 +351,7 @@ class Discovery:
         clock, random = self._context.ports.clock, self._context.ports.random
         regular = clock.monotonic() + REPAIR_INTERVAL * (1.0 + 0.2 * random.random())
         while True:
-            await clock.sleep(min(SECOND_LOOK, REPAIR_INTERVAL) * (1.0 + 0.2 * random.random()))
+            await asyncio.sleep(min(SECOND_LOOK, REPAIR_INTERVAL) * (1.0 + 0.2 * random.random()))
             is_due, mine = clock.monotonic() >= regular, is_my_turn()
             if self._look_again and (mine or is_due):
                 return

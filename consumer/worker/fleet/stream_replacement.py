@@ -9,6 +9,7 @@ the pointer where it is.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 
 import structlog
@@ -16,7 +17,8 @@ import structlog
 from consumer.domain.errors import DependencyError, MisconfiguredResource, PermissionDenied, ResourceMissing
 from consumer.domain.lease import LeaseRow
 from consumer.domain.shards import all_settled
-from consumer.ports import LeaseStore, Registration, StreamDescription, StreamSource
+from consumer.ports.leases import LeaseTable, Registration
+from consumer.ports.source import StreamDescription, StreamSource
 from consumer.worker.context import WorkerContext
 from consumer.worker.fleet.shard_discovery import SECOND_LOOK, STREAM_LOOKS
 
@@ -36,7 +38,7 @@ def label_of(stream_arn: str) -> str:
 
 
 async def current_stream(
-    source: StreamSource, store: LeaseStore, latest: StreamDescription
+    source: StreamSource, store: LeaseTable, latest: StreamDescription
 ) -> tuple[StreamSource, StreamDescription]:
     """The stream that the application reads now: ``latest``, unless it has not finished an older one.
 
@@ -107,7 +109,7 @@ class Follower:
         clock, random = self._context.ports.clock, self._context.ports.random
         until = clock.monotonic() + FOLLOW_INTERVAL * (0.8 + 0.4 * random.random())
         while clock.monotonic() < until:
-            await clock.sleep(DRAIN_INTERVAL * (0.8 + 0.4 * random.random()))
+            await asyncio.sleep(DRAIN_INTERVAL * (0.8 + 0.4 * random.random()))
             if self._told or any(row.state == "draining" for row in self._rows()):
                 return
 

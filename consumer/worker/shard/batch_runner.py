@@ -154,7 +154,7 @@ class BatchRunner:
         while not validity.holds(clock.monotonic()):
             if validity.fenced or self._draining.is_set():
                 return False
-            await clock.sleep(0.05)
+            await asyncio.sleep(0.05)
         return True
 
     async def _call(self, step: Invoke, request_id: str, window: Window | None) -> Outcome:

@@ -15,7 +15,7 @@ from consumer.domain.lease import LeaseRow
 from consumer.domain.record import Record, batch_event_json
 from consumer.domain.settlement import GiveUp
 from consumer.domain.windows import WindowCall
-from consumer.ports import Loss
+from consumer.ports.leases import Loss
 from consumer.worker.context import WorkerContext
 
 log = structlog.get_logger()

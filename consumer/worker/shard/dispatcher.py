@@ -215,5 +215,5 @@ class Dispatcher:
     async def _close_idle_windows(self) -> None:
         """Nothing else wakes up for a window that ends while no record arrives."""
         while True:
-            await self._context.ports.clock.sleep(1.0)
+            await asyncio.sleep(1.0)
             self._start()

@@ -6,6 +6,7 @@ what is older than the application's start, and says when the shard is read to i
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from consumer.domain.errors import DependencyError, ExpiredIterator, PermissionD
 from consumer.domain.frontier import Frontier, FrontierSnapshot, SettledFilter
 from consumer.domain.keys import partition_key_reader
 from consumer.domain.record import Record
-from consumer.ports import Page, Position
+from consumer.ports.source import Page, Position
 from consumer.worker.context import WorkerContext
 from consumer.worker.memory_budget import BYTES_PER_WIRE_BYTE, BudgetAccount
 
@@ -98,7 +99,7 @@ class ShardReader:
                 iterator = None
                 expired += 1
                 if expired > 1:  # a fresh one that is expired at once: somebody's clock is wrong
-                    await self._context.ports.clock.sleep(min(ERROR_PAUSE_MAX, 0.2 * 2.0 ** min(expired, 20)))
+                    await asyncio.sleep(min(ERROR_PAUSE_MAX, 0.2 * 2.0 ** min(expired, 20)))
                 continue
             except TrimmedData:
                 self._context.metrics.get_records("trimmed").inc()
@@ -121,8 +122,8 @@ class ShardReader:
     async def _read_page(self, iterator: str) -> Page:
         """Reserve room, read one page and deliver it. The budget counts the page until its last record lets go."""
         budget = self._budget
-        while self._frontier.span > MAX_SPAN:
-            await self._context.ports.clock.sleep(FIRST_IDLE_PAUSE)
+        while self._frontier.span > MAX_SPAN:  # noqa: ASYNC110 - settling is far too frequent to signal it
+            await asyncio.sleep(FIRST_IDLE_PAUSE)
         held = budget.page_reserve
         await budget.reserve(held)
         try:
@@ -200,7 +201,7 @@ class ShardReader:
             pause = PARTIAL_PAGE_PAUSE
         else:
             pause = 0.0
-        await self._context.ports.clock.sleep(pause * (0.9 + 0.2 * self._context.ports.random.random()))
+        await asyncio.sleep(pause * (0.9 + 0.2 * self._context.ports.random.random()))
 
     async def _pause_after(self, error: DependencyError | PermissionDenied, failures: int) -> None:
         outcome = "throttled" if isinstance(error, Throttled) else "error"
@@ -210,4 +211,4 @@ class ShardReader:
         level = log.info if outcome == "throttled" else log.warning
         level("shard.read_failed", shard_id=self._shard_id, error=str(error), failures=failures)
         pause = min(ERROR_PAUSE_MAX, 0.2 * 2.0 ** min(failures - 1, 20))
-        await self._context.ports.clock.sleep(pause * (0.5 + self._context.ports.random.random()))
+        await asyncio.sleep(pause * (0.5 + self._context.ports.random.random()))

@@ -13,11 +13,16 @@ from typing import Literal
 import structlog
 
 from consumer.domain.batching import Entry
-from consumer.domain.errors import DependencyError, LeaseLost, PermissionDenied, ResourceMissing, TrimmedData
+from consumer.domain.errors import (
+    LeaseLost,
+    ResourceMissing,
+    TrimmedData,
+    Unavailable,
+)
 from consumer.domain.frontier import MAX_RUNS_BYTES, MAX_RUNS_BYTES_GIVEN_AWAY, Frontier
 from consumer.domain.lease import LeaseRow, LeaseState
 from consumer.domain.windows import TumblingWindow, WindowState
-from consumer.ports import Loss
+from consumer.ports.leases import Loss
 from consumer.worker.context import WorkerContext
 from consumer.worker.fleet.shard_discovery import Discovery
 from consumer.worker.memory_budget import BudgetAccount
@@ -247,7 +252,7 @@ class ShardWorker:
                 if await self._shard_is_gone():
                     return "vanished"
                 log.error("stream.missing", shard_id=self.shard_id, error=str(error))
-                await self._context.ports.clock.sleep(5.0)
+                await asyncio.sleep(5.0)
                 if self._reader.position() != before:
                     from_horizon = False  # what was read since then must not be read again
             else:
@@ -281,13 +286,13 @@ class ShardWorker:
             try:
                 durable = await ports.store.window_state(label, self.shard_id)
                 break
-            except (DependencyError, PermissionDenied, ResourceMissing) as error:
+            except Unavailable as error:
                 log.warning("window.load_failed", shard_id=self.shard_id, error=str(error))
                 if self._context.validity.fenced:
                     raise LeaseLost(self.shard_id, self.epoch, "the session is fenced") from error
                 if self._letting_go.is_set():
                     return False
-                await ports.clock.sleep(1.0)
+                await asyncio.sleep(1.0)
         self._window = TumblingWindow(int(self._context.settings.batch.tumbling_window), durable)
         return True
 
@@ -313,7 +318,7 @@ class ShardWorker:
             await self._moved.wait()
             self._moved.clear()
             while self._version != self._saved_version:
-                await self._context.ports.clock.sleep(self._context.settings.checkpoint.interval)
+                await asyncio.sleep(self._context.settings.checkpoint.interval)
                 async with self._saving:
                     if self._version != self._saved_version:
                         await self._save_once()
@@ -323,7 +328,7 @@ class ShardWorker:
         window_version = self._window.version if self._window is not None else 0
         try:
             await self._children.save(self._row(state, note), *self._windows())
-        except (DependencyError, PermissionDenied, ResourceMissing) as error:
+        except Unavailable as error:
             log.warning("checkpoint.failed", shard_id=self.shard_id, error=str(error))
             return False
         self._saved_version = version
@@ -336,7 +341,7 @@ class ShardWorker:
         while not await self._save_once(state, note):
             if self._context.validity.fenced:
                 raise LeaseLost(self.shard_id, self.epoch, "the session is fenced")
-            await self._context.ports.clock.sleep(0.5)
+            await asyncio.sleep(0.5)
 
     async def _gap(self, kind: str) -> bool:
         """Leave a durable trace of records that nobody read; False when the shard must halt."""
@@ -351,11 +356,11 @@ class ShardWorker:
             try:
                 await self._children.record_loss(self._row(), loss)
                 break
-            except (DependencyError, PermissionDenied, ResourceMissing) as error:
+            except Unavailable as error:
                 log.warning("gap.record_failed", shard_id=self.shard_id, error=str(error))
                 if self._context.validity.fenced:
                     raise LeaseLost(self.shard_id, self.epoch, "the session is fenced") from error
-                await ports.clock.sleep(1.0)
+                await asyncio.sleep(1.0)
         self._context.metrics.gaps.inc()
         log.error("shard.gap", shard_id=self.shard_id, after=loss.first_sequence_number, reason=reason, on_gap=on_gap)
         if on_gap == "continue":
@@ -396,11 +401,11 @@ class ShardWorker:
         while True:
             try:
                 await self._children.hand_over(self._row(given_away=True), target, *self._windows())
-            except (DependencyError, PermissionDenied, ResourceMissing) as error:
+            except Unavailable as error:
                 log.warning("lease.hand_over_failed", shard_id=self.shard_id, error=str(error))
                 if self._context.validity.fenced:
                     raise LeaseLost(self.shard_id, self.epoch, "the session is fenced") from error
-                await self._context.ports.clock.sleep(0.3)
+                await asyncio.sleep(0.3)
             else:
                 break
         self._context.metrics.lease_events("handed_over" if target else "released").inc()

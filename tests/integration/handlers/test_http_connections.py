@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from consumer.domain.errors import HandlerImportError
 from consumer.handlers.http import HttpHandler
-from consumer.ports import Handler
+from consumer.ports.handler import Handler
 from tests.integration.handlers.http_servers import (
     a_port_nobody_listens_on,
     outcome_of,

@@ -11,7 +11,7 @@ from consumer.aws.table_rows import TABLE_KEYS, expressions, table_problem
 from consumer.domain.errors import MisconfiguredResource
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import LeaseRow, SessionRow
-from consumer.ports import Loss, Registration
+from consumer.ports.leases import Loss, Registration
 
 numbers = st.integers(0, 10**40 - 1).map(lambda n: f"{n:021}")
 runs = st.lists(st.tuples(numbers, numbers).map(lambda pair: tuple(sorted(pair, key=int))), max_size=5).map(tuple)

@@ -22,7 +22,7 @@ from consumer.domain.errors import (
     TrimmedData,
 )
 from consumer.domain.shards import ShardInfo
-from consumer.ports import Position
+from consumer.ports.source import Position
 
 ARN = "arn:aws:dynamodb:us-east-1:000000000000:table/orders/stream/2026-01-01T00:00:00.000"
 STREAM = {

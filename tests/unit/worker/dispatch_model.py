@@ -31,7 +31,7 @@ from consumer.domain.outcome import OK, HandlerCall, HandlerFault, Outcome
 from consumer.domain.record import Change, Record, records_from_event
 from consumer.domain.windows import TumblingWindow, WindowState
 from consumer.operate.metrics import Metrics
-from consumer.ports import StreamDescription
+from consumer.ports.source import StreamDescription
 from consumer.settings.model import Settings
 from consumer.testing.memory_leases import MemoryLeaseStore
 from consumer.testing.memory_source import MemoryStreamSource

@@ -17,7 +17,8 @@ from consumer.domain.errors import DependencyError, StreamConsumerError
 from consumer.domain.lease import LeaseRow, SessionRow, SessionValidity
 from consumer.domain.outcome import OK, HandlerCall, HandlerFault, Outcome
 from consumer.operate.metrics import Metrics
-from consumer.ports import DeadLetters, Registration
+from consumer.ports.dead_letters import DeadLetters
+from consumer.ports.leases import Registration
 from consumer.settings.model import Settings
 from consumer.testing.memory_leases import MemoryLeaseStore
 from consumer.testing.memory_source import MemoryStreamSource

@@ -140,7 +140,7 @@ async def test_a_lease_handed_to_a_stopping_worker_is_released(make_world: MakeW
     await until(lambda: world.owners().get(first.incarnation) == 2)
     shard = world.stream.open_shards()[0]
     go = asyncio.Event()
-    first.link.hold["hand_over"] = go
+    first.link.hold["release"] = go
     draining = asyncio.create_task(first.drain())
     await until(lambda: world.owners() == {})
     world.table.edit("app", world.stream.label, shard, owner=first.incarnation, epoch=9)
@@ -168,7 +168,7 @@ async def test_a_worker_waiting_for_its_restart_is_released_by_a_drain(
     await until(world.everything_handled)
 
 
-@pytest.mark.parametrize("operation", ["take", "save", "hand_over"])
+@pytest.mark.parametrize("operation", ["take", "save", "release"])
 async def test_lost_responses(make_world: MakeWorld, operation: str) -> None:
     """Applied but not answered, once or for a whole series of attempts: nothing is lost or handled twice."""
     world = make_world(shards=2, page_records=20)

@@ -12,7 +12,7 @@ import structlog
 from consumer.domain.errors import StreamConsumerError
 from consumer.domain.outcome import OK, HandlerCall, Outcome
 from consumer.operate.metrics import Metrics
-from consumer.ports import Registration
+from consumer.ports.leases import Registration
 from consumer.settings.model import Settings
 from consumer.testing.memory_leases import MemoryLeaseStore
 from consumer.testing.memory_source import MemoryStreamSource

@@ -1,0 +1,17 @@
+"""The destination of records that no handler could settle."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class DeadLetters(Protocol):
+    """Where poison goes. ``send`` returns only when the document is durable at the destination."""
+
+    destination: str
+
+    async def prepare(self) -> None:
+        """Check that the destination exists and may be used. ResourceMissing, PermissionDenied."""
+
+    async def send(self, document: bytes, *, attributes: dict[str, str]) -> None:
+        """Raises DependencyError, PermissionDenied, ResourceMissing or PayloadTooLarge; the caller retries."""

@@ -1,0 +1,128 @@
+"""The one table the fleet agrees through, as three small stores: the application's registry, sessions and leases.
+
+Reads of a single row are consistent. One adapter implements all three (``LeaseTable``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from consumer.domain.lease import LeaseRow, SessionRow
+from consumer.domain.windows import WindowState
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """The application's durable start, written once: ``pk = application#label, sk = meta``.
+
+    ``start_at`` (Unix seconds, service clock) drops older records; None reads from the horizon.
+    ``skip_shards`` were closed when ``latest`` was resolved, so all their records are older than the start.
+    """
+
+    stream_arn: str
+    start_at: float | None
+    skip_shards: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """The durable trace of records that no handler will settle: a trim gap or a discard without destination."""
+
+    kind: Literal["gap", "discarded"]
+    shard_id: str
+    first_sequence_number: str | None
+    last_sequence_number: str | None
+    reason: str
+    detected_at: float
+
+
+class Registry(Protocol):
+    """The table itself, and what the application wrote down once: its source table, its stream, its start."""
+
+    async def prepare(self, *, create: bool) -> bool:
+        """Check the table's key schema (create the table if allowed). True when it was created.
+        ResourceMissing, MisconfiguredResource."""
+
+    async def pin_application(self, table_name: str) -> None:
+        """Write or check the ``pk = application, sk = meta`` row: one application reads one source table.
+        MisconfiguredResource when it belongs to another table or a newer schema."""
+
+    async def switch_stream(self, seen: str | None, stream_arn: str) -> str:
+        """Note in the application's row that it reads ``stream_arn`` now, IF it noted ``seen`` (None: nothing) before.
+        Returns the ARN that holds. ResourceMissing when the application has no row (``pin_application``)."""
+
+    async def register(self, label: str, registration: Registration) -> Registration:
+        """Write the registration if there is none; return the one that holds."""
+
+    async def registration(self, label: str) -> Registration | None: ...
+
+
+class SessionStore(Protocol):
+    """The heartbeats of the fleet: one row for each worker incarnation."""
+
+    async def open_session(self, session: SessionRow) -> None: ...
+    async def bump_session(self, incarnation: str, counter: int) -> None:
+        """SET counter IF the row exists and is not fenced. SessionFenced otherwise."""
+
+    async def announce(self, incarnation: str, *, handoffs: int, leaving: bool) -> None:
+        """Tell peers that leases were released or handed over (they then look at once). SessionFenced."""
+
+    async def close_session(self, incarnation: str) -> None:
+        """Delete the row (own, or a fenced one that owns nothing any more)."""
+
+    async def sessions(self) -> list[SessionRow]: ...
+    async def fence_session(self, incarnation: str, counter: int) -> bool:
+        """SET fenced IF counter is still ``counter``; False when it moved. Already fenced is True."""
+
+
+class LeaseStore(Protocol):
+    """Who owns which shard, and what of it is settled.
+
+    Every write to a lease row is conditional on the owner's incarnation AND epoch and raises ``LeaseLost``
+    when refused (``LeaseDeleted`` when the row is gone), so a retry after a lost response is harmless. Writes of
+    one owner and epoch are numbered in the order in which they were asked for (``LeaseRow.revision``): one that
+    arrives late, after a newer one, changes nothing.
+    """
+
+    async def add_lease(self, label: str, row: LeaseRow) -> bool:
+        """Create the row if absent; False when it is there already. One with an owner is put back by that owner: it
+        counts as newer than every write which this store was asked for before."""
+
+    async def leases(self, label: str) -> list[LeaseRow]: ...
+    async def lease(self, label: str, shard_id: str) -> LeaseRow | None:
+        """One row, read consistently."""
+
+    async def take(self, label: str, seen: LeaseRow, owner: str, nonce: str) -> LeaseRow | None:
+        """SET owner, epoch+1 IF owner and epoch are as seen. None when refused. An ambiguous answer is
+        resolved by reading the row and comparing the nonce."""
+
+    async def save(self, label: str, held: LeaseRow, window: WindowState | None = None) -> None:
+        """Write state and frontier IF owner and epoch are held. LeaseLost. ``window``, when given, is written with them
+        or not at all. Returns as after a success when a newer write of the same owner and epoch is there already: that
+        one holds everything this one does."""
+
+    async def release(
+        self, label: str, held: LeaseRow, to: str | None = None, window: WindowState | None = None
+    ) -> None:
+        """Write the frontier (and ``window``) and give the lease away: to the incarnation ``to`` (a hand-over,
+        epoch+1), or to whoever takes it (None). LeaseLost.
+
+        An owner gives one epoch away only once. So when the row shows that this owner gave this epoch away, an
+        earlier attempt without answer was applied, and the call returns as after a success (also if that attempt
+        named another incarnation)."""
+
+    async def window_state(self, label: str, shard_id: str) -> WindowState:
+        """The window of a shard as it was saved last, read consistently; an empty one when there is none."""
+
+    async def remove_lease(self, label: str, seen: LeaseRow) -> bool:
+        """Delete a tombstone IF unchanged since seen."""
+
+    async def record_loss(self, label: str, held: LeaseRow, loss: Loss) -> None:
+        """Write the durable trace IF the lease is held (one transaction or check-and-put). LeaseLost."""
+
+    async def losses(self, label: str) -> list[Loss]: ...
+
+
+class LeaseTable(Registry, SessionStore, LeaseStore, Protocol):
+    """All of the table, as its adapters implement it."""

@@ -1,0 +1,95 @@
+"""The one way to try again: what may pass is repeated with growing pauses, on tenacity.
+
+Clocks are a seam because a simulated process has its own; pauses are ``asyncio.sleep``, which the simulator's loop
+makes virtual. A stop ends a pause at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
+from tenacity.wait import wait_base
+
+from consumer.domain.errors import Unavailable
+from consumer.ports.time import Clock
+
+T = TypeVar("T")
+
+Failed = Callable[[Exception, int], None]
+"""Is told of every failure that is followed by another attempt: the error and how many attempts there were. What it
+raises ends the attempts."""
+
+
+def may_pass(error: BaseException) -> bool:
+    """True for ``Unavailable``: a daemon that is up waits for whatever was taken away from it."""
+    return isinstance(error, Unavailable)
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff(wait_base):
+    """Seconds between two attempts: ``first``, doubled after every further one up to ``most``.
+
+    ``jitter`` (0 to 1) is called for every pause and added to the factor of ``first``; None for exact pauses.
+    """
+
+    first: float
+    most: float
+    jitter: Callable[[], float] | None = None
+
+    def after(self, attempts: int) -> float:
+        """The pause after so many attempts (1 and up)."""
+        factor = 2.0 ** min(attempts - 1, 20) + (self.jitter() if self.jitter is not None else 0.0)
+        return min(self.most, self.first * factor)
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        return self.after(retry_state.attempt_number)
+
+
+async def retrying(
+    attempt: Callable[[], Awaitable[T]],
+    backoff: Backoff,
+    failed: Failed,
+    *,
+    on: Callable[[BaseException], bool] = may_pass,
+    stop: asyncio.Event | None = None,
+    clock: Clock | None = None,
+    deadline: float = float("inf"),
+) -> T:
+    """Await ``attempt()`` until it works, and return what it returns.
+
+    Args:
+        on: which errors may pass; all others are raised at once.
+        stop: when it is set, the attempt under way is the last one, and its error is raised.
+        clock, deadline: no attempt starts later than this (monotonic seconds of ``clock``); then the error is raised.
+    """
+
+    async def pause(seconds: float) -> None:
+        if stop is None:
+            await asyncio.sleep(seconds)
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await stop.wait()
+        except TimeoutError:
+            pass
+
+    def enough(state: RetryCallState) -> bool:
+        if stop is not None and stop.is_set():
+            return True
+        return clock is not None and clock.monotonic() + state.upcoming_sleep > deadline
+
+    def before_pause(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome is not None else None
+        if isinstance(error, Exception):
+            failed(error, state.attempt_number)
+
+    async for one in AsyncRetrying(
+        wait=backoff, stop=enough, retry=retry_if_exception(on), sleep=pause, before_sleep=before_pause, reraise=True
+    ):
+        with one:
+            return await attempt()
+    raise RuntimeError("attempts ended without a result")
