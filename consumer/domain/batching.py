@@ -11,31 +11,49 @@ Order per key holds because every record enters through ``_arrived`` in stream o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Iterable
+from typing import Protocol
 
 import msgspec
 
 from consumer.domain.record import Record
 
 
-class PageHold:
-    """Counts the records that still pin a page's memory. ``release`` is called once when the last one lets go.
+class MemoryAccount(Protocol):
+    """Counts bytes that records hold."""
 
-    ``size`` is no less than the bytes of the Lambda event of all its records together.
+    def charge(self, size: int) -> None:
+        """Count ``size`` bytes more, without waiting for room."""
+
+    def release(self, size: int) -> None:
+        """Count ``size`` bytes less."""
+
+
+class PageHold:
+    """Counts the records that still pin a page's memory; its ``charged`` bytes are released with the last one.
+
+    ``event_bytes`` is no less than the size of the Lambda event of all its records together.
     """
 
-    __slots__ = ("_release", "detached", "left", "size")
+    __slots__ = ("account", "charged", "event_bytes", "left")
 
-    def __init__(self, left: int, release: Callable[[], None], *, size: int, detached: bool = False) -> None:
+    def __init__(self, account: MemoryAccount, charged: int, *, left: int, event_bytes: int) -> None:
+        self.account = account
+        self.charged = charged
         self.left = left
-        self.size = size
-        self.detached = detached  # a hold of one copied record, not of a page
-        self._release = release
+        self.event_bytes = event_bytes
 
-    def let_go(self, count: int = 1) -> None:
+    def release(self, count: int = 1) -> None:
+        """``count`` records less pin the page."""
         self.left -= count
         if self.left == 0:
-            self._release()
+            self.account.release(self.charged)
+
+
+class _CopyHold(PageHold):
+    """The memory of one record that was copied out of its page."""
+
+    __slots__ = ()
 
 
 class Entry(msgspec.Struct, gc=False):
@@ -49,6 +67,16 @@ class Entry(msgspec.Struct, gc=False):
     key: bytes
     record: Record
     hold: PageHold
+
+    def copy_out(self) -> None:
+        """Copy the record out of its page: a slice keeps the whole page in memory, and this one may stay for long."""
+        page = self.hold
+        if isinstance(page, _CopyHold):
+            return
+        size = self.record.detach()
+        page.account.charge(size)
+        page.release()
+        self.hold = _CopyHold(page.account, size, left=1, event_bytes=self.record.event_size)
 
 
 class Batch:
@@ -65,18 +93,23 @@ class Batch:
 class KeyReadyQueue:
     """Records of one shard waiting for a batch. Not thread-safe; O(1) a record amortised.
 
-    ``on_line`` is called for every record that has to wait behind a busy key.
+    What waits behind a key that is being retried may wait for long, so it is copied out of its page.
     """
 
-    def __init__(self, on_line: Callable[[Entry], None]) -> None:
-        self._on_line = on_line
+    def __init__(self) -> None:
         self._arrived: deque[Entry] = deque()
         self._returned: deque[deque[Entry]] = deque()
-        self._busy: dict[bytes, deque[Entry] | None] = {}  # key in a batch -> its waiting line (None: nobody waits)
+        self._busy: dict[bytes, deque[Entry] | None] = {}  # key in a batch -> its waiting line (None: no record waits)
+        self._retrying: set[bytes] = set()  # those of them whose batch has failed
         self._waiting = 0
 
     def __len__(self) -> int:
         return self._waiting
+
+    @property
+    def retrying_keys(self) -> int:
+        """Keys whose records wait for another attempt, or for their dead letter."""
+        return len(self._retrying)
 
     @property
     def may_have_ready(self) -> bool:
@@ -98,7 +131,7 @@ class KeyReadyQueue:
         entries, own = batch.entries, batch.keys
         before = len(entries)
         returned = self._fill_from_returned(batch, limit)
-        busy, arrived = self._busy, self._arrived
+        busy, retrying, arrived = self._busy, self._retrying, self._arrived
         while arrived and len(entries) < limit:
             for _ in range(min(limit - len(entries), len(arrived))):
                 entry = arrived.popleft()
@@ -116,7 +149,8 @@ class KeyReadyQueue:
                     busy[key] = deque((entry,))
                 else:
                     line.append(entry)
-                self._on_line(entry)
+                if key in retrying:
+                    entry.copy_out()
         self._waiting -= len(entries) - before
         if returned:
             entries.sort(key=_by_position)
@@ -141,7 +175,7 @@ class KeyReadyQueue:
         for entry in entries:
             if entry.hold is not hold:
                 hold = entry.hold
-                bound += hold.size
+                bound += hold.event_bytes
         if bound <= max_bytes:
             return False
         size = 0
@@ -178,10 +212,16 @@ class KeyReadyQueue:
             if line:
                 self._returned.append(line)
 
-    def waiting_behind(self, keys: Iterable[bytes]) -> Iterable[Entry]:
-        """Records that wait for these busy keys (to copy them out of their pages while the keys are retried)."""
+    def retry(self, keys: Collection[bytes]) -> None:
+        """The batch that holds these keys has failed and is tried again, or its dead letter is on its way."""
+        self._retrying.update(keys)
         for key in keys:
-            yield from self._busy.get(key) or ()
+            for entry in self._busy.get(key) or ():
+                entry.copy_out()
+
+    def end_retry(self, keys: Iterable[bytes]) -> None:
+        """The batch that holds these keys is settled, or given up with the lease."""
+        self._retrying.difference_update(keys)
 
 
 def _by_position(entry: Entry) -> int:

@@ -62,8 +62,8 @@ class Frontier:
         self._low = snapshot.low
         self._first = snapshot.first
         self._resumed_runs = snapshot.runs
-        self._window: deque[str] = deque()  # sequence numbers above low, in stream order
-        self._offset = 0  # index of the window's first entry since the start
+        self._above_low: deque[str] = deque()  # sequence numbers above low, in stream order
+        self._offset = 0  # index of its first entry since the start
         self._settled: set[int] = set()
         self._version = 0
         self._newest_text = snapshot.low or ""
@@ -81,12 +81,12 @@ class Frontier:
     @property
     def outstanding(self) -> int:
         """Records fetched but not settled."""
-        return len(self._window) - len(self._settled)
+        return len(self._above_low) - len(self._settled)
 
     @property
     def span(self) -> int:
         """Records above ``low``, settled or not: what the bookkeeping holds in memory."""
-        return len(self._window)
+        return len(self._above_low)
 
     def track(self, numbers: Sequence[str]) -> range:
         """Add fetched records in stream order; returns their indices. ValueError when order goes backwards, which
@@ -102,23 +102,23 @@ class Frontier:
             self._version += 1
         if numbers:
             self._newest, self._newest_text = newest, numbers[-1]
-        start = self._offset + len(self._window)
-        self._window.extend(numbers)
+        start = self._offset + len(self._above_low)
+        self._above_low.extend(numbers)
         return range(start, start + len(numbers))
 
     def settle(self, indices: Sequence[int]) -> None:
         """Mark records as settled (handled, dead-lettered, filtered or recorded as lost)."""
-        window, settled, offset = self._window, self._settled, self._offset
+        above, settled, offset = self._above_low, self._settled, self._offset
         low: str | None = None
         if not settled and list(indices) == list(range(offset, offset + len(indices))):
             for _ in indices:  # the oldest ones without a hole, as usual: a third of the work
-                low = window.popleft()
+                low = above.popleft()
             offset += len(indices)
         else:
             settled.update(indices)
-            while window and offset in settled:
+            while above and offset in settled:
                 settled.discard(offset)
-                low = window.popleft()
+                low = above.popleft()
                 offset += 1
         if low is not None:
             self._low = low
@@ -126,11 +126,11 @@ class Frontier:
         self._version += 1
 
     def snapshot(self, max_runs_bytes: int = MAX_RUNS_BYTES) -> FrontierSnapshot:
-        """Low and the runs above it, newest runs dropped beyond ``max_runs_bytes``. O(window)."""
+        """Low and the runs above it, newest runs dropped beyond ``max_runs_bytes``. O(records above low)."""
         runs: list[tuple[str, str]] = []
         if self._settled:
             first = last = None
-            for index, text in enumerate(self._window, self._offset):
+            for index, text in enumerate(self._above_low, self._offset):
                 if index in self._settled:
                     first = text if first is None else first
                     last = text

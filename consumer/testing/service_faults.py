@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from consumer.domain.frontier import FrontierSnapshot
-from consumer.worker.fleet.shard_discovery import SECOND_LOOK
+from consumer.worker.fleet.shard_listing import SECOND_LOOK
 from consumer.worker.fleet.stream_replacement import FINISHED_FOR
 
 if TYPE_CHECKING:

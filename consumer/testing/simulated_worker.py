@@ -1,7 +1,7 @@
-"""One process of the simulated fleet: the production worker above its ports, wired as ``worker/app.py`` wires it.
+"""One process of the simulated fleet: the production worker above its ports, started as ``worker/app.py`` starts it.
 
-Real are the incarnations, the session renewal (in a lane of its own, as on its own thread), the coordinator, discovery,
-the stream follower, the shard workers and all below them. Simulated are the clock, randomness, the network, the
+Real are the start, the incarnations, the session renewal (in a lane of its own, as on its own thread), the coordinator,
+discovery, the shard workers and all below them. Simulated are the clock, randomness, the network, the
 services, and the operating system that starts and ends the process. What the composition root does with real sockets,
 signals and threads is not here: its tests are end to end.
 """
@@ -17,8 +17,6 @@ from consumer.domain.errors import StreamConsumerError, Unavailable
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.operate.metrics import Metrics
 from consumer.ports.handler import Handler
-from consumer.ports.leases import LeaseTable
-from consumer.ports.source import StreamDescription
 from consumer.testing.memory_leases import MemoryLeaseStore
 from consumer.testing.memory_source import MemoryStreamSource
 from consumer.testing.network import Link
@@ -26,9 +24,9 @@ from consumer.testing.observed import ObservedDeadLetters, ObservedHandler, Obse
 from consumer.testing.virtual_loop import Process
 from consumer.worker.context import Ports, WorkerContext
 from consumer.worker.fleet.coordinator import Coordinator
-from consumer.worker.fleet.incarnation import HARD_STOP_MARGIN, Host, Incarnations, Stopped, patiently, until_stopped
-from consumer.worker.fleet.shard_discovery import register_start
-from consumer.worker.fleet.stream_replacement import current_stream
+from consumer.worker.fleet.incarnation import HARD_STOP_MARGIN, Host
+from consumer.worker.start import start
+from consumer.worker.tasks import Stopped, until_stopped
 
 if TYPE_CHECKING:
     from consumer.testing.simulation import Simulation
@@ -179,7 +177,7 @@ class SimulatedWorker:
     async def _main(self, process: Process, rng: ProcessRandomness, stop: asyncio.Event) -> None:
         simulation = self._simulation
         try:
-            await _Life(self, simulation, process, rng, stop).run()
+            await self._run(process, rng, stop)
             simulation.history.note("process ended", process.name)
         except Unavailable as error:
             # Exit codes 69, 77, 78: whoever runs the container starts it again.
@@ -194,77 +192,40 @@ class SimulatedWorker:
         if self.process is None and not self._stop.is_set():
             self.start()
 
-    def opened(self, context: WorkerContext, coordinator: Coordinator) -> None:
-        self.context, self.coordinator = context, coordinator
-
-
-class _Life:
-    """What ``worker.app.Daemon`` does between start and exit, without what only a real process has."""
-
-    def __init__(
-        self,
-        worker: SimulatedWorker,
-        simulation: Simulation,
-        process: Process,
-        rng: ProcessRandomness,
-        stop: asyncio.Event,
-    ) -> None:
-        self._worker = worker
-        self._simulation = simulation
-        self._settings = simulation.settings
-        self._process = process
-        self._clock = ProcessClock(process)
-        self._random = rng
-        self._stop = stop
-
-    async def run(self) -> None:
+    async def _run(self, process: Process, rng: ProcessRandomness, stop: asyncio.Event) -> None:
+        """What ``worker.app.Daemon`` does between start and exit, without what only a real process has."""
+        simulation, links, settings = self._simulation, self.links, self._simulation.settings
+        clock, checkers = ProcessClock(process), simulation.checkers
+        store = ObservedStore(checkers, simulation.table, settings.application, clock.wall, links["table"])
+        session_store = MemoryLeaseStore(simulation.table, settings.application, clock.wall, links["session"])
+        source = MemoryStreamSource(simulation.streams[0], links["stream"]).of(simulation.stream.arn)
+        dead_letters = ObservedDeadLetters(checkers, self._who, simulation.dead_letters, links["dead_letters"])
+        handler = ObservedHandler(checkers, self._who, self.handler)
+        host = Host(
+            name=f"{self.name}/{process.name.partition('#')[2]}",
+            stop=stop,
+            spawn=lambda work, name: process.spawn(work, name, process.control),
+            may_renew=lambda: True,
+            companion=self._companion,
+            on_stopping=lambda: None,
+            task_died=lambda name, error: StreamConsumerError(f"background task {name} ended: {error!r}"),
+        )
+        ports = Ports(source, store, handler, dead_letters, clock, rng)
+        await handler.start()
         try:
-            incarnations = await until_stopped(self._stop, self._start())
-            await incarnations.run()
+            starting = start(host, settings, ports, session_store, Metrics())
+            worker = await until_stopped(stop, starting)
+            await worker.run()
         except Stopped:
             pass
-        await self._worker.handler.close()
+        await handler.close()
 
-    async def _start(self) -> Incarnations:
-        simulation, links, settings, clock = self._simulation, self._worker.links, self._settings, self._clock
-        application, checkers = settings.application, simulation.checkers
-        store = ObservedStore(checkers, simulation.table, application, clock.wall, links["table"])
-        session_store = MemoryLeaseStore(simulation.table, application, clock.wall, links["session"])
-        configured = MemoryStreamSource(simulation.streams[0], links["stream"]).of(simulation.stream.arn)
-        dead_letters = ObservedDeadLetters(checkers, self._who, simulation.dead_letters, links["dead_letters"])
-        handler = ObservedHandler(checkers, self._who, self._worker.handler)
-        await handler.start()
-        latest = await patiently(clock, "the stream", configured.describe)
-        await patiently(clock, "the lease table", lambda: self._prepare_table(store, latest))
-        source, stream = await patiently(clock, "the stream", lambda: current_stream(configured, store, latest))
-        position = settings.source.starting_position
-        registration = await patiently(
-            clock, "the registration", lambda: register_start(source, store, stream, position)
-        )
-        ports = Ports(source, store, handler, dead_letters, clock, self._random)
-        return Incarnations(self._host(), settings, ports, session_store, Metrics(), stream, registration)
-
-    async def _prepare_table(self, store: LeaseTable, stream: StreamDescription) -> None:
-        await store.prepare(create=self._settings.leases.create_table)
-        await store.pin_application(stream.table_name)
-
-    def _host(self) -> Host:
-        return Host(
-            name=f"{self._worker.name}/{self._process.name.partition('#')[2]}",
-            stop=self._stop,
-            begin=lambda work, name: self._process.spawn(work, name, self._process.control),
-            may_renew=lambda: True,
-            beside=self._beside,
-            on_stopping=lambda: None,
-            death=lambda name, error: StreamConsumerError(f"background task {name} ended: {error!r}"),
-        )
-
-    async def _beside(self, context: WorkerContext, coordinator: Coordinator) -> None:
-        self._worker.opened(context, coordinator)
+    async def _companion(self, context: WorkerContext, coordinator: Coordinator) -> None:
+        self.context, self.coordinator = context, coordinator
         await asyncio.Event().wait()
 
     def _who(self) -> str:
-        return self._worker.incarnation
+        return self.incarnation
 
 
 class Scripted:

@@ -1,7 +1,7 @@
-"""The composition root: builds the adapters, waits for the dependencies, and runs incarnations until told to stop.
+"""The composition root: builds the adapters and runs the worker as one process of the fleet, until told to stop.
 
-Start: handler import, then the stream, the lease table and the destination (each error names what is wrong), then the
-control thread, then the first plan. Stop: read nothing more, finish or cancel what is in flight within
+Start: the control thread with watchdog and health server, handler import, then the steps of ``worker/start.py`` (each
+error names what is wrong), then the first plan. Stop: read nothing more, finish or cancel what is in flight within
 ``shutdown.grace``, write every frontier, release every lease, end the session, exit 0.
 """
 
@@ -11,31 +11,28 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import Coroutine
-from contextlib import AsyncExitStack
-from typing import Any
+from collections.abc import Awaitable
+from contextlib import AsyncExitStack, suppress
 
 import structlog
 
 from consumer.aws.adapters import ControlAdapters, MainAdapters
-from consumer.domain.errors import StreamConsumerError
+from consumer.domain.errors import StreamConsumerError, first_error
 from consumer.handlers.build import build_handler
 from consumer.operate import sd_notify
 from consumer.operate.http import HealthServer
 from consumer.operate.logs import configure_logging
 from consumer.operate.metrics import Metrics
 from consumer.operate.status import StatusBoard
-from consumer.ports.leases import LeaseTable
-from consumer.ports.source import StreamDescription
 from consumer.settings.model import Settings
 from consumer.worker import gc_tuning
 from consumer.worker.clock import SystemClock, SystemRandomness
 from consumer.worker.context import Ports
 from consumer.worker.control_thread import ControlThread, Watchdog, die
-from consumer.worker.fleet.incarnation import HARD_STOP_MARGIN, Host, Incarnations, Stopped, patiently, until_stopped
-from consumer.worker.fleet.shard_discovery import register_start
-from consumer.worker.fleet.stream_replacement import current_stream
+from consumer.worker.fleet.incarnation import HARD_STOP_MARGIN, Host, IncarnationLoop
 from consumer.worker.reporting import Pulse, Reporter
+from consumer.worker.start import start
+from consumer.worker.tasks import Stopped, root_task, until_stopped
 
 log = structlog.get_logger()
 
@@ -49,140 +46,106 @@ class Daemon:
         self._settings = settings
         self._stop = asyncio.Event()
         self._clock = SystemClock()
-        self._random = SystemRandomness()
         self._metrics = Metrics()
         self._board = StatusBoard(wedged_after(settings))
         self._pulse = Pulse(self._clock, self._board, self._metrics)
         self._watchdog = Watchdog(lambda: self._pulse.beats, self._board.wedged_after)
         self._control = ControlThread()
         self._started_at = self._clock.wall()
-        self._died: asyncio.Future[None] | None = None
-        self._closing = False  # from then on root tasks are cancelled
+        self._a_task_died = False
         configure_logging(settings.logging.level, settings.logging.format, on_error=self._board.error)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set. Raises StreamConsumerError when that is not possible (any more)."""
         self._stop = stop
         self._board.reached("config")
-        self._died = asyncio.get_running_loop().create_future()
-        work = asyncio.create_task(self._work(), name="daemon")
+        stack = AsyncExitStack()
         try:
-            await asyncio.wait((work, self._died), return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                work.cancel()
-                await asyncio.wait((work,), timeout=CLEAN_UP)
-            if self._died.done():
-                self._died.result()
-            work.result()
-        finally:
-            work.cancel()
-            self._died.cancel()
+            async with asyncio.TaskGroup() as roots:
+                try:
+                    await self._work(roots, stack)
+                finally:
+                    await self._close(stack)
+        except BaseExceptionGroup as group:
+            error = first_error(group)
+            raise error from error.__cause__
         log.info("daemon.stopped")
 
-    async def _work(self) -> None:
-        async with AsyncExitStack() as stack:
-            try:
-                incarnations = await until_stopped(self._stop, self._start(stack))
-                await incarnations.run()
-            except Stopped:
-                log.info("daemon.stopped_during_start")
-            finally:
-                self._closing = True
+    async def _work(self, roots: asyncio.TaskGroup, stack: AsyncExitStack) -> None:
+        try:
+            worker = await until_stopped(self._stop, self._start(roots, stack))
+            await worker.run()
+        except Stopped:
+            log.info("daemon.stopped_during_start")
+
+    async def _close(self, stack: AsyncExitStack) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLEAN_UP if self._a_task_died else None):
+                await stack.aclose()
 
     # --- start -----------------------------------------------------------------------------------------
 
-    async def _start(self, stack: AsyncExitStack) -> Incarnations:
-        settings, clock = self._settings, self._clock
-        pulse = asyncio.create_task(self._pulse.run(), name="pulse")
-        self._root(pulse, "pulse")
-        stack.callback(pulse.cancel)
-        self._control.start()
-        stack.push_async_callback(self._control.stop)
-        stack.callback(self._root_on_control(self._watchdog.run(), "watchdog").cancel)
-        server = HealthServer(self._board, self._metrics, settings.http.host, settings.http.port)
-        await self._control.call(server.start())
-        stack.push_async_callback(lambda: self._control.call(server.close()))
-        stack.callback(self._root_on_control(server.run(), "http server").cancel)
+    async def _start(self, roots: asyncio.TaskGroup, stack: AsyncExitStack) -> IncarnationLoop:
+        settings, metrics, clock, control = self._settings, self._metrics, self._clock, self._control
+        self._root(roots, stack, "pulse", self._pulse.run())
+        control.start()
+        stack.push_async_callback(control.stop)
+        self._root(roots, stack, "watchdog", control.spawn(self._watchdog.run()))
+        server = HealthServer(self._board, metrics, settings.http.host, settings.http.port)
+        await control.spawn(server.start())
+        stack.push_async_callback(lambda: control.spawn(server.close()))
+        self._root(roots, stack, "http server", control.spawn(server.run()))
         log.info("http.listening", host=settings.http.host, port=server.port)
 
         handler = build_handler(settings)
         stack.push_async_callback(handler.close)
         await handler.start()
 
-        adapters = await stack.enter_async_context(MainAdapters(settings, self._metrics.observe_api, self._clock))
-        latest = await patiently(clock, "the stream", adapters.source.describe)
-        await patiently(clock, "the lease table", lambda: self._prepare_table(adapters.store, latest))
-        source, stream = await patiently(
-            clock, "the stream", lambda: current_stream(adapters.source, adapters.store, latest)
-        )
-        self._board.reached("lease_table")
-        if adapters.dead_letters is not None:
-            await patiently(clock, "the dead-letter destination", adapters.dead_letters.prepare)
-        registration = await patiently(
-            clock,
-            "the registration",
-            lambda: register_start(source, adapters.store, stream, settings.source.starting_position),
-        )
-        control = ControlAdapters(settings, self._metrics.observe_api, self._clock)
-        session_store = await self._control.call(control.open())
-        stack.push_async_callback(lambda: self._control.call(control.close()))
-
-        ports = Ports(source, adapters.store, handler, adapters.dead_letters, clock, self._random)
+        adapters = await stack.enter_async_context(MainAdapters(settings, metrics.observe_api, clock))
+        sessions = ControlAdapters(settings, metrics.observe_api, clock)
+        session_store = await control.spawn(sessions.open())
+        stack.push_async_callback(lambda: control.spawn(sessions.close()))
+        ports = Ports(adapters.source, adapters.store, handler, adapters.dead_letters, clock, SystemRandomness())
+        worker = await start(self._host(), settings, ports, session_store, metrics, self._board.reached)
         gc_tuning.tune()
-        log.info("daemon.started", application=settings.application, stream_arn=stream.stream_arn, pid=os.getpid())
-        return Incarnations(self._host(), settings, ports, session_store, self._metrics, stream, registration)
+        arn = worker.stream.stream_arn
+        log.info("daemon.started", application=settings.application, stream_arn=arn, pid=os.getpid())
+        return worker
 
-    async def _prepare_table(self, store: LeaseTable, stream: StreamDescription) -> None:
-        leases = self._settings.leases
-        if await store.prepare(create=leases.create_table):
-            log.info("lease_table.created", table=leases.table)
-        await store.pin_application(stream.table_name)
-
-    # --- the process around the incarnations -------------------------------------------------------------
+    # --- the process around the worker -------------------------------------------------------------------
 
     def _host(self) -> Host:
         return Host(
             name=f"{socket.gethostname()}/{os.getpid()}",
             stop=self._stop,
-            begin=self._control.begin,
+            spawn=self._control.spawn,
             may_renew=lambda: not self._watchdog.wedged,
-            beside=lambda context, coordinator: Reporter(context, coordinator, self._board, self._started_at).run(),
-            on_stopping=self._tell_stopping,
-            death=self._death,
+            companion=lambda context, coordinator: Reporter(context, coordinator, self._board, self._started_at).run(),
+            on_stopping=self._on_stopping,
+            task_died=self._task_died,
         )
 
-    def _tell_stopping(self) -> None:
+    def _on_stopping(self) -> None:
         self._board.stopping()
         sd_notify.stopping()
         log.info("daemon.stopping", grace=self._settings.shutdown.grace)
 
-    def _death(self, name: str, error: BaseException | None) -> StreamConsumerError:
+    def _task_died(self, name: str, error: BaseException | None) -> StreamConsumerError:
+        self._a_task_died = True
         self._board.task_died(name, repr(error))
         log.critical("task.died", task=name, exc_info=error)
         return StreamConsumerError(f"background task {name} ended: {error!r}")
 
-    def _root_on_control(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Future[None]:
-        """Start a root task on the control thread."""
-        return self._root(self._control.begin(work, name), name)
-
-    def _root(self, task: asyncio.Future[None], name: str) -> asyncio.Future[None]:
-        """A task of the whole process. When it ends before the daemon does, however it ends, so does the process."""
-
-        def ended(task: asyncio.Future[None]) -> None:
-            if not self._closing:
-                death = self._death(name, None if task.cancelled() else task.exception())
-                if self._died is not None and not self._died.done():
-                    self._died.set_exception(death)
-
-        task.add_done_callback(ended)
-        return task
+    def _root(self, roots: asyncio.TaskGroup, stack: AsyncExitStack, name: str, work: Awaitable[None]) -> None:
+        """A root task of the whole process: when it ends before ``stack`` is closed, so does the process."""
+        stack.callback(roots.create_task(root_task(name, work, self._task_died), name=name).cancel)
 
 
 def wedged_after(settings: Settings) -> float:
     """Seconds without progress of the main loop after which the process is taken for wedged.
 
     Only an inline handler can block the main loop for a good reason, and then for as long as its own time-out; two of
-    them may do so one after the other. Nobody else's code runs there.
+    them may do so one after the other. No other foreign code runs there.
     """
     handler = settings.handler
     if handler.kind == "python" and handler.isolation == "inline":

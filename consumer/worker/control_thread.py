@@ -1,13 +1,12 @@
 """The control thread: its own event loop for the session renewal, the health server and the watchdog.
 
-User code may block the main loop for seconds. Renewals, probes and metrics must go on meanwhile, and somebody must
+User code may block the main loop for seconds. Renewals, probes and metrics must go on meanwhile, and something must
 notice when the main loop is wedged for good: then this thread stops renewing, logs all stacks and ends the process.
 """
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import faulthandler
 import os
 import sys
@@ -44,7 +43,7 @@ class ControlThread:
             self._loop.run_forever()
         finally:
             if not self._stopping:
-                # No renewals, no probes and no watchdog any more, and nobody left who would notice.
+                # No renewals, no probes and no watchdog any more, and nothing left that would notice.
                 log.critical("task.died", task="control thread", exc_info=sys.exc_info()[1])
                 die(70)
         self._loop.close()
@@ -52,23 +51,16 @@ class ControlThread:
     def start(self) -> None:
         self._thread.start()
 
-    def spawn(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Start ``work`` on the thread's loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-    async def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run ``work`` there and await its result here; cancelling the wait cancels the work."""
-        return await self.begin(work)
-
-    def begin(self, work: Coroutine[Any, Any, T], name: str = "") -> asyncio.Future[T]:
-        """Start ``work`` there; what is returned belongs to the loop of the caller. Cancelling it cancels the work."""
-        return asyncio.wrap_future(self.spawn(work))
+    def spawn(self, work: Coroutine[Any, Any, T], name: str = "") -> asyncio.Future[T]:
+        """Start ``work`` on the thread's loop; what is returned belongs to the loop of the caller. Cancelling it
+        cancels the work."""
+        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     async def stop(self) -> None:
         """Cancel everything that still runs there, wait for it, and end the thread. Idempotent."""
         if not self._thread.is_alive():
             return
-        await self.call(_cancel_others())
+        await self.spawn(_cancel_others())
         self._stopping = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         await asyncio.to_thread(self._thread.join, 5.0)

@@ -83,7 +83,7 @@ class Reporter:
         gauges.lag.set(lag)
         gauges.iterator_age.set(0.0 if worker.reader.state.at_tip or not newest else max(0.0, now - newest))
         gauges.retention_headroom.set(RETENTION_SECONDS - lag)
-        gauges.checkpoint_age.set(worker.checkpoint_age)
+        gauges.checkpoint_age.set(worker.lease.checkpoint_age)
 
     def _process_gauges(self, rows: list[LeaseRow], workers: dict[str, ShardWorker]) -> None:
         metrics = self._context.metrics
@@ -108,13 +108,13 @@ class Reporter:
             return ShardStatus(row.shard_id, row.state, row.owner, epoch=row.epoch, note=row.corrupt or row.note)
         return ShardStatus(
             shard_id=row.shard_id,
-            state=worker.state,
+            state=worker.lease.state,
             owner=self._context.incarnation,
             mine=True,
-            epoch=worker.epoch,
+            epoch=worker.lease.epoch,
             lag=lag,
             in_flight=worker.outstanding,
-            checkpoint_age=worker.checkpoint_age,
+            checkpoint_age=worker.lease.checkpoint_age,
             note=worker.reader.state.denied or row.note,
         )
 
@@ -138,4 +138,4 @@ def _state(row: LeaseRow, worker: ShardWorker | None) -> str:
     """The owner knows better than its last checkpoint."""
     if row.corrupt:
         return "quarantined"
-    return row.state if worker is None else worker.state
+    return row.state if worker is None else worker.lease.state

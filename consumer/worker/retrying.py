@@ -11,13 +11,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.wait import wait_base
 
-from consumer.domain.errors import Unavailable
+from consumer.domain.errors import DependencyError, Unavailable
 from consumer.ports.time import Clock
 
+log = structlog.get_logger()
+
 T = TypeVar("T")
+
+START_DEADLINE = 60.0  # seconds a dependency may stay unavailable at the start before the exit with 69
 
 Failed = Callable[[Exception, int], None]
 """Is told of every failure that is followed by another attempt: the error and how many attempts there were. What it
@@ -93,3 +98,31 @@ async def retrying(
         with one:
             return await attempt()
     raise RuntimeError("attempts ended without a result")
+
+
+async def at_start(clock: Clock, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
+    """Repeat until it works, at most until the start deadline. Only what passes by itself is waited for: a missing
+    permission or resource is raised at once, because an operator has to mend it."""
+    return await retrying(
+        attempt, _WAITING, _waits_for(what), on=_passes, clock=clock, deadline=clock.monotonic() + START_DEADLINE
+    )
+
+
+async def while_up(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
+    """Repeat until it works. A daemon that was up waits for whatever was taken away from it: ending it would only start
+    a crash loop."""
+    return await retrying(attempt, _WAITING, _waits_for(what))
+
+
+_WAITING = Backoff(0.5, 5.0)
+
+
+def _passes(error: BaseException) -> bool:
+    return isinstance(error, DependencyError) and error.exit_code == DependencyError.exit_code
+
+
+def _waits_for(what: str) -> Failed:
+    def failed(error: Exception, _: int) -> None:
+        log.warning("start.waiting", waiting_for=what, error=str(error))
+
+    return failed

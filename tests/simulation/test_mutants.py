@@ -36,8 +36,8 @@ def test_the_gate_fails_for_what_nothing_can_catch() -> None:
         Mutant(
             "harmless",
             "consumer/worker/fleet/session_renewal.py",
-            "BUMPS_PER_DURATION = 4",
-            "BUMPS_PER_DURATION = 5",
+            "RENEWALS_PER_DURATION = 4",
+            "RENEWALS_PER_DURATION = 5",
             (),
         ),
         seeds=1,

@@ -1,47 +1,44 @@
-"""The lives of one worker process: a session, its coordinator and its keeper, again and again until the stop.
+"""One worker process takes part in the fleet as one incarnation after the other.
 
-An incarnation ends with the stop, when its session is fenced, or when the stream is read to its end and another one
-follows it. What the next one needs goes from hand to hand: where the application started, and what was known of the
-lease rows, should they be deleted. Around it stands a ``Host``: the real process (``app.py``) or a simulated one.
+An incarnation is a session with its renewal, a coordinator, and the look for a stream that replaces this one. It ends
+with the stop of the process, when its session is fenced, or when the application goes on with another stream. The next
+one is given where the application started, and what was known of the lease rows, should they be deleted.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
-from consumer.domain.errors import DependencyError, StreamConsumerError, Unavailable
+from consumer.domain.errors import first_error
 from consumer.domain.lease import LeaseRow, SessionRow, SessionValidity
 from consumer.operate.metrics import Metrics
-from consumer.ports.leases import LeaseTable, Registration
+from consumer.ports.leases import Registration, SessionStore
 from consumer.ports.source import StreamDescription
-from consumer.ports.time import Clock
 from consumer.settings.model import Settings
 from consumer.worker.context import HandlerSlots, Ports, WorkerContext
 from consumer.worker.fleet.coordinator import Coordinator
+from consumer.worker.fleet.registration import register_start
 from consumer.worker.fleet.session_renewal import SessionRenewal
-from consumer.worker.fleet.shard_discovery import register_start
-from consumer.worker.fleet.stream_replacement import Follower, describe_older
+from consumer.worker.fleet.stream_replacement import StreamReplacement, describe_older
 from consumer.worker.memory_budget import ByteBudget
+from consumer.worker.retrying import at_start, while_up
+from consumer.worker.tasks import Died, Stopped, root_task, until_stopped
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
-START_DEADLINE = 60.0  # seconds a dependency may stay unavailable at the start before the exit with 69
 DRAIN_SHARE = 0.8  # of shutdown.grace: what remains is for cancelling, writing frontiers and releasing leases
 HARD_STOP_MARGIN = 2.0  # seconds after the grace until the process ends itself with 70
 
 
-class Stopped(Exception):
-    """The stop came before the work was done."""
-
-
-class Begin(Protocol):
+class Spawn(Protocol):
     """Starts work beside the main loop, on the control thread. Cancelling what it returns cancels the work."""
 
     def __call__(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Future[T]: ...
@@ -49,22 +46,25 @@ class Begin(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The process. ``name`` is unique among those that run; ``beside`` is what else lives as long as an incarnation;
-    ``death`` makes an ended background task known and returns the error that ends the process."""
+    """The process around the incarnations, a real one or a simulated one.
+
+    ``name`` is unique among those that run. ``companion`` is what else lives as long as an incarnation (reporting).
+    ``task_died`` makes known that a root task ended by itself, and returns the error that ends the process.
+    """
 
     name: str
     stop: asyncio.Event
-    begin: Begin
+    spawn: Spawn
     may_renew: Callable[[], bool]
-    beside: Callable[[WorkerContext, Coordinator], Coroutine[Any, Any, None]]
+    companion: Callable[[WorkerContext, Coordinator], Coroutine[Any, Any, None]]
     on_stopping: Callable[[], None]
-    death: Callable[[str, BaseException | None], StreamConsumerError]
+    task_died: Died
 
 
-class Incarnations:
-    """``run`` returns after the stop and raises StreamConsumerError when a background task has ended by itself.
+class IncarnationLoop:
+    """``run`` returns after the stop, and raises StreamConsumerError when a root task has ended by itself.
 
-    ``session_store`` is the lease table as the control thread reaches it.
+    ``session_store`` is the lease table as the control thread reaches it; ``stream`` is what the application reads now.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Incarnations:
         host: Host,
         settings: Settings,
         ports: Ports,
-        session_store: LeaseTable,
+        session_store: SessionStore,
         metrics: Metrics,
         stream: StreamDescription,
         registration: Registration,
@@ -82,203 +82,163 @@ class Incarnations:
         self._ports = ports
         self._session_store = session_store
         self._metrics = metrics
-        self._stream = stream
+        self.stream = stream
         self._registration = registration
         self._slots = HandlerSlots(ports.handler.width)
         self._budget = ByteBudget(settings.limits.buffer)
         self._filters = settings.compiled_filters()
         self._remembered: Mapping[str, LeaseRow] = {}
-        self._count = 0
         self._successor: str | None = None
 
     async def run(self) -> None:
         """Live until the stop. Raises Stopped when that comes between two incarnations."""
-        while not self._host.stop.is_set():
-            await self._incarnation()
+        stop, clock = self._host.stop, self._ports.clock
+        opening = at_start(clock, "the session", self._open)
+        while True:
+            incarnation = await until_stopped(stop, opening)
+            self._successor = await incarnation.run()
+            self._remembered = incarnation.known_rows
+            if stop.is_set():
+                return
+            opening = self._open_again()
 
-    async def _incarnation(self) -> None:
-        loop = asyncio.get_running_loop()
-        lost = asyncio.Event()
-
-        def on_lost() -> None:  # called on the control thread
-            loop.call_soon_threadsafe(lost.set)
-
-        context = await until_stopped(self._host.stop, self._prepare())
-        self._count += 1
-        keeper = SessionRenewal(
-            self._session_store,
-            self._ports.clock,
-            context.validity,
-            context.incarnation,
-            self._settings.leases.duration,
-            may_renew=self._host.may_renew,
-            on_lost=on_lost,
-        )
-        keeping = self._host.begin(keeper.run(), "session")
-        coordinator = Coordinator(context, self._registration, self._remembered)
-        follower = Follower(context, self._registration, lambda: coordinator.rows, coordinator.is_first)
-        try:
-            await self._live(coordinator, self._host.beside(context, coordinator), follower, keeping, lost)
-        finally:
-            keeping.cancel()
-            self._remembered = coordinator.memory
-            await self._close_session(context)
-
-    async def _live(
-        self,
-        coordinator: Coordinator,
-        beside: Coroutine[Any, Any, None],
-        follower: Follower,
-        keeping: asyncio.Future[None],
-        lost: asyncio.Event,
-    ) -> None:
-        stop = self._host.stop
-        running = asyncio.create_task(coordinator.run(), name="coordinator")
-        reporting = asyncio.create_task(beside, name="reporter")
-        following = asyncio.create_task(follower.run(), name="stream follower")
-        stopped = asyncio.ensure_future(stop.wait())
-        fenced = asyncio.ensure_future(lost.wait())
-        roots: tuple[asyncio.Future[None], ...] = (running, reporting, keeping)
-        try:
-            ends: set[asyncio.Future[Any]] = {*roots, following, stopped, fenced}
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            for task in roots:
-                if task.done() and not (task is keeping and lost.is_set()):
-                    self._raise_death(task)
-            if following.done():
-                if following.cancelled() or following.exception() is not None:
-                    self._raise_death(following)
-                self._successor = following.result()
-            if (stop.is_set() or self._successor is not None) and not lost.is_set():
-                if stop.is_set():
-                    self._host.on_stopping()
-                await self._drain(coordinator, running, fenced)
-                if running.done():
-                    self._raise_death(running)
-        finally:
-            for end in (running, reporting, following, stopped, fenced):
-                end.cancel()
-            await asyncio.gather(running, reporting, following, stopped, fenced, return_exceptions=True)
-
-    async def _drain(self, coordinator: Coordinator, *ends: asyncio.Future[Any]) -> None:
-        """Drain until done, or until there is nothing left to save (the session was fenced meanwhile)."""
-        draining = asyncio.create_task(coordinator.drain(self._settings.shutdown.grace * DRAIN_SHARE))
-        await asyncio.wait({draining, *ends}, return_when=asyncio.FIRST_COMPLETED)
-        if draining.done():
-            draining.result()
-        draining.cancel()
-
-    def _raise_death(self, task: asyncio.Future[Any]) -> NoReturn:
-        error = None if task.cancelled() else task.exception()
-        name = task.get_name() if isinstance(task, asyncio.Task) else "session"
-        raise self._host.death(name, error) from error
-
-    # --- between two incarnations ----------------------------------------------------------------------
-
-    async def _prepare(self) -> WorkerContext:
-        clock, successor = self._ports.clock, self._successor
-        if not self._count:
-            return await patiently(clock, "the session", self._open_session)
+    async def _open_again(self) -> Incarnation:
+        successor = self._successor
         if successor is not None:
-            await _for_ever(clock, "the next stream", lambda: self._go_on_with(successor))
-        await _for_ever(clock, "the lease table", self._resume)
-        return await _for_ever(clock, "the session", self._open_session)
-
-    async def _resume(self) -> None:
-        """What every incarnation but the first needs. The stream may be another one, and the lease table may have been
-        dropped and made anew: where the application started is written again as this process knows it, because
-        ``latest`` must never be resolved a second time."""
-        store = self._ports.store
-        await store.pin_application(self._stream.table_name)
-        if await self._ports.source.latest_stream() is not None:
-            await store.switch_stream(None, self._stream.stream_arn)
-        await store.register(self._stream.label, self._registration)
+            await while_up("the next stream", lambda: self._go_on_with(successor))
+        await while_up("the lease table", self._register_again)
+        return await while_up("the session", self._open)
 
     async def _go_on_with(self, stream_arn: str) -> None:
         """Read another stream of the table from now on."""
         source = self._ports.source.of(stream_arn)
-        stream = await describe_older(source, stream_arn, self._stream)
+        stream = await describe_older(source, stream_arn, self.stream)
         position = self._settings.source.starting_position
         self._registration = await register_start(source, self._ports.store, stream, position)
         self._ports = replace(self._ports, source=source)
-        self._stream, self._remembered, self._successor = stream, {}, None
+        self.stream, self._remembered = stream, {}
 
-    async def _open_session(self) -> WorkerContext:
+    async def _register_again(self) -> None:
+        """What every incarnation but the first needs. The stream may be another one, and the lease table may have been
+        dropped and made anew: where the application started is written again as this process knows it, because
+        ``latest`` must never be resolved a second time."""
+        store = self._ports.store
+        await store.pin_application(self.stream.table_name)
+        if await self._ports.source.latest_stream() is not None:
+            await store.switch_stream(None, self.stream.stream_arn)
+        await store.register(self.stream.label, self._registration)
+
+    async def _open(self) -> Incarnation:
         """A new incarnation for every attempt: one whose first write got no answer may exist, and must not be used."""
-        clock, duration = self._ports.clock, self._settings.leases.duration
+        settings, ports = self._settings, self._ports
         context = WorkerContext(
-            settings=self._settings,
-            ports=self._ports,
+            settings=settings,
+            ports=ports,
             metrics=self._metrics,
-            stream=self._stream,
-            incarnation=f"{self._host.name}/{self._ports.random.token()}",
+            stream=self.stream,
+            incarnation=f"{self._host.name}/{ports.random.token()}",
             validity=SessionValidity(),
             budget=self._budget,
             slots=self._slots,
             start_at=self._registration.start_at,
             filters=self._filters,
         )
-        row = SessionRow(
+        session = SessionRow(
             context.incarnation,
-            capacity=self._settings.limits.max_shards,
-            started_at=clock.wall(),
+            capacity=settings.limits.max_shards,
+            started_at=ports.clock.wall(),
             label=context.stream.label,
         )
-
-        async def write() -> None:
-            sent_at = clock.monotonic()
-            await self._session_store.open_session(row)
-            context.validity.renewed(sent_at, duration)
-
-        await self._host.begin(write(), "open session")
+        renewal = SessionRenewal(
+            self._session_store,
+            ports.clock,
+            session,
+            context.validity,
+            settings.leases.duration,
+            may_renew=self._host.may_renew,
+        )
+        await self._host.spawn(renewal.open(), "open session")
         log.info("session.opened", incarnation=context.incarnation)
-        return context
+        return Incarnation(self._host, context, renewal, self._registration, self._remembered)
 
-    async def _close_session(self, context: WorkerContext) -> None:
+
+class Incarnation:
+    """One open session and everything that lives as long as it. ``run`` it once."""
+
+    def __init__(
+        self,
+        host: Host,
+        context: WorkerContext,
+        renewal: SessionRenewal,
+        registration: Registration,
+        remembered: Mapping[str, LeaseRow],
+    ) -> None:
+        self._host = host
+        self._context = context
+        self._renewal = renewal
+        self._coordinator = coordinator = Coordinator(context, registration, remembered)
+        self._replacement = StreamReplacement(context, registration, lambda: coordinator.rows, coordinator.is_first)
+        self._fenced = asyncio.Event()
+        self._replaced = asyncio.Event()
+        self._successor: str | None = None
+
+    @property
+    def known_rows(self) -> Mapping[str, LeaseRow]:
+        """The lease rows as last known."""
+        return self._coordinator.known_rows
+
+    async def run(self) -> str | None:
+        """Live until the stop of the process, or until there is another stream to go on with, and release all leases;
+        or until the session is fenced. Returns the ARN of the other stream. StreamConsumerError when a root task has
+        ended by itself."""
         try:
-            await self._host.begin(self._session_store.close_session(context.incarnation), "close session")
-        except StreamConsumerError as error:
-            log.warning("session.close_failed", error=str(error))  # it expires by itself
+            # The renewal is outermost: the session must stay valid until the last handler call has ended.
+            async with asyncio.TaskGroup() as outer:
+                renewing = self._start(outer, "session renewal", self._renew())
+                async with asyncio.TaskGroup() as roots:
+                    tasks = [
+                        self._start(roots, "coordinator", self._coordinator.run()),
+                        self._start(roots, "reporter", self._host.companion(self._context, self._coordinator)),
+                        self._start(roots, "stream follower", self._follow()),
+                    ]
+                    await self._until_end()
+                    for task in tasks:
+                        task.cancel()
+                renewing.cancel()
+        except BaseExceptionGroup as group:
+            error = first_error(group)
+            raise error from error.__cause__
+        finally:
+            await self._host.spawn(self._renewal.close(), "close session")
+        return self._successor
 
+    def _start(self, tasks: asyncio.TaskGroup, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return tasks.create_task(root_task(name, work, self._host.task_died), name=name)
 
-async def until_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
-    """Await ``work``, or cancel it and raise Stopped when the stop comes first."""
-    task = asyncio.create_task(work)
-    stopped = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise Stopped
-    finally:
-        stopped.cancel()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    async def _renew(self) -> None:
+        await self._host.spawn(self._renewal.run(), "session renewal")
+        if not self._context.validity.fenced:
+            return
+        self._fenced.set()
+        await asyncio.Event().wait()
 
+    async def _follow(self) -> None:
+        self._successor = await self._replacement.run()
+        self._replaced.set()
+        await asyncio.Event().wait()
 
-async def patiently(clock: Clock, what: str, attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Try until it works; what may pass is retried until the start deadline."""
-    deadline = clock.monotonic() + START_DEADLINE
-    pause = 0.5
-    while True:
-        try:
-            return await attempt()
-        except DependencyError as error:
-            if clock.monotonic() + pause > deadline or error.exit_code != DependencyError.exit_code:
-                raise
-            log.warning("start.waiting", waiting_for=what, error=str(error))
-            await asyncio.sleep(pause)
-            pause = min(5.0, pause * 2)
-
-
-async def _for_ever(clock: Clock, what: str, attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Try until it works. A daemon that was up waits for whatever was taken away from it: ending it would only start a
-    crash loop."""
-    pause = 0.5
-    while True:
-        try:
-            return await attempt()
-        except Unavailable as error:
-            log.warning("start.waiting", waiting_for=what, error=str(error))
-        await asyncio.sleep(pause)
-        pause = min(5.0, pause * 2)
+    async def _until_end(self) -> None:
+        """Wait for one of the ends; drain, unless there is nothing left to save."""
+        stop = self._host.stop
+        async with asyncio.TaskGroup() as tasks:
+            ends = [tasks.create_task(event.wait()) for event in (stop, self._fenced, self._replaced)]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for end in ends:
+                end.cancel()
+        if self._fenced.is_set():
+            return
+        if stop.is_set():
+            self._host.on_stopping()
+        grace = self._context.settings.shutdown.grace * DRAIN_SHARE
+        with suppress(Stopped):  # fenced meanwhile
+            await until_stopped(self._fenced, self._coordinator.drain(grace))

@@ -1,8 +1,8 @@
-"""The keeper of this worker's session: the only heartbeat, and the only writer of the worker's validity.
+"""Renews this worker's session: the only heartbeat of everything that the worker owns.
 
 It runs beside the main loop (on a thread of its own in production), because a handler that blocks the main loop must
-not cost the leases. The reverse is guarded too: when the main loop makes no progress for ``wedged_after`` seconds the
-keeper stops renewing and ends the process, because a wedged worker must not keep its leases for ever.
+not cost the leases. The reverse is guarded as well: a wedged main loop must not keep its leases for ever, so the
+watchdog forbids renewals (``may_renew``) before it ends the process.
 """
 
 from __future__ import annotations
@@ -12,42 +12,47 @@ from collections.abc import Callable
 
 import structlog
 
-from consumer.domain.errors import SessionFenced, Unavailable
-from consumer.domain.lease import SessionValidity
-from consumer.ports.leases import LeaseTable
+from consumer.domain.errors import SessionFenced, StreamConsumerError, Unavailable
+from consumer.domain.lease import SessionRow, SessionValidity
+from consumer.ports.leases import SessionStore
 from consumer.ports.time import Clock
 
 log = structlog.get_logger()
 
-BUMPS_PER_DURATION = 4
+RENEWALS_PER_DURATION = 4
 
 
 class SessionRenewal:
-    """Bumps the session row every quarter of ``duration`` (seconds) until it is fenced or stopped."""
+    """Opens the session row, then bumps it every quarter of ``duration`` (seconds), until it is fenced or cancelled.
+    It alone extends or ends ``validity``."""
 
     def __init__(
         self,
-        store: LeaseTable,
+        store: SessionStore,
         clock: Clock,
+        session: SessionRow,
         validity: SessionValidity,
-        incarnation: str,
         duration: float,
-        *,
         may_renew: Callable[[], bool],
-        on_lost: Callable[[], None],
     ) -> None:
         self._store = store
         self._clock = clock
+        self._session = session
+        self._incarnation = session.incarnation
         self._validity = validity
-        self._incarnation = incarnation
         self._duration = duration
         self._may_renew = may_renew
-        self._on_lost = on_lost
+
+    async def open(self) -> None:
+        """Write the row of a new incarnation. Unavailable."""
+        sent_at = self._clock.monotonic()
+        await self._store.open_session(self._session)
+        self._validity.renewed(sent_at, self._duration)
 
     async def run(self) -> None:
         """Renew until fenced. The validity counts from *before* the send: a slow answer never stretches it."""
         counter = 0
-        interval = self._duration / BUMPS_PER_DURATION
+        interval = self._duration / RENEWALS_PER_DURATION
         while True:
             counter += 1
             pause = interval
@@ -58,7 +63,6 @@ class SessionRenewal:
                 except SessionFenced as error:
                     self._validity.lost()
                     log.error("session.fenced", incarnation=self._incarnation, reason=str(error))
-                    self._on_lost()
                     return
                 except Unavailable as error:
                     log.warning("session.renew_failed", incarnation=self._incarnation, error=str(error))
@@ -67,3 +71,10 @@ class SessionRenewal:
                     self._validity.renewed(sent_at, self._duration)
                     pause = max(0.0, interval - (self._clock.monotonic() - sent_at))
             await asyncio.sleep(pause)
+
+    async def close(self) -> None:
+        """Delete the row. Without it the session expires by itself."""
+        try:
+            await self._store.close_session(self._incarnation)
+        except StreamConsumerError as error:
+            log.warning("session.close_failed", error=str(error))

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from consumer.domain.errors import DependencyError, MisconfiguredResource, PermissionDenied, ResourceMissing
+from consumer.domain.errors import MisconfiguredResource, ResourceMissing, Unavailable
 from consumer.domain.lease import LeaseRow
 from consumer.domain.shards import all_settled
-from consumer.ports.leases import LeaseTable, Registration
+from consumer.ports.leases import Registration, Registry
 from consumer.ports.source import StreamDescription, StreamSource
 from consumer.worker.context import WorkerContext
-from consumer.worker.fleet.shard_discovery import SECOND_LOOK, STREAM_LOOKS
+from consumer.worker.fleet.shard_listing import SECOND_LOOK, STREAM_LOOKS
 
 log = structlog.get_logger()
 
@@ -38,16 +38,16 @@ def label_of(stream_arn: str) -> str:
 
 
 async def current_stream(
-    source: StreamSource, store: LeaseTable, latest: StreamDescription
+    source: StreamSource, registry: Registry, latest: StreamDescription
 ) -> tuple[StreamSource, StreamDescription]:
     """The stream that the application reads now: ``latest``, unless it has not finished an older one.
 
-    Raises what the source and the store raise. An older stream that is gone is described as disabled, with what is
+    Raises what the source and the registry raise. An older stream that is gone is described as disabled, with what is
     known of it: its shards must leave their traces.
     """
     if await source.latest_stream() is None:  # configured by ARN: exactly that one
         return source, latest
-    holds = await store.switch_stream(None, latest.stream_arn)
+    holds = await registry.switch_stream(None, latest.stream_arn)
     if holds == latest.stream_arn:
         return source.of(holds), latest
     log.warning("stream.replaced", old=holds, new=latest.stream_arn)
@@ -70,7 +70,7 @@ async def describe_older(source: StreamSource, stream_arn: str, latest: StreamDe
         )
 
 
-class Follower:
+class StreamReplacement:
     """Beside one incarnation on one stream. ``run`` ends when the application goes on with another stream.
     ``rows`` are the lease rows as the coordinator last read them; ``is_first`` names one worker of the fleet, whose
     part it is to look often whether the stream is finished: a listing may take many calls."""
@@ -99,9 +99,9 @@ class Follower:
                 if successor is not None and (holds := await self._try_to_switch(successor)) is not None:
                     return holds
             except ResourceMissing as error:
-                # Only a person can say whether that is meant. What the stream still holds is read meanwhile.
+                # Only an operator can say whether that is meant. What the stream still holds is read meanwhile.
                 log.error("stream.table_missing", error=str(error))
-            except (DependencyError, PermissionDenied, MisconfiguredResource) as error:
+            except (Unavailable, MisconfiguredResource) as error:
                 log.warning("stream.follow_failed", error=str(error))
             await self._pause()
 
@@ -130,8 +130,9 @@ class Follower:
         if holds == mine:
             if not self._is_time_to_look() or not await self._finished_for_good():
                 return None
-            # First the start, then the pointer: whoever follows the pointer must find the whole stream registered.
-            # ``latest`` was resolved once, for the first stream; a stream that follows another is read whole.
+            # First the start, then the pointer: a worker that follows the pointer must find the whole stream
+            # registered. ``latest`` was resolved once, for the first stream; a stream that follows another is read
+            # whole.
             start = Registration(successor, self._registration.start_at)
             await store.register(label_of(successor), start)
             holds = await store.switch_stream(mine, successor)
@@ -139,7 +140,7 @@ class Follower:
         return holds
 
     def _is_time_to_look(self) -> bool:
-        """Whoever is not the first looks, too, but rarely: the first one may be cut off from the stream."""
+        """Workers that are not the first look, too, but rarely: the first one may be cut off from the stream."""
         now = self._context.ports.clock.monotonic()
         if not self._is_first() and (
             now - self._looked_at < FOLLOW_INTERVAL or not all(row.settled for row in self._rows())

@@ -7,21 +7,20 @@ ownership right before every call, the stop that must not wait for a back-off, a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 import structlog
 
-from consumer.domain.batching import Entry, PageHold
-from consumer.domain.frontier import Frontier
-from consumer.domain.lease import LeaseRow
+from consumer.domain.batching import Entry, KeyReadyQueue
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.domain.settlement import GiveUp, Invoke, Settlement
 from consumer.domain.windows import WindowCall
 from consumer.worker.context import WorkerContext
-from consumer.worker.memory_budget import BudgetAccount
-from consumer.worker.shard.batch_slots import Place
-from consumer.worker.shard.dead_letter_delivery import Graveyard, extent
+from consumer.worker.shard.batch_slots import SlotPermit
+from consumer.worker.shard.dead_letter_delivery import DeadLetterDelivery, extent
+from consumer.worker.shard.held_lease import HeldLease
+from consumer.worker.shard.subscription import Subscription
 
 log = structlog.get_logger()
 
@@ -36,41 +35,29 @@ class Window(Protocol):
 
     async def accept(self, state: bytes | None) -> bool:
         """Take over the state that came back for records which count as settled right afterwards. False when the shard
-        is let go meanwhile: then they are not settled."""
+        is released meanwhile: then they are not settled."""
 
 
 class BatchRunner:
-    """Runs the batches of one shard, any number at the same time. ``draining`` ends them after the calls under way.
-
-    ``waiting_behind`` names the records that wait for keys; ``on_settled`` is called whenever some are settled.
-    """
+    """Runs the batches of one shard, any number at the same time. ``draining`` ends them after the calls under way;
+    ``queue`` holds what waits for their keys."""
 
     def __init__(
         self,
         context: WorkerContext,
-        lease: LeaseRow,
-        frontier: Frontier,
-        budget: BudgetAccount,
+        lease: HeldLease,
+        subscription: Subscription,
+        queue: KeyReadyQueue,
         draining: asyncio.Event,
-        waiting_behind: Callable[[Iterable[bytes]], Iterable[Entry]],
-        on_settled: Callable[[], None],
     ) -> None:
         self._context = context
+        self._clock = context.ports.clock
+        self._random = context.ports.random
         self._lease = lease
-        self._frontier = frontier
-        self._budget = budget
+        self._subscription = subscription
+        self._queue = queue
         self._draining = draining
-        self._waiting_behind = waiting_behind
-        self._on_settled = on_settled
-        self._policy = context.retry_policy
-        self._graveyard = Graveyard(context, lease, draining)
-        self._retrying: set[bytes] = set()
-        self.newest_settled_time = 0.0
-
-    @property
-    def retrying_keys(self) -> int:
-        """Keys that wait for a retry or for a dead letter."""
-        return len(self._retrying)
+        self._dead_letters = DeadLetterDelivery(context, lease, draining)
 
     async def run(
         self,
@@ -78,34 +65,34 @@ class BatchRunner:
         keys: Collection[bytes],
         window: Window | None = None,
         *,
-        place: Place | None = None,
+        permit: SlotPermit | None = None,
     ) -> bool:
-        """Settle ``entries``, whose keys are ``keys``. False when the lease is over or being let go before that; what
+        """Settle ``entries``, whose keys are ``keys``. False when the lease is over or being released before that; what
         is settled by then is a prefix, because pieces settle from left to right. No entries: a final invocation.
-        ``place`` is left while a dead letter is refused."""
+        ``permit`` is suspended while a dead letter is refused."""
         try:
-            return await self._run(entries, keys, window, place)
+            return await self._run(entries, keys, window, permit)
         finally:
-            self._retrying.difference_update(keys)
+            self._queue.end_retry(keys)
 
     async def _run(
-        self, entries: Sequence[Entry], keys: Collection[bytes], window: Window | None, place: Place | None
+        self, entries: Sequence[Entry], keys: Collection[bytes], window: Window | None, permit: SlotPermit | None
     ) -> bool:
-        ports = self._context.ports
+        clock = self._clock
         born = window.part().window.end if window is not None else 0.0
-        settlement = Settlement(self._policy, [entry.record for entry in entries], born)
+        settlement = Settlement(self._subscription.retry_policy, [entry.record for entry in entries], born)
         settled = 0
         request_id = ""
-        while (step := settlement.next(ports.clock.wall())) is not None:
+        while (step := settlement.next(clock.wall())) is not None:
             if isinstance(step, GiveUp):
                 part = window.part() if window is not None else None
-                on_refused = self._waits_outside(entries[settled:], keys, place)
-                if not await self._bury(step, keys, request_id or ports.random.token(), part, on_refused):
+                on_refused = self._gives_way(entries[settled:], permit)
+                if not await self._give_up(step, keys, request_id or self._random.token(), part, on_refused):
                     return False
                 done, result = settlement.gave_up(), "dead_lettered"
             else:
-                if place is not None and place.away:
-                    await place.come_back()
+                if permit is not None and permit.suspended:
+                    await permit.resume()
                 if not await self._may_call(step):
                     return False
                 async with self._context.slots.one():
@@ -113,11 +100,11 @@ class BatchRunner:
                     # taken starts nothing when it wakes up.
                     if not await self._still_owns() or self._draining.is_set():
                         return False
-                    step = settlement.next(ports.clock.wall())
+                    step = settlement.next(clock.wall())
                     if not isinstance(step, Invoke):
                         continue  # it grew too old in the back-off or the queue: what is too old is never sent
                     if step.fresh_request or not request_id:
-                        request_id = ports.random.token()
+                        request_id = self._random.token()
                     outcome = await self._call(step, request_id, window)
                 done, result = settlement.answered(outcome), "handled"
                 if outcome.kind != "ok":
@@ -125,7 +112,7 @@ class BatchRunner:
                 if window is not None and done and not await window.accept(outcome.state):
                     return False
             if done:
-                self._settled(entries[settled : settled + len(done)], result)
+                self._subscription.settle(entries[settled : settled + len(done)], result)
                 settled += len(done)
         return True
 
@@ -148,10 +135,10 @@ class BatchRunner:
         return not self._draining.is_set()
 
     async def _still_owns(self) -> bool:
-        """Wait out a late renewal; False when the lease is over or being let go. True without giving up the loop when
-        the validity holds, so nothing can come between this and what the caller does next."""
-        validity, clock = self._context.validity, self._context.ports.clock
-        while not validity.holds(clock.monotonic()):
+        """Wait out a late renewal; False when the lease is over or being released. True without giving up the loop when
+        the session is valid, so nothing can come between this and what the caller does next."""
+        validity = self._context.validity
+        while not validity.holds(self._clock.monotonic()):
             if validity.fenced or self._draining.is_set():
                 return False
             await asyncio.sleep(0.05)
@@ -159,7 +146,7 @@ class BatchRunner:
 
     async def _call(self, step: Invoke, request_id: str, window: Window | None) -> Outcome:
         """One handler call. Nothing is awaited before it."""
-        settings, ports = self._context.settings, self._context.ports
+        settings = self._context.settings
         call = HandlerCall(
             records=step.records,
             request_id=request_id,
@@ -170,7 +157,7 @@ class BatchRunner:
             timeout=settings.handler.timeout,
             window=window.part() if window is not None else None,
         )
-        outcome = await ports.handler.invoke(call)
+        outcome = await self._context.ports.handler.invoke(call)
         metrics = self._context.metrics
         metrics.handler_seconds.observe(outcome.seconds)
         metrics.batches(outcome.kind).inc()
@@ -193,12 +180,12 @@ class BatchRunner:
             error=fault.message[:512] if fault else None,
             error_stack=fault.stack[-LOGGED_FRAMES:] if fault else (),
         )
-        self._retrying.update(keys)
-        self._detach_all(entries, keys)
+        self._queue.retry(keys)
         for entry in entries:
+            entry.copy_out()
             entry.record.forget()
 
-    async def _bury(
+    async def _give_up(
         self,
         step: GiveUp,
         keys: Collection[bytes],
@@ -206,53 +193,19 @@ class BatchRunner:
         window: WindowCall | None,
         on_refused: Callable[[], None],
     ) -> bool:
-        self._retrying.update(keys)
+        self._queue.retry(keys)
         if not await self._still_owns():
             return False  # the next owner decides about these records
-        return await self._graveyard.bury(step, request_id, window, on_refused)
+        return await self._dead_letters.deliver(step, request_id, window, on_refused)
 
-    def _waits_outside(
-        self, entries: Sequence[Entry], keys: Collection[bytes], place: Place | None
-    ) -> Callable[[], None]:
-        """What to do when a letter is refused: it may be for long, so other keys get the place, and memory is freed."""
+    @staticmethod
+    def _gives_way(entries: Sequence[Entry], permit: SlotPermit | None) -> Callable[[], None]:
+        """What to do when a letter is refused: it may be for long, so other keys get the slot, and memory is freed."""
 
         def refused() -> None:
-            if place is not None and not place.away:
-                self._detach_all(entries, keys)
-                place.leave()
+            if permit is not None and not permit.suspended:
+                for entry in entries:
+                    entry.copy_out()
+                permit.suspend()
 
         return refused
-
-    def has_to_wait(self, entry: Entry) -> None:
-        """A record behind a key that is being retried may wait long: it must not pin its page meanwhile."""
-        if entry.key in self._retrying:
-            self._detach(entry)
-
-    def _detach_all(self, entries: Sequence[Entry], keys: Collection[bytes]) -> None:
-        for entry in (*entries, *self._waiting_behind(keys)):
-            self._detach(entry)
-
-    def _detach(self, entry: Entry) -> None:
-        if entry.hold.detached:
-            return
-        budget, size = self._budget, entry.record.detach()
-        budget.charge(size)
-        entry.hold.let_go()
-        entry.hold = PageHold(1, lambda: budget.release(size), size=entry.record.event_size, detached=True)
-
-    def _settled(self, entries: Sequence[Entry], result: str) -> None:
-        self._frontier.settle([entry.position for entry in entries])
-        hold, count = entries[0].hold, 0
-        for entry in entries:  # a call a page, not a call a record
-            if entry.hold is not hold:
-                hold.let_go(count)
-                hold, count = entry.hold, 0
-            count += 1
-        hold.let_go(count)
-        self.newest_settled_time = max(
-            self.newest_settled_time, entries[-1].record.dynamodb.ApproximateCreationDateTime
-        )
-        metrics = self._context.metrics
-        metrics.records(result).inc(len(entries))
-        metrics.in_flight_records.dec(len(entries))
-        self._on_settled()

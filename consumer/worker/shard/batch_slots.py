@@ -1,7 +1,7 @@
-"""The places of a shard: as many batches at a time as ``parallelization_factor`` says.
+"""The slots of a shard: as many batches at a time as ``parallelization_factor`` says.
 
-A batch whose dead letter is refused may have to wait for ever. It leaves its place to other keys meanwhile, and takes
-one again before it goes on.
+A batch whose dead letter is refused may have to wait for ever. It suspends its permit meanwhile, so that other keys get
+the slot, and takes a slot again before it goes on.
 """
 
 from __future__ import annotations
@@ -10,23 +10,24 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-# Batches of a shard that wait outside. Each holds its records in memory and asks the destination every 30 seconds, so
-# there must be an end; those after it keep their places.
-MOST_AWAY = 256
+# Batches of a shard without a slot. Each holds its records in memory and asks the destination every 30 seconds, so
+# there must be an end; those after it keep their slots.
+MAX_SUSPENDED = 256
 
 
-class Places:
-    """All places of one shard. ``on_free`` is called when a batch leaves its place in the middle of its work.
+class BatchSlots:
+    """All slots of one shard. ``on_free`` is called when a batch gives up its slot in the middle of its work.
 
-    ``taken`` counts the batches that have one, ``away`` those that have left theirs.
+    ``taken`` counts the batches that have one, ``suspended`` those that have given theirs up for a while.
     """
 
-    def __init__(self, width: int, on_free: Callable[[], None]) -> None:
+    def __init__(self, width: int, on_free: Callable[[], None], max_suspended: int = MAX_SUSPENDED) -> None:
         self.taken = 0
-        self.away = 0
-        self._width = width
+        self.suspended = 0
+        self.max_suspended = max_suspended
         self.on_free = on_free
-        self._returning: deque[asyncio.Future[None]] = deque()
+        self._width = width
+        self._resuming: deque[asyncio.Future[None]] = deque()
 
     @property
     def free(self) -> bool:
@@ -34,72 +35,72 @@ class Places:
         return self.taken < self._width
 
     @property
-    def wanted(self) -> bool:
-        """Whether a batch that was away waits for a place: it goes before new ones."""
-        return bool(self._returning)
+    def is_awaited(self) -> bool:
+        """Whether a suspended batch waits for a slot: it goes before new ones."""
+        return bool(self._resuming)
 
-    def take(self) -> Place:
-        """For a new batch, when one is ``free``."""
+    def take(self) -> SlotPermit:
+        """For a new batch, when a slot is ``free``."""
         self.taken += 1
-        return Place(self)
+        return SlotPermit(self)
 
     def give_back(self) -> None:
-        """One place less is taken, or the next one in line has it now."""
-        while self._returning:
-            turn = self._returning.popleft()
+        """One slot less is taken, or the next batch in line has it now."""
+        while self._resuming:
+            turn = self._resuming.popleft()
             if not turn.done():  # a task that was cancelled a moment ago has not taken its turn out yet
                 turn.set_result(None)
                 return
         self.taken -= 1
 
     async def take_again(self) -> None:
-        """Wait in line for a place."""
+        """Wait in line for a slot."""
         if self.free:
             self.taken += 1
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._returning.append(turn)
+        self._resuming.append(turn)
         try:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():  # it was given just before
                 self.give_back()
-            elif turn in self._returning:
-                self._returning.remove(turn)
+            elif turn in self._resuming:
+                self._resuming.remove(turn)
             raise
 
 
-class Place:
-    """The place of one batch, or of several one after the other. ``end`` when there is none left."""
+class SlotPermit:
+    """The slot of one batch, or of several one after the other. ``release`` it after the last one."""
 
-    __slots__ = ("_away", "_places")
+    __slots__ = ("_slots", "_suspended")
 
-    def __init__(self, places: Places) -> None:
-        self._places = places
-        self._away = False
+    def __init__(self, slots: BatchSlots) -> None:
+        self._slots = slots
+        self._suspended = False
 
     @property
-    def away(self) -> bool:
-        """Whether it was left."""
-        return self._away
+    def suspended(self) -> bool:
+        """Whether the slot was given up."""
+        return self._suspended
 
-    def leave(self) -> None:
-        """Somebody else may have it until ``come_back``. Without effect when too many are away."""
-        if not self._away and self._places.away < MOST_AWAY:
-            self._away = True
-            self._places.away += 1
-            self._places.give_back()
-            self._places.on_free()
+    def suspend(self) -> None:
+        """Other batches may have the slot until ``resume``. Without effect when too many batches are suspended."""
+        if not self._suspended and self._slots.suspended < self._slots.max_suspended:
+            self._suspended = True
+            self._slots.suspended += 1
+            self._slots.give_back()
+            self._slots.on_free()
 
-    async def come_back(self) -> None:
-        """Wait for a place again, after ``leave``."""
-        await self._places.take_again()
-        self._away = False
-        self._places.away -= 1
+    async def resume(self) -> None:
+        """Wait for a slot again, after ``suspend``."""
+        await self._slots.take_again()
+        self._suspended = False
+        self._slots.suspended -= 1
 
-    def end(self) -> None:
+    def release(self) -> None:
         """The batch is through, however it ended."""
-        if self._away:  # cancelled, or the lease was lost, while it was away
-            self._places.away -= 1
+        if self._suspended:  # cancelled, or the lease was lost, without a slot
+            self._slots.suspended -= 1
         else:
-            self._places.give_back()
+            self._slots.give_back()

@@ -7,16 +7,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, RetryError, retry_if_exception
 
 from consumer.domain.dead_letter import DeadLetterContext, document, idempotency_key
 from consumer.domain.errors import DependencyError, LeaseLost, StreamConsumerError
-from consumer.domain.lease import LeaseRow
 from consumer.domain.record import Record, batch_event_json
 from consumer.domain.settlement import GiveUp
 from consumer.domain.windows import WindowCall
 from consumer.ports.leases import Loss
 from consumer.worker.context import WorkerContext
+from consumer.worker.retrying import Backoff, retrying
+from consumer.worker.shard.held_lease import HeldLease
 
 log = structlog.get_logger()
 
@@ -32,29 +32,29 @@ def extent(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-class Graveyard:
-    """Buries batches of one shard. Without a destination the durable trace is a ``discarded`` row in the lease table:
-    nothing is ever skipped without one."""
+class DeadLetterDelivery:
+    """Delivers what the handler could not settle of one shard. Without a destination the durable trace is a
+    ``discarded`` row in the lease table: nothing is ever skipped without one."""
 
-    def __init__(self, context: WorkerContext, lease: LeaseRow, draining: asyncio.Event) -> None:
+    def __init__(self, context: WorkerContext, lease: HeldLease, draining: asyncio.Event) -> None:
         self._context = context
         self._lease = lease
         self._draining = draining
 
-    async def bury(
+    async def deliver(
         self, step: GiveUp, request_id: str, window: WindowCall | None, on_refused: Callable[[], None]
     ) -> bool:
         """True when the records are durable elsewhere. A destination that refuses is retried for ever with back-off
         (only the keys of this batch wait; ``on_refused`` is called each time), but never holds up a shard that is being
-        let go: after ``draining`` there is one more attempt, then False, and the next owner goes on. LeaseLost when a
+        released: after ``draining`` there is one more attempt, then False, and the next owner goes on. LeaseLost when a
         discard is refused."""
         destination = self._context.ports.dead_letters
         if destination is None:
-            buried = await self._persist(step, lambda: self._discard(step), on_refused)
+            stored = await self._persist(step, lambda: self._discard(step), on_refused)
         else:
             body, attributes = self._letter(step, request_id, window)
-            buried = await self._persist(step, lambda: destination.send(body, attributes=attributes), on_refused)
-        if not buried:
+            stored = await self._persist(step, lambda: destination.send(body, attributes=attributes), on_refused)
+        if not stored:
             return False
         self._context.metrics.dead_letters(step.condition).inc()
         in_window = {} if window is None else {"window": window.window.text}
@@ -101,50 +101,39 @@ class Graveyard:
             reason=f"{step.condition}; no on_failure.destination is configured",
             detected_at=self._context.ports.clock.wall(),
         )
-        await self._context.ports.store.record_loss(self._context.stream.label, self._lease, loss)
+        await self._lease.record_loss(loss)
 
     async def _persist(self, step: GiveUp, send: Callable[[], Awaitable[None]], on_refused: Callable[[], None]) -> bool:
-        random, shard = self._context.ports.random.random, self._lease.shard_id
+        shard_id = self._lease.shard_id
 
-        def tell(state: RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            log.error(
-                "dead_letter.refused",
-                shard_id=shard,
-                **extent(step.records),
-                attempt=state.attempt_number,
-                error=str(error)[:512],
-            )
+        async def attempt() -> None:
+            self._require_lease()
+            await send()
+
+        def failed(error: Exception, attempts: int) -> None:
+            about = extent(step.records)
+            log.error("dead_letter.refused", shard_id=shard_id, **about, attempt=attempts, error=str(error)[:512])
             on_refused()
 
+        backoff = Backoff(FIRST_PAUSE, MOST_PAUSE, self._context.ports.random.random)
         try:
-            async for attempt in AsyncRetrying(
-                wait=lambda state: min(MOST_PAUSE, FIRST_PAUSE * (2.0 ** min(state.attempt_number - 1, 20) + random())),
-                stop=lambda _: self._draining.is_set(),
-                retry=retry_if_exception(lambda e: isinstance(e, StreamConsumerError) and not isinstance(e, LeaseLost)),
-                sleep=self._pause,
-                before_sleep=tell,
-            ):
-                with attempt:
-                    self._require_lease()
-                    await send()
-        except RetryError as error:
-            about = extent(step.records)
-            log.warning("dead_letter.left", shard_id=shard, **about, error=str(error.last_attempt.exception()))
+            await retrying(attempt, backoff, failed, on=_may_be_accepted_later, stop=self._draining)
+        except LeaseLost:
+            raise
+        except StreamConsumerError as error:
+            log.warning("dead_letter.left", shard_id=shard_id, **extent(step.records), error=str(error))
             return False
         return True
 
     def _require_lease(self) -> None:
-        """Between two attempts the lease may have gone to somebody else, who decides about these records now."""
+        """Between two attempts the lease may have gone to another worker, which decides about these records now."""
         validity, lease = self._context.validity, self._lease
         if validity.fenced:
             raise LeaseLost(lease.shard_id, lease.epoch, "the session is fenced")
         if not validity.holds(self._context.ports.clock.monotonic()):
             raise DependencyError("SendDeadLetter", "LeaseInDoubt", "the session was not renewed in time")
 
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._draining.wait()
-        except TimeoutError:
-            pass
+
+def _may_be_accepted_later(error: BaseException) -> bool:
+    """Also what a person has to mend, such as a letter that is too large: it is never given up."""
+    return isinstance(error, StreamConsumerError) and not isinstance(error, LeaseLost)

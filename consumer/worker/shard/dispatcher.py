@@ -8,64 +8,42 @@ event loop; nothing here is touched from another thread.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from consumer.domain.batching import Batch, Entry, KeyReadyQueue
-from consumer.domain.frontier import Frontier
-from consumer.domain.lease import LeaseRow
-from consumer.domain.windows import TumblingWindow
 from consumer.worker.context import WorkerContext
-from consumer.worker.memory_budget import BudgetAccount
 from consumer.worker.shard.batch_runner import BatchRunner
-from consumer.worker.shard.batch_slots import Place, Places
+from consumer.worker.shard.batch_slots import BatchSlots, SlotPermit
+from consumer.worker.shard.held_lease import HeldLease
+from consumer.worker.shard.subscription import Subscription
 from consumer.worker.shard.tumbling_windows import WindowedRunner
 
 MAX_EVENT = 6 * 1024 * 1024  # bytes of an invocation's event, as in Lambda
-EVENT_FRAME = 1024  # of them for what surrounds the records
+EVENT_FRAME = 1024  # bytes of them for what surrounds the records
 
 
 class Dispatcher:
-    """Runs the handler over what the reader adds. ``drain`` ends it after the calls that are under way.
-
-    ``window`` is the shard's tumbling window, None without the feature. ``tip_seen_at`` says when (Unix seconds) the
-    reader last found nothing more to read, 0 while it is behind; ``on_progress`` is called whenever something was
-    settled or the last task has ended.
-    """
+    """Runs the handler over what the reader adds. ``drain`` ends it after the calls that are under way."""
 
     def __init__(
-        self,
-        context: WorkerContext,
-        lease: LeaseRow,
-        frontier: Frontier,
-        budget: BudgetAccount,
-        tasks: asyncio.TaskGroup,
-        *,
-        window: TumblingWindow | None,
-        tip_seen_at: Callable[[], float],
-        on_progress: Callable[[], None],
+        self, context: WorkerContext, lease: HeldLease, subscription: Subscription, tasks: asyncio.TaskGroup
     ) -> None:
         batch = context.settings.batch
         self._context = context
-        self._lease = lease
-        self._frontier = frontier
-        self._budget = budget
+        self._shard_id = lease.shard_id
+        self._subscription = subscription
         self._tasks = tasks
-        self._on_progress = on_progress
         self._draining = asyncio.Event()
-        self._queue = KeyReadyQueue(self._has_to_wait)
-        self._runner = BatchRunner(
-            context, lease, frontier, budget, self._draining, self._queue.waiting_behind, on_progress
-        )
-        self._windowed = None if window is None else WindowedRunner(context, self._runner, window, tip_seen_at)
-        self._places = Places(batch.parallelization_factor, self._start)
+        self._queue = KeyReadyQueue()
+        self._runner = runner = BatchRunner(context, lease, subscription, self._queue, self._draining)
+        self._windowed = None if subscription.window is None else WindowedRunner(context, runner, subscription)
+        self._slots = BatchSlots(batch.parallelization_factor, self._start)
         self._batch_size: int = batch.batch_size
         self._gather_for: float = batch.batching_window
         self._gathering: Batch | None = None
         self._gather_timer: asyncio.Task[None] | None = None
         self._gathered_enough = False
         self._no_more = False
-        self._running = 0
-        self._workers: set[asyncio.Task[None]] = set()
+        self._running: dict[SlotPermit, asyncio.Task[None]] = {}  # the permit of a series of batches -> its task
         self._idle = asyncio.Event()
         self._idle.set()
         if self._windowed is not None:
@@ -74,17 +52,12 @@ class Dispatcher:
     @property
     def retrying_keys(self) -> int:
         """Keys that wait for a retry or for a dead letter."""
-        return self._runner.retrying_keys
+        return self._queue.retrying_keys
 
     @property
-    def newest_settled_time(self) -> float:
-        """Creation time (Unix seconds) of the newest record settled; 0 when there is none."""
-        return self._runner.newest_settled_time
-
-    @property
-    def finished(self) -> bool:
+    def _is_through(self) -> bool:
         """True when everything that was added is settled, and its window is closed if nothing more will be added."""
-        if self._frontier.outstanding:
+        if self._subscription.outstanding:
             return False
         return not (self._no_more and self._windowed is not None and self._windowed.is_open)
 
@@ -101,6 +74,13 @@ class Dispatcher:
         self._gather_for = 0.0
         self._start()
 
+    async def settle_all(self) -> None:
+        """Returns when everything that was added is settled."""
+        settled = self._subscription.settled
+        while not self._is_through:
+            settled.clear()
+            await settled.wait()
+
     async def drain(self) -> None:
         """Start no further call and wait for those under way. What is not settled stays outside the frontier."""
         self._stop()
@@ -110,16 +90,13 @@ class Dispatcher:
         """Cancel the calls under way and wait until they have really ended; their records stay unsettled. For when
         ``drain`` took too long: a batch that was started a moment ago has had its first step by then."""
         self._stop()
-        for task in self._workers:
+        for task in self._running.values():
             task.cancel()
         await self._idle.wait()
 
     def abandon(self) -> None:
         """Give back what unsettled records hold, once no batch is under way any more."""
-        self._context.metrics.in_flight_records.dec(self._frontier.outstanding)
-
-    def _has_to_wait(self, entry: Entry) -> None:
-        self._runner.has_to_wait(entry)
+        self._context.metrics.in_flight_records.dec(self._subscription.outstanding)
 
     def _stop(self) -> None:
         self._draining.set()
@@ -130,8 +107,8 @@ class Dispatcher:
     # --- forming batches -------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        while self._places.free and not self._draining.is_set():
-            batch = self._next_batch(alone=self._running == 0)
+        while self._slots.free and not self._draining.is_set():
+            batch = self._next_batch(alone=not self._running)
             if batch is None:
                 return
             self._run(batch)
@@ -151,19 +128,19 @@ class Dispatcher:
             return batch
         if self._gathering is None:  # the window begins when a batch can begin, as in Lambda
             self._gathering = batch
-            self._gather_timer = self._tasks.create_task(self._gathered(), name=f"gather {self._lease.shard_id}")
+            self._gather_timer = self._tasks.create_task(self._gathered(), name=f"gather {self._shard_id}")
         return None
 
     async def _gathered(self) -> None:
         """The window is over, or memory is short: then what it waits for may not even be read until it is handled."""
         try:
             async with asyncio.timeout(self._gather_for):
-                await self._budget.short.wait()
+                await self._context.budget.short.wait()
         except TimeoutError:
             pass
         self._gather_timer = None
         self._gathered_enough = True
-        self._start()  # when its place was taken meanwhile, the next one that is free is for it
+        self._start()  # with no slot free now, it gets the next one that is given back
 
     def _stop_gathering(self) -> None:
         self._gathering = None
@@ -175,40 +152,37 @@ class Dispatcher:
     # --- running them ----------------------------------------------------------------------------------
 
     def _run(self, batch: Batch) -> None:
-        self._running += 1
         self._idle.clear()
-        task = self._tasks.create_task(
-            self._work(batch, self._places.take()), name=f"batches of {self._lease.shard_id}"
-        )
-        self._workers.add(task)
-        task.add_done_callback(self._workers.discard)
+        permit = self._slots.take()
+        self._running[permit] = self._tasks.create_task(self._work(batch, permit), name=f"batches of {self._shard_id}")
 
-    async def _work(self, first: Batch, place: Place) -> None:
+    async def _work(self, first: Batch, permit: SlotPermit) -> None:
         batch: Batch | None = first
         try:
             while batch is not None:
                 if self._windowed is None:
-                    await self._runner.run(batch.entries, batch.keys, place=place)
-                else:  # a window has one order: nobody overtakes
+                    await self._runner.run(batch.entries, batch.keys, permit=permit)
+                else:  # a window has one order: nothing overtakes
                     await self._windowed.run(batch, last=self._no_more)
                 if self._draining.is_set() or self._context.validity.fenced:
                     return
                 self._queue.free(batch.keys)
-                batch = None if place.away or self._places.wanted else self._next_batch(alone=self._running == 1)
+                keeps_slot = not (permit.suspended or self._slots.is_awaited)
+                batch = self._next_batch(alone=len(self._running) == 1) if keeps_slot else None
                 self._start()
         finally:
-            place.end()
-            self._running -= 1
-            if self._running == 0:
+            permit.release()
+            del self._running[permit]
+            if not self._running:
                 self._idle.set()
-                self._on_progress()
+                self._subscription.settled.set()
 
     # --- tumbling windows ------------------------------------------------------------------------------
 
     def _closing_batch(self) -> Batch | None:
         """A batch without records closes the open window: at the shard's end, or when its time has passed."""
         windowed = self._windowed
-        if windowed is None or self._frontier.outstanding:
+        if windowed is None or self._subscription.outstanding:
             return None
         return Batch() if windowed.is_over(end_of_shard=self._no_more) else None
 

@@ -7,14 +7,13 @@ state grows beyond 1 MB. State and frontier are stored in one write, so that no 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import structlog
 
 from consumer.domain.batching import Batch
-from consumer.domain.windows import MAX_STATE, TimeWindow, TumblingWindow, WindowCall
+from consumer.domain.windows import MAX_STATE, TimeWindow, WindowCall
 from consumer.worker.context import WorkerContext
 from consumer.worker.shard.batch_runner import BatchRunner
+from consumer.worker.shard.subscription import Subscription
 
 log = structlog.get_logger()
 
@@ -26,13 +25,13 @@ IDLE_MARGIN = 30.0
 class WindowedRunner:
     """Runs the batches of a shard one after the other, each within one window."""
 
-    def __init__(
-        self, context: WorkerContext, runner: BatchRunner, window: TumblingWindow, tip_seen_at: Callable[[], float]
-    ) -> None:
+    def __init__(self, context: WorkerContext, runner: BatchRunner, subscription: Subscription) -> None:
+        if subscription.window is None:
+            raise ValueError("the subscription has no window")
         self._context = context
         self._runner = runner
-        self._window = window
-        self._tip_seen_at = tip_seen_at
+        self._subscription = subscription
+        self._window = subscription.window
         self._ended_early: TimeWindow | None = None
 
     @property
@@ -48,11 +47,11 @@ class WindowedRunner:
         """Whether the open window ends although no later record has come."""
         if end_of_shard:
             return self.is_open
-        return self._window.is_over(self._tip_seen_at(), IDLE_MARGIN)
+        return self._window.is_over(self._subscription.tip_seen_at, IDLE_MARGIN)
 
     async def run(self, batch: Batch, *, last: bool) -> bool:
         """Settle a batch, closing windows on the way; a batch without records closes the open one. False when the
-        shard is let go before that."""
+        shard is released before that."""
         entries = batch.entries
         if not entries and self.is_over(end_of_shard=last):
             return await self._close(_Final(self._part()))

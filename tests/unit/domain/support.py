@@ -26,5 +26,18 @@ def numbers(batch: Sequence[Record]) -> list[int]:
     return [int(one.sequence_number) for one in batch]
 
 
+class Account:
+    """Memory that records hold, in bytes."""
+
+    def __init__(self) -> None:
+        self.held = 0
+
+    def charge(self, size: int) -> None:
+        self.held += size
+
+    def release(self, size: int) -> None:
+        self.held -= size
+
+
 def entry(position: int, key: bytes) -> Entry:
-    return Entry(position, key, record(position + 1), PageHold(1, lambda: None, size=0))
+    return Entry(position, key, record(position + 1), PageHold(Account(), 0, left=1, event_bytes=0))

@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from consumer.domain import batching
 from consumer.domain.batching import Batch, Entry, KeyReadyQueue, PageHold
-from tests.unit.domain.support import entry, record
+from tests.unit.domain.support import Account, entry, record
 
 NO_LIMIT = 1 << 40
 SIZE = 1000  # of a record's event, in the sized tests
@@ -30,27 +30,23 @@ class QueueMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lined: set[int] = set()
-        self.queue = KeyReadyQueue(self._on_line)
+        self.queue = KeyReadyQueue()
+        self.pages: dict[int, PageHold] = {}
+        self.retried: set[bytes] = set()
         self.waiting: list[Entry] = []
         self.batches: list[Batch] = []
         self.gathering: Batch | None = None
         self.done: list[Entry] = []
         self.count = 0
 
-    def _on_line(self, one: Entry) -> None:
-        assert one.key in self.busy() or one.key in self.taking
-        self.lined.add(one.position)
-
     def busy(self) -> set[bytes]:
         return {one.key for batch in self.batches for one in batch.entries}
 
-    taking: set[bytes] = set()  # noqa: RUF012  # every key may be in the batch that is being formed
-
     @rule(keys=st.lists(st.sampled_from([b"a", b"b", b"c", b"d", b"e"]), max_size=12))
     def add(self, keys: list[bytes]) -> None:
-        page = PageHold(len(keys), lambda: None, size=SIZE * len(keys))
+        page = PageHold(Account(), SIZE * len(keys), left=len(keys), event_bytes=SIZE * len(keys))
         entries = [sized(self.count + index, key, page) for index, key in enumerate(keys)]
+        self.pages |= {one.position: page for one in entries}
         self.count += len(entries)
         self.queue.add(iter(entries))
         self.waiting += entries
@@ -73,9 +69,7 @@ class QueueMachine(RuleBasedStateMachine):
         """``room`` is how many records fit into the bytes allowed; one always does."""
         busy, held = self.busy(), list(batch.entries)
         ready = [one for one in self.waiting if one.key not in busy]
-        self.taking = {one.key for one in [*self.waiting, *held]}
         full = self.queue.fill(batch, limit, room * SIZE)
-        self.taking = set()
         most = min(limit, max(1, room))
         entries = batch.entries
         assert [one.position for one in entries] == sorted(one.position for one in entries), "stream order"
@@ -96,8 +90,16 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def free(self, data: st.DataObject) -> None:
         batch = self.batches.pop(data.draw(st.integers(0, len(self.batches) - 1)))
+        self.queue.end_retry(batch.keys)
         self.queue.free(batch.keys)
         self.done += batch.entries
+
+    @precondition(lambda self: self.batches)
+    @rule(data=st.data())
+    def retry(self, data: st.DataObject) -> None:
+        batch = self.batches[data.draw(st.integers(0, len(self.batches) - 1))]
+        self.queue.retry(batch.keys)
+        self.retried |= set(batch.keys)
 
     @invariant()
     def counts(self) -> None:
@@ -106,12 +108,12 @@ class QueueMachine(RuleBasedStateMachine):
             assert not [one for one in self.waiting if one.key not in self.busy()]
 
     @invariant()
-    def lines(self) -> None:
-        behind = list(self.queue.waiting_behind(self.busy()))
-        assert all(one in self.waiting and one.key in self.busy() for one in behind)
-        for key in self.busy():
-            line = list(self.queue.waiting_behind([key]))
-            assert line == [one for one in self.waiting if one.key == key][: len(line)]
+    def copies(self) -> None:
+        """What waits behind a key that is being retried does not pin its page; what never did still does."""
+        for one in self.waiting:
+            copied = one.hold is not self.pages[one.position]
+            assert one.key in self.retried or not copied
+        assert self.queue.retrying_keys <= len(self.busy())
 
     def teardown(self) -> None:
         """After all batches are freed everything comes out, each key in order."""
@@ -136,25 +138,35 @@ def take(queue: KeyReadyQueue, limit: int, max_bytes: int = NO_LIMIT) -> list[in
     return [one.position for one in batch.entries]
 
 
-def test_full_lines_show_in_waiting_behind_and_on_line() -> None:
-    """Records behind a busy key are reported once, in order, and only while other records are looked for."""
-    lined: list[int] = []
-    queue = KeyReadyQueue(lambda one: lined.append(one.position))
-    queue.add([entry(0, b"a"), entry(1, b"a"), entry(2, b"b"), entry(3, b"a")])
+def test_records_behind_a_key_that_is_retried_are_copied_out_of_their_pages() -> None:
+    """Those that wait already and those that come later, each once; those of other keys stay slices."""
+    queue, account = KeyReadyQueue(), Account()
+    page = PageHold(account, 100, left=6, event_bytes=0)
+    keys = (b"a", b"a", b"b", b"b", b"c", b"a")
+    entries = [Entry(position, key, record(position + 1), page) for position, key in enumerate(keys)]
+    queue.add(entries[:4])
     assert take(queue, 1) == [0]
-    assert lined == []
-    assert take(queue, 5) == [2]
-    assert lined == [1, 3]
-    assert [one.position for one in queue.waiting_behind([b"a", b"b", b"unknown"])] == [1, 3]
-    assert take(queue, 5) == []
+    assert take(queue, 1) == [2]
+    queue.retry([b"a"])
+    assert queue.retrying_keys == 1
+    queue.add(entries[4:])
+    assert take(queue, 5) == [4], "the other records wait for their keys"
+    assert [one.position for one in entries if one.hold is not page] == [1, 5]
+    assert page.left == 4
+    queue.retry([b"a"])
+    assert page.left == 4, "a copy is not copied again"
+    queue.end_retry([b"a"])
+    assert queue.retrying_keys == 0
     queue.free([b"a"])
-    assert list(queue.waiting_behind([b"a"])) == []
-    assert take(queue, 5) == [1, 3]
+    assert take(queue, 5) == [1, 5]
+    for one in entries:
+        one.hold.release()
+    assert account.held == -100, "copies give back what they took; the page was charged by the reader"
 
 
 def test_a_batch_stops_before_its_event_is_too_large() -> None:
-    queue = KeyReadyQueue(lambda _: None)
-    page = PageHold(4, lambda: None, size=4 * SIZE)
+    queue = KeyReadyQueue()
+    page = PageHold(Account(), 0, left=4, event_bytes=4 * SIZE)
     queue.add([sized(0, b"a", page), sized(1, b"b", page), sized(2, b"a", page), sized(3, b"c", page)])
     batch = Batch()
     assert queue.fill(batch, 10, 2 * SIZE), "full: one more would be too large"
@@ -165,8 +177,8 @@ def test_a_batch_stops_before_its_event_is_too_large() -> None:
 
 
 def test_what_does_not_fit_goes_before_what_came_later() -> None:
-    queue = KeyReadyQueue(lambda _: None)
-    page = PageHold(3, lambda: None, size=3 * SIZE)
+    queue = KeyReadyQueue()
+    page = PageHold(Account(), 0, left=3, event_bytes=3 * SIZE)
     queue.add([sized(0, b"a", page), sized(1, b"b", page), sized(2, b"c", page)])
     assert take(queue, 10, SIZE) == [0]
     queue.add([sized(3, b"b", page), sized(4, b"d", page)])
@@ -188,16 +200,10 @@ def test_hot_keys_cost_constant_work_a_record(pattern: str, monkeypatch: pytest.
     """100,000 records of a hot key with batches of one: at most a handful of moves for each record."""
     monkeypatch.setattr(batching, "deque", CountingDeque)
     monkeypatch.setattr(CountingDeque, "moves", 0)
-    lined = 0
-
-    def on_line(_: Entry) -> None:
-        nonlocal lined
-        lined += 1
-
     total = 100_000
-    queue = KeyReadyQueue(on_line)
+    queue = KeyReadyQueue()
     keys = {"hot": [b"h"], "hot and one cold": [b"h"] * 999 + [b"c"], "two hot": [b"h", b"i"]}[pattern]
-    hold, shared = PageHold(total + 1, lambda: None, size=0), entry(0, b"").record
+    hold, shared = PageHold(Account(), 0, left=total + 1, event_bytes=0), entry(0, b"").record
     queue.add(Entry(position, keys[position % len(keys)], shared, hold) for position in range(total))
     under_way: deque[Batch] = deque()
     seen = 0
@@ -210,16 +216,16 @@ def test_hot_keys_cost_constant_work_a_record(pattern: str, monkeypatch: pytest.
         if not batch.entries or len(under_way) == 2:
             queue.free(under_way.popleft().keys)
     assert seen == total
-    assert lined <= total
     assert CountingDeque.moves <= 4 * total
 
 
 def test_page_holds_release_once_with_their_last_record() -> None:
     """A page's memory is given back exactly when its last record lets go."""
-    released: list[str] = []
-    hold = PageHold(3, lambda: released.append("page"), size=0)
-    hold.let_go()
-    hold.let_go()
-    assert released == []
-    hold.let_go()
-    assert released == ["page"]
+    account = Account()
+    account.charge(700)
+    hold = PageHold(account, 700, left=3, event_bytes=0)
+    hold.release()
+    hold.release()
+    assert account.held == 700
+    hold.release()
+    assert account.held == 0

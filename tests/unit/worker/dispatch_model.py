@@ -13,7 +13,7 @@ import logging
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,6 +43,8 @@ from consumer.worker.context import HandlerSlots, Ports, WorkerContext
 from consumer.worker.memory_budget import BudgetAccount, ByteBudget
 from consumer.worker.shard import dispatcher
 from consumer.worker.shard.dispatcher import Dispatcher
+from consumer.worker.shard.held_lease import HeldLease
+from consumer.worker.shard.subscription import Subscription
 
 RAISED = HandlerFault("raised", "ValueError", "poison")
 SHARD = "shardId-1"
@@ -201,6 +203,16 @@ class Model:
         return Outcome("partial", failed=tuple(named))
 
 
+class Watched(Subscription):
+    """Calls ``watch`` whenever records were settled."""
+
+    watch: Callable[[], None]
+
+    def settle(self, entries: Sequence[Entry], result: str) -> None:
+        super().settle(entries, result)
+        self.watch()
+
+
 class Shard:
     """The dispatcher of one shard with everything below it; the reader, the handler and the destination are ours."""
 
@@ -210,12 +222,23 @@ class Shard:
         self.clock = ProcessClock(self.process)
         self.rng = random.Random(plan.seed)
         self.model = Model(plan, self.rng, self.clock.wall)
-        self.frontier = Frontier()
-        self.window = TumblingWindow(WINDOW) if plan.windows else None
         self.saved = (FrontierSnapshot(), WindowState(), 0)
         self.unread = [list(page) for page in plan.pages]
         self.context = self._context()
+        self.subscription = self._subscribe(FrontierSnapshot(), WindowState())
         self._newest = 0.0
+
+    def _subscribe(self, resume_from: FrontierSnapshot, window: WindowState) -> Subscription:
+        """What an owner starts from, watched at every moment at which something is settled."""
+        one = Watched(self.context, resume_from)
+        one.watch = self.checkpoint
+        if self.plan.windows:
+            one.window = TumblingWindow(WINDOW, window)
+        return one
+
+    @property
+    def frontier(self) -> Frontier:
+        return self.subscription.frontier
 
     def _context(self) -> WorkerContext:
         plan, clock = self.plan, self.clock
@@ -364,36 +387,20 @@ class Shard:
             self.checkpoint()
 
     def _durable_window(self) -> WindowState:
-        return self.window.durable if self.window is not None else WindowState()
+        return self.subscription.window_state or WindowState()
 
     async def _life(self, stop: float | None, *, crash: bool = False) -> None:
         """One owner, until everything is settled or the shard has another one."""
-        progress = asyncio.Event()
-
-        def on_progress() -> None:
-            self.checkpoint()
-            progress.set()
-
+        row = LeaseRow(SHARD, owner="w/1/1", epoch=1, state="open")
         async with asyncio.TaskGroup() as tasks:
-            one = Dispatcher(
-                self.context,
-                LeaseRow(SHARD, owner="w/1/1", epoch=1, state="open"),
-                self.frontier,
-                BudgetAccount(self.context.budget),
-                tasks,
-                window=self.window,
-                tip_seen_at=lambda: 0.0,
-                on_progress=on_progress,
-            )
+            one = Dispatcher(self.context, HeldLease(self.context, row, self.subscription), self.subscription, tasks)
             feeding = tasks.create_task(self._feed(one))
             checkpoints = tasks.create_task(self._checkpoint_for_ever())
             try:
                 async with asyncio.timeout(FOR_EVER if stop is None else stop):
                     await feeding
                     one.no_more()
-                    while not one.finished:
-                        progress.clear()
-                        await progress.wait()
+                    await one.settle_all()
             except TimeoutError:
                 assert stop is not None, "it does not end"
                 feeding.cancel()
@@ -417,9 +424,7 @@ class Shard:
     def _start_again(self, snapshot: FrontierSnapshot, window: WindowState) -> None:
         """The next owner starts from what is stored, and reads on after the low watermark."""
         self.saved = (snapshot, window, len(self.model.totals))
-        self.frontier = Frontier(snapshot)
-        if self.window is not None:
-            self.window = TumblingWindow(WINDOW, window)
+        self.subscription = self._subscribe(snapshot, window)
 
     async def _feed(self, one: Dispatcher) -> None:
         """As the reader: what lies above the low watermark once more, then the pages that nobody has read."""
@@ -457,7 +462,7 @@ class Shard:
                 assert not fact.settles, "a hand-over repeats what is settled"
                 wanted.append((position, fact))
         size = sum(fact.record.event_size for _, fact in wanted)
-        hold = PageHold(len(wanted), lambda: None, size=size)
+        hold = PageHold(BudgetAccount(self.context.budget), 0, left=len(wanted), event_bytes=size)
         if skipped:
             self.frontier.settle(skipped)
         one.add([Entry(position, fact.key.encode(), fact.record, hold) for position, fact in wanted])

@@ -65,8 +65,8 @@ WRONG = (
     wrong(
         "an answer settles the first records of the batch",
         "consumer/worker/shard/batch_runner.py",
-        "self._settled(entries[settled : settled + len(done)], result)",
-        "self._settled(entries[: len(done)], result)",
+        "self._subscription.settle(entries[settled : settled + len(done)], result)",
+        "self._subscription.settle(entries[: len(done)], result)",
     ),
     wrong(
         "a retry gets another request id",
@@ -77,18 +77,18 @@ WRONG = (
     wrong(
         "a record may expire during the back-off or in the queue",
         "consumer/worker/shard/batch_runner.py",
-        "                    step = settlement.next(ports.clock.wall())\n",
+        "                    step = settlement.next(clock.wall())\n",
         "",
     ),
     wrong(
-        "a batch that was away goes on without a place",
+        "a suspended batch goes on without a slot",
         "consumer/worker/shard/batch_runner.py",
-        "                    await place.come_back()\n",
+        "                    await permit.resume()\n",
         "                    pass\n",
         kind="refused",
     ),
     wrong(
-        "a new batch takes the place that was passed on",
+        "a new batch takes the slot that was passed on",
         "consumer/worker/shard/batch_slots.py",
         "                turn.set_result(None)\n                return\n",
         "                turn.set_result(None)\n                break\n",
@@ -97,8 +97,8 @@ WRONG = (
     wrong(
         "a letter that was refused counts as sent",
         "consumer/worker/shard/dead_letter_delivery.py",
-        "str(error.last_attempt.exception()))\n            return False",
-        "str(error.last_attempt.exception()))\n            return True",
+        "error=str(error))\n            return False",
+        "error=str(error))\n            return True",
     ),
     wrong(
         "a key in two batches",
@@ -122,8 +122,8 @@ WRONG = (
     wrong(
         "the checkpoint passes what is in flight",
         "consumer/domain/frontier.py",
-        "while window and offset in settled:",
-        "while window:",
+        "while above and offset in settled:",
+        "while above:",
     ),
     wrong(
         "a hand-over forgets what was settled further on",

@@ -1,0 +1,140 @@
+"""The fleet as one worker sees it: which sessions live, which are dead for good, and what this one tells its peers.
+
+A session that was silent for too long is fenced first: from then on it can never renew, so its leases are safe to take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable
+
+import structlog
+
+from consumer.domain.errors import SessionFenced, Unavailable
+from consumer.domain.lease import Observer, SessionRow
+from consumer.worker.context import WorkerContext
+
+log = structlog.get_logger()
+
+KEPT_FENCED = (
+    6  # durations that a fenced session's row stays after its last sign of life: longer than any request is late
+)
+ANNOUNCE_PAUSE = 0.05  # seconds: many releases make one announcement
+
+
+class Membership:
+    """Reads the sessions of the fleet, fences the dead ones, and announces what this worker gives away.
+
+    ``sessions`` are all rows as last read; ``dead`` are incarnations that can never renew again; ``handoffs`` counts
+    the leases that this worker gave away.
+    """
+
+    def __init__(self, context: WorkerContext) -> None:
+        self._me = context.incarnation
+        self._label = context.stream.label
+        self._store = context.ports.store
+        self._clock = context.ports.clock
+        self._metrics = context.metrics
+        self._duration: float = context.settings.leases.duration
+        self._observer = Observer(self._duration)
+        self._read_at = 0.0
+        self._members: frozenset[str] = frozenset()
+        self._members_since = float("-inf")
+        self._gave_away = asyncio.Event()
+        self._leaving = False
+        self.sessions: list[SessionRow] = []
+        self.dead: frozenset[str] = frozenset()
+        self.handoffs = 0
+
+    # --- what the sessions show ------------------------------------------------------------------------
+
+    async def read(self) -> None:
+        """Read all sessions. Unavailable."""
+        self.sessions = await self._store.sessions()
+        self._read_at = self._clock.monotonic()
+
+    @property
+    def digest(self) -> object:
+        """Changes when leases may have moved: a worker came or went, gave leases away, or is leaving."""
+        return tuple(sorted((s.incarnation, s.handoffs, s.leaving, s.fenced) for s in self.sessions))
+
+    def observe(self, owners: Iterable[str]) -> None:
+        """Note the counters as they were read. ``owners`` of unfinished leases are watched also without a session."""
+        self._observer.saw(self.sessions, owners, self._read_at)
+
+    @property
+    def live(self) -> list[SessionRow]:
+        """The sessions that share the leases of this stream. While a stream replaces another, some workers are on the
+        other one."""
+        return [
+            session
+            for session in self.sessions
+            if not session.fenced and session.incarnation not in self.dead and session.label in ("", self._label)
+        ]
+
+    def is_first(self) -> bool:
+        """Whether this worker does what one worker should do for the fleet, so that DescribeStream stays below its
+        limit: the first live one by name does it."""
+        live = [s.incarnation for s in self.live if not s.leaving]
+        return bool(live) and min(live) == self._me
+
+    def is_steady(self, seconds: float) -> bool:
+        """No worker has come or gone for so long. Workers that are started together are not seen together; a plan for
+        half of them would move shards twice."""
+        now, members = self._clock.monotonic(), frozenset(s.incarnation for s in self.live if not s.leaving)
+        if members != self._members:
+            self._members, self._members_since = members, now
+        return now - self._members_since >= seconds
+
+    # --- the dead --------------------------------------------------------------------------------------
+
+    async def fence_expired(self) -> None:
+        """Fence the sessions that did not move for so long that none of them can still be valid. Unavailable."""
+        by_id = {s.incarnation: s for s in self.sessions}
+        dead = {s.incarnation for s in self.sessions if s.fenced}
+        for incarnation in self._observer.expired(self._clock.monotonic()):
+            if incarnation == self._me or incarnation in dead:
+                continue
+            session = by_id.get(incarnation)
+            if session is None or await self._store.fence_session(incarnation, session.counter):
+                dead.add(incarnation)
+                if incarnation not in self.dead:
+                    self._metrics.lease_events("fenced").inc()
+                    log.warning("session.expired", incarnation=incarnation, fenced=session is not None)
+        self.dead = frozenset(dead)
+
+    async def remove_fenced(self, owners: Collection[str]) -> None:
+        """Remove fenced sessions that own nothing any more (``owners`` of unfinished leases stay). Not soon: while the
+        row is there, a late request to open that session cannot make it anew, without the fence. Unavailable."""
+        now = self._clock.monotonic()
+        for session in self.sessions:
+            quiet = self._observer.unchanged_for(session.incarnation, now) >= KEPT_FENCED * self._duration
+            if session.fenced and quiet and session.incarnation not in owners:
+                await self._store.close_session(session.incarnation)
+
+    # --- what peers are told ---------------------------------------------------------------------------
+
+    def gave_away(self) -> None:
+        """A lease was released: peers look at the leases at once when they see it announced."""
+        self.handoffs += 1
+        self._gave_away.set()
+
+    async def leave(self) -> None:
+        """Announce that this worker is shutting down and gets no new leases."""
+        self._leaving = True
+        await self.announce()
+
+    async def announce_for_ever(self) -> None:
+        """Announce what was given away."""
+        while True:
+            await self._gave_away.wait()
+            self._gave_away.clear()
+            await self.announce()
+            await asyncio.sleep(ANNOUNCE_PAUSE)
+
+    async def announce(self) -> None:
+        """One attempt; without it peers find out by their regular reading."""
+        try:
+            await self._store.announce(self._me, handoffs=self.handoffs, leaving=self._leaving)
+        except (Unavailable, SessionFenced) as error:
+            log.warning("session.announce_failed", error=str(error))

@@ -1,0 +1,205 @@
+"""The lease of a shard in the hands of its owner: the only writer of a lease row from its taking to its release.
+
+Every write carries the owner's incarnation and epoch, so a refusal means that the lease is lost. A row that was deleted
+is put back as its owner knows it, whatever the write was, if the owner may trust in its leases at that moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import structlog
+
+from consumer.domain.errors import LeaseDeleted, LeaseLost, Unavailable
+from consumer.domain.frontier import MAX_RUNS_BYTES, MAX_RUNS_BYTES_GIVEN_AWAY
+from consumer.domain.lease import LeaseRow, LeaseState
+from consumer.domain.windows import WindowState
+from consumer.ports.leases import Loss
+from consumer.worker.context import WorkerContext
+from consumer.worker.retrying import Backoff, Failed, retrying
+from consumer.worker.shard.subscription import Subscription
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+SOON = Backoff(0.3, 0.3)  # seconds: a peer waits for this lease
+STEADY = Backoff(1.0, 1.0)
+
+
+class HeldLease:
+    """One lease at one epoch. ``subscription`` says what of the shard is settled.
+
+    ``writing`` is held during every checkpoint: one that was cut off could be applied late, after newer writes.
+    """
+
+    def __init__(self, context: WorkerContext, row: LeaseRow, subscription: Subscription) -> None:
+        self._store = context.ports.store
+        self._label = context.stream.label
+        self._validity = context.validity
+        self._clock = context.ports.clock
+        self._interval: float = context.settings.checkpoint.interval
+        self._subscription = subscription
+        self._taken = row if row.state != "waiting" else replace(row, state="open")
+        self._saved_version = subscription.version
+        self._saved_window = WindowState()
+        self._saved_at = self._clock.monotonic()
+        self.writing = asyncio.Lock()
+
+    @property
+    def shard_id(self) -> str:
+        return self._taken.shard_id
+
+    @property
+    def epoch(self) -> int:
+        return self._taken.epoch
+
+    @property
+    def state(self) -> LeaseState:
+        return self._taken.state
+
+    @property
+    def note(self) -> str:
+        """What was found, when the shard is halted."""
+        return self._taken.note
+
+    @property
+    def row(self) -> LeaseRow:
+        """The row as its owner would write it now."""
+        return self._row()
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether everything that is settled is durable."""
+        return self._subscription.version == self._saved_version
+
+    @property
+    def checkpoint_age(self) -> float:
+        """Seconds since everything settled was last known to be durable."""
+        return 0.0 if self.is_saved else self._clock.monotonic() - self._saved_at
+
+    # --- checkpoints -----------------------------------------------------------------------------------
+
+    async def checkpoint_for_ever(self) -> None:
+        """Write the frontier ``checkpoint.interval`` after it moved: at most one write a shard and interval. An idle
+        shard sets no timer for it. LeaseLost."""
+        unsaved = self._subscription.unsaved
+        while True:
+            await unsaved.wait()
+            unsaved.clear()
+            while not self.is_saved:
+                await asyncio.sleep(self._interval)
+                async with self.writing:
+                    if not self.is_saved:
+                        await self._checkpoint_once()
+
+    async def _checkpoint_once(self) -> None:
+        try:
+            await self._save()
+        except Unavailable as error:
+            log.warning("checkpoint.failed", shard_id=self.shard_id, error=str(error))
+
+    def reopen(self) -> None:
+        """Work on a halted shard again: its next write says so."""
+        self._taken = replace(self._taken, state="open", note="")
+
+    async def change_state(self, state: LeaseState, note: str = "") -> None:
+        """Write another state; repeated until it is durable. LeaseLost."""
+        self._taken = replace(self._taken, state=state, note=note)
+
+        def failed(error: Exception, _: int) -> None:
+            log.warning("checkpoint.failed", shard_id=self.shard_id, error=str(error))
+
+        await self._until_durable(self._save, Backoff(0.5, 0.5), failed)
+
+    async def _save(self) -> None:
+        version, window = self._subscription.version, self._subscription.window_state
+        await self._write(lambda row, window: self._store.save(self._label, row, window))
+        self._saved_version, self._saved_at = version, self._clock.monotonic()
+        self._saved_window = window or self._saved_window
+
+    # --- losses, windows -------------------------------------------------------------------------------
+
+    async def record_loss(self, loss: Loss) -> None:
+        """One attempt to write the durable trace of records that no handler will settle. LeaseLost, Unavailable."""
+        await self._write(lambda row, _: self._store.record_loss(self._label, row, loss))
+
+    async def record_gap(self, loss: Loss) -> None:
+        """The trace of records that were never read; repeated until it is durable. LeaseLost."""
+
+        def failed(error: Exception, _: int) -> None:
+            log.warning("gap.record_failed", shard_id=self.shard_id, error=str(error))
+
+        await self._until_durable(lambda: self.record_loss(loss), STEADY, failed)
+
+    async def read_window(self, stop: asyncio.Event) -> WindowState:
+        """The tumbling window that the previous owner left open. Unavailable when ``stop`` is set before an answer."""
+
+        def failed(error: Exception, _: int) -> None:
+            log.warning("window.load_failed", shard_id=self.shard_id, error=str(error))
+
+        read = self._store.window_state
+        self._saved_window = await self._until_durable(lambda: read(self._label, self.shard_id), STEADY, failed, stop)
+        return self._saved_window
+
+    # --- the end ---------------------------------------------------------------------------------------
+
+    async def release(self, to: str | None) -> None:
+        """Give the drained lease to the incarnation ``to``, or to any worker that takes it (None), in one conditional
+        write with everything that is settled; repeated until it is durable. LeaseLost."""
+
+        def failed(error: Exception, _: int) -> None:
+            log.warning("lease.hand_over_failed", shard_id=self.shard_id, error=str(error))
+
+        def write(row: LeaseRow, window: WindowState | None) -> Awaitable[None]:
+            return self._store.release(self._label, row, to, window)
+
+        await self._until_durable(lambda: self._write(write, MAX_RUNS_BYTES_GIVEN_AWAY), SOON, failed)
+
+    async def put_back(self, row: LeaseRow | None = None) -> None:
+        """Write the row (as it is now, or the one of an earlier moment) again after it was deleted. Owner and epoch
+        stay, so later writes go on as if nothing had happened. LeaseDeleted when this worker may not trust in its
+        leases at this moment."""
+        row = row or self.row
+        if not self._validity.holds(self._clock.monotonic()):
+            raise LeaseDeleted(self.shard_id, self.epoch)
+        if await self._store.add_lease(self._label, row):
+            log.error("lease.put_back", shard_id=self.shard_id, epoch=row.epoch, low=row.frontier.low)
+
+    # --- one write -------------------------------------------------------------------------------------
+
+    async def _write(
+        self, write: Callable[[LeaseRow, WindowState | None], Awaitable[None]], max_runs_bytes: int = MAX_RUNS_BYTES
+    ) -> None:
+        """``write`` the row as it is now, and the window if that has changed (writing it costs a transaction). When the
+        row was deleted, row and window are put back first."""
+        row, window = self._row(max_runs_bytes), self._subscription.window_state
+        try:
+            await write(row, None if window == self._saved_window else window)
+        except LeaseDeleted:
+            await self.put_back(row)
+            await write(row, window)
+
+    def _row(self, max_runs_bytes: int = MAX_RUNS_BYTES) -> LeaseRow:
+        return replace(self._taken, frontier=self._subscription.snapshot(max_runs_bytes))
+
+    async def _until_durable(
+        self, attempt: Callable[[], Awaitable[T]], backoff: Backoff, failed: Failed, stop: asyncio.Event | None = None
+    ) -> T:
+        """Repeat what may pass, for as long as this worker may still write: LeaseLost when its session is fenced."""
+
+        def check(error: Exception, attempts: int) -> None:
+            failed(error, attempts)
+            if self._validity.fenced:
+                raise LeaseLost(self.shard_id, self.epoch, "the session is fenced") from error
+
+        return await retrying(attempt, backoff, check, stop=stop)
+
+
+async def release_idle(context: WorkerContext, row: LeaseRow) -> None:
+    """One attempt to release a lease that is ours and was not worked on since it was read: to whichever worker takes
+    it. LeaseLost, Unavailable."""
+    await context.ports.store.release(context.stream.label, row)
