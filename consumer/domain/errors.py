@@ -92,7 +92,7 @@ class LeaseLost(StreamConsumerError):
 
 
 class LeaseDeleted(LeaseLost):
-    """The lease row is not there any more. Nobody else has it: its owner can put it back as it remembers it."""
+    """The lease row is not there any more. No other worker has it: its owner can put it back as it remembers it."""
 
     def __init__(self, shard_id: str, epoch: int) -> None:
         super().__init__(shard_id, epoch, "the row was deleted")

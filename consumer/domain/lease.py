@@ -1,8 +1,8 @@
-"""Leases and sessions: who may read which shard, and until when a worker may believe so.
+"""Leases and sessions: which worker may read which shard, and until when it may rely on that.
 
 One session row per worker incarnation carries the only heartbeat. The rules (docs/architecture.md has the proof idea):
 
-* the owner believes in its leases until *time of sending* its last successful bump + ``duration``;
+* the owner relies on its leases until *time of sending* its last successful bump + ``duration``;
 * an observer that saw a counter unchanged for 1.1 x ``duration`` on its own clock, stamped after its read, may fence
   the session, and only then take its leases;
 * every write to a lease row is conditional on the owner's incarnation and on the epoch, and a write of one owner and
@@ -17,7 +17,7 @@ from typing import Literal
 
 from consumer.domain.frontier import FrontierSnapshot
 
-TAKE_MARGIN = 1.1  # observers wait this much longer than owners believe: clock rates may differ by 10 %
+TAKE_MARGIN = 1.1  # observers wait this much longer than owners rely on their leases: clock rates may differ by 10 %
 
 LeaseState = Literal["waiting", "open", "draining", "done", "halted"]
 
@@ -105,9 +105,9 @@ class Observer:
         self._wait = duration * TAKE_MARGIN
         self._seen: dict[str, tuple[int | None, float]] = {}
 
-    def saw(self, sessions: Iterable[SessionRow], owners: Iterable[str], now: float) -> None:
+    def observe(self, sessions: Iterable[SessionRow], owners: Iterable[str], now: float) -> None:
         """Record one reading, stamped *after* the read. ``owners`` of leases without a session row are watched too:
-        such an incarnation can never renew, but it may still believe in a bump that it sent earlier."""
+        such an incarnation can never renew, but a bump that it sent earlier may keep it valid."""
         current: dict[str, int | None] = dict.fromkeys(owners)
         current.update({session.incarnation: session.counter for session in sessions})
         self._seen = {
@@ -116,16 +116,16 @@ class Observer:
         }
 
     def expired(self, now: float) -> list[str]:
-        """Incarnations that have not moved for long enough that none of them can still believe."""
+        """Incarnations that have not moved for long enough that none of them can still be valid."""
         return [who for who, (_, since) in self._seen.items() if now - since >= self._wait]
 
     def unchanged_for(self, incarnation: str, now: float) -> float:
-        """Seconds since this worker first saw the counter as it is; 0 for whoever is not watched."""
+        """Seconds since this worker first saw the counter as it is; 0 for an incarnation that is not watched."""
         _, since = self._seen.get(incarnation, (None, now))
         return now - since
 
 
 def free_leases(rows: Mapping[str, LeaseRow], dead: Iterable[str]) -> list[LeaseRow]:
-    """Leases nobody can be working on: unowned, or owned by an incarnation that is fenced for good."""
+    """Leases that no worker can be working on: unowned, or owned by an incarnation that is fenced for good."""
     gone = set(dead)
     return [row for row in rows.values() if row.owner is None or row.owner in gone]

@@ -1,6 +1,6 @@
 """Fair share: which leases this worker should take and which it should hand over. Pure, and the same on every worker.
 
-Everyone sees the same rows and computes the same moves; each worker carries out only its own. Nobody takes from the
+Every worker sees the same rows and computes the same moves, and carries out only its own. Nothing is taken from the
 living: a worker above its share hands over. A difference of one is left alone (no ping-pong), finished shards and
 children that may not start yet do not count, and a shard moves at most once per plan.
 """
@@ -32,7 +32,7 @@ def plan(
 ) -> Plan:
     """``live`` sessions include this worker; ``dead`` incarnations are fenced for good. Leaving workers get nothing.
 
-    ``overdue`` leases have been free for so long that whoever they fall to must be slow, or dead and not yet noticed:
+    ``overdue`` leases have been free for so long that the worker they fall to must be slow, or dead and not yet noticed:
     any worker with room takes them (the conditional write lets one of them win).
     """
     workers = {s.incarnation: s.capacity or len(rows) + 1 for s in live if not s.leaving}
@@ -58,10 +58,10 @@ def _share_of_free(
     held = dict(counts)
     mine = []
     for row in sorted(free, key=lambda row: row.shard_id):
-        room = [who for who in held if held[who] < workers[who]]
+        room = [worker for worker in held if held[worker] < workers[worker]]
         if not room:
             break
-        chosen = min(room, key=lambda who: (held[who], _tie(who, row.shard_id)))
+        chosen = min(room, key=lambda worker: (held[worker], _tie(worker, row.shard_id)))
         held[chosen] += 1
         if chosen == me:
             mine.append(row)
@@ -72,18 +72,18 @@ def _moves_away(
     me: str, workers: Mapping[str, int], counts: Mapping[str, int], active: Sequence[LeaseRow]
 ) -> tuple[tuple[str, str], ...]:
     held = dict(counts)
-    # Nobody drains a halted or quarantined shard, so it cannot move; every worker must count that for every giver.
+    # No worker drains a halted or quarantined shard, so it cannot move; every worker must count that for every giver.
     movable = [row for row in active if row.state != "halted" and not row.corrupt]
-    left = {who: sum(row.owner == who for row in movable) for who in held}
+    left = {worker: sum(row.owner == worker for row in movable) for worker in held}
     own = sorted(row.shard_id for row in movable if row.owner == me)
     moves: list[tuple[str, str]] = []
     while True:
-        givers = [who for who in held if left[who]]
-        room = [who for who in held if held[who] < workers[who]]
+        givers = [worker for worker in held if left[worker]]
+        room = [worker for worker in held if held[worker] < workers[worker]]
         if not givers or not room:
             return tuple(moves)
-        giver = max(givers, key=lambda who: (held[who], who))
-        taker = min(room, key=lambda who: (held[who], who))
+        giver = max(givers, key=lambda worker: (held[worker], worker))
+        taker = min(room, key=lambda worker: (held[worker], worker))
         if held[giver] - held[taker] < 2:
             return tuple(moves)
         held[giver] -= 1

@@ -1,8 +1,8 @@
 """The shard graph: what DescribeStream lists, and which lineage rules follow from it.
 
-A child may start only when every parent has a row that says it is settled to its end. A parent that nobody can read any
-more has such a row, too (a tombstone, written once it is *gone*), so the rule needs no exception, and everybody who
-reads the rows comes to the same answer. *Gone* takes complete listings that do not name the shard, some time apart; an
+A child may start only when every parent has a row that says it is settled to its end. A parent that cannot be read any
+more has such a row, too (a tombstone, written once it is *gone*), so the rule needs no exception, and every worker
+comes to the same answer from the same rows. *Gone* takes complete listings that do not name the shard, some time apart; an
 error or an empty list never means gone.
 """
 

@@ -106,7 +106,7 @@ class LeaseStore(Protocol):
         self, label: str, held: LeaseRow, to: str | None = None, window: WindowState | None = None
     ) -> None:
         """Write the frontier (and ``window``) and give the lease away: to the incarnation ``to`` (a hand-over,
-        epoch+1), or to whoever takes it (None). LeaseLost.
+        epoch+1), or to any worker that takes it (None). LeaseLost.
 
         An owner gives one epoch away only once. So when the row shows that this owner gave this epoch away, an
         earlier attempt without answer was applied, and the call returns as after a success (also if that attempt

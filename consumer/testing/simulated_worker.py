@@ -180,7 +180,7 @@ class SimulatedWorker:
             await self._run(process, rng, stop)
             simulation.history.note("process ended", process.name)
         except Unavailable as error:
-            # Exit codes 69, 77, 78: whoever runs the container starts it again.
+            # Exit codes 69, 77, 78: the scheduler starts the container again.
             simulation.history.note("process gave up", process.name, error)
             simulation.loop.after(1.0, self._start_again)
         except Exception as error:  # noqa: BLE001  # exit code 70, in a process that nothing should make exit

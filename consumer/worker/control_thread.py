@@ -96,7 +96,7 @@ class Watchdog:
             self._quiet = 0 if now != self._seen else self._quiet + 1
             self._seen = now
             if not self.wedged:
-                # Told from here, not from the main loop: user code may block that for longer than systemd's patience.
+                # Sent from here, not from the main loop: user code may block that for longer than systemd's patience.
                 sd_notify.watchdog()
                 continue
             log.critical("process.wedged", seconds=self._quiet * TICK, exit_code=70)
@@ -107,7 +107,7 @@ def die(code: int) -> None:
     """End the process now: flush the logs, print every thread's stack to standard error, and skip all clean-up.
 
     To the descriptor, because user code may have put something else in the place of ``sys.stderr``; and without waiting
-    for a pipe that nobody reads, because faulthandler would keep the interpreter's lock meanwhile, for ever.
+    for a pipe that is not read, because faulthandler would keep the interpreter's lock meanwhile, for ever.
     """
     try:
         close_logging()

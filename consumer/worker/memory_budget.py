@@ -23,7 +23,7 @@ class ByteBudget:
         self._limit = limit
         self._used = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self.short = asyncio.Event()  # set while somebody waits for room
+        self.short = asyncio.Event()  # set while a reader waits for room
 
     @property
     def used(self) -> int:
@@ -31,7 +31,7 @@ class ByteBudget:
 
     @property
     def page_reserve(self) -> int:
-        """What a reader reserves for a page not read yet: never so much that a few parked records stop all reading."""
+        """What a reader reserves for a page not read yet: never so much that a few records that wait stop all reading."""
         return min(PAGE_RESERVE, self._limit // 4)
 
     async def reserve(self, size: int) -> None:
@@ -77,7 +77,7 @@ class ByteBudget:
 
 class BudgetAccount:
     """One shard's share of the budget. ``close`` gives back whatever its records still hold: when a lease ends with
-    unsettled records nobody is left to let go of their pages. A closed account holds nothing, whoever comes late."""
+    unsettled records, nothing else releases their pages. A closed account holds nothing, whatever comes late."""
 
     def __init__(self, budget: ByteBudget) -> None:
         self._budget = budget

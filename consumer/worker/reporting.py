@@ -1,4 +1,4 @@
-"""What the worker tells about itself: signs of life, loop stalls, gauges and the status snapshot."""
+"""What the worker reports about itself: signs of life, loop stalls, gauges and the status snapshot."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ async def never_ending(work: Awaitable[None], name: str) -> NoReturn:
     except asyncio.CancelledError as error:
         if was_cancelled(error):
             raise
-        raise RuntimeError(f"{name} was cancelled by nobody") from error
+        raise RuntimeError(f"{name} was cancelled by itself") from error
     raise RuntimeError(f"{name} ended")
 
 

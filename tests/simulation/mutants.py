@@ -62,8 +62,8 @@ MUTANTS = (
     Mutant(
         "observers count from long before their reading",
         "consumer/worker/fleet/membership.py",
-        "self._observer.saw(self.sessions, owners, self._read_at)",
-        "self._observer.saw(self.sessions, owners, self._read_at - self._duration / 2)",
+        "self._observer.observe(self.sessions, owners, self._read_at)",
+        "self._observer.observe(self.sessions, owners, self._read_at - self._duration / 2)",
         ("G3 one owner",),
     ),
     Mutant(

@@ -1,4 +1,4 @@
-"""The fleet as one worker sees it: which sessions live, which are dead for good, and what this one tells its peers.
+"""The fleet as one worker sees it: which sessions live, which are dead for good, and what this one announces.
 
 A session that was silent for too long is fenced first: from then on it can never renew, so its leases are safe to take.
 """
@@ -60,7 +60,7 @@ class Membership:
 
     def observe(self, owners: Iterable[str]) -> None:
         """Note the counters as they were read. ``owners`` of unfinished leases are watched also without a session."""
-        self._observer.saw(self.sessions, owners, self._read_at)
+        self._observer.observe(self.sessions, owners, self._read_at)
 
     @property
     def live(self) -> list[SessionRow]:
@@ -112,7 +112,7 @@ class Membership:
             if session.fenced and quiet and session.incarnation not in owners:
                 await self._store.close_session(session.incarnation)
 
-    # --- what peers are told ---------------------------------------------------------------------------
+    # --- announcements ---------------------------------------------------------------------------------
 
     def gave_away(self) -> None:
         """A lease was released: peers look at the leases at once when they see it announced."""

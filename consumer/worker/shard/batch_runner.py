@@ -31,7 +31,7 @@ class Window(Protocol):
     """The tumbling window that a batch belongs to."""
 
     def part(self) -> WindowCall:
-        """What the next invocation is told."""
+        """What the event of the next invocation says of the window."""
 
     async def accept(self, state: bytes | None) -> bool:
         """Take over the state that came back for records which count as settled right afterwards. False when the shard

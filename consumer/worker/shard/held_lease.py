@@ -62,11 +62,6 @@ class HeldLease:
         return self._taken.state
 
     @property
-    def note(self) -> str:
-        """What was found, when the shard is halted."""
-        return self._taken.note
-
-    @property
     def row(self) -> LeaseRow:
         """The row as its owner would write it now."""
         return self._row()

@@ -37,7 +37,7 @@ def test_a_fenced_incarnation_never_believes_again() -> None:
 
 
 def see(observer: Observer, now: float, *, owners: tuple[str, ...] = (), **counters: int) -> None:
-    observer.saw([SessionRow(who, counter) for who, counter in counters.items()], owners, now)
+    observer.observe([SessionRow(who, counter) for who, counter in counters.items()], owners, now)
 
 
 def test_only_an_unmoved_counter_expires() -> None:
