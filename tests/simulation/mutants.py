@@ -149,6 +149,13 @@ MUTANTS = (
         ("start position", "G1 complete"),
     ),
     Mutant(
+        "a process that starts follows the newest stream at once",
+        "consumer/worker/start.py",
+        "lambda: current_stream(configured, store, latest)",
+        "lambda: current_stream(configured.of(latest.stream_arn), store, latest)",
+        ("G2 order", "G1 complete", "liveness"),
+    ),
+    Mutant(
         "a child does not wait for its parent",
         "consumer/domain/shards.py",
         'return row.state != "waiting" or all(parent in rows and rows[parent].settled for parent in row.parents)',

@@ -109,9 +109,7 @@ class ShardWorker:
         state = self.lease.state
         if state == "halted":
             if self._context.settings.source.on_gap == "halt":
-                log.error(
-                    "shard.halted", shard_id=self.shard_id, note=self.lease.row.note, hint="set on_gap: continue"
-                )
+                log.error("shard.halted", shard_id=self.shard_id, note=self.lease.row.note, hint="set on_gap: continue")
                 return await self._wait_halted()
             self.lease.reopen()
             return await self._process(from_horizon=True)

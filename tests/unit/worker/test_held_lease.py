@@ -1,0 +1,236 @@
+"""The one writer of a lease row: every kind of write finds a deleted row again, and none is made without the lease."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from consumer.domain.batching import PageHold
+from consumer.domain.errors import DependencyError, LeaseDeleted, LeaseLost
+from consumer.domain.filters.filters import compile_filters
+from consumer.domain.frontier import FrontierSnapshot
+from consumer.domain.lease import LeaseRow, SessionValidity
+from consumer.domain.outcome import OK, HandlerCall, Outcome
+from consumer.domain.windows import TimeWindow, TumblingWindow, WindowState
+from consumer.operate.metrics import Metrics
+from consumer.ports.leases import Loss
+from consumer.ports.source import StreamDescription
+from consumer.settings.model import Settings
+from consumer.testing.memory_leases import MemoryLeaseStore
+from consumer.testing.memory_source import MemoryStreamSource
+from consumer.testing.memory_stream import MemoryStream
+from consumer.testing.memory_table import MemoryTable
+from consumer.testing.simulated_worker import ProcessClock, ProcessRandomness, Scripted
+from consumer.testing.virtual_loop import VirtualLoop
+from consumer.worker.context import HandlerSlots, Ports, WorkerContext
+from consumer.worker.memory_budget import BudgetAccount, ByteBudget
+from consumer.worker.shard.held_lease import HeldLease
+from consumer.worker.shard.subscription import Subscription
+from tests.unit.domain.support import records
+
+APPLICATION, LABEL, SHARD, ME = "app", "label", "shardId-1", "w/1/1"
+LOSS = Loss("gap", SHARD, None, None, "trimmed", 0.0)
+
+
+async def _settles(_: HandlerCall) -> Outcome:
+    return OK
+
+
+class Owner:
+    """A worker that has taken the only lease of a table in memory."""
+
+    def __init__(self, clock: ProcessClock, **sections: Any) -> None:
+        self.clock = clock
+        self.table = MemoryTable()
+        self.store = MemoryLeaseStore(self.table, APPLICATION, clock.wall)
+        self.validity = SessionValidity()
+        self.validity.renewed(clock.monotonic(), 1e9)
+        stream = MemoryStream(clock)
+        config = {
+            "application": APPLICATION,
+            "source": {"table": "orders"},
+            "handler": {"kind": "lambda", "target": "m:h"},
+            **sections,
+        }
+        ports = Ports(
+            MemoryStreamSource(stream), self.store, Scripted(_settles), None, clock, ProcessRandomness(random.Random(0))
+        )
+        self.context = WorkerContext(
+            settings=Settings.model_validate(config),
+            ports=ports,
+            metrics=Metrics(),
+            stream=StreamDescription(stream.arn, LABEL, "orders", "ENABLED", "NEW_IMAGE", "pk", 0.0),
+            incarnation=ME,
+            validity=self.validity,
+            budget=ByteBudget(1 << 20),
+            slots=HandlerSlots(0),
+            start_at=None,
+            filters=compile_filters([]),
+        )
+
+    async def take(self) -> HeldLease:
+        await self.store.add_lease(LABEL, LeaseRow(SHARD))
+        row = await self.store.take(LABEL, LeaseRow(SHARD), ME, "nonce")
+        assert row is not None
+        self.subscription = Subscription(self.context, row.frontier)
+        return HeldLease(self.context, row, self.subscription)
+
+    def settle(self, *numbers: int) -> None:
+        """These records are read and handled."""
+        hold = PageHold(BudgetAccount(self.context.budget), 0, left=0, event_bytes=0)
+        self.subscription.settle(self.subscription.accept(records(*numbers), hold), "handled")
+
+    async def row(self) -> LeaseRow:
+        row = await self.store.lease(LABEL, SHARD)
+        assert row is not None
+        return row
+
+
+def with_owner(work: Callable[[Owner, HeldLease], Awaitable[None]], **sections: Any) -> None:
+    """Run ``work`` in virtual time."""
+    loop = VirtualLoop(random.Random(0))
+
+    async def body() -> None:
+        owner = Owner(ProcessClock(loop.world), **sections)
+        await work(owner, await owner.take())
+
+    try:
+        loop.run_until(body())
+    finally:
+        loop.close()
+    assert not loop.failures
+
+
+WRITES: dict[str, Callable[[HeldLease], Awaitable[None]]] = {
+    "a state": lambda lease: lease.change_state("draining"),
+    "a discard": lambda lease: lease.record_loss(LOSS),
+    "a gap": lambda lease: lease.record_gap(LOSS),
+    "a release": lambda lease: lease.release(None),
+    "a hand-over": lambda lease: lease.release("w/2/2"),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_deleted_row_is_put_back_whatever_the_write_was(name: str) -> None:
+    async def work(owner: Owner, lease: HeldLease) -> None:
+        owner.settle(5, 6)
+        owner.table.drop_lease(APPLICATION, LABEL, SHARD)
+        await WRITES[name](lease)
+        row = await owner.row()
+        assert row.frontier == FrontierSnapshot("6", "5", ())
+        assert row.owner == {"a release": None, "a hand-over": "w/2/2"}.get(name, ME)
+
+    with_owner(work)
+
+
+def test_a_checkpoint_puts_a_deleted_row_back_too() -> None:
+    async def work(owner: Owner, lease: HeldLease) -> None:
+        saving = asyncio.create_task(lease.checkpoint_for_ever())
+        owner.table.drop_lease(APPLICATION, LABEL, SHARD)
+        owner.settle(7)
+        await asyncio.sleep(1.5)
+        assert (await owner.row()).frontier.low == "7"
+        assert lease.is_saved
+        saving.cancel()
+
+    with_owner(work)
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_an_owner_that_is_not_valid_puts_nothing_back(name: str) -> None:
+    async def work(owner: Owner, lease: HeldLease) -> None:
+        owner.table.drop_lease(APPLICATION, LABEL, SHARD)
+        owner.validity.lost()
+        with pytest.raises(LeaseDeleted):
+            await WRITES[name](lease)
+        assert await owner.store.lease(LABEL, SHARD) is None
+
+    with_owner(work)
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_write_after_the_lease_moved_on_is_refused(name: str) -> None:
+    async def work(owner: Owner, lease: HeldLease) -> None:
+        assert await owner.store.take(LABEL, await owner.row(), "w/2/2", "another nonce") is not None
+        with pytest.raises(LeaseLost):
+            await WRITES[name](lease)
+        row = await owner.row()
+        assert (row.owner, row.state, row.frontier) == ("w/2/2", "waiting", FrontierSnapshot())
+
+    with_owner(work)
+
+
+@pytest.mark.parametrize("name", [name for name in WRITES if name != "a discard"])
+def test_a_write_is_repeated_until_the_session_is_fenced(name: str) -> None:
+    async def work(owner: Owner, lease: HeldLease) -> None:
+        owner.table.exists = False  # ResourceMissing for every call
+        loop = asyncio.get_running_loop()
+        loop.call_later(60.0, owner.validity.lost)
+        began = owner.clock.monotonic()
+        with pytest.raises(LeaseLost, match="fenced"):
+            await WRITES[name](lease)
+        assert 60.0 <= owner.clock.monotonic() - began < 62.0
+
+    with_owner(work)
+
+
+def test_a_discard_is_one_attempt() -> None:
+    """Its delivery repeats it, as it repeats any dead letter."""
+
+    async def work(owner: Owner, lease: HeldLease) -> None:
+        class Down(MemoryLeaseStore):
+            async def record_loss(self, label: str, held: LeaseRow, loss: Loss) -> None:
+                raise DependencyError("PutItem", "Timeout")
+
+        down = Down(owner.table, APPLICATION, owner.clock.wall)
+        ports = Ports(
+            owner.context.ports.source,
+            down,
+            owner.context.ports.handler,
+            None,
+            owner.clock,
+            owner.context.ports.random,
+        )
+        context = WorkerContext(
+            **{name: getattr(owner.context, name) for name in WorkerContext.__slots__ if name != "ports"}, ports=ports
+        )
+        with pytest.raises(DependencyError):
+            await HeldLease(context, lease.row, owner.subscription).record_loss(LOSS)
+
+    with_owner(work)
+
+
+def test_an_idle_lease_costs_no_write() -> None:
+    async def work(owner: Owner, lease: HeldLease) -> None:
+        before = (await owner.row()).revision
+        saving = asyncio.create_task(lease.checkpoint_for_ever())
+        await asyncio.sleep(3600.0)
+        assert (await owner.row()).revision == before
+        assert lease.checkpoint_age == 0.0
+        saving.cancel()
+
+    with_owner(work)
+
+
+def test_a_window_is_written_with_the_frontier_when_it_changed_and_put_back_with_a_deleted_row() -> None:
+    async def work(owner: Owner, lease: HeldLease) -> None:
+        durable = await lease.read_window(asyncio.Event())
+        assert durable == WindowState()
+        window = owner.subscription.window = TumblingWindow(10, durable)
+        window.leading([100.0])
+        window.aggregated(b'{"n":1}')
+        owner.settle(5)
+        await lease.change_state("open")
+        held = WindowState(TimeWindow(100, 110), b'{"n":1}')
+        assert await owner.store.window_state(LABEL, SHARD) == held
+        owner.table.drop_lease(APPLICATION, LABEL, SHARD)
+        owner.settle(6)
+        await lease.change_state("open")
+        assert await owner.store.window_state(LABEL, SHARD) == held
+        assert (await owner.row()).frontier.low == "6"
+
+    with_owner(work, batch={"tumbling_window": "10s", "parallelization_factor": 1})
