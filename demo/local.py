@@ -51,9 +51,7 @@ def _explain(endpoint: str, table: str) -> None:
     for name, value in exports.items():
         say(f"  export {name}={value}")
     if table:
-        say(
-            f"\nThere are a table {table} (key pk, with a stream) and a queue {table}-dlq. Run the daemon, then write:\n"
-        )
+        say(f"\nThere are a table {table} (key pk, a stream) and a queue {table}-dlq. Run the daemon, then write:\n")
         say(f"  .venv/bin/stream-consumer run --config {CONFIG}")
         say(f'  .venv/bin/python -c "{PUT.format(table=table)}"')
 
