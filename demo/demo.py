@@ -42,7 +42,7 @@ logging: {{level: info, format: json}}
 
 
 def say(text: str = "") -> None:
-    """A line for the person who watches; it must not wait in a buffer."""
+    """Print a line at once: output that waits in a buffer shows nothing live."""
     print(text, flush=True)
 
 

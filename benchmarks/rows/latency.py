@@ -23,7 +23,7 @@ class Pulse:
     """Samples how much later than asked the loop comes back: what everything else on it has to wait.
 
     ``lag`` counts only what this thread computed meanwhile. ``wall`` also has the time in which the machine ran
-    somebody else's processes, which on a shared machine says nothing about the program.
+    unrelated processes, which on a shared machine says nothing about the program.
     """
 
     def __init__(self) -> None:

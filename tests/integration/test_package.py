@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -86,3 +87,21 @@ def test_a_type_checker_knows_record_and_context(installed: Path, tmp_path: Path
     )
     complaints = check_types(installed, tmp_path, code).splitlines()
     assert [re.sub(r".*\[([\w-]+)\]$", r"\1", line) for line in complaints] == ["attr-defined", "operator"]
+
+
+def test_what_is_called_public_of_the_testing_package_exists() -> None:
+    page = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+    table = page.partition("What of `consumer.testing` is public")[2].partition("\n\nThe families")[0]
+    names = re.findall(r"`(\w+)\.(\w+)`", table)
+    assert len(names) >= 5
+    for module, name in names:
+        assert hasattr(importlib.import_module(f"consumer.testing.{module}"), name), f"{module}.{name}"
+
+
+def test_every_folder_of_the_readme_exists() -> None:
+    layout = (ROOT / "README.md").read_text(encoding="utf-8").partition("| folder | holds |")[2].partition("\n\n")[0]
+    folders = re.findall(r"`([\w/]+)`", "\n".join(line.split("|")[1] for line in layout.splitlines() if line))
+    assert len(folders) > 10
+    for folder in folders:
+        places = [ROOT / folder, ROOT / "consumer" / "worker" / folder, ROOT / "consumer" / "cli" / folder]
+        assert any(place.is_dir() for place in places), folder
