@@ -1,7 +1,12 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Everything else is for developers.
-PYTHON ?= python3.11
+# The first of these that really runs and can make a virtual environment: a version manager may leave a command that
+# exists and fails. `make PYTHON=...` overrides.
+PYTHONS := python3.13 python3.12 python3.11 python3
+FITS := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for each in $(PYTHONS); do "$$each" -c '$(FITS)' >/dev/null 2>&1 && echo "$$each" && break; done)
 SECONDS ?=
 SEEDS ?= 2000
+TABLE ?= orders
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,10 +15,15 @@ DEV_READY := $(VENV)/.dev-ready
 # The embedded local AWS needs another botocore than aioboto3, so it lives in a virtual environment of its own.
 AWS_READY := .venv-aws/.ready
 
-.PHONY: demo test lint types check soak mutants bench schema lock clean help
+# A shell line that ends with a message unless PYTHON is usable.
+CHECK_PYTHON = "$(PYTHON)" -c '$(FITS)' >/dev/null 2>&1 || { echo "$(NO_PYTHON)" >&2; exit 1; }
+NO_PYTHON = make: $(if $(PYTHON),$(PYTHON) is no Python,none of $(PYTHONS) is a Python) of 3.11 or newer with venv and ensurepip; name one with PYTHON=
+
+.PHONY: demo local test check lint types check soak mutants bench schema lock clean help
 
 help:
 	@echo "make demo [SECONDS=20]  the real daemon on an embedded local AWS"
+	@echo "make local [TABLE=orders]   the embedded local AWS alone, for your own handler"
 	@echo "make test               lint, types, import contract and the whole test suite"
 	@echo "make lint types         only those"
 	@echo "make bench [QUICK=1] [ROUNDS=5] [ROWS='throughput idle']   what it costs, side by side with an aioboto3 loop"
@@ -23,6 +33,7 @@ help:
 	@echo "make lock               pin all dependencies anew, with hashes"
 
 $(VENV)/bin/python:
+	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(VENV)
 
 $(READY): $(VENV)/bin/python requirements/runtime.lock pyproject.toml
@@ -36,6 +47,7 @@ $(DEV_READY): $(READY) requirements/dev.lock
 	touch $@
 
 $(AWS_READY): requirements/local-aws.lock
+	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv .venv-aws
 	.venv-aws/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/local-aws.lock
 	touch $@
@@ -45,6 +57,9 @@ bench: $(READY) $(AWS_READY)
 
 demo: $(READY) $(AWS_READY)
 	@$(BIN)/python -m demo $(if $(SECONDS),--seconds $(SECONDS))
+
+local: $(READY) $(AWS_READY)
+	@$(BIN)/python -m demo.local --table "$(TABLE)"
 
 test: $(DEV_READY) $(AWS_READY) check
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
@@ -70,7 +85,10 @@ mutants: $(DEV_READY)
 schema: $(READY)
 	$(BIN)/stream-consumer schema > config/consumer.schema.json
 
+# Compiled on the lowest version: a lock from a newer one would lack what only the older ones need.
 lock: $(DEV_READY)
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "make: the locks are compiled on Python 3.11: make clean lock PYTHON=python3.11" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet pip-tools
 	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --output-file requirements/runtime.lock pyproject.toml
 	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --allow-unsafe --output-file requirements/build.lock requirements/build.in

@@ -1,31 +1,29 @@
-"""``make demo``: the real daemon on an embedded local AWS, through the real network client.
+"""One run of the demo: the real daemon on an embedded local AWS, through the real network client.
 
-Starts the local AWS, creates a table with a stream and a dead-letter queue, writes a live mix with some poison, runs
-the daemon as a process of its own, shows what happens, stops everything, and judges: nothing lost or out of order.
+Creates a table with a stream and a dead-letter queue, writes a live mix with some poison, runs the daemon as a process
+of its own, shows what happens, stops it, and compares what was produced with what came out.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import contextlib
 import json
 import os
-import signal
 import sys
-import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from consumer.aws.session import AwsSession
-from demo.local_aws import LocalAws, find_local_aws_python, free_port
+from demo.local_aws import free_port
 from demo.producer import Change, Producer
-from demo.verdict import Verdict, judge
+from demo.resources import REGION, create_queue, create_table
 
-TABLE, QUEUE, REGION = "demo-orders", "demo-orders-dlq", "eu-west-1"
+TABLE, QUEUE = "demo-orders", "demo-orders-dlq"
 SETTLE_DEADLINE = 60.0  # seconds that the daemon gets to catch up after the last write
+ROOT = Path(__file__).resolve().parents[1]
 
 CONFIG = """\
 application: demo-projector
@@ -44,13 +42,62 @@ logging: {{level: info, format: json}}
 
 
 def say(text: str = "") -> None:
+    """Print a line at once: output that waits in a buffer shows nothing live."""
     print(text, flush=True)
 
 
-class Demo:
-    """One run of the demo; ``folder`` holds the config, the daemon's log and the handler's journal."""
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Counts of records. ``handled`` and ``dead_lettered`` count each record once; ``again`` what came twice."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    produced: int
+    handled: int
+    dead_lettered: int
+    again: int
+    lost: int
+    out_of_order: int
+
+    @property
+    def line(self) -> str:
+        return (
+            f"demo: produced={self.produced} handled={self.handled} dead_lettered={self.dead_lettered} "
+            f"lost={self.lost} out_of_order={self.out_of_order}"
+        )
+
+
+def judge(
+    expected: Mapping[str, Sequence[Change]],
+    handled: Iterable[tuple[str, Change]],
+    dead: Iterable[tuple[str, Change]],
+) -> Verdict:
+    """``handled`` in the order of handling; a record counts as out of order when a later one of its key came first."""
+    position = {(key, change): at for key, changes in expected.items() for at, change in enumerate(changes)}
+    newest: dict[str, int] = {}
+    seen: set[tuple[str, Change]] = set()
+    again = out_of_order = 0
+    for key, change in handled:
+        if (key, change) in seen:
+            again += 1
+            continue
+        seen.add((key, change))
+        at = position.get((key, change), -1)
+        out_of_order += at < newest.get(key, -1)
+        newest[key] = max(at, newest.get(key, -1))
+    dead_only = set(dead) - seen
+    lost = len(position.keys() - seen - dead_only)
+    return Verdict(len(position), len(seen & position.keys()), len(dead_only), again, lost, out_of_order)
+
+
+class Demo:
+    """One run of the demo.
+
+    Args:
+        url: endpoint of every service.
+        folder: where the config, the daemon's log and the handler's journal go.
+        stop: ends the writing; what was written is still settled and judged.
+    """
+
+    def __init__(self, url: str, folder: Path, stop: asyncio.Event) -> None:
         self._url = url
         self._folder = folder
         self._port = free_port()
@@ -58,16 +105,16 @@ class Demo:
         self._log = folder / "daemon.log"
         self._dead: list[tuple[str, Change]] = []
         self._shown = 0
-        self.stop = asyncio.Event()
+        self._stop = stop
 
     async def run(self, seconds: float | None) -> Verdict:
+        """Write for ``seconds`` (None: until ``stop`` is set), then judge."""
         urls = dict.fromkeys(("dynamodb", "dynamodb_streams", "sqs"), self._url)
         async with AwsSession(REGION, urls) as session:
             dynamodb, sqs = await session.client("dynamodb"), await session.client("sqs")
-            await self._create_table(dynamodb)
-            self._queue = (await sqs.create_queue(QueueName=QUEUE))["QueueUrl"]
-            attributes = await sqs.get_queue_attributes(QueueUrl=self._queue, AttributeNames=["QueueArn"])
-            config = self._write_config(attributes["Attributes"]["QueueArn"])
+            await create_table(dynamodb, TABLE)
+            self._queue, queue_arn = await create_queue(sqs, QUEUE)
+            config = self._write_config(queue_arn)
             producer = Producer(dynamodb, TABLE)
             daemon = await self._start_daemon(config)
             try:
@@ -78,15 +125,6 @@ class Demo:
             say(f"  daemon stopped on SIGTERM with exit code {exit_code}; its log: {self._log}")
             return judge(producer.expected, self._handled(), self._dead)
 
-    async def _create_table(self, dynamodb: Any) -> None:
-        await dynamodb.create_table(
-            TableName=TABLE,
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-            BillingMode="PAY_PER_REQUEST",
-            StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
-        )
-
     def _write_config(self, queue_arn: str) -> Path:
         config = self._folder / "demo.yaml"
         config.write_text(
@@ -95,6 +133,8 @@ class Demo:
         return config
 
     async def _start_daemon(self, config: Path) -> asyncio.subprocess.Process:
+        # The handler is in the checkout, not in the wheel.
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         with self._log.open("wb") as log:
             return await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -105,7 +145,7 @@ class Demo:
                 str(config),
                 stdout=log,
                 stderr=asyncio.subprocess.STDOUT,
-                env={**os.environ, "DEMO_JOURNAL": str(self._journal)},
+                env={**os.environ, "PYTHONPATH": path, "DEMO_JOURNAL": str(self._journal)},
                 start_new_session=True,  # Ctrl-C is for the demo: it stops the daemon itself
             )
 
@@ -118,7 +158,7 @@ class Demo:
         say()
         quiet = asyncio.Event()
         writing = asyncio.create_task(producer.run(quiet))
-        stopping = asyncio.create_task(self.stop.wait())
+        stopping = asyncio.create_task(self._stop.wait())
         loop = asyncio.get_running_loop()
         end = None if seconds is None else loop.time() + seconds
         try:
@@ -192,31 +232,3 @@ class Demo:
         except TimeoutError:
             daemon.kill()
             return await daemon.wait()
-
-
-async def main(seconds: float | None) -> int:
-    """Run the demo; the exit code is 0 when nothing was lost or out of order."""
-    folder = Path(tempfile.mkdtemp(prefix="stream-consumer-demo-"))
-    os.environ.update(
-        AWS_ACCESS_KEY_ID="demo",
-        AWS_SECRET_ACCESS_KEY="demo",
-        AWS_EC2_METADATA_DISABLED="true",
-    )
-    say("dynamodb-stream-consumer demo: the real daemon on an embedded local AWS")
-    with LocalAws(find_local_aws_python()) as server:
-        demo = Demo(server.endpoint, folder)
-        loop = asyncio.get_running_loop()
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(signum, demo.stop.set)
-        verdict = await demo.run(seconds)
-    say()
-    say(f"  records handled more than once: {verdict.again}")
-    say(verdict.line)
-    return 0 if verdict.lost == 0 and verdict.out_of_order == 0 else 1
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=None, help="end by itself after that time")
-    with contextlib.suppress(KeyboardInterrupt):
-        sys.exit(asyncio.run(main(parser.parse_args().seconds)))

@@ -1,4 +1,4 @@
-"""The embedded local AWS: `ministack` as a child process, for ``make demo`` and for the tests.
+"""The embedded local AWS: `ministack` as a child process, for ``make demo``, ``make local``, benchmarks and tests.
 
 It lives in a virtual environment of its own because it pins another botocore than aioboto3 does; this module only
 knows the path of that environment's interpreter. The server binds to the loopback interface and keeps everything in
@@ -27,7 +27,7 @@ SERVICES: Final = ("dynamodb", "dynamodbstreams", "sqs", "sns", "s3")
 HEALTH_PATH: Final = "/_ministack/health"
 START_DEADLINE: Final = 30.0  # seconds; a warm start takes 0.2 to 0.4
 STOP_GRACE: Final = 5.0  # seconds between asking and killing
-START_ATTEMPTS: Final = 3  # a free port can be taken by somebody else before the server binds it
+START_ATTEMPTS: Final = 3  # another process can take a free port before the server binds it
 
 # Runs in the child: ask Linux for a SIGKILL when the parent dies, then become the server. A child process that does
 # this itself is safe where a hook between fork and exec is not (the parent has threads).
@@ -68,7 +68,7 @@ def find_local_aws_python() -> Path:
     looked = ", ".join(str(candidate) for candidate in candidates) or "no checkout found"
     raise LocalAwsError(
         f"the local AWS is not installed (looked for {looked}): "
-        f"run 'make demo' or 'make test', or set {PYTHON_VARIABLE}"
+        f"run 'make demo', 'make local' or 'make test', or set {PYTHON_VARIABLE}"
     )
 
 
@@ -78,10 +78,20 @@ def _beside_pyproject(parents: Iterable[Path]) -> list[Path]:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on at this moment."""
+    """A TCP port of the loopback interface that is not in use at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier run do not count
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 class LocalAws:
@@ -94,16 +104,15 @@ class LocalAws:
 
     Args:
         python: interpreter of the environment that has ministack.
-        services: which services answer.
-        environment: extra variables for the server.
+        port: of the loopback interface; 0 takes a free one.
+
+    Raises (on entry):
+        LocalAwsError: the port is in use, or the server ended or stayed silent for ``START_DEADLINE``.
     """
 
-    def __init__(
-        self, python: Path, *, services: Iterable[str] = SERVICES, environment: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, python: Path, *, port: int = 0) -> None:
         self._python = python
-        self._services = ",".join(services)
-        self._environment = dict(environment or {})
+        self._port = port
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
         self.endpoint = ""
@@ -160,7 +169,9 @@ class LocalAws:
             self._log = None
 
     def _spawn(self) -> None:
-        port = free_port()
+        if self._port and not _is_free(self._port):  # otherwise the health page of another server would answer
+            raise LocalAwsError(f"port {self._port} is in use")
+        port = self._port or free_port()
         self.endpoint = f"http://127.0.0.1:{port}"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "AWS_"))}
@@ -170,9 +181,8 @@ class LocalAws:
                 **inherited,
                 "BIND_HOST": "127.0.0.1",  # its default is every interface
                 "GATEWAY_PORT": str(port),
-                "SERVICES": self._services,
+                "SERVICES": ",".join(SERVICES),
                 "LOG_LEVEL": "WARNING",
-                **self._environment,
             },
             stdin=subprocess.DEVNULL,
             stdout=self._log,

@@ -23,7 +23,7 @@ class Pulse:
     """Samples how much later than asked the loop comes back: what everything else on it has to wait.
 
     ``lag`` counts only what this thread computed meanwhile. ``wall`` also has the time in which the machine ran
-    somebody else's processes, which on a shared machine says nothing about the program.
+    unrelated processes, which on a shared machine says nothing about the program.
     """
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ def daemon_flat_out(stream: str, table: str, records: int) -> dict[str, float]:
         running = asyncio.create_task(
             run_daemon(settings_of(stream, table, {"target": "benchmarks.handlers:nothing"}), meter.count, stop)
         )
-        while not meter.seen:
+        while not meter.seen:  # noqa: ASYNC110 - an event would cost what is measured
             await asyncio.sleep(0.01)
         beating = asyncio.create_task(pulse.run())
         await stop.wait()

@@ -95,7 +95,7 @@ def test_the_sort_key_does_not_matter() -> None:
         b"5",
         b"{",
         b'{"sk":{"S":"a"}}',
-        b'{"pk":' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b'{"pk":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     ],
     ids=lambda keys: repr(keys[:12]),
 )

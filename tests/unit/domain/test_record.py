@@ -172,7 +172,10 @@ def test_odd_identities_do_not_break_the_batch() -> None:
         b'{"Records":5}',
         b'{"Records":[{}]}',
         b'{"Records":[{"dynamodb":{}}]}',
-        b'{"Records":[{"dynamodb":{"SequenceNumber":"1","NewImage":{"a":' + b'{"L":[' * 2000 + b"]}" * 2000 + b"}}}]}",
+        b'{"Records":[{"dynamodb":{"SequenceNumber":"1","NewImage":{"a":'
+        + b'{"L":[' * 100_000
+        + b"]}" * 100_000
+        + b"}}}]}",
     ],
     ids=lambda event: repr(event[:32]),
 )

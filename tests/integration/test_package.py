@@ -1,0 +1,107 @@
+"""What pip installs: the files of the wheel and the sdist, and that type checkers see the types of the public names."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel and the sdist of this checkout."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "hatchling", "build", "--directory", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment that has the wheel itself and sees this one's other packages."""
+    home = tmp_path_factory.mktemp("installed")
+    venv.create(home, with_pip=False, symlinks=True)
+    places = sysconfig.get_paths(scheme="venv", vars={"base": str(home), "platbase": str(home)})
+    site = Path(places["purelib"])
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
+        wheel.extractall(site)
+    (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    return Path(places["scripts"]) / "python"
+
+
+def check_types(interpreter: Path, folder: Path, code: str) -> str:
+    """The complaints of ``mypy --strict`` about ``code``, one a line."""
+    module, settings = folder / "handlers.py", folder / "mypy.ini"
+    module.write_text(code)
+    settings.write_text("[mypy]\n")  # not those of this project
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--config-file", str(settings)]
+    command += ["--cache-dir", str(folder / "cache"), "--python-executable", str(interpreter), module.name]
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MYPYPATH")}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=150)
+    return result.stdout + result.stderr
+
+
+def test_the_wheel_has_the_package_with_its_type_marker_and_nothing_else(built: Path) -> None:
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
+        names = wheel.namelist()
+    assert "consumer/py.typed" in names
+    assert {name.partition("/")[0] for name in names} == {"consumer", "dynamodb_stream_consumer-0.1.0.dist-info"}
+
+
+def test_the_sdist_has_what_builds_and_tests_it(built: Path) -> None:
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"consumer/py.typed", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile"} <= names
+    assert {"requirements/dev.lock", "demo/__main__.py", "tests/conftest.py", "config/minimal.yaml"} <= names
+    assert not [name for name in names if name.startswith(".venv") or "__pycache__" in name]
+
+
+def test_the_readme_has_a_handler() -> None:
+    assert EXAMPLES
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_a_handler_of_the_readme_passes_strict_type_checks(installed: Path, tmp_path: Path, number: int) -> None:
+    assert check_types(installed, tmp_path, EXAMPLES[number]) == ""
+
+
+def test_a_type_checker_knows_record_and_context(installed: Path, tmp_path: Path) -> None:
+    """Otherwise the test above would pass with names that may be anything."""
+    code = (
+        "from consumer import Context, Record\n\n\n"
+        "def handle(records: list[Record], context: Context) -> None:\n"
+        "    records[0].sequence_numbr\n"
+        "    context.lease_epoch + 'x'\n"
+    )
+    complaints = check_types(installed, tmp_path, code).splitlines()
+    assert [re.sub(r".*\[([\w-]+)\]$", r"\1", line) for line in complaints] == ["attr-defined", "operator"]
+
+
+def test_what_is_called_public_of_the_testing_package_exists() -> None:
+    page = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+    table = page.partition("What of `consumer.testing` is public")[2].partition("\n\nThe families")[0]
+    names = re.findall(r"`(\w+)\.(\w+)`", table)
+    assert len(names) >= 5
+    for module, name in names:
+        assert hasattr(importlib.import_module(f"consumer.testing.{module}"), name), f"{module}.{name}"
+
+
+def test_every_folder_of_the_readme_exists() -> None:
+    layout = (ROOT / "README.md").read_text(encoding="utf-8").partition("| folder | holds |")[2].partition("\n\n")[0]
+    folders = re.findall(r"`([\w/]+)`", "\n".join(line.split("|")[1] for line in layout.splitlines() if line))
+    assert len(folders) > 10
+    for folder in folders:
+        places = [ROOT / folder, ROOT / "consumer" / "worker" / folder, ROOT / "consumer" / "cli" / folder]
+        assert any(place.is_dir() for place in places), folder
