@@ -151,8 +151,8 @@ MUTANTS = (
     Mutant(
         "a process that starts follows the newest stream at once",
         "consumer/worker/start.py",
-        "lambda: current_stream(configured, store, latest)",
-        "lambda: current_stream(configured.of(latest.stream_arn), store, latest)",
+        'source, stream = await at_start(clock, "the stream", lambda: current_stream(configured, store, latest))',
+        "source, stream = configured.of(latest.stream_arn), latest",
         ("G2 order", "G1 complete", "liveness"),
     ),
     Mutant(
