@@ -16,7 +16,7 @@ from consumer.worker import app, control_thread
 from consumer.worker.control_thread import ControlThread, Watchdog
 from consumer.worker.fleet.coordinator import Coordinator
 from consumer.worker.fleet.session_renewal import SessionRenewal
-from consumer.worker.fleet.stream_replacement import Follower
+from consumer.worker.fleet.stream_replacement import StreamReplacement
 from consumer.worker.reporting import Pulse, Reporter
 from demo.local_aws import LocalAws, free_port
 
@@ -24,10 +24,10 @@ ROOTS: dict[str, type[Any]] = {
     "pulse": Pulse,
     "watchdog": Watchdog,
     "http server": HealthServer,
-    "session": SessionRenewal,
+    "session renewal": SessionRenewal,
     "coordinator": Coordinator,
     "reporter": Reporter,
-    "stream follower": Follower,
+    "stream follower": StreamReplacement,
 }
 
 
