@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from consumer.settings.effective import effective_yaml
 from consumer.settings.errors import ConfigError
 from consumer.settings.load import load_settings
 from consumer.settings.model import Settings
+from consumer.settings.printed import effective_yaml
 
 EXIT_CONFIG = 78
 """sysexits' EX_CONFIG."""

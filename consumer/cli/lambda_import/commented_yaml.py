@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from consumer.settings.scalars import scalar_value
+from consumer.settings.expansion import scalar_value
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./:+-]*[A-Za-z0-9]|[0-9]+(ms|s|m|h)")
 _MAX_COMMENT = 400

@@ -28,7 +28,8 @@ from consumer.cli.lambda_import.values import (
     show,
     whole_number,
 )
-from consumer.settings.arns import NameRefused, require_stream_arn, service_of_destination, stream_region
+from consumer.settings.aws_names import require_stream_arn, service_of_destination, stream_region
+from consumer.settings.errors import Refused
 from consumer.settings.units import format_duration
 
 __all__ = ["Imported", "NotAMapping", "Note", "import_mapping"]
@@ -125,9 +126,9 @@ class _Import:
         kind = "kinesis" if isinstance(value, str) and ":kinesis:" in value else "dynamodb"
         try:
             if not isinstance(value, str):
-                raise NameRefused("no ARN of a stream is given")
+                raise Refused("no ARN of a stream is given")
             require_stream_arn(value, kind)
-        except NameRefused as error:
+        except Refused as error:
             hint = f" ({error.hint})" if error.hint else ""
             shown = "" if value is UNSET else f"{show(value)} "
             self._in.note(option, f"{shown}cannot be read from here: {error.message}{hint}; set EVENT_SOURCE_ARN")
@@ -313,7 +314,7 @@ class _Import:
             shown, comment = bucket_url(name), f"{option}.Destination"
             try:
                 service_of_destination(shown)
-            except NameRefused as error:
+            except Refused as error:
                 hint = f" ({error.hint})" if error.hint else ""
                 self._in.note(f"{option}.Destination", f"{show(name)} {error.message}{hint}: no destination is written")
                 return
