@@ -98,7 +98,7 @@ def compile_pattern(pattern: Any, place: str, *, numeric_on_numbers: bool, probl
 
 
 class _Parser:
-    """Goes on after a mistake, so that somebody who writes a filter is told of all of them."""
+    """Goes on after a mistake, so that all of them are reported at once."""
 
     def __init__(self, numeric_on_numbers: bool, problems: list[PatternError]) -> None:
         self.clauses: list[Clause] = []

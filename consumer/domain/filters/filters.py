@@ -200,7 +200,7 @@ class Filters:
             return True
 
     def explain(self, record: Record) -> Explanation:
-        """What every clause found. Decodes whatever a pattern mentions, so it is for people, not for the hot path."""
+        """What every clause found. Decodes whatever a pattern mentions, so it is not for the hot path."""
         items: _Items = {}
         try:
             results = tuple(one.explain(index, record, items) for index, one in enumerate(self._filters))
