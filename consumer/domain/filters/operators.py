@@ -158,20 +158,17 @@ def _not(test: Test) -> Test:
     return lambda value: not test(value)
 
 
-def _starts(value: Any, place: str) -> Test:
-    if isinstance(value, Mapping):
-        start = _ignoring_case(value, place)
-        return lambda found: isinstance(found, str) and found.casefold().startswith(start)
-    start = _text(value, place)
-    return lambda found: isinstance(found, str) and found.startswith(start)
+def _affix(holds: Callable[[str, str], bool]) -> Callable[[Any, str], Test]:
+    """The compiler of ``prefix`` or ``suffix``, which compare as ``holds`` does."""
 
+    def compile_affix(value: Any, place: str) -> Test:
+        if isinstance(value, Mapping):
+            folded = _ignoring_case(value, place)
+            return lambda found: isinstance(found, str) and holds(found.casefold(), folded)
+        text = _text(value, place)
+        return lambda found: isinstance(found, str) and holds(found, text)
 
-def _ends(value: Any, place: str) -> Test:
-    if isinstance(value, Mapping):
-        end = _ignoring_case(value, place)
-        return lambda found: isinstance(found, str) and found.casefold().endswith(end)
-    end = _text(value, place)
-    return lambda found: isinstance(found, str) and found.endswith(end)
+    return compile_affix
 
 
 def _ignoring_case(value: Mapping[Any, Any], place: str) -> str:
@@ -355,8 +352,8 @@ def wildcard_matches(parts: Sequence[str], text: str) -> bool:
 
 _NESTED = ("prefix", "suffix", "equals-ignore-case", "wildcard")
 _COMPILERS: dict[str, Callable[[Any, str], Test]] = {
-    "prefix": _starts,
-    "suffix": _ends,
+    "prefix": _affix(str.startswith),
+    "suffix": _affix(str.endswith),
     "anything-but": _anything_but,
     "equals-ignore-case": _equals_ignore_case,
     "wildcard": _wildcard,
