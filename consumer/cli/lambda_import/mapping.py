@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from consumer.cli.lambda_import.commented_yaml import Reference, Writer
-from consumer.cli.lambda_import.document import Found, NotAMapping, Unresolved, find
+from consumer.cli.lambda_import.document import Found, Unresolved, find
 from consumer.cli.lambda_import.options import Note, Options
 from consumer.cli.lambda_import.values import (
     UNSET,
@@ -31,8 +31,6 @@ from consumer.cli.lambda_import.values import (
 from consumer.settings.aws_names import require_stream_arn, service_of_destination, stream_region
 from consumer.settings.errors import Refused
 from consumer.settings.units import format_duration
-
-__all__ = ["Imported", "NotAMapping", "Note", "import_mapping"]
 
 _ARN_NAME = re.compile(r"arn:[^:]*:lambda:[^:]*:[^:]*:function:([^:]+)(?::[^:]+)?")
 _MAX_FUNCTION_SECONDS = 900

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from consumer.cli.lambda_import.document import parse
-from consumer.cli.lambda_import.mapping import Imported, NotAMapping, import_mapping
+from consumer.cli.lambda_import.document import NotAMapping, parse
+from consumer.cli.lambda_import.mapping import Imported, import_mapping
 from consumer.settings import Settings, load_settings
 from consumer.settings.rules import violations
 from consumer.settings.yaml_file import parse as parse_values
