@@ -99,7 +99,7 @@ def expand(text: str, plain: bool, environ: Mapping[str, str]) -> Expansion:
 
 
 def _lookup(match: re.Match[str], environ: Mapping[str, str], variables: list[str]) -> str:
-    """The text a reference stands for; its name is added to `variables`. Refused."""
+    """The text a reference stands for; its name is added to `variables`. Raises Refused."""
     if not match[2]:
         raise Refused("has ${ without }", _ESCAPE)
     reference = _NAME.fullmatch(match[1])

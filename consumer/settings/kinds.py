@@ -41,7 +41,7 @@ class Kind:
     """Metadata for `Annotated[type, kind]`.
 
     Attributes:
-        check: the value of what the file holds. Refused.
+        check: the value of what the file holds; raises Refused.
         json_schema: what the file may hold.
         write: how a value is written in the file, when not as itself.
         text: `check` is only asked about text; anything else gets pydantic's own error.
@@ -135,7 +135,7 @@ def text_like(pattern: str, expected: str) -> Kind:
 
 
 def require_http_url(url: str) -> str:
-    """An absolute http or https URL with a host. Refused."""
+    """An absolute http or https URL with a host. Raises Refused."""
     try:
         parts = urlsplit(url)
         valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
