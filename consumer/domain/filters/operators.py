@@ -74,12 +74,8 @@ def compile_alternatives(
                 continue
             operator, argument = _operator(value, place)
             place = f"{place}.{operator}"
-            if operator == "exists":
-                if not isinstance(argument, bool):
-                    raise PatternError(place, f"must be true or false, found {_show(argument)}")
-                absent = absent or not argument
-                if argument:
-                    tests.append(_present)
+            if operator == "exists" and argument is False:
+                absent = True
             elif operator == "numeric":
                 tests.append(_numeric(argument, place, number_text))
             else:
@@ -142,8 +138,10 @@ def _any_of(tests: Sequence[Test]) -> Test:
     return lambda value: any(test(value) for test in several)
 
 
-def _present(value: Any) -> bool:
-    return True
+def _exists(value: Any, place: str) -> Test:
+    if value is not True:
+        raise PatternError(place, f"must be true or false, found {_show(value)}")
+    return lambda found: True
 
 
 def _one_of(values: Iterable[Any]) -> Test:
@@ -358,5 +356,6 @@ _COMPILERS: dict[str, Callable[[Any, str], Test]] = {
     "equals-ignore-case": _equals_ignore_case,
     "wildcard": _wildcard,
     "cidr": _cidr,
+    "exists": _exists,
     "exactly": _exactly,
 }
