@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 
 import click
 
-from consumer.settings.effective import effective_yaml
-from consumer.settings.errors import ConfigError
-from consumer.settings.load import load_settings
+from consumer.cli.failures import one_line_errors, settings_or_exit
 from consumer.settings.model import Settings
-
-EXIT_CONFIG = 78
-"""sysexits' EX_CONFIG."""
+from consumer.settings.printed import effective_yaml
 
 
 @click.command("check-config")
@@ -28,11 +23,7 @@ def check_config(file: Path, print_effective: bool, aws: bool) -> None:
     read once, writes are asked for on a condition that never holds, and nothing is sent to the destination. With
     --print-effective standard output is only the YAML, so that it can be piped.
     """
-    try:
-        settings = load_settings(file, os.environ)
-    except ConfigError as error:
-        click.echo(str(error), err=True)
-        raise SystemExit(EXIT_CONFIG) from None
+    settings = settings_or_exit(file)
     if aws:
         _probe(settings)
     if print_effective:
@@ -43,7 +34,6 @@ def check_config(file: Path, print_effective: bool, aws: bool) -> None:
 def _probe(settings: Settings) -> None:
     """Ask for everything once and report every answer; ends with the code of the first failure."""
     from consumer.aws.probe import probe
-    from consumer.cli.failures import one_line_errors
     from consumer.worker.clock import SystemClock
 
     with one_line_errors():

@@ -7,18 +7,21 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
-from consumer.domain.errors import StreamConsumerError
-from consumer.settings.errors import ConfigError
-from consumer.settings.load import load_settings
-from consumer.settings.model import Settings
+from consumer.domain.errors import StreamConsumerError, first_error
 
-EX_CONFIG = 78
-EX_INTERNAL = 70
+if TYPE_CHECKING:  # imported on use: neither --help nor a health check must wait for it
+    from consumer.settings.model import Settings
+
+# Numbers of sysexits.h. 70 is also a wedged daemon.
+EX_UNAVAILABLE: Final = 69
+EX_INTERNAL: Final = 70
+EX_CONFIG: Final = 78
 
 
 def fail(message: str, code: int) -> NoReturn:
+    """End the process with ``message``, one line, on stderr."""
     sys.stderr.write(f"stream-consumer: {message}\n")
     sys.stderr.flush()
     sys.exit(code)
@@ -26,6 +29,9 @@ def fail(message: str, code: int) -> NoReturn:
 
 def settings_or_exit(path: Path) -> Settings:
     """The settings of ``path``, or every problem on stderr and exit 78."""
+    from consumer.settings.errors import ConfigError
+    from consumer.settings.load import load_settings
+
     try:
         return load_settings(path, os.environ)
     except ConfigError as error:
@@ -39,11 +45,6 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except* StreamConsumerError as group:
-        error = _first(group)
+        error = first_error(group)
         code = error.exit_code if isinstance(error, StreamConsumerError) else EX_INTERNAL
         fail(" ".join(str(error).split()), code)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -1,5 +1,8 @@
-"""``stream-consumer health``: ask the local daemon whether it works. For container health checks, so it must be quick:
-the standard library asks, and the configuration is only read when nothing else names the address."""
+"""``stream-consumer health``: ask the local daemon whether it works.
+
+It is for container health checks, so it must be quick: the standard library asks, and the configuration is only read
+when nothing else names the address.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,12 @@ from urllib.parse import urlsplit
 
 import click
 
+from consumer.cli.failures import EX_INTERNAL, EX_UNAVAILABLE, settings_or_exit
+
 DEFAULT_ADDRESS: Final = ("127.0.0.1", 9464)
 VARIABLE: Final = "STREAM_CONSUMER_HTTP"
 TIMEOUT_SECONDS: Final = 3.0
 
-HEALTHY: Final = 0
-UNREACHABLE: Final = 69
-WEDGED: Final = 70
-BAD_CONFIG: Final = 78
 _WILDCARDS: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1", "*": "127.0.0.1"}  # noqa: S104 - asked, not bound
 
 
@@ -31,34 +32,34 @@ def health(config: str | None, url: str | None) -> None:
     Exit codes: 0 healthy, 69 it cannot be reached, 70 it is wedged, 78 the configuration is bad.
     """
     code, message = ask(*_address(config, url))
-    click.echo(message, err=code != HEALTHY)
+    click.echo(message, err=code != 0)
     raise SystemExit(code)
 
 
 def ask(host: str, port: int, timeout: float = TIMEOUT_SECONDS) -> tuple[int, str]:
-    """Exit code and a line for people. ``timeout`` in seconds, for connecting and for each read."""
+    """Exit code and one line of text. ``timeout`` in seconds, for connecting and for each read."""
     where = f"{f'[{host}]' if ':' in host else host}:{port}"
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
     try:
         connection.connect()
     except (OSError, UnicodeError) as error:
-        return UNREACHABLE, f"unreachable: {where}: {getattr(error, 'strerror', None) or error}"
+        return EX_UNAVAILABLE, f"unreachable: {where}: {getattr(error, 'strerror', None) or error}"
     try:
         connection.request("GET", "/healthz", headers={"Connection": "close"})
         response = connection.getresponse()
         detail = " ".join(response.read(512).decode("utf-8", "replace").split())
     except TimeoutError:
         # The kernel took the connection but the process does not answer: stopped, or its control thread hangs.
-        return WEDGED, f"wedged: {where} does not answer within {timeout:g}s"
+        return EX_INTERNAL, f"wedged: {where} does not answer within {timeout:g}s"
     except (OSError, http.client.HTTPException) as error:
-        return UNREACHABLE, f"unreachable: {where}: {str(error) or type(error).__name__}"
+        return EX_UNAVAILABLE, f"unreachable: {where}: {str(error) or type(error).__name__}"
     finally:
         connection.close()
     if response.status == 200:
-        return HEALTHY, f"healthy: {where}"
+        return 0, f"healthy: {where}"
     if response.status == 503:
-        return WEDGED, f"unhealthy: {where}: {detail or 'no reason given'}"
-    return UNREACHABLE, f"unreachable: {where} answers {response.status}, so it is something else"
+        return EX_INTERNAL, f"unhealthy: {where}: {detail or 'no reason given'}"
+    return EX_UNAVAILABLE, f"unreachable: {where} answers {response.status}, so it is something else"
 
 
 def _address(config: str | None, url: str | None) -> tuple[str, int]:
@@ -71,15 +72,7 @@ def _address(config: str | None, url: str | None) -> tuple[str, int]:
 
 
 def _configured(path: Path) -> tuple[str, int]:
-    # Here, not at the top: reading the configuration costs most of the start-up time.
-    from consumer.settings.errors import ConfigError
-    from consumer.settings.load import load_settings
-
-    try:
-        section = load_settings(path, os.environ).http
-    except ConfigError as error:
-        click.echo(str(error), err=True)
-        raise SystemExit(BAD_CONFIG) from error
+    section = settings_or_exit(path).http
     return _WILDCARDS.get(section.host, section.host), section.port
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from consumer.cli.failures import one_line_errors, settings_or_exit
+
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
     from consumer.settings.model import Settings
 
@@ -16,8 +18,6 @@ if TYPE_CHECKING:  # imported on use: --help must not wait for it
 @click.option("--config", "-c", type=click.Path(path_type=Path), required=True, help="The YAML config file.")
 def init(config: Path) -> None:
     """Create the lease table if it is missing, and check it if it is not."""
-    from consumer.cli.failures import one_line_errors, settings_or_exit
-
     settings = settings_or_exit(config)
     with one_line_errors():
         created = asyncio.run(_create(settings))

@@ -1,5 +1,8 @@
-"""``stream-consumer``: the commands. Each lives in a file of its own and is imported when it is used, because the SDK
-takes a second to import and ``--help`` must not wait for it."""
+"""``stream-consumer``: the commands.
+
+Each lives in a file of its own and is imported when it is used, because the SDK takes a second to import and ``--help``
+must not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,11 @@ _COMMANDS = {
     "check-config": ("consumer.cli.check_config", "check_config", "Check a config file; every error at once."),
     "schema": ("consumer.cli.schema", "schema", "Print the JSON Schema of the config file."),
     "init": ("consumer.cli.init", "init", "Create the lease table; idempotent."),
-    "import-esm": ("consumer.cli.import_esm", "import_esm", "Turn a Lambda event source mapping into a config file."),
+    "import-esm": (
+        "consumer.cli.lambda_import.command",
+        "import_event_source_mapping",
+        "Turn a Lambda event source mapping into a config file.",
+    ),
     "filter": ("consumer.cli.filter", "filter_group", "Try the filters of a config file on an event."),
     "health": ("consumer.cli.health", "health", "Exit 0 if the local daemon is healthy."),
 }

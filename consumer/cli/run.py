@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from consumer.cli.failures import EX_INTERNAL, fail, one_line_errors, settings_or_exit
+
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
     from consumer.worker.app import Daemon
 
@@ -29,8 +31,6 @@ def run(config: Path) -> None:
     """Run the daemon until SIGTERM or SIGINT. A second signal exits at once."""
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, _quit_early)
-    from consumer.cli.failures import EX_INTERNAL, fail, one_line_errors, settings_or_exit
-
     settings = settings_or_exit(config)
     import structlog
 
@@ -40,8 +40,7 @@ def run(config: Path) -> None:
     try:
         with one_line_errors():
             asyncio.run(_serve(Daemon(settings), settings.shutdown.grace))
-    except Exception as error:  # noqa: BLE001 - the last line of defence: whatever it is, it ends with 70
-        # A bug of ours: the stack goes to the log, where it belongs, and the code says that a restart may help.
+    except Exception as error:  # noqa: BLE001 - any bug ends with 70: a restart may help; its stack is in the log
         structlog.get_logger().critical("daemon.crashed", exc_info=error, exit_code=EX_INTERNAL)
         close_logging()
         fail(f"internal error: {type(error).__name__}: {error}", EX_INTERNAL)

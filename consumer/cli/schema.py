@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from consumer.settings.schema import json_schema_text
+from consumer.settings.printed import json_schema_text
 
 
 @click.command("schema")

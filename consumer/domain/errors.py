@@ -14,6 +14,12 @@ class StreamConsumerError(Exception):
     exit_code: ClassVar[int] = 70
 
 
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error that is no group, however deep the groups of a task group are nested."""
+    error = group.exceptions[0]
+    return first_error(error) if isinstance(error, BaseExceptionGroup) else error
+
+
 # --- AWS, as the adapters report it -----------------------------------------------------------------
 
 

@@ -32,7 +32,7 @@ from consumer.domain.errors import HandlerImportError
 from consumer.domain.outcome import HandlerCall, HandlerFault, Outcome
 from consumer.handlers.faults import describe, fault_of, timeout_fault
 from consumer.handlers.results import lambda_outcome
-from consumer.settings.arns import redact_url
+from consumer.settings.errors import redact_url
 
 MAX_ANSWER: Final = 6 * 1024 * 1024
 _EXCERPT_CHARACTERS: Final = 500

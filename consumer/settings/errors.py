@@ -1,13 +1,31 @@
 """What is wrong with a configuration file: every problem, each with its place.
 
-A reader of a rejected file should need one run, not one run per mistake. So nothing in this package
-raises at the first finding; problems are collected and raised together as one `ConfigError`.
+A rejected file should need one run, not one run per mistake. So nothing in this package stops at the first finding;
+problems are collected and raised together as one `ConfigError`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+Location = tuple[str | int, ...]
+"""Keys and list indexes from the root, as pydantic reports them."""
+
+SECRET_NAME = re.compile(
+    r"secret|access_?key|session_?token|token$|passw|credential|api_?key|private_?key", re.IGNORECASE
+)
+"""Names (of keys and of variables) whose values must not be shown."""
+
+
+class Refused(ValueError):
+    """A value cannot be used. `message` says what is allowed, `hint` what to write instead; it may be empty."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +34,7 @@ class Problem:
 
     Attributes:
         file: the file as the user named it.
-        line: 1-based line, or 0 when the finding is about the file as a whole (it cannot be read).
+        line: 1-based line, or 0 when there is none (the file cannot be read, the settings are from code).
         path: the key, dotted (`batch.batch_size`, `filters[0].eventName`), or `yaml` for syntax.
         message: what was found and what is allowed.
         hint: what to do about it; may be empty.
@@ -47,3 +65,27 @@ class ConfigError(Exception):
 
     def __str__(self) -> str:
         return "\n".join(str(problem) for problem in self.problems)
+
+
+def write_location(location: Location) -> str:
+    """`batch.batch_size`, `filters[0].eventName`; a key that is no plain word is quoted, a very long one cut."""
+    text = ""
+    for part in location:
+        if isinstance(part, int):
+            text += f"[{part}]"
+            continue
+        shown = part if len(part) <= 60 else f"{part[:57]}..."
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", shown):
+            shown = repr(shown)
+        text = f"{text}.{shown}" if text else shown
+    return text
+
+
+def read_location(path: str) -> Location:
+    """The inverse of `write_location` for keys that are plain words."""
+    return tuple(int(part) if part.isdigit() else part for part in re.findall(r"[^.\[\]]+", path))
+
+
+def redact_url(text: str) -> str:
+    """The text with the user-info part of a URL (`user:password@`) replaced; other text unchanged."""
+    return re.sub(r"(?<=://)[^/\s?#]*@", "REDACTED@", text)

@@ -1,4 +1,4 @@
-"""Pydantic's errors as sentences for the person who wrote the file.
+"""Pydantic's errors as sentences for the reader of a rejected file.
 
 Each says what is allowed and what was found, and where it can, what was probably meant.
 """
@@ -12,28 +12,29 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from consumer.settings.arns import redact_url
+from consumer.settings.errors import SECRET_NAME, Location, Refused, redact_url, write_location
 from consumer.settings.model import Settings
-from consumer.settings.values import SECRET_NAME, Location, Values, write_location
+from consumer.settings.yaml_file import Values
 
 _MAX_SHOWN = 60
-_OUR_OWN = "refused"
+_QUOTE = "'"
 
 
 def explain(error: ErrorDetails, values: Values) -> tuple[str, str]:
     """Message and hint for one pydantic error."""
     kind, location = error["type"], error["loc"]
     if kind == "missing":
-        return "is required", _missing_hint(location)
+        return "is required", _MISSING.get(location, "")
     if kind == "extra_forbidden":
         return _unknown_key(location)
     found = f", found {_found(error['input'], location, values)}"
     context = error.get("ctx", {})
-    if kind == _OUR_OWN:
-        message = str(context["problem"])
-        return message if ", found " in message else message + found, str(context["hint"])
+    refused = context.get("error")
+    if isinstance(refused, Refused):
+        return refused.message if ", found " in refused.message else refused.message + found, refused.hint
     if kind == "literal_error":
-        return f"must be {_choices(str(context['expected']))}{found}", _meant_value(error)
+        expected = str(context["expected"])
+        return f"must be {expected.replace(_QUOTE, '')}{found}", _meant_value(error["input"], expected)
     if kind == "string_type":
         return f"must be text{found}", "put it in quotes" if isinstance(error["input"], int | float) else ""
     if kind == "dict_type" and str(error["input"]).lstrip().startswith("{"):
@@ -41,6 +42,12 @@ def explain(error: ErrorDetails, values: Values) -> tuple[str, str]:
     return _WRONG_TYPES.get(kind, error["msg"]) + found, ""
 
 
+_MISSING: dict[Location, str] = {
+    ("application",): "the name of this consumer",
+    ("source",): "at least source.table",
+    ("handler",): "at least handler.target",
+    ("handler", "target"): "for example myapp.handlers:handler",
+}
 _WRONG_TYPES = {
     "model_type": "must be a mapping of keys to values",
     "dict_type": "must be a mapping of keys to values",
@@ -69,23 +76,8 @@ def _found(value: object, location: Location, values: Values) -> str:
     return repr(shown) if isinstance(value, str) else " ".join(shown.split())
 
 
-def _missing_hint(location: Location) -> str:
-    examples: dict[Location, str] = {
-        ("application",): "the name of this consumer",
-        ("source",): "at least source.table",
-        ("handler",): "at least handler.target",
-        ("handler", "target"): "for example myapp.handlers:handler",
-    }
-    return examples.get(location, "")
-
-
-def _choices(expected: str) -> str:
-    return expected.replace("'", "")
-
-
-def _meant_value(error: ErrorDetails) -> str:
-    choices = re.findall(r"'([^']+)'", str(error.get("ctx", {}).get("expected", "")))
-    written = error["input"]
+def _meant_value(written: object, expected: str) -> str:
+    choices = re.findall(r"'([^']+)'", expected)
     if not isinstance(written, str) or len(written) > _MAX_SHOWN:
         return ""
     close = difflib.get_close_matches(written.lower().replace("-", "_"), choices, n=1, cutoff=0.5)

@@ -1,26 +1,22 @@
 """The whole configuration as one immutable value.
 
-`load.load_settings` is the way in for files; `Settings.model_validate({...})` takes the same mapping from
-code, with the same rules, and raises pydantic's `ValidationError`.
+`load.load_settings` makes one of a file and `load.settings_from` of a mapping; both also apply the rules of `rules.py`.
+The model itself judges each key alone.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, ValidationInfo, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
-from consumer.domain.filters.filters import Filters as CompiledFilters
-from consumer.domain.filters.filters import compile_filters
-from consumer.settings.cross_field import violations
-from consumer.settings.fields import Text
+from consumer.domain.filters.filters import Filters, compile_filters
+from consumer.settings.kinds import text_like
 from consumer.settings.sections import (
     Aws,
     Batch,
     Checkpoint,
     FilterOptions,
-    Filters,
     Handler,
     Http,
     Idempotency,
@@ -28,6 +24,7 @@ from consumer.settings.sections import (
     Limits,
     Logging,
     OnFailure,
+    Patterns,
     Retry,
     Section,
     Shutdown,
@@ -36,7 +33,7 @@ from consumer.settings.sections import (
 
 ApplicationName = Annotated[
     str,
-    Text(
+    text_like(
         r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}",
         "must be 1 to 128 of a-z A-Z 0-9 _ . - and start with a letter or digit",
     ),
@@ -54,7 +51,7 @@ class Settings(Section):
     source: Source = Field(description="The stream to consume. Required.")
     handler: Handler = Field(description="The code that handles records. Required.")
     batch: Batch = Field(default_factory=Batch, description="How records are grouped into invocations.")
-    filters: Filters = Field(
+    filters: Patterns = Field(
         default=(),
         description="EventBridge patterns over the whole event; a record that matches none is skipped. Default [].",
     )
@@ -73,16 +70,6 @@ class Settings(Section):
     http: Http = Field(default_factory=Http, description="Health, metrics and status page.")
     logging: Logging = Field(default_factory=Logging, description="What is logged, and how.")
 
-    def compiled_filters(self) -> CompiledFilters:
+    def compiled_filters(self) -> Filters:
         """``filters`` ready to run, with their options. PatternError, which a loaded configuration never gives."""
         return compile_filters(self.filters, numeric_on_numbers=self.filter_options.numeric_on_n)
-
-    @model_validator(mode="after")
-    def _rules_between_keys(self, info: ValidationInfo) -> Self:
-        """The loader asks to skip this (context `collect`): it runs the rules itself, to place each one."""
-        if not (info.context or {}).get("collect"):
-            broken = violations(self)
-            if broken:
-                text = "; ".join(f"{found.path} {found.message}" for found in broken)
-                raise PydanticCustomError("rules", "{text}", {"text": text})
-        return self

@@ -2,7 +2,7 @@
 
 Durations are float seconds, sizes int bytes, whatever they were written as. Every description gives the
 unit or range, the default and the reason, because it is also the documentation in the JSON Schema.
-Rules that concern more than one key are in `cross_field.py`; here every key is judged alone, so that one
+Rules that concern more than one key are in `rules.py`; here every key is judged alone, so that one
 pass finds every bad key.
 """
 
@@ -22,25 +22,30 @@ from pydantic import (
     model_validator,
 )
 
-from consumer.settings.arns import TABLE_NAME, require_http_url, require_s3_url, require_table, service_of_destination
-from consumer.settings.fields import (
-    DurationRange,
-    Flag,
-    Position,
-    SizeRange,
+from consumer.settings.aws_names import (
+    TABLE_NAME,
+    require_destination,
+    require_s3_url,
+    require_table,
+    service_of_destination,
+)
+from consumer.settings.kinds import (
+    FLAG,
+    POSITION,
     StartingPosition,
-    Text,
-    WholeNumber,
     directory,
-    shaped,
+    duration_in,
+    require_http_url,
+    size_in,
+    text_like,
+    whole_number,
 )
 
 _DAY = 86400.0
 _MIB = 1024**2
 
-Boolean = Annotated[bool, Flag()]
-Url = Annotated[str, AfterValidator(shaped(require_http_url))]
-Filter = dict[str, Any]
+Boolean = Annotated[bool, FLAG]
+Url = Annotated[str, AfterValidator(require_http_url)]
 
 
 class Section(BaseModel):
@@ -76,7 +81,7 @@ class Endpoints(Section):
 class Aws(Section):
     """How to reach AWS. Credentials never belong here; the SDK finds them (environment, profile, role)."""
 
-    region: Annotated[str, Text(r"[A-Za-z0-9-]{1,63}", "must be a region name such as eu-west-1")] | None = Field(
+    region: Annotated[str, text_like(r"[A-Za-z0-9-]{1,63}", "must be a region name such as eu-west-1")] | None = Field(
         default=None,
         description="Region of the stream and the lease table. Default: the SDK's own chain (AWS_REGION, profile).",
     )
@@ -88,11 +93,11 @@ class Aws(Section):
 class Poll(Section):
     """How a shard is read."""
 
-    max_records: Annotated[int, WholeNumber(1, 1000)] = Field(
+    max_records: Annotated[int, whole_number(1, 1000)] = Field(
         default=1000,
         description="Records per GetRecords call, 1..1000, default 1000: the API's own limit, fewest calls.",
     )
-    idle_backoff_max: Annotated[float, DurationRange(0.001, 300)] = Field(
+    idle_backoff_max: Annotated[float, duration_in(0.001, 300)] = Field(
         default=5.0,
         description="Duration 1ms..5m, default 5s. Empty polls back off up to this; any record resets it. "
         "Longer is cheaper and adds as much latency to the first record after a quiet time.",
@@ -103,14 +108,14 @@ class Source(Section):
     """The stream to consume: exactly one of `table` and `stream_arn`."""
 
     kind: Literal["dynamodb", "kinesis"] = Field(default="dynamodb", description="dynamodb (default) or kinesis.")
-    table: Annotated[str, AfterValidator(shaped(require_table))] | None = Field(
+    table: Annotated[str, AfterValidator(require_table)] | None = Field(
         default=None, description="Table name or table ARN; its latest stream is looked up at start."
     )
     stream_arn: str | None = Field(
         default=None,
         description="ARN of one particular stream, when it is not the table's latest or must never change.",
     )
-    starting_position: Annotated[StartingPosition, Position()] = Field(
+    starting_position: Annotated[StartingPosition, POSITION] = Field(
         default="trim_horizon",
         description="Where an application without checkpoints starts: trim_horizon (default, the oldest record "
         "kept, so nothing is missed), latest, or an ISO-8601 time with a zone.",
@@ -131,7 +136,7 @@ class Handler(Section):
         description="lambda (default: handler(event, context), unmodified), python (records, context; may be "
         "async) or http (POST to a URL).",
     )
-    target: Annotated[str, Text(r"\S(.*\S)?", "must be module:attribute, or a URL")] = Field(
+    target: Annotated[str, text_like(r"\S(.*\S)?", "must be module:attribute, or a URL")] = Field(
         description="module:attribute for lambda and python, an http(s) URL for http. Required."
     )
     path: Annotated[Path, PlainValidator(directory), WithJsonSchema({"type": "string"})] = Field(
@@ -145,11 +150,11 @@ class Handler(Section):
         description="process (default: a hung or crashing handler is killed and replaced) or inline (in the "
         "daemon's own event loop; fastest, python only).",
     )
-    processes: Annotated[int, WholeNumber(1, 256)] = Field(
+    processes: Annotated[int, whole_number(1, 256)] = Field(
         default=2,
         description="Worker processes, 1..256, default 2. Each runs one invocation at a time. Unused when inline.",
     )
-    timeout: Annotated[float, DurationRange(0.1, _DAY)] = Field(
+    timeout: Annotated[float, duration_in(0.1, _DAY)] = Field(
         default=60.0,
         description="Duration 100ms..24h, default 60s. An invocation that takes longer is killed and has failed.",
     )
@@ -158,15 +163,15 @@ class Handler(Section):
 class Batch(Section):
     """How records are grouped into invocations."""
 
-    batch_size: Annotated[int, WholeNumber(1, 10000)] = Field(
+    batch_size: Annotated[int, whole_number(1, 10000)] = Field(
         default=100, description="Most records per invocation, 1..10000, default 100 as in Lambda."
     )
-    batching_window: Annotated[float, DurationRange(0, 300)] = Field(
+    batching_window: Annotated[float, duration_in(0, 300)] = Field(
         default=0.0,
         description="Duration 0..300s, default 0: how long to gather a batch that is not full (batch_size records or "
         "6 MB). It starts when a batch can start.",
     )
-    parallelization_factor: Annotated[int, WholeNumber(1, 256)] = Field(
+    parallelization_factor: Annotated[int, whole_number(1, 256)] = Field(
         default=8,
         description="Concurrent batches per shard, 1..256, default 8. A key is in at most one of them, so order "
         "per key holds. Lambda stops at 10.",
@@ -174,7 +179,7 @@ class Batch(Section):
     report_batch_item_failures: Boolean = Field(
         default=True, description="true (default): a returned batchItemFailures list is honoured, by Lambda's rules."
     )
-    tumbling_window: Annotated[float, DurationRange(0, 900)] = Field(
+    tumbling_window: Annotated[float, duration_in(0, 900)] = Field(
         default=0.0,
         description="Duration 0..900s in whole seconds, default 0 = off: Lambda's tumbling windows. Needs "
         "parallelization_factor: 1 and a lambda or http handler.",
@@ -184,10 +189,10 @@ class Batch(Section):
 class Backoff(Section):
     """Pauses between attempts: doubling from `initial` to `max`."""
 
-    initial: Annotated[float, DurationRange(0.001, 3600)] = Field(
+    initial: Annotated[float, duration_in(0.001, 3600)] = Field(
         default=0.2, description="Duration 1ms..1h, default 200ms: before the first retry, about what Lambda does."
     )
-    max: Annotated[float, DurationRange(0.001, _DAY)] = Field(
+    max: Annotated[float, duration_in(0.001, _DAY)] = Field(
         default=30.0, description="Duration 1ms..24h, default 30s: the pause stops growing here."
     )
 
@@ -195,10 +200,10 @@ class Backoff(Section):
 class Retry(Section):
     """What happens after a failed invocation."""
 
-    max_retry_attempts: Annotated[int, WholeNumber(-1, 10000)] = Field(
+    max_retry_attempts: Annotated[int, whole_number(-1, 10000)] = Field(
         default=-1, description="Retries, -1..10000, default -1 = until the record expires. n means n+1 invocations."
     )
-    max_record_age: Annotated[float, DurationRange(60, 7 * _DAY, or_forever=True)] = Field(
+    max_record_age: Annotated[float, duration_in(60, 7 * _DAY, or_forever=True)] = Field(
         default=-1.0,
         description="Duration 1m..7d, or -1 (default) for no limit: older records are not invoked any more.",
     )
@@ -211,10 +216,10 @@ class Retry(Section):
 class OnFailure(Section):
     """Where records go that are given up."""
 
-    destination: Annotated[str, AfterValidator(shaped(service_of_destination))] | None = Field(
+    destination: Annotated[str, AfterValidator(require_destination)] | None = Field(
         default=None, description="ARN of a standard SQS queue or SNS topic, or s3://bucket/prefix. Default: none."
     )
-    overflow: Annotated[str, AfterValidator(shaped(require_s3_url))] | None = Field(
+    overflow: Annotated[str, AfterValidator(require_s3_url)] | None = Field(
         default=None, description="s3://bucket/prefix for payloads that the destination cannot hold. Default: none."
     )
     format: Literal["full", "lambda"] = Field(
@@ -250,7 +255,7 @@ class Idempotency(Section):
 class Leases(Section):
     """Who owns which shard."""
 
-    table: Annotated[str, Text(TABLE_NAME, "must be a table name: 3 to 255 of a-z A-Z 0-9 _ . -")] = Field(
+    table: Annotated[str, text_like(TABLE_NAME, "must be a table name: 3 to 255 of a-z A-Z 0-9 _ . -")] = Field(
         default="stream-consumer",
         description="DynamoDB table for leases and checkpoints; several applications may share it.",
     )
@@ -259,7 +264,7 @@ class Leases(Section):
         description="Create the table when it is missing, at the start and when it was dropped since. Default false: "
         "production roles rarely may.",
     )
-    duration: Annotated[float, DurationRange(1, 300)] = Field(
+    duration: Annotated[float, duration_in(1, 300)] = Field(
         default=10.0,
         description="Duration 1s..300s, default 10s: a worker silent for this long loses its shards. Shorter "
         "fails over sooner and writes more.",
@@ -269,11 +274,11 @@ class Leases(Section):
 class Limits(Section):
     """Bounds for the whole process."""
 
-    buffer: Annotated[int, SizeRange(_MIB, 1024 * 1024 * _MIB)] = Field(
+    buffer: Annotated[int, size_in(_MIB, 1024 * 1024 * _MIB)] = Field(
         default=64 * _MIB,
         description="Size 1MiB..1024GiB, default 64MiB: records read but not yet settled, over all shards.",
     )
-    max_shards: Annotated[int, WholeNumber(0, 100_000)] = Field(
+    max_shards: Annotated[int, whole_number(0, 100_000)] = Field(
         default=0, description="Most shards this process takes, 0..100000, default 0 = no limit."
     )
 
@@ -281,7 +286,7 @@ class Limits(Section):
 class Checkpoint(Section):
     """How often progress is written."""
 
-    interval: Annotated[float, DurationRange(0.001, 3600)] = Field(
+    interval: Annotated[float, duration_in(0.001, 3600)] = Field(
         default=1.0, description="Duration 1ms..1h, default 1s: between checkpoint writes of a shard."
     )
 
@@ -289,7 +294,7 @@ class Checkpoint(Section):
 class Shutdown(Section):
     """What happens at SIGTERM."""
 
-    grace: Annotated[float, DurationRange(0, _DAY)] = Field(
+    grace: Annotated[float, duration_in(0, _DAY)] = Field(
         default=25.0,
         description="Duration 0..24h, default 25s: to finish batches; below the 30s that ECS and Kubernetes give.",
     )
@@ -298,10 +303,10 @@ class Shutdown(Section):
 class Http(Section):
     """The server for health, metrics and the status page."""
 
-    host: Annotated[str, Text(r"[^\s/]{1,253}", "must be a host name or address")] = Field(
+    host: Annotated[str, text_like(r"[^\s/]{1,253}", "must be a host name or address")] = Field(
         default="127.0.0.1", description="Address to listen on. Default 127.0.0.1; 0.0.0.0 in a container."
     )
-    port: Annotated[int, WholeNumber(0, 65535)] = Field(
+    port: Annotated[int, whole_number(0, 65535)] = Field(
         default=9464, description="Port, 0..65535, default 9464; 0 takes any free one."
     )
 
@@ -327,8 +332,4 @@ class FilterOptions(Section):
     )
 
 
-def _no_filters(value: Any) -> Any:
-    return () if value is None else value
-
-
-Filters = Annotated[tuple[Filter, ...], BeforeValidator(_no_filters)]
+Patterns = Annotated[tuple[dict[str, Any], ...], BeforeValidator(lambda value: () if value is None else value)]

@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them: `250ms`, `10s`, `5m`, `24h`; `64KiB`, `4MiB`.
+"""Durations and sizes as they are written in the file: `250ms`, `10s`, `5m`, `24h`; `64KiB`, `4MiB`.
 
 A bare number is refused on purpose: `timeout: 60` means seconds to one reader and milliseconds to the
 next. Arithmetic is decimal, so that a value printed by `format_*` parses back to the very same value.
@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from decimal import Decimal, localcontext
+
+from consumer.settings.errors import Refused
 
 DURATION_PATTERN = r"(0|[0-9]+(\.[0-9]+)?(ms|s|m|h|d))"
 """Regular expression of a written duration; also published in the JSON Schema."""
@@ -23,37 +26,22 @@ _DURATION_UNITS = {
     "h": Decimal(3600),
     "d": Decimal(86400),
 }
-_SIZE_UNITS = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_SIZE_UNITS = {"KiB": Decimal(1024), "MiB": Decimal(1024**2), "GiB": Decimal(1024**3)}
+_BARE_ZERO = re.compile(r"\s*\+?0+(\.0+)?\s*")
 _QUANTITY = re.compile(r"([-+]?[0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
 _MAX_TEXT = 40  # longer than any sensible quantity; keeps decimal arithmetic exact and cheap
-
-
-class UnitError(ValueError):
-    """A text is not a duration or size. `hint` says how to write it; it may be empty."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
 
 
 def parse_duration(text: str) -> float:
     """Seconds from `250ms`, `10s`, `5m`, `24h`, `7d` or `0`.
 
     Raises:
-        UnitError: unit missing or unknown, negative, or not a duration at all.
+        Refused: unit missing or unknown, negative, or not a duration at all.
     """
-    expected = "must be a duration such as 250ms, 10s, 5m or 24h"
-    number, unit = _split(text, expected)
-    if number.is_signed():
-        raise UnitError("must not be negative")
-    if not unit:
-        if number == 0:
-            return 0.0
-        raise UnitError(expected, f"add a unit: {text.strip()}s or {text.strip()}ms")
-    if unit not in _DURATION_UNITS:
-        raise UnitError(expected, _unit_hint(unit, tuple(_DURATION_UNITS)))
-    return float(_product(number, _DURATION_UNITS[unit]))
+    if _BARE_ZERO.fullmatch(text):
+        return 0.0
+    add_unit = f"add a unit: {text.strip()}s or {text.strip()}ms"
+    return float(_parse(text, _DURATION_UNITS, "must be a duration such as 250ms, 10s, 5m or 24h", add_unit))
 
 
 def format_duration(seconds: float) -> str:
@@ -74,19 +62,11 @@ def parse_size(text: str) -> int:
     """Bytes from `64KiB`, `4MiB` or `1GiB`.
 
     Raises:
-        UnitError: unit missing or decimal (KB, MB), negative, or not a whole number of bytes.
+        Refused: unit missing or decimal (KB, MB), negative, or not a whole number of bytes.
     """
-    expected = "must be a size such as 64KiB, 4MiB or 1GiB"
-    number, unit = _split(text, expected)
-    if number.is_signed():
-        raise UnitError("must not be negative")
-    if not unit:
-        raise UnitError(expected, "add a unit: KiB, MiB or GiB")
-    if unit not in _SIZE_UNITS:
-        raise UnitError(expected, _unit_hint(unit, tuple(_SIZE_UNITS)))
-    count = _product(number, Decimal(_SIZE_UNITS[unit]))
+    count = _parse(text, _SIZE_UNITS, "must be a size such as 64KiB, 4MiB or 1GiB", "add a unit: KiB, MiB or GiB")
     if count != count.to_integral_value():
-        raise UnitError("must be a whole number of bytes")
+        raise Refused("must be a whole number of bytes")
     return int(count)
 
 
@@ -95,8 +75,8 @@ def format_size(size: int) -> str:
     if size < 0:
         raise ValueError(f"not a size: {size!r}")
     for unit, factor in reversed(_SIZE_UNITS.items()):
-        if size >= factor and size % factor == 0:
-            return f"{size // factor}{unit}"
+        if size >= factor and size % int(factor) == 0:
+            return f"{size // int(factor)}{unit}"
     with localcontext() as context:
         context.prec = 80  # a division by 2**10 is exact in ten decimals
         return f"{(Decimal(size) / 1024).normalize():f}KiB"
@@ -108,11 +88,16 @@ def _product(number: Decimal, factor: Decimal) -> Decimal:
         return number * factor
 
 
-def _split(text: str, expected: str) -> tuple[Decimal, str]:
+def _parse(text: str, units: Mapping[str, Decimal], expected: str, add_unit: str) -> Decimal:
     match = _QUANTITY.fullmatch(text.strip()) if len(text) <= _MAX_TEXT else None
     if match is None:
-        raise UnitError(expected)
-    return Decimal(match[1]), match[2]
+        raise Refused(expected)
+    number, unit = Decimal(match[1]), match[2]
+    if number.is_signed():
+        raise Refused("must not be negative")
+    if unit not in units:
+        raise Refused(expected, _unit_hint(unit, tuple(units)) if unit else add_unit)
+    return _product(number, units[unit])
 
 
 def _unit_hint(unit: str, known: tuple[str, ...]) -> str:

@@ -30,6 +30,7 @@ import structlog
 
 from consumer.domain.lease import LeaseRow
 from consumer.ports.handler import Handler
+from consumer.settings.load import settings_from
 from consumer.settings.model import Settings
 from consumer.testing.checkers import Checkers
 from consumer.testing.history import History
@@ -332,7 +333,7 @@ def _settings(config: Mapping[str, Mapping[str, Any]]) -> Settings:
     }
     for section, values in config.items():
         base[section] = base.get(section, {}) | dict(values)
-    return Settings.model_validate({"application": APPLICATION, **base})
+    return settings_from({"application": APPLICATION, **base})
 
 
 @contextmanager

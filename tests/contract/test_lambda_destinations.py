@@ -11,7 +11,7 @@ from consumer.aws.errors import ApiCaller
 from consumer.aws.lambda_format import mapping_id
 from consumer.domain.dead_letter import lambda_document
 from consumer.domain.errors import DependencyError, PayloadTooLarge, PermissionDenied, ResourceMissing
-from consumer.settings.model import Settings
+from consumer.settings import ConfigError, Settings, settings_from
 from consumer.worker.clock import SystemClock
 from tests.conftest import unique
 from tests.support.destination_worlds import (
@@ -217,10 +217,8 @@ class TestConfiguration:
     def test_records_are_never_given_up_for_a_format(self, destination):
         text = {"application": "a", "source": {"table": "orders"}, "handler": {"target": "a:b"}}
         with pytest.raises(
-            ValueError, match=r"on_failure\.format must be full for S[QN]S without on_failure\.overflow"
+            ConfigError, match=r"on_failure\.format: must be full for S[QN]S without on_failure\.overflow"
         ):
-            Settings.model_validate(text | {"on_failure": {"format": "lambda", "destination": destination}})
+            settings_from(text | {"on_failure": {"format": "lambda", "destination": destination}})
         for good in ({"overflow": "s3://kept"}, {"format": "full"}, {"destination": "s3://dead"}):
-            assert Settings.model_validate(
-                text | {"on_failure": {"format": "lambda", "destination": destination} | good}
-            )
+            assert settings_from(text | {"on_failure": {"format": "lambda", "destination": destination} | good})

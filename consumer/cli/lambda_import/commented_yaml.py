@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from consumer.settings.scalars import scalar_value
+from consumer.settings.expansion import scalar_value
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./:+-]*[A-Za-z0-9]|[0-9]+(ms|s|m|h)")
 _MAX_COMMENT = 400
@@ -62,7 +62,7 @@ class Writer:
         self._lines.append(f"{self._indent}# {one_line(text)}")
 
     def section(self, name: str) -> None:
-        """What follows belongs to this section."""
+        """What follows belongs to this section, until the next one."""
         self._lines.append(f"{name}:")
         self._indent = "  "
 
@@ -73,10 +73,6 @@ class Writer:
     def item(self, value: Any, comment: str) -> None:
         """An item of the list that the section is, with its comment above (it may be long)."""
         self._lines += [f"{self._indent}# {one_line(comment)}", f"{self._indent}- {scalar(value)}"]
-
-    def top(self) -> None:
-        """End the section."""
-        self._indent = ""
 
     def text(self) -> str:
         return "\n".join(self._lines) + "\n"

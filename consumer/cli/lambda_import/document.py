@@ -1,7 +1,7 @@
 """Reading what a Lambda event source mapping was saved as: JSON or YAML, from the CLI or out of a template.
 
 CloudFormation's functions (``!GetAtt``, ``{"Ref": ...}``) have no value before a deployment; they become `Unresolved`,
-so that whoever reads a value sees that there is none yet.
+so that a missing value cannot be taken for one.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _argument(value: Any) -> str:
 
 
 def decode(raw: bytes) -> str:
-    """The text of a file; PowerShell's ``>`` writes UTF-16. NotAMapping."""
+    """The text of a file; PowerShell's ``>`` writes UTF-16. Raises NotAMapping."""
     try:
         return raw.decode("utf-16" if raw.startswith(_UTF16_MARKS) else "utf-8-sig")
     except UnicodeDecodeError as error:
@@ -91,7 +91,7 @@ def decode(raw: bytes) -> str:
 
 
 def parse(text: str) -> Any:
-    """The document as plain values and `Unresolved`. NotAMapping when it is neither JSON nor YAML."""
+    """The document as plain values and `Unresolved`. Raises NotAMapping when it is neither JSON nor YAML."""
     try:
         return _resolved(json.loads(text))
     except RecursionError:

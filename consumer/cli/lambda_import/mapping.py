@@ -1,9 +1,9 @@
-"""An existing Lambda event source mapping as a configuration file of ours that behaves the same.
+"""An existing Lambda event source mapping as a configuration file that behaves the same.
 
-What Lambda leaves at its default is written out wherever our default is another one, so that moving changes nothing
-by itself. What has no counterpart is listed with its reason, never dropped silently; a value that cannot be known
-(a CloudFormation function, the code behind a function ARN) becomes a `${VARIABLE}`, which the daemon refuses to start
-without.
+What Lambda leaves at its default is written out wherever the default here is another one, so that moving changes
+nothing by itself. What has no counterpart is listed with its reason, never dropped silently; a value that cannot be
+known (a CloudFormation function, the code behind a function ARN) becomes a `${VARIABLE}`, which the daemon refuses to
+start without.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from consumer.cli.lambda_import.commented_yaml import Reference, Writer
-from consumer.cli.lambda_import.document import Found, NotAMapping, Unresolved, find
+from consumer.cli.lambda_import.document import Found, Unresolved, find
 from consumer.cli.lambda_import.options import Note, Options
 from consumer.cli.lambda_import.values import (
     UNSET,
@@ -28,10 +28,9 @@ from consumer.cli.lambda_import.values import (
     show,
     whole_number,
 )
-from consumer.settings.arns import NameRefused, require_stream_arn, service_of_destination, stream_region
+from consumer.settings.aws_names import require_stream_arn, service_of_destination, stream_region
+from consumer.settings.errors import Refused
 from consumer.settings.units import format_duration
-
-__all__ = ["Imported", "NotAMapping", "Note", "import_mapping"]
 
 _ARN_NAME = re.compile(r"arn:[^:]*:lambda:[^:]*:[^:]*:function:([^:]+)(?::[^:]+)?")
 _MAX_FUNCTION_SECONDS = 900
@@ -39,7 +38,7 @@ _MAX_FUNCTION_SECONDS = 900
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """``yaml`` is the configuration file; ``notes`` is what somebody still has to look at."""
+    """``yaml`` is the configuration file; ``notes`` is what still has to be looked at."""
 
     yaml: str
     notes: tuple[Note, ...]
@@ -107,16 +106,14 @@ class _Import:
         if region:
             self._out.section("aws")
             self._out.value("region", region, f"{option}: where the stream is")
-            self._out.top()
         self._out.section("source")
         self._out.value("kind", kind, option)
         self._out.value("stream_arn", arn, comment)
         position, comment = self._position()
         self._out.value("starting_position", position, comment)
         self._out.value(
-            "on_gap", "continue", "as Lambda, which goes on after records were trimmed; `halt` lets somebody decide"
+            "on_gap", "continue", "as Lambda, which goes on after records were trimmed; `halt` waits for a decision"
         )
-        self._out.top()
 
     def _stream(self, option: str, value: Any) -> tuple[str, str, str]:
         if isinstance(value, Unresolved):
@@ -125,9 +122,9 @@ class _Import:
         kind = "kinesis" if isinstance(value, str) and ":kinesis:" in value else "dynamodb"
         try:
             if not isinstance(value, str):
-                raise NameRefused("no ARN of a stream is given")
+                raise Refused("no ARN of a stream is given")
             require_stream_arn(value, kind)
-        except NameRefused as error:
+        except Refused as error:
             hint = f" ({error.hint})" if error.hint else ""
             shown = "" if value is UNSET else f"{show(value)} "
             self._in.note(option, f"{shown}cannot be read from here: {error.message}{hint}; set EVENT_SOURCE_ARN")
@@ -179,7 +176,6 @@ class _Import:
             processes = max(2, factor) if isinstance(factor, int) else 10
             text = "Lambda starts as many as it needs, up to shards x ParallelizationFactor; here it is per worker"
             self._out.value("processes", processes, text)
-        self._out.top()
         variables = self._found.function.get("Environment")
         names = variables.get("Variables") if isinstance(variables, Mapping) else None
         if isinstance(variables, Unresolved):
@@ -189,7 +185,7 @@ class _Import:
             self._in.note("Environment", f"the function's variables are the daemon's to set: {listed}")
 
     def _is_foreign(self) -> bool:
-        """What a template says about the code is that no Python process of ours can run it, and no other is named."""
+        """The template says that the code is no Python, and no other code is named."""
         runtime, package = self._found.function.get("Runtime"), self._found.function.get("PackageType")
         known = isinstance(runtime, str) and not runtime.startswith("python")
         return not self._target and (known or package == "Image")
@@ -233,7 +229,6 @@ class _Import:
         )
         self._out.value("report_batch_item_failures", *self._report())
         self._out.value("tumbling_window", *self._in.seconds("TumblingWindowInSeconds", 900))
-        self._out.top()
 
     def _report(self) -> tuple[Any, str]:
         option = "FunctionResponseTypes"
@@ -261,7 +256,6 @@ class _Import:
             self._out.section("filters")
             for place, pattern in patterns:
                 self._out.item(pattern, place)
-            self._out.top()
 
     def _patterns(self, filters: Any) -> Iterator[tuple[str, Any]]:
         if filters is not None and not isinstance(filters, list):
@@ -287,7 +281,6 @@ class _Import:
         )
         bisect = self._in.flag("BisectBatchOnFunctionError", "here true would be the default")
         self._out.value("bisect_on_error", *bisect)
-        self._out.top()
 
     def _on_failure(self) -> None:
         option = "DestinationConfig"
@@ -313,7 +306,7 @@ class _Import:
             shown, comment = bucket_url(name), f"{option}.Destination"
             try:
                 service_of_destination(shown)
-            except NameRefused as error:
+            except Refused as error:
                 hint = f" ({error.hint})" if error.hint else ""
                 self._in.note(f"{option}.Destination", f"{show(name)} {error.message}{hint}: no destination is written")
                 return
@@ -328,7 +321,6 @@ class _Import:
         else:
             self._out.value("format", "full", "Lambda's fields and, beyond them, the records themselves")
         self._out.value("order", "continue", "as Lambda: later records of the same key go on")
-        self._out.top()
 
     def _enabled(self) -> None:
         enabled, state = self._in.get("Enabled"), self._in.get("State")

@@ -59,7 +59,7 @@ class Options:
         self._read: set[str] = set(_SAYS_NOTHING)
 
     def note(self, option: str, reason: str) -> None:
-        """Something that somebody still has to look at."""
+        """Something that still has to be looked at."""
         self.notes.append(Note(one_line(option), one_line(reason)))
 
     def get(self, option: str) -> Any:
@@ -95,7 +95,7 @@ class Options:
         return self.choose(option, default, whole_number(low, high), f"a whole number from {low} to {high}", because)
 
     def seconds(self, option: str, high: int) -> tuple[Any, str]:
-        """Seconds as our duration."""
+        """Seconds as a duration of the configuration."""
 
         def read(value: Any) -> Any:
             seconds = whole_number(0, high)(value)
@@ -108,7 +108,7 @@ class Options:
         return self.choose(option, False, boolean, "true or false", because)
 
     def leftovers(self) -> None:
-        """Note every option that nobody has asked for."""
+        """Note every option that was not read."""
         for option, value in self._properties.items():
             if option in self._read or value is None or value in ([], {}):
                 continue

@@ -46,7 +46,7 @@ def boolean(value: Any) -> Any:
 
 
 def record_age(value: Any) -> Any:
-    """MaximumRecordAgeInSeconds as our duration."""
+    """MaximumRecordAgeInSeconds as a duration of the configuration."""
     seconds = whole_number(-1, 604_800)(value)
     if seconds is UNSET or 0 <= seconds < 60:
         return UNSET

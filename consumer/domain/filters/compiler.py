@@ -98,7 +98,7 @@ def compile_pattern(pattern: Any, place: str, *, numeric_on_numbers: bool, probl
 
 
 class _Parser:
-    """Goes on after a mistake, so that somebody who writes a filter is told of all of them."""
+    """Goes on after a mistake, so that all of them are reported at once."""
 
     def __init__(self, numeric_on_numbers: bool, problems: list[PatternError]) -> None:
         self.clauses: list[Clause] = []
@@ -136,9 +136,7 @@ class _Parser:
             if len(path) > MAX_DEPTH or name.count(".") > MAX_DEPTH or here.count("$or") > MAX_DEPTH:
                 self._refuse(place, f"must not be nested deeper than {MAX_DEPTH} levels")
             elif name == "$or" and _is_or(value):
-                choices.append(tuple(self.formula(one, f"{here}[{index}]", above) for index, one in enumerate(value)))
-            elif name == "$or" and (mistake := _meant_as_or(value)) is not None:
-                self._refuse(here + mistake[0], mistake[1])
+                choices.append(self._choice(value, here, above))
             elif isinstance(value, Mapping):
                 required |= self._fields(value, here, path, choices, used)
             elif isinstance(value, list | tuple):
@@ -146,6 +144,21 @@ class _Parser:
             else:
                 self._refuse(here, _not_an_array(name, value))
         return required
+
+    def _choice(self, alternatives: Sequence[Any], place: str, above: tuple[str, ...]) -> tuple[Formula, ...]:
+        """The formulas of the alternatives of an ``$or``."""
+        if len(alternatives) < 2:
+            self._refuse(place, f"must list two or more alternatives, found {len(alternatives)}")
+        formulas = []
+        for index, one in enumerate(alternatives):
+            here = f"{place}[{index}]"
+            if not isinstance(one, Mapping):
+                self._refuse(here, f"must be a mapping of event fields, found {type(one).__name__}")
+            elif reserved := _reserved_in(one):
+                self._refuse(here, f"must not name the field {reserved[0]!r}, which is an operator")
+            else:
+                formulas.append(self.formula(one, here, above))
+        return tuple(formulas)
 
     def _clause(self, values: Sequence[Any], place: str, path: str, used: set[str]) -> int:
         if path in used:
@@ -165,29 +178,17 @@ class _Parser:
 
 
 def _is_or(value: Any) -> bool:
-    """Two or more mappings, none of which is an operator; anything else makes ``$or`` an ordinary field name."""
-    return (
-        isinstance(value, list | tuple)
-        and len(value) >= 2
-        and all(isinstance(one, Mapping) for one in value)
-        and not any(name in _RESERVED_IN_OR for one in value for name in one if isinstance(name, str))
+    """Two or more mappings, none of which is an operator; anything else makes ``$or`` an ordinary field name. So would
+    a list with a mistake in one alternative, but then the mistake is what has to be reported."""
+    if not isinstance(value, list | tuple):
+        return False
+    return any(map(_has_fields, value)) or (
+        len(value) >= 2 and all(isinstance(one, Mapping) and not _reserved_in(one) for one in value)
     )
 
 
-def _meant_as_or(value: Any) -> tuple[str, str] | None:
-    """Why a list that holds a mapping of fields is no ``$or`` (place in it, problem); None when there is none in it. As
-    an ordinary field it would be refused too, as an unknown operator with the name of the field."""
-    if not isinstance(value, list | tuple) or not any(map(_has_fields, value)):
-        return None
-    if len(value) < 2:
-        return "", "must list two or more alternatives, found 1"
-    for index, one in enumerate(value):
-        if not isinstance(one, Mapping):
-            return f"[{index}]", f"must be a mapping of event fields, found {type(one).__name__}"
-        reserved = next((name for name in one if isinstance(name, str) and name in _RESERVED_IN_OR), None)
-        if reserved is not None:
-            return f"[{index}]", f"must not name the field {reserved!r}, which is an operator"
-    return None
+def _reserved_in(fields: Mapping[Any, Any]) -> list[str]:
+    return [name for name in fields if isinstance(name, str) and name in _RESERVED_IN_OR]
 
 
 def _has_fields(value: Any) -> bool:

@@ -88,7 +88,7 @@ class _Filter:
             later |= node.bits_below
 
     def matches(self, record: Record, items: _Items) -> bool:
-        """Whether the pattern holds. _Undecodable when that depends on an item that does not decode."""
+        """Whether the pattern holds. Raises _Undecodable when that depends on an item that does not decode."""
         formula = self._formula
         walk = Walk()
         together = self._start
@@ -131,7 +131,7 @@ class _Filter:
         decided = tuple(
             result for clause, result in zip(self.clauses, clauses, strict=True) if not matched and clause.bit & bits
         )
-        return FilterResult(index, matched, clauses, decided, across_elements=not matched and not decided)
+        return FilterResult(index, matched, clauses, decided)
 
 
 def _stages(pattern: Pattern) -> list[tuple[_Get, Node]]:
@@ -200,7 +200,7 @@ class Filters:
             return True
 
     def explain(self, record: Record) -> Explanation:
-        """What every clause found. Decodes whatever a pattern mentions, so it is for people, not for the hot path."""
+        """What every clause found. Decodes whatever a pattern mentions, so it is not for the hot path."""
         items: _Items = {}
         try:
             results = tuple(one.explain(index, record, items) for index, one in enumerate(self._filters))
@@ -287,14 +287,17 @@ class FilterResult:
         matched: whether it matches.
         clauses: all of its clauses.
         decided: those because of which it does not match; several when no alternative of an ``$or`` holds.
-        across_elements: only different elements of an array would match.
     """
 
     index: int
     matched: bool
     clauses: tuple[ClauseResult, ...]
     decided: tuple[ClauseResult, ...]
-    across_elements: bool
+
+    @property
+    def across_elements(self) -> bool:
+        """Only different elements of an array would match."""
+        return not self.matched and not self.decided
 
     @property
     def reason(self) -> str:

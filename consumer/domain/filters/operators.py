@@ -74,12 +74,8 @@ def compile_alternatives(
                 continue
             operator, argument = _operator(value, place)
             place = f"{place}.{operator}"
-            if operator == "exists":
-                if not isinstance(argument, bool):
-                    raise PatternError(place, f"must be true or false, found {_show(argument)}")
-                absent = absent or not argument
-                if argument:
-                    tests.append(_present)
+            if operator == "exists" and argument is False:
+                absent = True
             elif operator == "numeric":
                 tests.append(_numeric(argument, place, number_text))
             else:
@@ -142,8 +138,10 @@ def _any_of(tests: Sequence[Test]) -> Test:
     return lambda value: any(test(value) for test in several)
 
 
-def _present(value: Any) -> bool:
-    return True
+def _exists(value: Any, place: str) -> Test:
+    if value is not True:
+        raise PatternError(place, f"must be true or false, found {_show(value)}")
+    return lambda found: True
 
 
 def _one_of(values: Iterable[Any]) -> Test:
@@ -158,20 +156,17 @@ def _not(test: Test) -> Test:
     return lambda value: not test(value)
 
 
-def _starts(value: Any, place: str) -> Test:
-    if isinstance(value, Mapping):
-        start = _ignoring_case(value, place)
-        return lambda found: isinstance(found, str) and found.casefold().startswith(start)
-    start = _text(value, place)
-    return lambda found: isinstance(found, str) and found.startswith(start)
+def _affix(holds: Callable[[str, str], bool]) -> Callable[[Any, str], Test]:
+    """The compiler of ``prefix`` or ``suffix``, which compare as ``holds`` does."""
 
+    def compile_affix(value: Any, place: str) -> Test:
+        if isinstance(value, Mapping):
+            folded = _ignoring_case(value, place)
+            return lambda found: isinstance(found, str) and holds(found.casefold(), folded)
+        text = _text(value, place)
+        return lambda found: isinstance(found, str) and holds(found, text)
 
-def _ends(value: Any, place: str) -> Test:
-    if isinstance(value, Mapping):
-        end = _ignoring_case(value, place)
-        return lambda found: isinstance(found, str) and found.casefold().endswith(end)
-    end = _text(value, place)
-    return lambda found: isinstance(found, str) and found.endswith(end)
+    return compile_affix
 
 
 def _ignoring_case(value: Mapping[Any, Any], place: str) -> str:
@@ -355,11 +350,12 @@ def wildcard_matches(parts: Sequence[str], text: str) -> bool:
 
 _NESTED = ("prefix", "suffix", "equals-ignore-case", "wildcard")
 _COMPILERS: dict[str, Callable[[Any, str], Test]] = {
-    "prefix": _starts,
-    "suffix": _ends,
+    "prefix": _affix(str.startswith),
+    "suffix": _affix(str.endswith),
     "anything-but": _anything_but,
     "equals-ignore-case": _equals_ignore_case,
     "wildcard": _wildcard,
     "cidr": _cidr,
+    "exists": _exists,
     "exactly": _exactly,
 }

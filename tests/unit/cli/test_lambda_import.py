@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from consumer.cli.lambda_import.document import parse
-from consumer.cli.lambda_import.mapping import Imported, NotAMapping, import_mapping
+from consumer.cli.lambda_import.document import NotAMapping, parse
+from consumer.cli.lambda_import.mapping import Imported, import_mapping
 from consumer.settings import Settings, load_settings
-from consumer.settings.values import resolve
-from consumer.settings.yaml_source import parse_document, read_text
+from consumer.settings.rules import violations
+from consumer.settings.yaml_file import parse as parse_values
+from consumer.settings.yaml_file import read_text
 
 STREAM = "arn:aws:dynamodb:eu-west-1:123456789012:table/orders/stream/2026-09-17T13:26:53.746"
 QUEUE = "arn:aws:sqs:eu-west-1:123456789012:orders-dlq"
@@ -68,11 +69,11 @@ def settings_of(imported: Imported, tmp_path: Path, **environ: str) -> Settings:
     """Through this package's own reader and model, without the list of what this version cannot do yet."""
     file = tmp_path / "imported.yaml"
     file.write_text(imported.yaml, encoding="utf-8")
-    document = parse_document(read_text(file), file)
-    values = resolve(document, environ)
-    assert document.problems == []
+    values = parse_values(read_text(file), str(file), environ)
     assert values.problems == []
-    return Settings.model_validate(values.data, context={"base_dir": tmp_path})
+    settings = Settings.model_validate(values.data, context={"base_dir": tmp_path})
+    assert violations(settings) == []
+    return settings
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from msgspec import Raw
 from pydantic import ValidationError
 
 from consumer.domain.record import Change, Record
-from consumer.settings import ConfigError, Settings, load_settings
+from consumer.settings import ConfigError, Settings, load_settings, settings_from
 from consumer.settings.load import INSECURE_OK
 from tests.unit.settings.conftest import Load, Problems
 from tests.unit.settings.test_bad_files import BASE, STREAM
@@ -113,11 +113,16 @@ def test_a_starting_time_from_code() -> None:
             Settings.model_validate({**good, "source": {**source, "starting_position": bad}})
 
 
-def test_settings_from_code_obey_the_rules_between_keys_and_cannot_change() -> None:
+def test_settings_from_code_obey_the_same_rules_and_cannot_change() -> None:
     data = {"application": "a", "source": {"table": "orders"}, "handler": {"target": "a:b", "isolation": "inline"}}
-    with pytest.raises(ValidationError, match=r"handler\.isolation must be process for kind lambda"):
-        Settings.model_validate(data)
-    settings = Settings.model_validate({**data, "handler": {"target": "a:b"}})
+    with pytest.raises(ConfigError) as caught:
+        settings_from({**data, "batch": {"batch_size": 0}, "idempotency": {"mode": "ledger"}})
+    assert str(caught.value).splitlines() == [
+        "settings: batch.batch_size: must be a whole number from 1 to 10000, found 0",
+        "settings: handler.isolation: must be process for kind lambda, found 'inline' (use kind: python)",
+        "settings: idempotency.mode: ledger is not supported yet (use mode: frontier)",
+    ]
+    settings = settings_from({**data, "handler": {"target": "a:b"}})
     with pytest.raises(ValidationError):
         settings.application = "b"
 

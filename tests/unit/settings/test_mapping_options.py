@@ -8,9 +8,9 @@ import pytest
 from pydantic import BaseModel
 
 from consumer.settings import Settings
+from consumer.settings.rules import violations
 from consumer.settings.sections import Backoff, Batch, FilterOptions, OnFailure, Retry
-from consumer.settings.values import resolve
-from consumer.settings.yaml_source import parse_document
+from consumer.settings.yaml_file import parse
 from tests.unit.settings.conftest import Problems
 from tests.unit.settings.test_bad_files import BASE
 
@@ -88,9 +88,9 @@ def test_a_value_outside_of_the_range_is_named_with_the_range(problems: Problems
 @pytest.mark.parametrize(("key", "value"), GOOD)
 def test_the_ends_of_the_range_are_taken(tmp_path: Path, key: str, value: str) -> None:
     """As the configuration file is read, without the list of what is not built yet."""
-    file = tmp_path / "c.yaml"
-    values = resolve(parse_document(one_line(key, value), file), {})
-    assert Settings.model_validate(values.data, context={"base_dir": tmp_path})
+    values = parse(one_line(key, value), "c.yaml", {})
+    assert values.problems == []
+    assert violations(Settings.model_validate(values.data, context={"base_dir": tmp_path})) == []
 
 
 def test_no_option_is_forgotten() -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from consumer.settings import ConfigError, Settings, load_settings
+from consumer.settings.yaml_file import LOADER, loader_on, parse, read_text
 from tests.unit.settings.test_good_files import SAMPLES
 
 SCALARS = (
@@ -87,15 +89,22 @@ def test_any_bytes(tmp_path: Path, raw: bytes) -> None:
     _check(file)
 
 
-def test_without_the_c_parser_the_answers_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import yaml
-
-    from consumer.settings import yaml_source
-
-    monkeypatch.setattr(yaml_source, "_Loader", yaml.SafeLoader)
+def test_without_the_c_parser_the_values_are_the_same() -> None:
+    python = loader_on(yaml.BaseLoader)
     for sample in SAMPLES:
-        assert load_settings(sample, {})
-    file = tmp_path / "c.yaml"
-    for text in ("a: [1\nb: 2\n", "a: *x\n", "[" * 50, "a: 1\n---\nb: 1\n", "a:\n\tb: 1\n"):
-        file.write_text(text)
-        _check(file)
+        text = read_text(sample)
+        assert parse(text, "c.yaml", {}, python) == parse(text, "c.yaml", {})
+    text = "a: 1\na: !x 2\nb:\n- ${A}\n- '${B}'\n- !!str 5\n---\nc: 1\n"
+    assert parse(text, "c.yaml", {"A": "1"}, python) == parse(text, "c.yaml", {"A": "1"})
+
+
+@pytest.mark.parametrize("text", ["a: [1\nb: 2\n", "a: *x\n", "[" * 50, "a:\n\tb: 1\n"])
+def test_without_the_c_parser_damage_is_one_problem_on_the_same_line(text: str) -> None:
+    """The reason is in each parser's own words."""
+    lines = set()
+    for loader in (LOADER, loader_on(yaml.BaseLoader)):
+        with pytest.raises(ConfigError) as caught:
+            parse(text, "c.yaml", {}, loader)
+        (problem,) = caught.value.problems
+        lines.add(problem.line)
+    assert len(lines) == 1

@@ -14,8 +14,7 @@ from click.testing import CliRunner
 from consumer.cli.check_config import check_config
 from consumer.cli.schema import schema
 from consumer.settings import Settings, load_settings
-from consumer.settings.effective import effective_yaml
-from consumer.settings.schema import json_schema, json_schema_text
+from consumer.settings.printed import effective_yaml, json_schema, json_schema_text
 from tests.unit.settings.conftest import Load
 from tests.unit.settings.test_bad_files import BASE, STREAM
 from tests.unit.settings.test_good_files import SAMPLES

@@ -1,4 +1,4 @@
-"""Recognising the names of AWS resources that a configuration may hold.
+"""The names of AWS resources that a configuration may hold; `require_*` return a good one and raise `Refused`.
 
 Only the shape is judged. Partition, region and account are free text, because emulators use their own
 (`arn:aws:dynamodb:ddblocal:000000000000:...`); whether the resource exists is for `check-config --aws`.
@@ -7,7 +7,8 @@ Only the shape is judged. Partition, region and account are free text, because e
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+
+from consumer.settings.errors import Refused
 
 TABLE_NAME = r"[a-zA-Z0-9_.-]{3,255}"
 _ARN = re.compile(
@@ -21,73 +22,71 @@ _S3_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?")
 _REAL_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 
 
-class NameRefused(ValueError):
-    """A resource name has the wrong shape. `message` says what is wanted, `hint` what to write instead."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-
-
 def _parts(text: str) -> tuple[str, str, str]:
     """Service, region and resource of an ARN; three empty strings when it is none."""
     match = _ARN.fullmatch(text)
     return (match["service"], match["region"], match["resource"]) if match else ("", "", "")
 
 
-def require_table(text: str) -> None:
-    """Accept a table name or a table ARN."""
+def require_table(text: str) -> str:
+    """A table name or a table ARN."""
     service, _, resource = _parts(text)
     if service == "dynamodb" and _STREAM.fullmatch(resource):
-        raise NameRefused("must be a table name or table ARN, found a stream ARN", "use source.stream_arn")
+        raise Refused("must be a table name or table ARN, found a stream ARN", "use source.stream_arn")
     if (service == "dynamodb" and _TABLE.fullmatch(resource)) or re.fullmatch(TABLE_NAME, text):
-        return
-    raise NameRefused("must be a table name (3 to 255 of a-z A-Z 0-9 _ . -) or a table ARN")
+        return text
+    raise Refused("must be a table name (3 to 255 of a-z A-Z 0-9 _ . -) or a table ARN")
 
 
-def require_stream_arn(text: str, kind: str) -> None:
-    """Accept the ARN of a DynamoDB stream (`kind` dynamodb) or of a Kinesis stream (`kind` kinesis)."""
+def require_stream_arn(text: str, kind: str) -> str:
+    """The ARN of a DynamoDB stream (`kind` dynamodb) or of a Kinesis stream (`kind` kinesis)."""
     service, _, resource = _parts(text)
     if kind == "kinesis":
         if service != "kinesis" or not _KINESIS.fullmatch(resource):
-            raise NameRefused("must be the ARN of a Kinesis stream")
-        return
+            raise Refused("must be the ARN of a Kinesis stream")
+        return text
     if service == "dynamodb" and _STREAM.fullmatch(resource):
-        return
+        return text
     message = "must be a DynamoDB stream ARN, arn:aws:dynamodb:REGION:ACCOUNT:table/NAME/stream/TIME"
     if service == "dynamodb" and _TABLE.fullmatch(resource):
-        raise NameRefused(message, "this is a table ARN; use source.table, which finds the latest stream")
+        raise Refused(message, "this is a table ARN; use source.table, which finds the latest stream")
     if service == "dynamodb" and "/index/" in resource:
-        raise NameRefused(message, "this is an index ARN; a stream belongs to a table")
+        raise Refused(message, "this is an index ARN; a stream belongs to a table")
     if service and service != "dynamodb":
-        raise NameRefused(message, f"this ARN belongs to {service}")
-    raise NameRefused(message, "" if service else "or give the table name as source.table")
+        raise Refused(message, f"this ARN belongs to {service}")
+    raise Refused(message, "" if service else "or give the table name as source.table")
 
 
 def service_of_destination(text: str) -> str:
     """`sqs`, `sns` or `s3` for a well-formed on-failure destination.
 
     Raises:
-        NameRefused: anything else, with what Lambda would say about FIFO queues and topics.
+        Refused: anything else; FIFO queues and topics, as Lambda does.
     """
     if _S3_URL.fullmatch(text):
         return "s3"
     service, _, resource = _parts(text)
     if service in {"sqs", "sns"} and _QUEUE_OR_TOPIC.fullmatch(resource):
         if resource.endswith(".fifo"):
-            raise NameRefused(
+            raise Refused(
                 f"must be a standard {service.upper()} destination, found a FIFO one",
                 "Lambda refuses FIFO destinations too",
             )
         return service
-    raise NameRefused("must be an SQS ARN, an SNS ARN or s3://bucket/prefix", _destination_hint(text, service))
+    raise Refused("must be an SQS ARN, an SNS ARN or s3://bucket/prefix", _destination_hint(text, service))
 
 
-def require_s3_url(text: str) -> None:
-    """Accept `s3://bucket` and `s3://bucket/prefix`."""
+def require_destination(text: str) -> str:
+    """What `service_of_destination` knows."""
+    service_of_destination(text)
+    return text
+
+
+def require_s3_url(text: str) -> str:
+    """`s3://bucket` or `s3://bucket/prefix`."""
     if not _S3_URL.fullmatch(text):
-        raise NameRefused("must be s3://bucket/prefix")
+        raise Refused("must be s3://bucket/prefix")
+    return text
 
 
 def _destination_hint(text: str, service: str) -> str:
@@ -104,20 +103,3 @@ def stream_region(text: str) -> str:
     """The region inside an ARN when it looks like one of AWS's own, else an empty string."""
     _, region, _ = _parts(text)
     return region if _REAL_REGION.fullmatch(region) else ""
-
-
-def require_http_url(text: str) -> None:
-    """Accept an absolute http or https URL with a host."""
-    expected = "must be an http:// or https:// URL with a host"
-    try:
-        parts = urlsplit(text)
-        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid or re.search(r"\s", text):
-        raise NameRefused(expected)
-
-
-def redact_url(text: str) -> str:
-    """The text with the user-info part of a URL (`user:password@`) replaced; other text unchanged."""
-    return re.sub(r"(?<=://)[^/\s?#]*@", "REDACTED@", text)

@@ -1,4 +1,4 @@
-"""Files that are not even a mapping: hostile, damaged, or YAML of a kind nobody needs here."""
+"""Files that are not even a mapping: hostile, damaged, or YAML of a kind that is not needed here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from consumer.settings import ConfigError, load_settings
-from consumer.settings.scalars import scalar_value
+from consumer.settings.expansion import scalar_value
 from tests.unit.settings.conftest import Load, Problems
 from tests.unit.settings.test_bad_files import BASE
 
@@ -24,7 +24,8 @@ DAMAGED = [
     ("a: {b: ${C}}\n", '(inside [ ] or { } put "${...}" in quotes)'),
     ("a: 'unfinished\n", "malformed YAML"),
     ("a: *nowhere\n", "c.yaml:1: yaml: malformed YAML: no anchor &nowhere before this alias"),
-    ("a: &x [*x]\n", "no anchor &x before this alias"),
+    ("a: &x [*x]\n", "must not be nested deeper than 20 levels"),
+    ("a: &x 1\nb: &x 2\n", "c.yaml:2: yaml: malformed YAML: a second anchor &x"),
     ("a: 1\0\n", "c.yaml:1: yaml: must not contain the control character U+0000"),
     (b"a: 1\nb: \xff\n", "c.yaml:2: yaml: must be UTF-8 text (save the file as UTF-8)"),
     ("a: 1\n".encode("utf-16"), "must be UTF-8 text"),

@@ -1,7 +1,11 @@
-"""The JSON Schema of the configuration file, for editors: completion, documentation, early mistakes.
+"""The configuration as text: the effective YAML of settings, and the JSON Schema of the file.
 
-It describes the file as written: durations and sizes are strings, and any single value may instead be a
-`${VAR}` reference.
+The effective YAML has every default filled in, units written out and secrets redacted. It loads again to equal
+settings (except redacted parts), so it can serve as a starting point; `handler.path` is absolute, because the text may
+be saved elsewhere.
+
+The schema is for editors: completion, documentation, early mistakes. It describes the file as written: durations and
+sizes are strings, and any single value may instead be a `${VAR}` reference.
 """
 
 from __future__ import annotations
@@ -10,15 +14,48 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from consumer.settings.errors import redact_url
+from consumer.settings.expansion import scalar_value
 from consumer.settings.model import Settings
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCE: Mapping[str, Any] = {"type": "string", "pattern": r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\}"}
 _LEAF_KEYS = ("type", "enum", "const", "anyOf", "pattern", "minimum", "maximum")
 _SECTION_TYPES = ("object", "array")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes exactly what this package's reader would not take for text."""
+
+
+def _write_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    style = None if isinstance(scalar_value(text), str) else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _write_text)
+
+
+def effective_yaml(settings: Settings) -> str:
+    """The settings as YAML, in the order of the documentation."""
+    data = settings.model_dump(mode="json")
+    data["aws"]["endpoints"] = settings.aws.endpoints.as_dict()
+    return yaml.dump(_printable(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def _printable(value: Any) -> Any:
+    """Redact user-info in URLs, and escape `${` so that reading it back does not expand it."""
+    if isinstance(value, dict):
+        return {key: _printable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    if isinstance(value, str):
+        return redact_url(value).replace("${", "$${")
+    return value
 
 
 class _AsWritten(GenerateJsonSchema):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from consumer.cli.import_esm import import_esm
+from consumer.cli.lambda_import.command import import_event_source_mapping
 
 MAPPING = {
     "EventSourceArn": "arn:aws:dynamodb:eu-west-1:123456789012:table/orders/stream/2026-09-17T13:26:53.746",
@@ -20,7 +20,7 @@ MAPPING = {
 
 
 def run(*arguments: str, stdin: bytes = b"") -> Result:
-    return CliRunner().invoke(import_esm, list(arguments), input=stdin)
+    return CliRunner().invoke(import_event_source_mapping, list(arguments), input=stdin)
 
 
 def test_yaml_on_stdout_and_the_rest_on_stderr(tmp_path: Path) -> None:

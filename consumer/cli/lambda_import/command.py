@@ -15,7 +15,7 @@ from consumer.cli.lambda_import.mapping import Imported, import_mapping
 @click.command("import-esm")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @click.option("--target", help="The function's code, module:attribute, or the URL of its container.")
-def import_esm(file: Path, target: str | None) -> None:
+def import_event_source_mapping(file: Path, target: str | None) -> None:
     """Print the configuration that behaves like the event source mapping in FILE (`-`: standard input).
 
     FILE is the output of ``aws lambda get-event-source-mapping``, an AWS::Lambda::EventSourceMapping, or a SAM

@@ -1,0 +1,196 @@
+"""Rules that concern more than one key, and what this version cannot do yet.
+
+They are tables of functions over finished settings, not pydantic validators, because pydantic skips a model's
+validators as soon as one of its keys is wrong, and these would then be seen only in the second run. The loader runs
+every rule none of whose keys is itself wrong.
+"""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from consumer.domain.filters.filters import filter_problems
+from consumer.settings.aws_names import require_stream_arn, stream_region
+from consumer.settings.errors import Refused
+from consumer.settings.kinds import require_http_url
+from consumer.settings.model import Settings
+from consumer.settings.units import format_duration
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A broken rule: the key to point at (dotted), what is wrong, what to do."""
+
+    path: str
+    message: str
+    hint: str = ""
+
+
+Check = Callable[[Settings], Iterable[Violation]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`check` gives everything that breaks the rule; it only looks at the keys `reads` (dotted)."""
+
+    reads: tuple[str, ...]
+    check: Check
+
+
+def _one_source(settings: Settings) -> Iterator[Violation]:
+    source = settings.source
+    if source.table is not None and source.stream_arn is not None:
+        yield Violation("source.stream_arn", "cannot be given together with source.table", "keep one of them")
+    if source.table is None and source.stream_arn is None:
+        yield Violation("source", "must have table or stream_arn", "table: NAME reads the table's latest stream")
+
+
+def _stream_arn(settings: Settings) -> Iterator[Violation]:
+    source = settings.source
+    if source.stream_arn is not None:
+        try:
+            require_stream_arn(source.stream_arn, source.kind)
+        except Refused as error:
+            yield Violation("source.stream_arn", error.message, error.hint)
+
+
+def _region(settings: Settings) -> Iterator[Violation]:
+    """Emulators take any region, so the rule rests when an endpoint is configured."""
+    wanted, endpoints = settings.aws.region, settings.aws.endpoints
+    if wanted is None or endpoints.dynamodb or endpoints.dynamodb_streams or endpoints.kinesis:
+        return
+    for path, name in (("source.stream_arn", settings.source.stream_arn), ("source.table", settings.source.table)):
+        region = stream_region(name or "")
+        if region and region != wanted:
+            yield Violation(path, f"is in region {region}, but aws.region is {wanted}", "make them agree")
+            return
+
+
+def _target(settings: Settings) -> Iterator[Violation]:
+    target, kind = settings.handler.target, settings.handler.kind
+    if kind == "http":
+        try:
+            require_http_url(target)
+        except Refused as error:
+            yield Violation("handler.target", f"{error.message} for kind http")
+        return
+    hint = _wrong_in_python_target(target)
+    if hint:
+        yield Violation("handler.target", f"must be module:attribute for kind {kind}", hint)
+
+
+def _wrong_in_python_target(target: str) -> str:
+    """What to write instead; empty when it is module:attribute."""
+    if "://" in target:
+        return "a URL needs kind: http"
+    module, colon, attribute = target.partition(":")
+    if not colon:
+        head, _, tail = target.rpartition(".")
+        return f"write {head}:{tail}" if _dotted(head) and _dotted(tail) else "for example myapp.handlers:handler"
+    if "/" in module or module.endswith(".py"):
+        return "name the module as in an import, not its file"
+    if not (_dotted(module) and _dotted(attribute)):
+        return "both sides are Python names, for example myapp.handlers:handler"
+    return ""
+
+
+def _dotted(name: str) -> bool:
+    return all(part.isidentifier() and not keyword.iskeyword(part) for part in name.split("."))
+
+
+def _isolation(settings: Settings) -> Iterator[Violation]:
+    handler = settings.handler
+    if handler.kind == "lambda" and handler.isolation == "inline":
+        yield Violation("handler.isolation", "must be process for kind lambda, found 'inline'", "use kind: python")
+
+
+def _backoff(settings: Settings) -> Iterator[Violation]:
+    backoff = settings.retry.backoff
+    if backoff.initial > backoff.max:
+        longest, found = format_duration(backoff.max), format_duration(backoff.initial)
+        message = f"must not be longer than retry.backoff.max ({longest}), found {found}"
+        yield Violation("retry.backoff.initial", message)
+
+
+def _tumbling_window(settings: Settings) -> Iterator[Violation]:
+    path, batch = "batch.tumbling_window", settings.batch
+    if batch.tumbling_window == 0:
+        return
+    if batch.tumbling_window % 1:
+        found = format_duration(batch.tumbling_window)
+        yield Violation(path, f"must be whole seconds, found {found}", "records have no finer time")
+    elif batch.parallelization_factor > 1:
+        yield Violation(
+            path,
+            f"cannot be used with parallelization_factor {batch.parallelization_factor}",
+            "a window's state has one order; Lambda refuses it, too: set batch.parallelization_factor: 1",
+        )
+    elif settings.handler.kind == "python":
+        yield Violation(
+            path,
+            "needs handler.kind lambda or http, found python",
+            "state travels in Lambda's event and response; a python handler keeps its own",
+        )
+
+
+def _filters(settings: Settings) -> Iterator[Violation]:
+    for error in filter_problems(settings.filters):
+        yield Violation(error.path, error.problem)
+
+
+def _lambda_format(settings: Settings) -> Iterator[Violation]:
+    chosen = settings.on_failure
+    if chosen.format == "lambda" and chosen.destination_kind in ("sqs", "sns") and chosen.overflow is None:
+        yield Violation(
+            "on_failure.format",
+            f"must be full for {chosen.destination_kind.upper()} without on_failure.overflow, found 'lambda'",
+            "Lambda's messages do not hold the records; set overflow: s3://bucket/prefix to keep them",
+        )
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(("filters",), _filters),  # what a filter may say does not depend on filter_options
+    Rule(("source.table", "source.stream_arn"), _one_source),
+    Rule(("source.kind", "source.stream_arn"), _stream_arn),
+    Rule(("source.table", "source.stream_arn", "aws.region", "aws.endpoints"), _region),
+    Rule(("handler.kind", "handler.target"), _target),
+    Rule(("handler.kind", "handler.isolation"), _isolation),
+    Rule(("retry.backoff.initial", "retry.backoff.max"), _backoff),
+    Rule(("on_failure.format", "on_failure.destination", "on_failure.overflow"), _lambda_format),
+    Rule(("batch.tumbling_window", "batch.parallelization_factor", "handler.kind"), _tumbling_window),
+)
+
+
+def _not_built(path: str, asked: Callable[[Settings], bool], feature: str, instead: str) -> Rule:
+    """A feature that is silently ignored loses data quietly, so it is refused. Building it means deleting its row."""
+    violation = Violation(path, f"{feature} not supported yet", instead)
+    return Rule((path,), lambda settings: [violation] if asked(settings) else [])
+
+
+UNSUPPORTED: tuple[Rule, ...] = (
+    _not_built(
+        "source.kind",
+        lambda settings: settings.source.kind == "kinesis",
+        "kinesis is",
+        "use kind: dynamodb with the table's own stream",
+    ),
+    _not_built(
+        "on_failure.order",
+        lambda settings: settings.on_failure.order != "continue",
+        "this order is",
+        "use order: continue",
+    ),
+    _not_built(
+        "idempotency.mode",
+        lambda settings: settings.idempotency.mode == "ledger",
+        "ledger is",
+        "use mode: frontier",
+    ),
+)
+
+
+def violations(settings: Settings, rules: Iterable[Rule] = RULES) -> list[Violation]:
+    """Everything in these settings that breaks one of the rules."""
+    return [found for rule in rules for found in rule.check(settings)]
