@@ -127,9 +127,3 @@ class PayloadTooLarge(StreamConsumerError):
         )
         self.size = size
         self.limit = limit
-
-
-def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first leaf of a group of errors that were raised together."""
-    error = group.exceptions[0]
-    return first_error(error) if isinstance(error, BaseExceptionGroup) else error

@@ -32,8 +32,8 @@ def plan(
 ) -> Plan:
     """``live`` sessions include this worker; ``dead`` incarnations are fenced for good. Leaving workers get nothing.
 
-    ``overdue`` leases have been free for so long that the worker they fall to must be slow, or dead and not yet noticed:
-    any worker with room takes them (the conditional write lets one of them win).
+    ``overdue`` leases have been free for so long that the worker they fall to must be slow, or dead and not yet
+    noticed: any worker with room takes them (the conditional write lets one of them win).
     """
     workers = {s.incarnation: s.capacity or len(rows) + 1 for s in live if not s.leaving}
     if me not in workers:

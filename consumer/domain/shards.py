@@ -2,8 +2,8 @@
 
 A child may start only when every parent has a row that says it is settled to its end. A parent that cannot be read any
 more has such a row, too (a tombstone, written once it is *gone*), so the rule needs no exception, and every worker
-comes to the same answer from the same rows. *Gone* takes complete listings that do not name the shard, some time apart; an
-error or an empty list never means gone.
+comes to the same answer from the same rows. *Gone* takes complete listings that do not name the shard, some time apart;
+an error or an empty list never means gone.
 """
 
 from __future__ import annotations

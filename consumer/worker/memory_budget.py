@@ -31,7 +31,8 @@ class ByteBudget:
 
     @property
     def page_reserve(self) -> int:
-        """What a reader reserves for a page not read yet: never so much that a few records that wait stop all reading."""
+        """What a reader reserves for a page not read yet: never so much that a few records that wait stop all
+        reading."""
         return min(PAGE_RESERVE, self._limit // 4)
 
     async def reserve(self, size: int) -> None:
