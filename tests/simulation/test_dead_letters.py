@@ -79,9 +79,7 @@ def test_only_the_keys_of_a_refused_dead_letter_wait() -> None:
         write(world, 100)
         second = world.put("poison")
         await until(world, lambda: others_settled(world), "all other keys are handled")
-        await until(
-            world, lambda: bool(world.rows()[shard].frontier.runs), "a checkpoint of later records"
-        )
+        await until(world, lambda: bool(world.rows()[shard].frontier.runs), "a checkpoint of later records")
         assert checkpoint(world, shard) < int(first)
         assert letters(world) == []
         heal(faults)
