@@ -133,10 +133,18 @@ def run(world: Simulation, scenario: Callable[[], Awaitable[None]], *, settled: 
     assert world.history.duplicates == []
 
 
-async def until(world: Simulation, condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
-    """Wait for at most ``seconds`` of virtual time. AssertionError with the state of the world when it is over."""
+async def until(
+    world: Simulation,
+    condition: Callable[[], bool],
+    what: str,
+    seconds: float = 60.0,
+    saw: Callable[[], object] | None = None,
+) -> None:
+    """Wait for at most ``seconds`` of virtual time. AssertionError with the state of the world, and what the test
+    ``saw``, when it is over."""
     if not await world.until(condition, seconds, what):
-        raise AssertionError(f"not within {seconds:g} s: {what}\n{state(world)}")
+        seen = "" if saw is None else f", but {saw()}"
+        raise AssertionError(f"not within {seconds:g} s: {what}{seen}\n{state(world)}")
 
 
 def state(world: Simulation) -> str:
