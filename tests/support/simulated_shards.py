@@ -220,8 +220,9 @@ def losses(world: Simulation) -> list[Loss]:
 
 
 def metric(worker: SimulatedWorker, name: str, **labels: str) -> float:
-    """A metric of the worker's running process, summed over the series with ``labels``."""
-    assert worker.context is not None, f"{worker.name} has no session yet"
+    """A metric of the worker's running process, summed over the series with ``labels``; 0 before its first session."""
+    if worker.context is None:
+        return 0.0
     return sum(
         sample.value
         for family in worker.context.metrics.registry.collect()
