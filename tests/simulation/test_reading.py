@@ -247,7 +247,7 @@ def test_every_child_is_registered_when_one_of_the_writes_fails(times: int, seco
         world.stream.split(world.stream.open_shards()[0])
         write(world, 40)
         await until(world, handled(world, 50), "both children are handled", seconds)
-        assert refusal.taken == 1 + attempts + 1
+        assert refusal.taken > attempts, "or it is no test"
 
     run(world, scenario)
 
