@@ -178,14 +178,19 @@ def test_a_shard_ends_only_after_its_retries() -> None:
 
 
 def test_a_refused_dead_letter_never_stops_the_reading_on_a_small_budget() -> None:
-    world = shard_world("small budget", {"limits": {"buffer": "1MiB"}})
+    """Nor do the records that wait behind it: none of them keeps its page in memory."""
+    config = dict(ALONE) | {"limits": {"buffer": "1MiB"}}
+    world = shard_world("small budget", config, stream={"page_records": 22})
 
     async def scenario() -> None:
         faults = refused(start(world, "a", Recorder(poison)))
         world.put("poison")
         await until(world, lambda: faults[0].taken > 0, "its dead letter is refused")
-        for _ in range(3):
-            write(world, 20)
+        for page in range(10):
+            world.put("poison")
+            world.put(f"poison{page}")
+            for index in range(20):
+                world.put(f"k{index}", text="x" * 8000)
             await until(world, lambda: others_settled(world), "what comes after it is handled", 10.0)
         assert letters(world) == []
         heal(faults)
