@@ -125,7 +125,7 @@ class Fact:
     record: Record
     settles: int = 0
     failures: int = 0
-    buried: bool = False
+    dead_lettered: bool = False
 
 
 @dataclass
@@ -181,7 +181,7 @@ class Model:
         frontier = SettledFilter(snapshot)
         for fact in self.facts.values():
             if fact.number not in frontier:
-                fact.settles, fact.buried = 0, False
+                fact.settles, fact.dead_lettered = 0, False
         del self.totals[totals:]
         self.busy.clear()
 
@@ -214,7 +214,7 @@ class Watched(Subscription):
 
 
 class Shard:
-    """The dispatcher of one shard with everything below it; the reader, the handler and the destination are ours."""
+    """The dispatcher of one shard with everything below it; reader, handler and destination are simulated."""
 
     def __init__(self, plan: Plan, loop: VirtualLoop) -> None:
         self.plan = plan
@@ -355,7 +355,7 @@ class Shard:
         else:
             assert self.plan.limited_age
         for fact in facts:
-            fact.buried = True
+            fact.dead_lettered = True
         model.settles(facts)
 
     # --- one life after the other ----------------------------------------------------------------------
@@ -367,11 +367,13 @@ class Shard:
         facts = self.model.facts.values()
         assert len(facts) == sum(map(len, self.plan.pages))
         assert all(fact.settles == 1 for fact in facts), "every record is settled exactly once"
-        assert not [fact for fact in facts if fact.fate == "poison" and not fact.buried]
-        assert not [f for f in facts if f.fate == "good" and f.buried and f.failures == 0 and not self.plan.limited_age]
+        assert not [fact for fact in facts if fact.fate == "poison" and not fact.dead_lettered]
+        assert not [
+            f for f in facts if f.fate == "good" and f.dead_lettered and f.failures == 0 and not self.plan.limited_age
+        ]
         assert self.frontier.snapshot() == FrontierSnapshot(str(len(facts)), "1", ())
         if self.plan.windows:
-            handled = [fact.number for fact in facts if fact.fate != "filtered" and not fact.buried]
+            handled = [fact.number for fact in facts if fact.fate != "filtered" and not fact.dead_lettered]
             assert self.model.totals == handled, "the windows count every record that was handled, once and in order"
 
     def checkpoint(self) -> None:
@@ -427,7 +429,7 @@ class Shard:
         self.subscription = self._subscribe(snapshot, window)
 
     async def _feed(self, one: Dispatcher) -> None:
-        """As the reader: what lies above the low watermark once more, then the pages that nobody has read."""
+        """As the reader: what lies above the low watermark once more, then the pages that were never read."""
         low = int(self.frontier.low or 0)
         again = [fact for fact in self.model.facts.values() if fact.number > low]
         if again:
@@ -453,7 +455,7 @@ class Shard:
         wanted, skipped = [], []
         for position, fact in zip(positions, facts, strict=True):
             if fact.number in known:
-                assert fact.settles, "the frontier names what nobody settled"
+                assert fact.settles, "the frontier names what was never settled"
                 skipped.append(position)
             elif fact.fate == "filtered":
                 self.model.settles([fact])

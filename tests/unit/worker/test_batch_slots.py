@@ -1,4 +1,4 @@
-"""The places of a shard: who leaves one gets one again, before anybody new."""
+"""The places of a shard: a batch that leaves one gets one again, before any new batch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-from consumer.worker.shard import batch_slots
-from consumer.worker.shard.batch_slots import Place, Places
+from consumer.worker.shard.batch_slots import MOST_AWAY, Place, Places
 
 
 async def settle() -> None:
@@ -16,13 +15,13 @@ async def settle() -> None:
 
 
 async def test_a_place_that_is_left_is_free_at_once_and_only_once() -> None:
-    told: list[int] = []
-    all_places = Places(1, lambda: told.append(all_places.taken))
+    freed: list[int] = []
+    all_places = Places(1, lambda: freed.append(all_places.taken))
     place = all_places.take()
     assert not all_places.free
     place.leave()
     place.leave()
-    assert (told, all_places.taken, all_places.away) == ([0], 0, 1)
+    assert (freed, all_places.taken, all_places.away) == ([0], 0, 1)
     await place.come_back()
     assert (all_places.taken, all_places.away, all_places.free) == (1, 0, False)
     place.end()
@@ -30,7 +29,7 @@ async def test_a_place_that_is_left_is_free_at_once_and_only_once() -> None:
 
 
 async def returning(all_places: Places, count: int) -> tuple[list[Place], list[asyncio.Task[None]]]:
-    """So many that come back one after the other and find every place taken."""
+    """So many batches that come back one after the other and find every place taken."""
     away = []
     for _ in range(count):
         away.append(all_places.take())
@@ -43,14 +42,14 @@ async def returning(all_places: Places, count: int) -> tuple[list[Place], list[a
     return taken + away, tasks
 
 
-async def test_who_comes_back_waits_in_line_and_the_place_is_passed_on() -> None:
+async def test_a_batch_that_comes_back_waits_in_line_and_the_place_is_passed_on() -> None:
     all_places = Places(1, lambda: None)
     (holder, first, second), tasks = await returning(all_places, 2)
     for ending, waits in ((holder, [True, False]), (first, [True, True])):
         ending.end()
         await settle()
         assert [task.done() for task in tasks] == waits
-        assert all_places.taken == 1, "nobody new gets in between"
+        assert all_places.taken == 1, "no new batch gets in between"
     assert not all_places.wanted
     second.end()
     assert (all_places.taken, all_places.away) == (0, 0)
@@ -77,13 +76,12 @@ async def test_cancelled_while_it_waits_no_place_is_lost(given: str) -> None:
     assert (all_places.taken, all_places.away, all_places.wanted) == (0, 0, False)
 
 
-async def test_too_many_away_keep_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_slots, "MOST_AWAY", 2)
-    all_places = Places(3, lambda: None)
-    held = [all_places.take() for _ in range(3)]
+async def test_too_many_away_keep_their_places() -> None:
+    all_places = Places(MOST_AWAY + 1, lambda: None)
+    held = [all_places.take() for _ in range(MOST_AWAY + 1)]
     for place in held:
         place.leave()
-    assert (all_places.taken, all_places.away, held[2].away) == (1, 2, False)
+    assert (all_places.taken, all_places.away, held[-1].away) == (1, MOST_AWAY, False)
     for place in held:
         place.end()
     assert (all_places.taken, all_places.away) == (0, 0)

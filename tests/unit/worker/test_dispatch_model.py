@@ -34,7 +34,7 @@ def test_windows_count_every_record_once_also_across_hand_overs(plan: Plan) -> N
 @given(refused_plans())
 @settings(max_examples=200, report_multiple_bugs=False, phases=QUICK)
 def test_refused_letters_let_other_keys_pass_and_take_no_place_of_theirs(plan: Plan) -> None:
-    """Batches that leave their places and come back: never more calls at once than there are places, nobody lost."""
+    """Batches that leave their places and come back: never more calls at once than there are places, none lost."""
     run(plan)
 
 
@@ -107,7 +107,7 @@ WRONG = (
         "            if True:\n",
     ),
     wrong(
-        "what does not fit forgets who waits behind it",
+        "what does not fit forgets what waits behind it",
         "consumer/domain/batching.py",
         "            line.extend(self._busy.pop(key) or ())\n",
         "            self._busy.pop(key)\n",

@@ -37,8 +37,8 @@ async def test_waiters_are_served_in_order_of_arrival() -> None:
     assert budget.used == 90
 
 
-async def test_nobody_overtakes_the_line() -> None:
-    """A request that would fit waits behind those who came first."""
+async def test_no_request_overtakes_the_line() -> None:
+    """A request that would fit waits behind those that came first."""
     budget = ByteBudget(10)
     await budget.reserve(6)
     first = asyncio.create_task(budget.reserve(6))
@@ -81,7 +81,7 @@ async def test_charges_never_wait_and_overdraw() -> None:
 
 
 async def test_a_cancelled_waiter_leaves_the_line_and_lets_the_next_pass() -> None:
-    """The one behind a large request does not wait for the dead."""
+    """The one behind a large request does not wait for one that was cancelled."""
     budget = ByteBudget(10)
     await budget.reserve(5)
     large = asyncio.create_task(budget.reserve(10))
@@ -188,7 +188,7 @@ async def test_a_closed_account_holds_nothing_that_comes_late() -> None:
     assert (account.held, budget.used) == (0, 0)
 
 
-async def test_closing_wakes_those_who_wait() -> None:
+async def test_closing_wakes_those_that_wait() -> None:
     """What a lost shard held is free for the others at once."""
     budget = ByteBudget(10)
     lost = BudgetAccount(budget)
