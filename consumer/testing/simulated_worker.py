@@ -199,7 +199,8 @@ class SimulatedWorker:
         store = ObservedStore(checkers, simulation.table, settings.application, clock.wall, links["table"])
         session_store = MemoryLeaseStore(simulation.table, settings.application, clock.wall, links["session"])
         source = MemoryStreamSource(simulation.streams[0], links["stream"]).of(simulation.stream.arn)
-        dead_letters = ObservedDeadLetters(checkers, self._who, simulation.dead_letters, links["dead_letters"])
+        letters = ObservedDeadLetters(checkers, self._who, simulation.dead_letters, links["dead_letters"])
+        dead_letters = letters if settings.on_failure.destination else None
         handler = ObservedHandler(checkers, self._who, self.handler)
         host = Host(
             name=f"{self.name}/{process.name.partition('#')[2]}",

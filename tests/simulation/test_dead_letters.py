@@ -43,7 +43,6 @@ DESTINATIONS = [
     pytest.param(
         False,
         id="no destination",
-        marks=pytest.mark.xfail(reason="simulated workers have a destination, whatever the configuration says"),
     ),
 ]
 
@@ -242,7 +241,6 @@ def test_a_record_that_grows_too_old_during_the_back_off_is_not_sent_again() -> 
     run(world, scenario)
 
 
-@pytest.mark.xfail(reason="simulated workers have a destination, whatever the configuration says")
 def test_without_a_destination_a_discard_leaves_a_loss() -> None:
     world = shard_world("discard", NO_DESTINATION)
 

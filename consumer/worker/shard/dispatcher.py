@@ -22,10 +22,16 @@ EVENT_FRAME = 1024  # bytes of them for what surrounds the records
 
 
 class Dispatcher:
-    """Runs the handler over what the reader adds. ``drain`` ends it after the calls that are under way."""
+    """Runs the handler over what the reader adds. ``drain`` ends it after the calls that are under way; ``max_event``
+    bounds the bytes of a call's event."""
 
     def __init__(
-        self, context: WorkerContext, lease: HeldLease, subscription: Subscription, tasks: asyncio.TaskGroup
+        self,
+        context: WorkerContext,
+        lease: HeldLease,
+        subscription: Subscription,
+        tasks: asyncio.TaskGroup,
+        max_event: int = MAX_EVENT,
     ) -> None:
         batch = context.settings.batch
         self._context = context
@@ -38,6 +44,7 @@ class Dispatcher:
         self._windowed = None if subscription.window is None else WindowedRunner(context, runner, subscription)
         self._slots = BatchSlots(batch.parallelization_factor, self._start)
         self._batch_size: int = batch.batch_size
+        self._room = max_event - EVENT_FRAME
         self._gather_for: float = batch.batching_window
         self._gathering: Batch | None = None
         self._gather_timer: asyncio.Task[None] | None = None
@@ -119,7 +126,7 @@ class Dispatcher:
         if self._gathering is None and not self._queue.may_have_ready:
             return self._closing_batch() if alone else None
         batch = self._gathering or Batch()
-        room = MAX_EVENT - EVENT_FRAME - (self._windowed.state_size if self._windowed is not None else 0)
+        room = self._room - (self._windowed.state_size if self._windowed is not None else 0)
         full = self._queue.fill(batch, self._batch_size, room)
         if not batch.entries:
             return None

@@ -41,8 +41,7 @@ from consumer.testing.simulated_worker import ProcessClock, ProcessRandomness, S
 from consumer.testing.virtual_loop import VirtualLoop
 from consumer.worker.context import HandlerSlots, Ports, WorkerContext
 from consumer.worker.memory_budget import BudgetAccount, ByteBudget
-from consumer.worker.shard import dispatcher
-from consumer.worker.shard.dispatcher import Dispatcher
+from consumer.worker.shard.dispatcher import EVENT_FRAME, Dispatcher
 from consumer.worker.shard.held_lease import HeldLease
 from consumer.worker.shard.subscription import Subscription
 
@@ -224,6 +223,8 @@ class Shard:
         self.model = Model(plan, self.rng, self.clock.wall)
         self.saved = (FrontierSnapshot(), WindowState(), 0)
         self.unread = [list(page) for page in plan.pages]
+        event = Record(Change("1", Keys=Raw(b'{"id":{"S":"a"}}')), event_source_arn="arn").event_size
+        self.max_event = EVENT_FRAME + plan.room * (event + 8)
         self.context = self._context()
         self.subscription = self._subscribe(FrontierSnapshot(), WindowState())
         self._newest = 0.0
@@ -287,7 +288,7 @@ class Shard:
         )
         assert call.attempt <= self.plan.retries + 1, "more calls than retries allow"
         assert len(call.records) <= self.plan.batch_size
-        assert len(call.records) == 1 or len(call.event()) <= dispatcher.MAX_EVENT or call.window is not None
+        assert len(call.records) == 1 or len(call.event()) <= self.max_event or call.window is not None
         if call.window is not None and call.window.final:
             return self.close_window(call)
         assert call.records, "an empty call is the end of a window"
@@ -472,14 +473,11 @@ class Shard:
 
 def run(plan: Plan) -> None:
     """Run a plan to its end. AssertionError (in a group, from a task) when something does not hold."""
-    event = Record(Change("1", Keys=Raw(b'{"id":{"S":"a"}}')), event_source_arn="arn").event_size
-    bound, dispatcher.MAX_EVENT = dispatcher.MAX_EVENT, dispatcher.EVENT_FRAME + plan.room * (event + 8)
     loop = VirtualLoop(random.Random(0))
     try:
         loop.run_until(Shard(plan, loop).run())
     finally:
         loop.close()
-        dispatcher.MAX_EVENT = bound
     assert loop.failures == []
 
 

@@ -1,4 +1,4 @@
-"""The places of a shard: a batch that leaves one gets one again, before any new batch."""
+"""The slots of a shard: a batch that suspends its permit gets a slot again, before any new batch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from consumer.worker.shard.batch_slots import MOST_AWAY, Place, Places
+from consumer.worker.shard.batch_slots import MAX_SUSPENDED, BatchSlots, SlotPermit
 
 
 async def settle() -> None:
@@ -14,74 +14,74 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_place_that_is_left_is_free_at_once_and_only_once() -> None:
+async def test_a_slot_that_is_given_up_is_free_at_once_and_only_once() -> None:
     freed: list[int] = []
-    all_places = Places(1, lambda: freed.append(all_places.taken))
-    place = all_places.take()
-    assert not all_places.free
-    place.leave()
-    place.leave()
-    assert (freed, all_places.taken, all_places.away) == ([0], 0, 1)
-    await place.come_back()
-    assert (all_places.taken, all_places.away, all_places.free) == (1, 0, False)
-    place.end()
-    assert all_places.free
+    slots = BatchSlots(1, lambda: freed.append(slots.taken))
+    permit = slots.take()
+    assert not slots.free
+    permit.suspend()
+    permit.suspend()
+    assert (freed, slots.taken, slots.suspended) == ([0], 0, 1)
+    await permit.resume()
+    assert (slots.taken, slots.suspended, slots.free) == (1, 0, False)
+    permit.release()
+    assert slots.free
 
 
-async def returning(all_places: Places, count: int) -> tuple[list[Place], list[asyncio.Task[None]]]:
-    """So many batches that come back one after the other and find every place taken."""
+async def resuming(slots: BatchSlots, count: int) -> tuple[list[SlotPermit], list[asyncio.Task[None]]]:
+    """So many batches that resume one after the other and find every slot taken."""
     away = []
     for _ in range(count):
-        away.append(all_places.take())
-        away[-1].leave()
-    taken = [all_places.take()]
-    tasks = [asyncio.create_task(place.come_back()) for place in away]
+        away.append(slots.take())
+        away[-1].suspend()
+    taken = [slots.take()]
+    tasks = [asyncio.create_task(permit.resume()) for permit in away]
     await settle()
-    assert all_places.wanted
+    assert slots.is_awaited
     assert not any(task.done() for task in tasks)
     return taken + away, tasks
 
 
-async def test_a_batch_that_comes_back_waits_in_line_and_the_place_is_passed_on() -> None:
-    all_places = Places(1, lambda: None)
-    (holder, first, second), tasks = await returning(all_places, 2)
+async def test_a_batch_that_resumes_waits_in_line_and_the_slot_is_passed_on() -> None:
+    slots = BatchSlots(1, lambda: None)
+    (holder, first, second), tasks = await resuming(slots, 2)
     for ending, waits in ((holder, [True, False]), (first, [True, True])):
-        ending.end()
+        ending.release()
         await settle()
         assert [task.done() for task in tasks] == waits
-        assert all_places.taken == 1, "no new batch gets in between"
-    assert not all_places.wanted
-    second.end()
-    assert (all_places.taken, all_places.away) == (0, 0)
+        assert slots.taken == 1, "no new batch gets in between"
+    assert not slots.is_awaited
+    second.release()
+    assert (slots.taken, slots.suspended) == (0, 0)
 
 
 @pytest.mark.parametrize("given", ["before", "at once", "later"])
-async def test_cancelled_while_it_waits_no_place_is_lost(given: str) -> None:
-    """Also when a place is given back around that moment: then the next one gets it."""
-    all_places = Places(1, lambda: None)
-    (holder, first, second), tasks = await returning(all_places, 2)
+async def test_cancelled_while_it_waits_no_slot_is_lost(given: str) -> None:
+    """Also when a slot is given back around that moment: then the next one gets it."""
+    slots = BatchSlots(1, lambda: None)
+    (holder, first, second), tasks = await resuming(slots, 2)
     if given == "before":
-        holder.end()
+        holder.release()
     tasks[0].cancel()
     if given == "at once":
-        holder.end()
+        holder.release()
     await settle()
     assert tasks[0].cancelled()
-    first.end()
+    first.release()
     if given == "later":
-        holder.end()
+        holder.release()
     await settle()
     assert tasks[1].done()
-    second.end()
-    assert (all_places.taken, all_places.away, all_places.wanted) == (0, 0, False)
+    second.release()
+    assert (slots.taken, slots.suspended, slots.is_awaited) == (0, 0, False)
 
 
-async def test_too_many_away_keep_their_places() -> None:
-    all_places = Places(MOST_AWAY + 1, lambda: None)
-    held = [all_places.take() for _ in range(MOST_AWAY + 1)]
-    for place in held:
-        place.leave()
-    assert (all_places.taken, all_places.away, held[-1].away) == (1, MOST_AWAY, False)
-    for place in held:
-        place.end()
-    assert (all_places.taken, all_places.away) == (0, 0)
+async def test_too_many_suspended_batches_keep_their_slots() -> None:
+    slots = BatchSlots(MAX_SUSPENDED + 1, lambda: None)
+    held = [slots.take() for _ in range(MAX_SUSPENDED + 1)]
+    for permit in held:
+        permit.suspend()
+    assert (slots.taken, slots.suspended, held[-1].suspended) == (1, MAX_SUSPENDED, False)
+    for permit in held:
+        permit.release()
+    assert (slots.taken, slots.suspended) == (0, 0)
