@@ -396,7 +396,8 @@ class Shard:
         """One owner, until everything is settled or the shard has another one."""
         row = LeaseRow(SHARD, owner="w/1/1", epoch=1, state="open")
         async with asyncio.TaskGroup() as tasks:
-            one = Dispatcher(self.context, HeldLease(self.context, row, self.subscription), self.subscription, tasks)
+            lease = HeldLease(self.context, row, self.subscription)
+            one = Dispatcher(self.context, lease, self.subscription, tasks, self.max_event)
             feeding = tasks.create_task(self._feed(one))
             checkpoints = tasks.create_task(self._checkpoint_for_ever())
             try:
