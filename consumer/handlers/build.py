@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import assert_never
 
-from consumer.handlers.http import HttpHandler
+from consumer.handlers.http_handler import HttpHandler
 from consumer.handlers.inline import InlineHandler
 from consumer.handlers.process_pool import ProcessPoolHandler
 from consumer.ports.handler import Handler

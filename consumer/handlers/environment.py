@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from consumer.handlers.context import DEFAULT_MEMORY_MB, FUNCTION_VERSION
+from consumer.handlers.handler_context import DEFAULT_MEMORY_MB, FUNCTION_VERSION
 
 # The folder that holds the package: needed when the daemon runs from a checkout. It goes through the command line and
 # not through PYTHONPATH, which belongs to the user and is inherited by everything the user's code starts.

@@ -26,8 +26,8 @@ import structlog
 from consumer.domain.errors import HandlerImportError
 from consumer.domain.outcome import HandlerCall, HandlerFault, Outcome
 from consumer.domain.record import Record
-from consumer.handlers.context import Context, FunctionIdentity, function_arn
-from consumer.handlers.faults import describe, fault_of, timeout_fault
+from consumer.handlers.handler_context import Context, FunctionIdentity, function_arn
+from consumer.handlers.handler_faults import describe, fault_of, timeout_fault
 from consumer.handlers.results import is_async, python_outcome
 from consumer.handlers.target import load_target
 

@@ -1,4 +1,4 @@
-"""The daemon's side of the guard process (see ``guard_main``): keep it running, tell it which groups live."""
+"""The daemon's side of the guard process (see ``orphan_reaper_main``): keep it running, tell it which groups live."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-_SCRIPT = str(Path(__file__).with_name("guard_main.py"))
+_SCRIPT = str(Path(__file__).with_name("orphan_reaper_main.py"))
 log = structlog.get_logger(__name__)
 
 

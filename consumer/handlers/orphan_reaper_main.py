@@ -1,6 +1,6 @@
 """The guard process: when the daemon dies, however it dies, it kills the process groups of all workers.
 
-Run as a script with the standard library only (``python -I -S guard_main.py``), so that it starts fast and stays
+Run as a script with the standard library only (``python -I -S orphan_reaper_main.py``), so that it starts fast and stays
 small. It reads ``+<pid>`` and ``-<pid>`` lines on its standard input; the end of that input means that the daemon is
 gone, because nobody else holds the other end.
 

@@ -18,7 +18,7 @@ import structlog
 from consumer.domain.errors import HandlerImportError
 from consumer.domain.outcome import HandlerCall, HandlerFault, Outcome
 from consumer.handlers.environment import worker_environment
-from consumer.handlers.faults import fault_of
+from consumer.handlers.handler_faults import fault_of
 from consumer.handlers.frames import Setup
 from consumer.handlers.orphan_reaper import Guard
 from consumer.handlers.worker_process import Worker

@@ -27,8 +27,8 @@ from consumer.domain.errors import HandlerImportError
 from consumer.domain.outcome import Outcome
 from consumer.domain.record import records_from_event
 from consumer.handlers import frames, root_logger
-from consumer.handlers.context import Context, FunctionIdentity, function_arn
-from consumer.handlers.faults import describe, fault_of, marshal_fault
+from consumer.handlers.handler_context import Context, FunctionIdentity, function_arn
+from consumer.handlers.handler_faults import describe, fault_of, marshal_fault
 from consumer.handlers.frames import Invocation, Reply
 from consumer.handlers.results import discard, is_async, python_outcome
 from consumer.handlers.target import load_target

@@ -17,7 +17,7 @@ from consumer.domain.errors import HandlerImportError
 from consumer.domain.outcome import HandlerCall, HandlerFault, Outcome, bad_response
 from consumer.handlers import frames
 from consumer.handlers.environment import worker_command
-from consumer.handlers.faults import crash_fault, exit_text, timeout_fault
+from consumer.handlers.handler_faults import crash_fault, exit_text, timeout_fault
 from consumer.handlers.frames import Invocation, Reply, Setup
 from consumer.handlers.orphan_reaper import Guard
 from consumer.handlers.output import Output

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from consumer.domain.record import Record
-from consumer.handlers.context import Context
+from consumer.handlers.handler_context import Context
 from consumer.testing.faults import EVERYTHING, Nemesis
 from consumer.testing.observed import FunctionHandler
 from consumer.testing.simulation import Simulation

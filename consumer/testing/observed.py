@@ -8,7 +8,7 @@ from collections.abc import Callable
 from consumer.domain.lease import LeaseRow
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.domain.windows import WindowState
-from consumer.handlers.context import Context
+from consumer.handlers.handler_context import Context
 from consumer.handlers.inline import InlineHandler
 from consumer.handlers.results import is_async
 from consumer.ports.handler import Handler

@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from consumer.domain.outcome import Outcome
-from consumer.handlers.http import HttpHandler
+from consumer.handlers.http_handler import HttpHandler
 from tests.integration.handlers.support import call, number
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from consumer.domain.windows import TimeWindow, WindowCall
-from consumer.handlers.http import HttpHandler
+from consumer.handlers.http_handler import HttpHandler
 from tests.integration.handlers.http_servers import (
     EMULATOR,
     failures,

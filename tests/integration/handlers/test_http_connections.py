@@ -14,7 +14,7 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from consumer.domain.errors import HandlerImportError
-from consumer.handlers.http import HttpHandler
+from consumer.handlers.http_handler import HttpHandler
 from consumer.ports.handler import Handler
 from tests.integration.handlers.http_servers import (
     a_port_nobody_listens_on,

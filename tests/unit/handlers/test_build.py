@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from consumer.handlers.build import build_handler
-from consumer.handlers.http import HttpHandler
+from consumer.handlers.http_handler import HttpHandler
 from consumer.handlers.inline import InlineHandler
 from consumer.handlers.process_pool import ProcessPoolHandler
 

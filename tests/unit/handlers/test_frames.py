@@ -10,7 +10,7 @@ import pytest
 from consumer.domain.outcome import HandlerFault, Outcome
 from consumer.handlers import frames
 from consumer.handlers.environment import worker_environment
-from consumer.handlers.faults import crash_fault, timeout_fault
+from consumer.handlers.handler_faults import crash_fault, timeout_fault
 from consumer.handlers.frames import FrameError, Reply, Splitter
 from consumer.handlers.results import lambda_outcome
 

@@ -30,7 +30,7 @@ from yarl import URL
 
 from consumer.domain.errors import HandlerImportError
 from consumer.domain.outcome import HandlerCall, HandlerFault, Outcome
-from consumer.handlers.faults import describe, fault_of, timeout_fault
+from consumer.handlers.handler_faults import describe, fault_of, timeout_fault
 from consumer.handlers.results import lambda_outcome
 from consumer.settings.arns import redact_url
 
