@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from consumer.domain.record import Record
-    from consumer.handlers.context import Context
+    from consumer.handlers.handler_context import Context
 
 __all__ = ["Context", "Record"]
 __version__ = "0.1.0"
@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
 
         return Record
     if name == "Context":
-        from consumer.handlers.context import Context
+        from consumer.handlers.handler_context import Context
 
         return Context
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

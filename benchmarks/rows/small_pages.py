@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 import aioboto3
 
 from benchmarks.stub_stream import STREAM_ARN, shard_id
-from consumer.aws.direct_get_records import LeanGetRecords
 from consumer.aws.dynamodb_streams import DynamoDBStreamSource
 from consumer.aws.errors import ApiCaller
 from consumer.aws.session import AwsSession
@@ -36,16 +35,13 @@ def sdk(stream: str, calls: int) -> dict[str, float]:
     return asyncio.run(run())
 
 
-def source(stream: str, calls: int, lean: bool) -> dict[str, float]:
-    """The daemon's stream source, without the client's machinery (``lean``) or through the SDK's client."""
+def source(stream: str, calls: int) -> dict[str, float]:
+    """The daemon's stream source."""
 
     async def run() -> dict[str, float]:
         async with AwsSession("eu-west-1", {"dynamodb_streams": stream}) as session:
             client = await session.client("dynamodbstreams")
-            path = LeanGetRecords(client) if lean else None
-            reader = DynamoDBStreamSource(
-                client, None, ApiCaller(lambda *_: None), table=None, stream_arn=STREAM_ARN, lean=path
-            )
+            reader = DynamoDBStreamSource(client, None, ApiCaller(lambda *_: None), table=None, stream_arn=STREAM_ARN)
             await reader.describe()
 
             async def read(iterator: str) -> tuple[str, int]:

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Self
 
 from consumer.aws.destinations import build_dead_letters
-from consumer.aws.direct_get_records import LeanGetRecords
 from consumer.aws.dynamodb_streams import DynamoDBStreamSource
 from consumer.aws.errors import ApiCaller
 from consumer.aws.lease_table import DynamoDBLeaseStore
@@ -58,7 +57,6 @@ class MainAdapters:
                 self._caller,
                 table=settings.source.table,
                 stream_arn=settings.source.stream_arn,
-                lean=LeanGetRecords(streams),
             )
             self.store = lease_store(settings, dynamodb, self._caller, self._clock)
             self.dead_letters = await build_dead_letters(settings, session, self._caller, self._clock)

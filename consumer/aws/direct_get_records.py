@@ -7,11 +7,13 @@ pages are small, that is nearly all a worker uses.
 Nothing is guessed. ``learn`` lets the SDK prepare and sign one request, keeps it from the network, and takes its URL
 and its headers; ``call`` sends the same request with another body. Signature and credentials come from the client's
 signer, connections, proxies, certificates and exceptions from the client's HTTP session, error answers go through
-botocore's parser. When the SDK works in another way than is known here, everything is left to ``get_records()``.
+botocore's parser. When the SDK works in another way than is known here, ``learn`` says so and
+``consumer.aws.page_reader`` leaves everything to ``client.get_records()``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -20,8 +22,8 @@ from botocore.awsrequest import AWSRequest, HeadersDict
 
 OPERATION: Final = "GetRecords"
 _BEFORE_SIGN: Final = f"before-sign.dynamodb-streams.{OPERATION}"
-_BEFORE_SEND: Final = f"before-send.dynamodb-streams.{OPERATION}"
-# What differs from call to call, or is about retries, which are not the SDK's business here.
+BEFORE_SEND: Final = f"before-send.dynamodb-streams.{OPERATION}"
+# What differs from call to call, or is about the SDK's retries, which are switched off.
 _PER_CALL: Final = {
     "amz-sdk-invocation-id",
     "amz-sdk-request",
@@ -34,11 +36,11 @@ _PER_CALL: Final = {
 _encode = msgspec.json.Encoder().encode
 
 
-class NotLean(Exception):
-    """This path cannot be used; the text says why."""
+class DirectCallUnavailable(Exception):
+    """The SDK works in a way that is not known here; the text says how."""
 
 
-class LeanGetRecords:
+class DirectGetRecords:
     """``GetRecords`` of one client without its per-call machinery. ``learn`` first.
 
     Args:
@@ -56,20 +58,23 @@ class LeanGetRecords:
         self._shape = model.operation_model(OPERATION).output_shape
         self._parser = create_parser(model.protocol)
 
-    async def learn(self, iterator: str) -> None:
-        """Take over how the SDK asks. A handler of ``before-send`` must answer the request for ``iterator``.
+    async def learn(self, iterator: str) -> Mapping[str, Any]:
+        """Take over how the SDK asks. A handler of ``before-send`` must answer the request for ``iterator``; returns
+        what the SDK's parser makes of that answer.
 
         Raises:
-            NotLean: the SDK asks in a way that is not known here.
+            DirectCallUnavailable: the SDK asks in a way that is not known here.
             BotoCoreError: there are no credentials.
         """
-        signing, request = await self._prepared_request(iterator)
+        answer, signing, request = await self._prepared_request(iterator)
         if signing.get("signature_version") != "v4" or request is None or request.method != "POST":
-            raise NotLean(f"requests are not plain signature v4: {signing.get('signature_version')}")
+            raise DirectCallUnavailable(f"requests are not plain signature v4: {signing.get('signature_version')}")
         try:
-            self._http = self._client._endpoint.http_session  # noqa: SLF001 - it has no public name
+            # botocore gives a client's HTTP session no public name, and one of our own would need its proxies, timeouts
+            # and certificates again. A release that moves it is noticed here, and pages come at the SDK's price.
+            self._http = self._client._endpoint.http_session  # noqa: SLF001 - see above
         except AttributeError as error:
-            raise NotLean(f"the client keeps its HTTP session elsewhere: {error}") from error
+            raise DirectCallUnavailable(f"the client keeps its HTTP session elsewhere: {error}") from error
         self._signer = signing["request_signer"]
         self._scope = {name: signing[name] for name in ("signing_name", "region_name", "signature_version")}
         self._url = request.url
@@ -78,6 +83,7 @@ class LeanGetRecords:
             for name, value in request.headers.items()
             if name.lower() not in _PER_CALL
         }
+        return answer
 
     async def call(self, iterator: str, limit: int) -> tuple[bytes, dict[str, str]]:
         """Body and headers (lower-case names) of a successful answer.
@@ -96,8 +102,8 @@ class LeanGetRecords:
             await self._raise(response.status_code, response.headers, content)
         return content, response.headers
 
-    async def _prepared_request(self, iterator: str) -> tuple[dict[str, Any], Any]:
-        """What the SDK signs with, and the request that it would send."""
+    async def _prepared_request(self, iterator: str) -> tuple[Mapping[str, Any], dict[str, Any], Any]:
+        """The SDK's answer, what it signed with, and the request that it would have sent."""
         signing: dict[str, Any] = {}
         prepared: list[Any] = []
 
@@ -109,13 +115,13 @@ class LeanGetRecords:
 
         events = self._client.meta.events
         events.register(_BEFORE_SIGN, on_sign)
-        events.register_first(_BEFORE_SEND, on_send)
+        events.register_first(BEFORE_SEND, on_send)
         try:
-            await self._client.get_records(ShardIterator=iterator)
+            answer = await self._client.get_records(ShardIterator=iterator)
         finally:
             events.unregister(_BEFORE_SIGN, on_sign)
-            events.unregister(_BEFORE_SEND, on_send)
-        return signing, prepared[-1] if prepared else None
+            events.unregister(BEFORE_SEND, on_send)
+        return answer, signing, prepared[-1] if prepared else None
 
     async def _raise(self, status: int, headers: Any, body: bytes) -> None:
         response = {

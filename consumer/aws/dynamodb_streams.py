@@ -7,15 +7,13 @@ ARNs, shard iterators and sequence numbers are opaque here: they go back to the 
 from __future__ import annotations
 
 import asyncio
-import copy
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Self, TypeVar
 
-from consumer.aws.direct_get_records import LeanGetRecords
 from consumer.aws.errors import ApiCaller
-from consumer.aws.pages import PageReader
+from consumer.aws.page_reader import PageReader
 from consumer.domain.errors import (
     DependencyError,
     ExpiredIterator,
@@ -32,7 +30,7 @@ T = TypeVar("T")
 CALL_TIMEOUT: Final = 10.0  # seconds for any one call
 SHARDS_PER_PAGE: Final = 100  # the most DescribeStream gives
 UNPACED_PAGES: Final = 3
-PAGE_PAUSE: Final = 0.15  # seconds between further pages: DescribeStream allows 10 calls a second, for everybody
+PAGE_PAUSE: Final = 0.15  # seconds between further pages: DescribeStream allows an account 10 calls a second
 THROTTLED_PAUSE: Final = 0.5  # seconds before a throttled page is asked for again, doubled each time
 THROTTLED_ATTEMPTS: Final = 4  # of one page of a listing, so that a long listing need not start again
 
@@ -41,13 +39,14 @@ class DynamoDBStreamSource:
     """Reads the stream of ``table`` (its current one), or the stream ``stream_arn``.
 
     Args:
-        streams_client: a ``dynamodbstreams`` client; its GetRecords parsing is replaced (see ``consumer.aws.pages``).
+        streams_client: a ``dynamodbstreams`` client. GetRecords leaves out most of it (``consumer.aws.page_reader``).
         dynamodb_client: a ``dynamodb`` client, used for DescribeTable only.
         caller: bounds, translates and counts the calls.
         table: name or ARN of the table. Exactly one of ``table`` and ``stream_arn`` must be given.
         stream_arn: ARN of the stream.
+        pinned: ARN of the stream of ``table`` to read, whatever its current one is.
         wall: Unix time in seconds, for servers whose answers carry no date.
-        lean: the cheap way to call GetRecords; without it every call goes through the client.
+        pages: shares what another source over the same client has learned; by default its own.
     """
 
     def __init__(
@@ -58,8 +57,9 @@ class DynamoDBStreamSource:
         *,
         table: str | None,
         stream_arn: str | None,
+        pinned: str | None = None,
         wall: Callable[[], float] = time.time,
-        lean: LeanGetRecords | None = None,
+        pages: PageReader | None = None,
     ) -> None:
         if (table is None) == (stream_arn is None):
             raise ValueError("exactly one of table and stream_arn must be given")
@@ -67,10 +67,11 @@ class DynamoDBStreamSource:
         self._dynamodb = dynamodb_client
         self._caller = caller
         self._table = table
-        self._arn = stream_arn  # in table mode: resolved once, because shards and iterators belong to one stream
-        self._bound = stream_arn is not None
+        # In table mode resolved once, because shards and iterators belong to one stream.
+        self._arn = stream_arn or pinned
+        self._bound = self._arn is not None
         self._wall = wall
-        self._pages = PageReader(streams_client, lean)
+        self._pages = pages or PageReader(streams_client)
 
     # --- StreamSource --------------------------------------------------------------------------------------------
 
@@ -110,9 +111,16 @@ class DynamoDBStreamSource:
 
     def of(self, stream_arn: str) -> Self:
         """Clients and page decoding are shared."""
-        other = copy.copy(self)
-        other._arn, other._bound = stream_arn, True  # noqa: SLF001 - one of us
-        return other
+        return type(self)(
+            self._streams,
+            self._dynamodb,
+            self._caller,
+            table=self._table,
+            stream_arn=stream_arn if self._table is None else None,
+            pinned=stream_arn,
+            wall=self._wall,
+            pages=self._pages,
+        )
 
     async def list_shards(self) -> list[ShardInfo]:
         """Every shard, all pages; a page that fails for good raises instead of leaving shards out."""

@@ -4,13 +4,13 @@ Everything above asks ``AwsSession`` for a client and gets the same long-lived o
 100 ms and tens of megabytes of service model to create, and its connection pool is only worth having when it is shared.
 
 The SDK's own defaults are wrong for a daemon that must notice a dead peer within a lease: sixty seconds of connect and
-read time-out, and silent retries that hide throttling from whoever paces the calls. Both are replaced here.
+read time-out, and silent retries that hide throttling from the code that paces the calls. Both are replaced here.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Final, Self
@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 import aioboto3
 import aiobotocore.session
 from aiobotocore.config import AioConfig
+from aiobotocore.credentials import AioRefreshableCredentials
 from botocore.exceptions import BotoCoreError, CredentialRetrievalError
 
 from consumer.aws.errors import AwsConfigurationError, one_line, translate
@@ -25,6 +26,7 @@ from consumer.aws.errors import AwsConfigurationError, one_line, translate
 CONNECT_TIMEOUT: Final = 2.0  # seconds
 READ_TIMEOUT: Final = 10.0  # seconds without a byte; ApiCaller bounds the call as a whole
 IDLE_CONNECTION: Final = 45.0  # seconds; below the 60 s after which many proxies drop an idle connection silently
+USER_AGENT: Final = "dynamodb-stream-consumer"  # added to the SDK's own, so that CloudTrail tells the calls apart
 CREDENTIALS_DEADLINE: Final = 15.0  # seconds; a metadata service that accepts and stays silent must not hang the start
 
 _ENDPOINT_KEYS: Final = {"dynamodbstreams": "dynamodb_streams"}  # as the configuration file spells them
@@ -38,9 +40,6 @@ class AwsSession:
         endpoints: endpoint URLs by ``dynamodb``, ``dynamodb_streams``, ``kinesis``, ``sqs``, ``sns``, ``s3``. Services
             that are not named keep the SDK's own rules, ``AWS_ENDPOINT_URL*`` included.
         max_pool_connections: connections per client; must exceed the number of shards polled at the same time.
-        configure: called once with the underlying botocore session before any client exists, to register event
-            handlers or components. Handlers for a single client can use ``client.meta.events`` instead.
-        user_agent_extra: appended to the SDK's user agent, so that calls can be told apart in CloudTrail.
 
     Raises (on entry):
         AwsConfigurationError: no region, no credentials, or a profile that does not exist (exit 78).
@@ -53,19 +52,16 @@ class AwsSession:
         endpoints: Mapping[str, str],
         *,
         max_pool_connections: int = 50,
-        configure: Callable[[Any], None] | None = None,
-        user_agent_extra: str = "dynamodb-stream-consumer",
     ) -> None:
         self._region = region
         self._endpoints = dict(endpoints)
-        self._configure = configure
         self._config_options: dict[str, Any] = {
             "connect_timeout": CONNECT_TIMEOUT,
             "read_timeout": READ_TIMEOUT,
-            "retries": {"total_max_attempts": 1, "mode": "standard"},  # throttles are counted and paced by us
+            "retries": {"total_max_attempts": 1, "mode": "standard"},  # throttles are counted and paced by the callers
             "tcp_keepalive": True,  # aiobotocore 2.25 ignores it; until it does not, IDLE_CONNECTION does the work
             "max_pool_connections": max_pool_connections,
-            "user_agent_extra": user_agent_extra,
+            "user_agent_extra": USER_AGENT,
         }
         self._session: Any = None
         self._stack = AsyncExitStack()
@@ -75,14 +71,13 @@ class AwsSession:
     async def __aenter__(self) -> Self:
         try:
             botocore_session = aiobotocore.session.get_session()
-            if self._configure is not None:
-                self._configure(botocore_session)
+            chain = botocore_session.get_component("credential_provider")
+            botocore_session.register_component("credential_provider", _CredentialChain(chain))
             self._session = aioboto3.Session(botocore_session=botocore_session, region_name=self._region)
             if not self._session.region_name:
                 raise AwsConfigurationError("no AWS region is configured (set aws.region or AWS_REGION)")
             async with asyncio.timeout(CREDENTIALS_DEADLINE):
-                with _provider_errors():
-                    credentials = await botocore_session.get_credentials()
+                credentials = await botocore_session.get_credentials()
         except (BotoCoreError, OSError) as error:  # TimeoutError is an OSError
             raise translate(error, "GetCredentials", "the AWS credentials chain") from error
         if credentials is None:
@@ -90,7 +85,6 @@ class AwsSession:
                 "no AWS credentials were found (set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
                 "a profile, or run with an instance, task or pod role)"
             )
-        _guard(credentials)
         return self
 
     async def __aexit__(
@@ -99,11 +93,6 @@ class AwsSession:
         self._session = None
         self._clients.clear()
         await self._stack.aclose()
-
-    @property
-    def region(self) -> str:
-        """The region in force, wherever it was configured."""
-        return str(self._require().region_name)
 
     async def client(self, service: str) -> Any:
         """The client of ``service`` (botocore's name, such as ``dynamodbstreams``), created on first use.
@@ -136,23 +125,40 @@ class AwsSession:
         return self._session
 
 
-def _guard(credentials: Any) -> None:
-    """Credentials that expire are fetched again in the middle of any call; what goes wrong then must look like it."""
-    refresh = getattr(credentials, "_refresh", None)  # static ones have none
-    if refresh is None:
-        return
+class _CredentialChain:
+    """The SDK's credential chain, whose errors look like what they are: a dependency that fails."""
 
-    async def guarded() -> None:
+    def __init__(self, chain: Any) -> None:
+        self._chain = chain
+
+    async def load_credentials(self) -> Any:
         with _provider_errors():
-            await refresh()
+            credentials = await self._chain.load_credentials()
+        return _Refreshable(credentials) if isinstance(credentials, AioRefreshableCredentials) else credentials
 
-    credentials._refresh = guarded  # noqa: SLF001 - every way to ask for them goes through it
+
+class _Refreshable:
+    """Credentials that expire are fetched again in the middle of any call, by either of the two methods here."""
+
+    def __init__(self, credentials: AioRefreshableCredentials) -> None:
+        self._credentials = credentials
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._credentials, name)
+
+    async def get_frozen_credentials(self) -> Any:
+        with _provider_errors():
+            return await self._credentials.get_frozen_credentials()
+
+    async def get_account_id(self) -> Any:
+        with _provider_errors():
+            return await self._credentials.get_account_id()
 
 
 @contextmanager
 def _provider_errors() -> Iterator[None]:
-    """Providers raise whatever comes (KeyError where a part of an answer is missing, RuntimeError when what they got
-    has expired, too), which could not be told from a bug of ours. It is a dependency that fails, and may pass."""
+    """Providers raise anything (KeyError where a part of an answer is missing, RuntimeError when what they got has
+    expired, too), which could not be told from a bug in this program. It is a dependency that fails, and may pass."""
     try:
         yield
     except (BotoCoreError, OSError):

@@ -15,7 +15,7 @@ from consumer.domain.outcome import (
     from_python_result,
     from_window_response,
 )
-from consumer.handlers.faults import describe
+from consumer.handlers.handler_faults import describe
 
 # What almost every answer is, so that the daemon does not parse it.
 _SUCCESS = frozenset({b"", b"null", b"{}", b'{"batchItemFailures": []}', b'{"batchItemFailures":[]}'})

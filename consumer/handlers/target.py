@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from consumer.domain.errors import HandlerImportError
-from consumer.handlers.faults import describe
+from consumer.handlers.handler_faults import describe
 
 
 def load_target(target: str, path: str | None) -> Callable[..., Any]:

@@ -20,7 +20,7 @@ from consumer.aws.adapters import ControlAdapters, MainAdapters
 from consumer.domain.errors import StreamConsumerError, first_error
 from consumer.handlers.build import build_handler
 from consumer.operate import sd_notify
-from consumer.operate.http import HealthServer
+from consumer.operate.health_server import HealthServer
 from consumer.operate.logs import configure_logging
 from consumer.operate.metrics import Metrics
 from consumer.operate.status import StatusBoard

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from consumer.cli.health import ask, health
 from consumer.domain.errors import StreamConsumerError
-from consumer.operate.http import MAX_CONNECTIONS, CannotListen, HealthServer
+from consumer.operate.health_server import MAX_CONNECTIONS, CannotListen, HealthServer
 from consumer.operate.metrics import Metrics
 from consumer.operate.status import START_STEPS, ShardStatus, Status, StatusBoard
 

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from consumer.domain.errors import StreamConsumerError
-from consumer.operate.http import HealthServer
+from consumer.operate.health_server import HealthServer
 from consumer.settings.model import Settings
 from consumer.worker import app, control_thread
 from consumer.worker.control_thread import ControlThread, Watchdog

@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from consumer.domain.outcome import Outcome
-from consumer.handlers.http import HttpHandler
+from consumer.handlers.http_handler import HttpHandler
 from tests.integration.handlers.support import call, number
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -33,7 +33,7 @@ async def serving(answer: Answer) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def started(url: str, **options: Any) -> AsyncIterator[HttpHandler]:
-    handler = HttpHandler(url, **({"timeout": 5.0, "report_failures": True} | options))
+    handler = HttpHandler(url, **({"report_failures": True} | options))
     await handler.start()
     try:
         yield handler

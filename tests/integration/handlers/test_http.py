@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from consumer.domain.windows import TimeWindow, WindowCall
-from consumer.handlers.http import HttpHandler
+from consumer.handlers.http_handler import HttpHandler
 from tests.integration.handlers.http_servers import (
     EMULATOR,
     failures,
@@ -188,7 +188,7 @@ async def test_the_largest_answer_is_taken() -> None:
         return web.Response(body=body)
 
     async with serving(answer) as url:
-        handler = HttpHandler(url, timeout=5.0, report_failures=True)
+        handler = HttpHandler(url, report_failures=True)
         handler.max_answer = len(body)
         await handler.start()
         assert (await handler.invoke(call(1))).kind == "ok"

@@ -1,21 +1,22 @@
-"""GetRecords without the client's machinery: the same pages, errors and signatures as through the SDK's client."""
+"""The direct GetRecords call, and the fallback to the SDK's client: the same pages, errors and signatures."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 import structlog
 
-from consumer.aws.direct_get_records import LeanGetRecords
 from consumer.aws.dynamodb_streams import DynamoDBStreamSource
 from consumer.aws.errors import ApiCaller, Unanswered
-from consumer.aws.pages import SAMPLE
+from consumer.aws.page_reader import SAMPLE
 from consumer.aws.session import AwsSession
-from consumer.domain.errors import DependencyError, ExpiredIterator, PermissionDenied, Throttled
+from consumer.domain.errors import DependencyError, ExpiredIterator, PermissionDenied, Throttled, TrimmedData
+from tests.support.unknown_sdk import UnknownClient
 
 ARN = "arn:aws:dynamodb:us-east-1:000000000000:table/orders/stream/2026-01-01T00:00:00.000"
 LISTING = {
@@ -88,11 +89,11 @@ async def server(aws_environment):
 
 
 @asynccontextmanager
-async def source_of(server: Server, *, lean: bool):
+async def source_of(server: Server, *, direct: bool = True):
     async with AwsSession("us-east-1", {"dynamodb_streams": server.url}) as session:
         client = await session.client("dynamodbstreams")
-        path = LeanGetRecords(client) if lean else None
-        source = DynamoDBStreamSource(client, None, ApiCaller(), table=None, stream_arn=ARN, lean=path)
+        client = client if direct else UnknownClient(client)
+        source = DynamoDBStreamSource(client, None, ApiCaller(), table=None, stream_arn=ARN)
         await source.describe()
         server.requests.clear()
         yield source
@@ -107,7 +108,8 @@ async def outcome(read: Callable[[], Awaitable[object]]) -> object:
     try:
         return everything(await read())
     except DependencyError as error:
-        return (type(error), error.operation, error.code, str(error))
+        # What is wrong with a damaged body is worded by the parser that met it.
+        return (type(error), error.operation, error.code, None if error.code == "Malformed" else str(error))
     except Exception as error:
         return (type(error), str(error))
 
@@ -120,9 +122,16 @@ class TestSameAsTheClient:
             ok(b'{"Records":[],"NextShardIterator":"n"}'),
             ok(b'{"Records":[]}'),
             ok(b'{"Records":[' + b"," * 100_000),
+            ok(SAMPLE[: len(SAMPLE) // 2]),
+            ok(SAMPLE[:-1]),
             ok(b"{}"),
+            ok(b"[]"),
+            ok(b"null"),
+            ok(b'{"NextShardIterator":"n"}'),
+            ok(b'{"Records":null}'),
+            ok(b'{"Records":[],"NextShardIterator":""}'),
+            ok(b"<html>hello</html>"),
             ok(b""),
-            ok(SAMPLE, more="x-amz-crc32: 5\r\n"),
             refusal("ExpiredIteratorException"),
             refusal("TrimmedDataAccessException"),
             refusal("ResourceNotFoundException"),
@@ -139,15 +148,27 @@ class TestSameAsTheClient:
     async def test_pages_and_errors(self, server, answer):
         server.answers = [answer]
         found = []
-        for lean in (True, False):
-            async with source_of(server, lean=lean) as source:
+        for direct in (True, False):
+            async with source_of(server, direct=direct) as source:
                 found.append(await outcome(lambda s=source: s.get_records("shard-1", "iterator", 7)))
         assert found[0] == found[1]
 
+    @pytest.mark.parametrize("direct", [True, False])
+    async def test_an_empty_success_is_an_error_and_only_a_closed_shard_ends(self, server, direct):
+        """botocore makes ``{}`` of a damaged body: read as a page it would end the shard and lose what follows."""
+        async with source_of(server, direct=direct) as source:
+            for damaged in (b"", b"{}", SAMPLE[: len(SAMPLE) // 2], b'{"NextShardIterator":"n"}'):
+                server.answers = [ok(damaged)]
+                with pytest.raises(DependencyError, match="Malformed"):
+                    await source.get_records("shard-1", "i", 7)
+            server.answers = [ok(b'{"Records":[]}')]
+            page = await source.get_records("shard-1", "i", 7)
+            assert (list(page.records), page.next_iterator) == ([], None)
+
     async def test_requests(self, server, monkeypatch):
         monkeypatch.setenv("AWS_SESSION_TOKEN", "a token/with=signs")
-        for lean in (True, False):
-            async with source_of(server, lean=lean) as source:
+        for direct in (True, False):
+            async with source_of(server, direct=direct) as source:
                 await source.get_records("shard-1", 'an "iterator"', 7)
                 sent = server.requests[-1]
                 signed = sent["authorization"].split("SignedHeaders=")[1].split(",")[0]
@@ -159,10 +180,12 @@ class TestSameAsTheClient:
                 assert "dynamodb-stream-consumer" in sent["user-agent"]
         assert ("amz-sdk-request" in server.requests[-1], len(server.requests)) == (True, 1)
 
-    async def test_named_errors(self, server):
-        async with source_of(server, lean=True) as source:
+    @pytest.mark.parametrize("direct", [True, False])
+    async def test_named_errors(self, server, direct):
+        async with source_of(server, direct=direct) as source:
             for code, error in (
                 ("ExpiredIteratorException", ExpiredIterator),
+                ("TrimmedDataAccessException", TrimmedData),
                 ("ThrottlingException", Throttled),
                 ("AccessDeniedException", PermissionDenied),
             ):
@@ -173,7 +196,7 @@ class TestSameAsTheClient:
 
 class TestConnections:
     async def test_one_connection_serves_many_calls(self, server):
-        async with source_of(server, lean=True) as source:
+        async with source_of(server) as source:
             before = server.connections
             for _ in range(20):
                 await source.get_records("shard-1", "i", 7)
@@ -183,7 +206,7 @@ class TestConnections:
         record = json.loads(SAMPLE)["Records"][0]
         body = json.dumps({"Records": [record] * 3000, "NextShardIterator": "n"}).encode()
         server.answers = [ok(body)]
-        async with source_of(server, lean=True) as source:
+        async with source_of(server) as source:
             page = await source.get_records("shard-1", "i", 7)
         assert (len(page.records), page.wire_bytes) == (3000, len(body))
         assert page.records[-1].new_image == page.records[0].new_image
@@ -191,7 +214,7 @@ class TestConnections:
     @pytest.mark.parametrize("sent", [0, 1, len(SAMPLE) - 1])
     async def test_a_cut_answer_is_an_error_and_never_a_page(self, server, sent):
         server.answers = [ok(SAMPLE[:sent], length=len(SAMPLE), more="X-CUT: 1\r\n")]
-        async with source_of(server, lean=True) as source:
+        async with source_of(server) as source:
             with pytest.raises(Unanswered):
                 await source.get_records("shard-1", "i", 7)
             server.answers = [ok(SAMPLE)]
@@ -200,7 +223,7 @@ class TestConnections:
     async def test_a_cancelled_call_never_answers_the_next_one(self, server):
         server.answers = [ok(b'{"Records":[],"NextShardIterator":"late"}'), ok(SAMPLE)]
         server.hold.clear()
-        async with source_of(server, lean=True) as source:
+        async with source_of(server) as source:
             first = asyncio.create_task(source.get_records("shard-1", "i", 7))
             while not server.requests:
                 await asyncio.sleep(0)
@@ -218,46 +241,55 @@ class TestConnections:
         monkeypatch.delenv("no_proxy", raising=False)
         async with AwsSession("us-east-1", {"dynamodb_streams": "http://streams.invalid"}) as session:
             client = await session.client("dynamodbstreams")
-            source = DynamoDBStreamSource(
-                client, None, ApiCaller(), table=None, stream_arn=ARN, lean=LeanGetRecords(client)
-            )
+            source = DynamoDBStreamSource(client, None, ApiCaller(), table=None, stream_arn=ARN)
             assert len((await source.get_records("shard-1", "i", 7)).records) == 2
         assert server.requests[-1]["host"] == "streams.invalid"
 
 
 class TestCredentials:
-    async def test_rotated_credentials_sign_the_next_call(self, server, monkeypatch):
-        async with AwsSession("us-east-1", {"dynamodb_streams": server.url}) as session:
-            client = await session.client("dynamodbstreams")
-            lean = LeanGetRecords(client)
-            source = DynamoDBStreamSource(client, None, ApiCaller(), table=None, stream_arn=ARN, lean=lean)
-            await source.get_records("shard-1", "i", 7)
-            credentials = client._request_signer._credentials
-            credentials.access_key, credentials.token = "ROTATED", "another token"
-            await source.get_records("shard-1", "i", 7)
-        assert "Credential=ROTATED/" in server.requests[-1]["authorization"]
-        assert server.requests[-1]["x-amz-security-token"] == "another token"
+    async def test_rotated_credentials_sign_the_next_call(self, server, monkeypatch, tmp_path):
+        """A program that gives other credentials each time, all of them about to expire."""
+        program = tmp_path / "credentials.py"
+        program.write_text(
+            f"""
+import datetime, json, pathlib
+calls = pathlib.Path({str(tmp_path / "calls")!r})
+calls.write_text(calls.read_text() + "x" if calls.exists() else "x")
+count = len(calls.read_text())
+expiry = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=700)
+print(json.dumps({{"Version": 1, "AccessKeyId": f"KEY{{count}}", "SecretAccessKey": "s",
+                   "SessionToken": f"token {{count}}", "Expiration": expiry.isoformat()}}))
+"""
+        )
+        config = tmp_path / "config"
+        config.write_text(f"[default]\ncredential_process = {sys.executable} {program}\n")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+        async with source_of(server) as source:
+            for _ in range(2):
+                await source.get_records("shard-1", "i", 7)
+        keys = [sent["authorization"].split("Credential=")[1].split("/")[0] for sent in server.requests]
+        tokens = [sent["x-amz-security-token"] for sent in server.requests]
+        assert keys[0] != keys[1]
+        assert tokens == [key.replace("KEY", "token ") for key in keys]
 
 
 class TestLeftToTheSdk:
     async def test_when_the_client_is_made_in_another_way(self, server):
         """What has no public name may go with any release: then pages still come, at the SDK's price."""
+        with structlog.testing.capture_logs() as logs:
+            async with source_of(server, direct=False) as source:
+                for _ in range(2):
+                    assert len((await source.get_records("shard-1", "i", 7)).records) == 2
+        [entry] = logs
+        assert (entry["event"], entry["log_level"]) == ("pages.fallback_parser", "error")
+        assert "no such attribute: _endpoint" in entry["reason"]
+        assert "50 times slower" in entry["effect"]
+        assert all("amz-sdk-request" in sent for sent in server.requests)
 
-        class Renamed:
-            def __init__(self, client):
-                self._inner = client
-
-            def __getattr__(self, name):
-                if name == "_endpoint":
-                    raise AttributeError("no such attribute: _endpoint")
-                return getattr(self._inner, name)
-
-        async with AwsSession("us-east-1", {"dynamodb_streams": server.url}) as session:
-            client = Renamed(await session.client("dynamodbstreams"))
-            with structlog.testing.capture_logs() as logs:
-                source = DynamoDBStreamSource(
-                    client, None, ApiCaller(), table=None, stream_arn=ARN, lean=LeanGetRecords(client)
-                )
-                assert len((await source.get_records("shard-1", "i", 7)).records) == 2
-        assert [entry["event"] for entry in logs] == ["pages.sdk_call_path"]
-        assert "amz-sdk-request" in server.requests[-1]
+    async def test_a_checksum_counts_on_the_direct_path(self, server):
+        server.answers = [ok(SAMPLE, more="x-amz-crc32: 5\r\n")]
+        async with source_of(server) as source:
+            with pytest.raises(DependencyError, match="ChecksumMismatch"):
+                await source.get_records("shard-1", "i", 7)

@@ -1,4 +1,8 @@
-"""The stream adapter on a real SDK client with scripted answers: listings, errors, and the self-test of the hook."""
+"""The stream adapter on a real SDK client with scripted answers: listings, errors, and the self-test.
+
+The answers are scripted with the client's own events, which the direct GetRecords call does not go through: pages come
+through the SDK here (``test_direct_get_records.py`` reads them both ways).
+"""
 
 import asyncio
 import json
@@ -7,10 +11,13 @@ import time
 import pytest
 import structlog
 from aiobotocore.awsrequest import AioAWSResponse
+from botocore.exceptions import NoCredentialsError
 
-from consumer.aws import dynamodb_streams, pages
+from consumer.aws import dynamodb_streams, page_reader
 from consumer.aws.dynamodb_streams import DynamoDBStreamSource
-from consumer.aws.errors import ApiCaller
+from consumer.aws.errors import ApiCaller, AwsConfigurationError
+from consumer.aws.page_reader import SAMPLE, SELF_TEST
+from consumer.aws.pages import decode_page
 from consumer.aws.session import AwsSession
 from consumer.domain.errors import (
     DependencyError,
@@ -23,6 +30,7 @@ from consumer.domain.errors import (
 )
 from consumer.domain.shards import ShardInfo
 from consumer.ports.source import Position
+from tests.support.unknown_sdk import UnknownClient
 
 ARN = "arn:aws:dynamodb:us-east-1:000000000000:table/orders/stream/2026-01-01T00:00:00.000"
 STREAM = {
@@ -74,7 +82,7 @@ class Script:
 
     def send(self, request, **_):
         body = request.body if isinstance(request.body, bytes) else request.body.encode()
-        if pages.SELF_TEST.encode() in body:
+        if SELF_TEST.encode() in body:
             return None
         operation = request.headers["X-Amz-Target"]
         operation = (operation.decode() if isinstance(operation, bytes) else operation).rpartition(".")[2]
@@ -105,7 +113,8 @@ async def script(aws_environment):
         "us-east-1", {"dynamodb": "http://127.0.0.1:9", "dynamodb_streams": "http://127.0.0.1:9"}
     ) as s:
         script = Script()
-        script.streams, script.dynamodb = await s.client("dynamodbstreams"), await s.client("dynamodb")
+        script.known = await s.client("dynamodbstreams")
+        script.streams, script.dynamodb = UnknownClient(script.known), await s.client("dynamodb")
         script.streams.meta.events.register_first("before-send", script.send)
         script.dynamodb.meta.events.register_first("before-send", script.send)
         script.on("DescribeStream", listing(shard(1)))
@@ -259,7 +268,7 @@ class TestListing:
 class TestReading:
     async def test_numbers_and_iterators_go_through_unchanged(self, script):
         script.on("GetShardIterator", {"ShardIterator": "arn|1|zzz"})
-        script.on("GetRecords", pages.SAMPLE)
+        script.on("GetRecords", SAMPLE)
         source = source_of(script)
         text = "000000000000000000042"
         assert await source.iterator(shard_id(1), Position("AFTER_SEQUENCE_NUMBER", text)) == "arn|1|zzz"
@@ -267,26 +276,15 @@ class TestReading:
         assert script.asked("GetShardIterator")[0]["SequenceNumber"] == text
         assert script.asked("GetRecords") == [{"ShardIterator": "arn|1|zzz", "Limit": 250}]
         assert [record.event_source_arn for record in page.records] == [ARN, ARN]
-        assert page.wire_bytes == len(pages.SAMPLE)
+        assert page.wire_bytes == len(SAMPLE)
         assert ("GetRecords", "ok") in script.calls
 
-    @pytest.mark.parametrize("fast", [True, False])
-    async def test_a_page_that_does_not_decode(self, script, fast, monkeypatch):
-        if not fast:
-            monkeypatch.setattr(pages, "take_body", lambda **_: None)
+    async def test_a_page_that_does_not_decode(self, script):
         source = source_of(script)
-        for length in (0, 1, 30, len(pages.SAMPLE) // 2, len(pages.SAMPLE) - 1):
-            script.on("GetRecords", pages.SAMPLE[:length])
+        for length in (0, 1, 30, len(SAMPLE) // 2, len(SAMPLE) - 1):
+            script.on("GetRecords", SAMPLE[:length])
             with pytest.raises(DependencyError):
                 await source.get_records(shard_id(1), "i", 10)
-        assert source._pages.fast is fast
-
-    async def test_length_and_checksum_of_the_answer_count(self, script):
-        script.on("GetRecords", pages.SAMPLE)
-        for header in ({"content-length": "5"}, {"x-amz-crc32": "5"}):
-            script.headers = header
-            with pytest.raises(DependencyError, match=r"Truncated|ChecksumMismatch"):
-                await source_of(script).get_records(shard_id(1), "i", 10)
 
     @pytest.mark.parametrize(
         ("code", "kind", "text"),
@@ -338,43 +336,60 @@ class TestReading:
 
 
 class TestSelfTest:
-    async def test_the_hook_works_with_this_sdk(self, script):
-        source = source_of(script)
+    async def test_the_direct_call_works_with_this_sdk(self, script):
+        script.streams = script.known
         with structlog.testing.capture_logs() as logs:
-            await source.describe()
-        assert source._pages.fast
+            await source_of(script).describe()
         assert logs == []
         assert script.asked("GetRecords") == []  # the self-test never leaves the process
         assert {operation for operation, _ in script.calls} == {"DescribeStream"}  # nor is it counted
 
-    @pytest.mark.parametrize(
-        ("target", "replacement", "reason"),
-        [
-            ("take_body", lambda **_: None, "did not fire"),
-            ("_same_pages", lambda *_: False, "differently"),
-            ("decode_page", lambda *_: 1 / 0, "ZeroDivisionError"),
-            ("SAMPLE", b"{}", "no Records"),
-        ],
-    )
-    async def test_falls_back_with_a_warning(self, script, monkeypatch, target, replacement, reason):
-        monkeypatch.setattr(pages, target, replacement)
+    async def test_falls_back_when_the_sdk_reads_a_page_in_another_way(self, script, monkeypatch):
+        monkeypatch.setattr(page_reader, "SAMPLE", SAMPLE.replace(b'"NextShardIterator":"next"', b'"other":1'))
+        script.streams = script.known
         source = source_of(script)
         with structlog.testing.capture_logs() as logs:
             await source.describe()
-        monkeypatch.undo()
         [entry] = logs
-        assert (entry["event"], entry["log_level"]) == ("pages.fallback_parser", "warning")
-        assert reason in entry["reason"]
-        script.on("GetRecords", pages.SAMPLE)
+        assert (entry["event"], entry["log_level"]) == ("pages.fallback_parser", "error")
+        assert "differently" in entry["reason"]
+        script.on("GetRecords", SAMPLE)
         slow = await source.get_records(shard_id(1), "i", 10)
-        fast = pages.decode_page(pages.SAMPLE, {}, ARN)
-        assert not source._pages.fast
+        fast = decode_page(SAMPLE, {}, ARN)
         assert [record.as_event() for record in slow.records] == [record.as_event() for record in fast.records]
         assert (slow.next_iterator, slow.wire_bytes) == (fast.next_iterator, fast.wire_bytes)
 
-    async def test_runs_once(self, script, monkeypatch):
+    @pytest.mark.parametrize(("target", "replacement"), [("decode_page", lambda *_: 1 / 0)])
+    async def test_any_failure_is_a_reason(self, script, monkeypatch, target, replacement):
+        monkeypatch.setattr(page_reader, target, replacement)
+        script.streams = script.known
+        with structlog.testing.capture_logs() as logs:
+            await source_of(script).describe()
+        assert ["ZeroDivisionError" in entry["reason"] for entry in logs] == [True]
+
+    async def test_runs_once(self, script):
         source = source_of(script)
-        await source.describe()
-        monkeypatch.setattr(pages, "_same_pages", lambda *_: False)
-        await source.describe()
-        assert source._pages.fast
+        with structlog.testing.capture_logs() as logs:
+            await source.describe()
+            await source.describe()
+            await source.of(ARN).describe()
+        assert [entry["event"] for entry in logs] == ["pages.fallback_parser"]
+
+    async def test_decides_nothing_while_there_are_no_credentials(self, script):
+        """The next call asks again, instead of reading at the SDK's price for the rest of the daemon's life."""
+        failing = [NoCredentialsError(), TimeoutError()]
+
+        async def sign(**_):
+            if failing:
+                raise failing.pop(0)
+
+        script.known.meta.events.register("before-sign.dynamodb-streams.GetRecords", sign)
+        script.streams = script.known
+        source = source_of(script)
+        with structlog.testing.capture_logs() as logs:
+            with pytest.raises(AwsConfigurationError):
+                await source.describe()
+            with pytest.raises(DependencyError, match="Timeout"):
+                await source.describe()
+            await source.describe()
+        assert logs == []

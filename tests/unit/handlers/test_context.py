@@ -7,7 +7,7 @@ import sys
 import time
 
 import consumer
-from consumer.handlers.context import Context, FunctionIdentity, function_arn
+from consumer.handlers.handler_context import Context, FunctionIdentity, function_arn
 
 
 def test_every_attribute_of_lambdas_context_is_there() -> None:

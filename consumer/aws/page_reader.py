@@ -1,0 +1,140 @@
+"""Which way GetRecords goes through one client: the direct call, or the SDK's own when that is not possible.
+
+The direct call (``consumer.aws.direct_get_records``) needs the SDK to work as it is known here. A self-test at the
+start finds out: the SDK prepares one request that never leaves the process, and what its parser makes of a built-in
+page must equal what ``decode_page`` makes of it. When anything differs, every page goes through
+``client.get_records()`` and botocore's parser, about 50 times slower, and one ERROR event says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, Final
+
+import structlog
+from aiobotocore.awsrequest import AioAWSResponse
+from botocore.exceptions import CredentialRetrievalError, NoCredentialsError, PartialCredentialsError
+
+from consumer.aws.direct_get_records import BEFORE_SEND, DirectCallUnavailable, DirectGetRecords
+from consumer.aws.odd_records import undecodable
+from consumer.aws.pages import convert_page, decode_page
+from consumer.domain.record import event_json
+from consumer.ports.source import Page
+
+log = structlog.get_logger()
+
+SELF_TEST: Final = "stream-consumer-self-test"
+SELF_TEST_DEADLINE: Final = 5.0  # seconds; the request stays in the process, but signing it may fetch credentials
+# They say nothing about the SDK: the self-test is repeated with the next call.
+_UNDECIDED: Final = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, TimeoutError)
+
+
+class PageReader:
+    """``GetRecords`` through one client, decoded. Safe to share between any number of shards of one event loop.
+
+    Args:
+        client: the long-lived ``dynamodbstreams`` client.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._direct: DirectGetRecords | None = None
+        self._preparing = asyncio.Lock()
+        self._prepared = False
+
+    async def prepare(self) -> None:
+        """Find out whether direct calls work. Idempotent.
+
+        Raises:
+            BotoCoreError, TimeoutError: there are no credentials to sign with; nothing was decided, so call it again.
+        """
+        async with self._preparing:
+            if self._prepared:
+                return
+            try:
+                self._direct = await self._learned()
+            except _UNDECIDED:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, the SDK's own way still works
+                log.error(
+                    "pages.fallback_parser",
+                    reason=str(error) if isinstance(error, DirectCallUnavailable) else repr(error),
+                    effect="GetRecords goes through the SDK's parser: about 50 times slower, and CRC32 is not checked",
+                )
+            self._prepared = True
+
+    async def read(self, iterator: str, limit: int, source_arn: str) -> Page:
+        """One page. DependencyError when it does not decode; otherwise what the client raises."""
+        if not self._prepared:
+            await self.prepare()
+        if self._direct is None:
+            return await self._read_through_sdk(iterator, limit, source_arn)
+        body, headers = await self._direct.call(iterator, limit)
+        return decode_page(body, headers, source_arn)
+
+    async def _read_through_sdk(self, iterator: str, limit: int, source_arn: str) -> Page:
+        try:
+            answer = await self._client.get_records(ShardIterator=iterator, Limit=limit)
+        except (ValueError, TypeError, AttributeError, LookupError) as error:  # botocore's parser on an odd body
+            raise undecodable("Malformed", f"botocore's parser refuses the answer: {error!r}") from error
+        return convert_page(answer, source_arn)
+
+    async def _learned(self) -> DirectGetRecords:
+        direct = DirectGetRecords(self._client)
+        events = self._client.meta.events
+        events.register(BEFORE_SEND, _answer_self_test)
+        try:
+            async with asyncio.timeout(SELF_TEST_DEADLINE):
+                answer = await direct.learn(SELF_TEST)
+        finally:
+            events.unregister(BEFORE_SEND, _answer_self_test)
+        if not _same_pages(convert_page(answer, SELF_TEST), decode_page(SAMPLE, {}, SELF_TEST)):
+            raise DirectCallUnavailable("botocore and msgspec decode the built-in page differently")
+        return direct
+
+
+# --- the self-test ---------------------------------------------------------------------------------------------------
+
+_EVERY_TYPE: Final = (
+    b'{"pk":{"S":"a\\u0000\xf0\x9f\x98\x80"},"n":{"N":"-1.2345678901234567890123456789012345678E-10"},"b":{"B":"AP8="},'
+    b'"ss":{"SS":["x","y"]},"ns":{"NS":["1","2"]},"bs":{"BS":["AA==","/w=="]},"t":{"BOOL":true},"z":{"NULL":true},'
+    b'"l":{"L":[{"S":""},{"M":{}}]},"m":{"M":{"k":{"L":[{"B":""}]}}}}'
+)
+SAMPLE: Final = (
+    b'{"Records":[{"eventID":"1","eventName":"INSERT","eventVersion":"1.1","eventSource":"aws:dynamodb",'
+    b'"awsRegion":"eu-west-1","dynamodb":{"ApproximateCreationDateTime":1.7E9,"Keys":{"pk":{"S":"a"}},"NewImage":'
+    + _EVERY_TYPE
+    + b',"SequenceNumber":"000000000000000000001","SizeBytes":26,"StreamViewType":"NEW_AND_OLD_IMAGES"}},'
+    b'{"eventID":"2","eventName":"REMOVE","eventVersion":"1.1","eventSource":"aws:dynamodb","awsRegion":"eu-west-1",'
+    b'"userIdentity":{"PrincipalId":"dynamodb.amazonaws.com","Type":"Service"},'
+    b'"dynamodb":{"ApproximateCreationDateTime":1700000001,"Keys":{"pk":{"S":"a"}},"OldImage":'
+    + _EVERY_TYPE
+    + b',"SequenceNumber":"1234567890123456789012345678901234567890","SizeBytes":26,'
+    b'"StreamViewType":"NEW_AND_OLD_IMAGES"}}],"NextShardIterator":"next"}'
+)
+
+
+class _CannedBody:
+    async def read(self) -> bytes:
+        return SAMPLE
+
+
+def _answer_self_test(request: Any, **_: Any) -> AioAWSResponse | None:
+    """The ``before-send`` handler: answers the self-test's own request instead of the network, and no other."""
+    body = request.body if isinstance(request.body, bytes) else str(request.body).encode()
+    if SELF_TEST.encode() not in body:
+        return None
+    headers = {"content-type": "application/x-amz-json-1.0", "content-length": str(len(SAMPLE))}
+    return AioAWSResponse(request.url, 200, headers, _CannedBody())
+
+
+def _same_pages(one: Page, other: Page) -> bool:
+    return one.next_iterator == other.next_iterator == "next" and _comparable(one) == _comparable(other)
+
+
+def _comparable(page: Page) -> list[Any]:
+    return [
+        [json.loads(event_json(record)), record.keys, record.new_image, record.old_image, record.user_identity]
+        for record in page.records
+    ]
