@@ -169,6 +169,7 @@ def test_an_idle_window_closes_when_its_time_is_over() -> None:
         await world.sleep(88.0 - world.loop.now)
         assert handler.totals == []
         await until(world, lambda: handler.totals == [1], "the window closes", 12.0)
+        await until(world, lambda: not any(map(json.loads, stored_states(world))), "its end is stored", 2.0)
         await world.sleep(300.0)
         assert len(handler.events) == 2, "a window closes once"
 

@@ -183,6 +183,7 @@ class Dispatcher:
             if not self._running:
                 self._idle.set()
                 self._subscription.settled.set()
+                self._subscription.unsaved.set()  # also the end of a window has to be stored
 
     # --- tumbling windows ------------------------------------------------------------------------------
 

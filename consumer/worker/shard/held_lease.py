@@ -45,7 +45,7 @@ class HeldLease:
         self._subscription = subscription
         self._taken = row if row.state != "waiting" else replace(row, state="open")
         self._saved_version = subscription.version
-        self._saved_window = WindowState()
+        self._saved_window: WindowState | None = WindowState()  # None: not known, as after a deletion
         self._saved_at = self._clock.monotonic()
         self.writing = asyncio.Lock()
 
@@ -114,7 +114,7 @@ class HeldLease:
         version, window = self._subscription.version, self._subscription.window_state
         await self._write(lambda row, window: self._store.save(self._label, row, window))
         self._saved_version, self._saved_at = version, self._clock.monotonic()
-        self._saved_window = window or self._saved_window
+        self._saved_window = window
 
     # --- losses, windows -------------------------------------------------------------------------------
 
@@ -137,8 +137,9 @@ class HeldLease:
             log.warning("window.load_failed", shard_id=self.shard_id, error=str(error))
 
         read = self._store.window_state
-        self._saved_window = await self._until_durable(lambda: read(self._label, self.shard_id), STEADY, failed, stop)
-        return self._saved_window
+        durable = await self._until_durable(lambda: read(self._label, self.shard_id), STEADY, failed, stop)
+        self._saved_window = durable
+        return durable
 
     # --- the end ---------------------------------------------------------------------------------------
 
@@ -175,6 +176,7 @@ class HeldLease:
         try:
             await write(row, None if window == self._saved_window else window)
         except LeaseDeleted:
+            self._saved_window = None
             await self.put_back(row)
             await write(row, window)
 
