@@ -32,7 +32,7 @@ from consumer.worker.control_thread import ControlThread, Watchdog, die
 from consumer.worker.fleet.incarnation import HARD_STOP_MARGIN, Host, IncarnationLoop
 from consumer.worker.reporting import Pulse, Reporter
 from consumer.worker.start import start
-from consumer.worker.tasks import Stopped, root_task, until_stopped
+from consumer.worker.tasks import Stopped, never_ending, until_stopped
 
 log = structlog.get_logger()
 
@@ -138,7 +138,7 @@ class Daemon:
 
     def _root(self, roots: asyncio.TaskGroup, stack: AsyncExitStack, name: str, work: Awaitable[None]) -> None:
         """A root task of the whole process: when it ends before ``stack`` is closed, so does the process."""
-        stack.callback(roots.create_task(root_task(name, work, self._task_died), name=name).cancel)
+        stack.callback(roots.create_task(never_ending(name, work, self._task_died), name=name).cancel)
 
 
 def wedged_after(settings: Settings) -> float:

@@ -42,7 +42,7 @@ class WorkerContext:
     incarnation: str
     validity: SessionValidity
     budget: ByteBudget
-    slots: HandlerSlots
+    slots: AbstractAsyncContextManager[None]
     start_at: float | None
     filters: Filters
 
@@ -58,12 +58,7 @@ class WorkerContext:
         )
 
 
-class HandlerSlots:
-    """As many handler calls at once as the handler can really run, so that the ownership check is made right before
-    user code starts and not before a wait for a free process."""
-
-    def __init__(self, width: int) -> None:
-        self._slots: AbstractAsyncContextManager[None] = asyncio.Semaphore(width) if width else nullcontext()
-
-    def one(self) -> AbstractAsyncContextManager[None]:
-        return self._slots
+def handler_slots(width: int) -> AbstractAsyncContextManager[None]:
+    """To hold during a handler call: as many at once as the handler can really run (0: any number), so that the
+    ownership check is made right before user code starts and not before a wait for a free process."""
+    return asyncio.Semaphore(width) if width else nullcontext()

@@ -10,14 +10,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NoReturn, TypeVar
 
-from consumer.domain.errors import StreamConsumerError
-
 T = TypeVar("T")
 
 
-Died = Callable[[str, BaseException | None], StreamConsumerError]
-"""Makes known that a root task ended by itself (its name, its error if there is one), and returns the error that ends
-the process."""
+Died = Callable[[str, BaseException | None], Exception]
+"""Makes known that a task ended by itself (its name, its error if there is one), and returns what to raise for it."""
 
 
 class Stopped(Exception):
@@ -30,27 +27,17 @@ def was_cancelled(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
-async def never_ending(work: Awaitable[None], name: str) -> NoReturn:
-    """Run ``work`` until the current task is cancelled. RuntimeError when it ends before."""
-    try:
-        await work
-    except asyncio.CancelledError as error:
-        if was_cancelled(error):
-            raise
-        raise RuntimeError(f"{name} was cancelled by itself") from error
-    raise RuntimeError(f"{name} ended")
-
-
-async def root_task(name: str, work: Awaitable[object], died: Died) -> NoReturn:
-    """Run ``work`` until the current task is cancelled. However else it ends, raises what ``died`` returns."""
+async def never_ending(name: str, work: Awaitable[object], died: Died | None = None) -> NoReturn:
+    """Run ``work`` until the current task is cancelled. However else it ends, raises what ``died`` returns; without
+    ``died`` the error of the work, or RuntimeError when it has none."""
     error: BaseException | None = None
     try:
         await work
     except (Exception, asyncio.CancelledError) as ended:
-        if was_cancelled(ended):
+        if was_cancelled(ended) or (died is None and isinstance(ended, Exception)):
             raise
         error = ended
-    raise died(name, error) from error
+    raise (RuntimeError(f"{name} ended by itself") if died is None else died(name, error)) from error
 
 
 async def until_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:

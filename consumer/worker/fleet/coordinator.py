@@ -86,7 +86,7 @@ class Coordinator:
                 ("memory watch", self._supervisor.watch_memory()),
                 ("shard sync", self._discovery.run(self.is_first)),
             ):
-                tasks.create_task(never_ending(work, name), name=name)
+                tasks.create_task(never_ending(name, work), name=name)
             await self._plan_for_ever(tasks)
 
     async def drain(self, grace: float) -> None:

@@ -21,14 +21,14 @@ from consumer.operate.metrics import Metrics
 from consumer.ports.leases import Registration, SessionStore
 from consumer.ports.source import StreamDescription
 from consumer.settings.model import Settings
-from consumer.worker.context import HandlerSlots, Ports, WorkerContext
+from consumer.worker.context import Ports, WorkerContext, handler_slots
 from consumer.worker.fleet.coordinator import Coordinator
 from consumer.worker.fleet.registration import register_start
 from consumer.worker.fleet.session_renewal import SessionRenewal
 from consumer.worker.fleet.stream_replacement import StreamReplacement, describe_older
 from consumer.worker.memory_budget import ByteBudget
 from consumer.worker.retrying import at_start, while_up
-from consumer.worker.tasks import Died, Stopped, root_task, until_stopped
+from consumer.worker.tasks import Died, Stopped, never_ending, until_stopped
 
 log = structlog.get_logger()
 
@@ -84,7 +84,7 @@ class IncarnationLoop:
         self._metrics = metrics
         self.stream = stream
         self._registration = registration
-        self._slots = HandlerSlots(ports.handler.width)
+        self._slots = handler_slots(ports.handler.width)
         self._budget = ByteBudget(settings.limits.buffer)
         self._filters = settings.compiled_filters()
         self._remembered: Mapping[str, LeaseRow] = {}
@@ -213,7 +213,7 @@ class Incarnation:
         return self._successor
 
     def _start(self, tasks: asyncio.TaskGroup, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return tasks.create_task(root_task(name, work, self._host.task_died), name=name)
+        return tasks.create_task(never_ending(name, work, self._host.task_died), name=name)
 
     async def _renew(self) -> None:
         await self._host.spawn(self._renewal.run(), "session renewal")

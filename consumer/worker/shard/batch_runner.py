@@ -95,7 +95,7 @@ class BatchRunner:
                     await permit.resume()
                 if not await self._may_call(step):
                     return False
-                async with self._context.slots.one():
+                async with self._context.slots:
                     # Right before the call, with no await in between: a worker that was frozen while its lease was
                     # taken starts nothing when it wakes up.
                     if not await self._still_owns() or self._draining.is_set():

@@ -145,7 +145,7 @@ class ShardWorker:
             async with asyncio.TaskGroup() as batches:
                 self._dispatcher = dispatcher = Dispatcher(self._context, self.lease, self._subscription, batches)
                 checkpoints = batches.create_task(
-                    never_ending(self.lease.checkpoint_for_ever(), "checkpoints"), name=f"checkpoint {self.shard_id}"
+                    never_ending("checkpoints", self.lease.checkpoint_for_ever()), name=f"checkpoint {self.shard_id}"
                 )
                 reading = batches.create_task(
                     self._read_and_settle(dispatcher, from_horizon=from_horizon), name=f"read {self.shard_id}"

@@ -39,7 +39,7 @@ from consumer.testing.memory_stream import MemoryStream
 from consumer.testing.memory_table import MemoryTable
 from consumer.testing.simulated_worker import ProcessClock, ProcessRandomness, Scripted
 from consumer.testing.virtual_loop import VirtualLoop
-from consumer.worker.context import HandlerSlots, Ports, WorkerContext
+from consumer.worker.context import Ports, WorkerContext, handler_slots
 from consumer.worker.memory_budget import BudgetAccount, ByteBudget
 from consumer.worker.shard.dispatcher import EVENT_FRAME, Dispatcher
 from consumer.worker.shard.held_lease import HeldLease
@@ -273,7 +273,7 @@ class Shard:
             incarnation="w/1/1",
             validity=validity,
             budget=ByteBudget(1 << 30),
-            slots=HandlerSlots(plan.slots),
+            slots=handler_slots(plan.slots),
             start_at=None,
             filters=compile_filters([]),
         )

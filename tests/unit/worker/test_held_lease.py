@@ -26,7 +26,7 @@ from consumer.testing.memory_stream import MemoryStream
 from consumer.testing.memory_table import MemoryTable
 from consumer.testing.simulated_worker import ProcessClock, ProcessRandomness, Scripted
 from consumer.testing.virtual_loop import VirtualLoop
-from consumer.worker.context import HandlerSlots, Ports, WorkerContext
+from consumer.worker.context import Ports, WorkerContext, handler_slots
 from consumer.worker.memory_budget import BudgetAccount, ByteBudget
 from consumer.worker.shard.held_lease import HeldLease
 from consumer.worker.shard.subscription import Subscription
@@ -67,7 +67,7 @@ class Owner:
             incarnation=ME,
             validity=self.validity,
             budget=ByteBudget(1 << 20),
-            slots=HandlerSlots(0),
+            slots=handler_slots(0),
             start_at=None,
             filters=compile_filters([]),
         )
