@@ -227,7 +227,7 @@ class Nemesis(ServiceFaults):
     def _ambush(self, worker: SimulatedWorker, strike: Callable[[], None]) -> None:
         link = worker.links.get(self._rng.choice(("session", "session", "table", "stream")))
         if link is not None:
-            link.ambush = lambda: None if self._healed else strike()
+            link.when_applied = lambda: None if self._healed else strike()
 
     def _some_services(self) -> tuple[str, ...]:
         one = self._rng.choice(SERVICES)

@@ -2,9 +2,9 @@
 
 ``MemoryTable`` is the table; every worker opens its own ``MemoryLeaseStore`` on it, so several workers can be run
 against each other in one process. Reads and conditional writes are atomic, as DynamoDB's are; before and after each of
-them lies a point where other tasks run, so interleavings exist. A ``Link`` decides what happens on the way: it can
-delay a request or its response (by sleeping) or lose either (by raising ``DependencyError``). A lost response leaves
-the write applied, which is what makes the ambiguous cases real; the store then resolves them as the DynamoDB one does.
+them lies a point where other tasks run, so interleavings exist. A ``Link`` decides what happens on the way. A lost
+response leaves the write applied, which is what makes the ambiguous cases real; the store then resolves them as the
+DynamoDB one does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from consumer.domain.errors import (
     LeaseDeleted,
     LeaseLost,
     MisconfiguredResource,
-    PermissionDenied,
     ResourceMissing,
     SessionFenced,
     Throttled,
@@ -27,8 +26,8 @@ from consumer.domain.errors import (
 from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.domain.windows import WindowState
 from consumer.ports.leases import Loss, Registration
-from consumer.testing.links import DirectLink, LateRequest, Link, travel
 from consumer.testing.memory_table import HeldLease, HeldSession, MemoryTable
+from consumer.testing.network import Link
 
 T = TypeVar("T")
 Applied = tuple[bool, Any]  # whether the condition held, and what the write returns
@@ -52,7 +51,7 @@ class MemoryLeaseStore:
         self._table = table
         self._application = application
         self._wall = clock_wall
-        self._link: Link = link if link is not None else DirectLink()
+        self._link = link or Link()
         self._revision = 0
 
     # --- table and application ---------------------------------------------------------------------
@@ -198,7 +197,7 @@ class MemoryLeaseStore:
                 lease = self._leases(label).get(seen.shard_id)
                 return (lease.take_nonce == nonce, lease.row) if lease is not None else (False, None)
 
-            taken, row = await travel(self._link, "lease", look)
+            taken, row = await self._read("lease", look)
         return row if taken else None
 
     async def save(self, label: str, held: LeaseRow, window: WindowState | None = None) -> None:
@@ -315,39 +314,21 @@ class MemoryLeaseStore:
 
     async def _read(self, operation: str, read: Callable[[], T]) -> T:
         def look() -> T:
-            self._require_table()
+            if not self._table.exists:
+                raise ResourceMissing(f"lease table {self._table.name}")
             return read()
 
-        return await travel(self._link, operation, look)
+        return await self._link.carry(operation, look)
 
     async def _write(self, operation: str, apply: Callable[[], Applied]) -> Applied:
-        """Apply a write atomically; apply it again when its answer was lost."""
-
-        def change() -> Applied | Exception:
-            self._require_table()
-            try:
-                return apply()
-            except (LeaseLost, SessionFenced, ResourceMissing) as refusal:
-                return refusal  # an answer like any other: it may get lost, too
-
+        """Apply a write atomically; apply it again when it got no answer."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                answer = await travel(self._link, operation, change)
-                if isinstance(answer, Exception):
-                    raise answer
-                return answer
-            except (Throttled, PermissionDenied):
-                raise
+                return await self._read(operation, apply)
             except DependencyError as error:
-                if isinstance(error, LateRequest):
-                    error.hold(apply)
-                if attempt == ATTEMPTS:
+                if isinstance(error, Throttled) or attempt == ATTEMPTS:
                     raise
         raise AssertionError("unreachable: the last attempt returns or raises")
-
-    def _require_table(self) -> None:
-        if not self._table.exists:
-            raise ResourceMissing(f"lease table {self._table.name}")
 
 
 def _holder(row: LeaseRow) -> str:

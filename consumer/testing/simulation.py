@@ -293,9 +293,9 @@ class Simulation:
     def called(self, link: Link, operation: str, outcome: str) -> None:
         """Every call that reaches a service comes by here."""
         self.calls[operation] += 1
-        self.history.note("call", link.process.name, link.service, operation, outcome)
+        self.history.note("call", link.sender, link.service, operation, outcome)
         if operation == "get_records":
-            self._check_budget(link.process.name)
+            self._check_budget(link.sender)
         if operation in ("list_shards", "child_shards", "describe"):
             self.checkers.described(self._pages() if (operation, outcome) == ("list_shards", "list") else 1)
 

@@ -24,6 +24,7 @@ from consumer.testing.memory_leases import MemoryLeaseStore
 from consumer.testing.memory_source import MemoryStreamSource
 from consumer.testing.memory_stream import MemoryStream
 from consumer.testing.memory_table import MemoryTable
+from consumer.testing.network import Link
 from consumer.worker.clock import SystemClock, SystemRandomness
 from consumer.worker.context import HandlerSlots, Ports, WorkerContext
 from consumer.worker.fleet.coordinator import Coordinator
@@ -45,15 +46,22 @@ async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
         await asyncio.sleep(0.005)
 
 
-class Faults:
+class Faults(Link):
     """A link. ``refuse`` maps an operation to the error it gets before it is applied, ``lose`` counts responses of an
     operation that get lost after it was applied, ``hold`` delays responses until the event is set."""
 
     def __init__(self) -> None:
-        self.refuse: dict[str, StreamConsumerError] = {}
+        super().__init__()
+        self.refuse: dict[str, StreamConsumerError] = {}  # type: ignore[assignment]
         self.lose: dict[str, int] = {}
         self.hold: dict[str, asyncio.Event] = {}
         self.calls: dict[str, int] = defaultdict(int)
+
+    async def carry(self, operation: str, apply: Callable[[], Any]) -> Any:
+        await self.request(operation)
+        result = apply()
+        await self.response(operation)
+        return result
 
     async def request(self, operation: str) -> None:
         await asyncio.sleep(0)
