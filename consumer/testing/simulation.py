@@ -45,6 +45,7 @@ from consumer.worker.memory_budget import BYTES_PER_WIRE_BYTE
 APPLICATION = "simulated"
 CHECK_EVERY = 0.25  # virtual seconds between looks at a condition
 SHARDS_PER_PAGE = 100  # of DescribeStream
+SHOWN_ROWS = 4  # when a wait fails
 
 
 class BrokenPromise(AssertionError):
@@ -194,17 +195,29 @@ class Simulation:
         self.checkers.corrupted(self.rows()[shard_id])
 
     async def until(self, condition: Callable[[], bool], seconds: float, what: str = "") -> bool:
-        """Wait in virtual time. False, and a violation of liveness, when it does not come true within ``seconds``."""
+        """Wait in virtual time. False, and a violation of liveness that shows the state of the fleet, when it does not
+        come true within ``seconds``."""
         deadline = self.loop.now + seconds
         while not condition():
             if self.loop.now >= deadline:
                 name = what or getattr(condition, "__name__", "it")
-                self.history.violated("liveness", f"{name} did not happen within {seconds:g} s")
+                self.history.violated("liveness", f"{name} did not happen within {seconds:g} s: {self.summary()}")
                 return False
             await asyncio.sleep(CHECK_EVERY)
         return True
 
     # --- what a scenario asks ----------------------------------------------------------------------------
+
+    def summary(self) -> str:
+        """One line: which workers run, what is left, and the rows of unfinished shards."""
+        workers = [worker.incarnation or f"{worker.name} (no session)" for worker in self.workers.values()]
+        rows = [
+            f"{row.shard_id} {row.state} at {row.frontier.low}, owner {row.owner}, epoch {row.epoch}"
+            for row in self.rows().values()
+            if not row.finished
+        ]
+        shown = "; ".join(rows[:SHOWN_ROWS]) + (f"; {len(rows) - SHOWN_ROWS} more" if len(rows) > SHOWN_ROWS else "")
+        return f"{self.checkers.left} records left; workers {', '.join(workers) or 'none'}; leases {shown or 'none'}"
 
     def rows(self) -> dict[str, LeaseRow]:
         """The lease rows as the table holds them, those of streams before this one included."""
@@ -259,6 +272,10 @@ class Simulation:
         async def body() -> None:
             try:
                 await scenario(self)
+            except Exception as error:
+                for violation in self.history.violations[:5]:  # often why the scenario found what it did not expect
+                    error.add_note(str(violation))
+                raise
             finally:
                 for failure in self.loop.failures:
                     self.history.violated("no bug", failure)
