@@ -6,7 +6,7 @@ import hashlib
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -61,6 +61,7 @@ class MemoryShards:
         self.clock = clock
         self.arn = arn
         self.dated = dated
+        self.status: Literal["ENABLING", "ENABLED", "DISABLING", "DISABLED"] = "ENABLED"
         self.blank = False
         self.omitted: frozenset[str] = frozenset()
         self.missing = False
@@ -166,7 +167,7 @@ class MemoryShards:
         for shard in self._shards.values():
             if shard.end is None and shard.low <= place < shard.high:
                 return shard
-        raise ValueError(f"no open shard takes the key {key!r}: all shards are closed")
+        raise ValueError(f"no open shard takes the key {key!r}: the stream is {self.status}")
 
     def _add_shard(self, parent: str | None, low: int, high: int, visible_at: float) -> str:
         self._made += 1

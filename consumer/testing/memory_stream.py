@@ -73,7 +73,6 @@ class MemoryStream(MemoryShards):
         self.page_records = self.usual_page_records = page_records
         self.page_bytes = page_bytes
         self.last_page = last_page
-        self.status: Literal["ENABLING", "ENABLED", "DISABLING", "DISABLED"] = "ENABLED"
         self.gone = False
         self.successor: MemoryStream | None = None
         self.key_names = [partition_key, *([sort_key] if sort_key else [])]
