@@ -46,13 +46,6 @@ EVERYTHING = {
     "lose_replaced_stream": 1,
     "wipe_table": 1,
 }
-RECORDS = {
-    **EVERYTHING,
-    "trim_unread": 1,
-    "vanish_unread": 1,
-    "replace_without_dead_letters": 3,
-    "lose_lease_without_dead_letters": 3,
-}
 
 
 class Nemesis(ProcessFaults, NetworkFaults, TableFaults, StreamFaults):

@@ -200,40 +200,27 @@ class Link:
                 fault.held.append(flight.arrive)
 
 
+@dataclass(eq=False, slots=True)
 class _Flight(Generic[T]):
     """One request on its way. Its sender waits for ``answer``, or has given up."""
 
-    __slots__ = (
-        "_apply",
-        "_link",
-        "answer",
-        "answers",
-        "applied_all_the_same",
-        "arrives",
-        "back",
-        "held_by",
-        "operation",
-        "refusal",
-    )
-
-    def __init__(self, link: Link, operation: str, apply: Callable[[], T], answer: asyncio.Future[T]) -> None:
-        self._link = link
-        self._apply = apply
-        self.operation = operation
-        self.answer = answer
-        self.arrives = True
-        self.answers = True
-        self.back = 0.0
-        self.refusal: BaseException | None = None
-        self.applied_all_the_same = False  # although it is refused
-        self.held_by: Fault | None = None
+    link: Link
+    operation: str
+    apply: Callable[[], T]
+    answer: asyncio.Future[T]
+    arrives: bool = True
+    answers: bool = True
+    back: float = 0.0  # seconds that the answer takes
+    refusal: BaseException | None = None
+    applied_all_the_same: bool = False  # although it is refused
+    held_by: Fault | None = None
 
     def arrive(self) -> None:
-        link = self._link
+        link = self.link
         outcome: T | BaseException | None = None
         if self.refusal is None or self.applied_all_the_same:
             try:
-                outcome = self._apply()
+                outcome = self.apply()
             except Exception as error:  # noqa: BLE001  # whatever the service says is the sender's to handle
                 outcome = error
         if self.refusal is not None:

@@ -186,21 +186,3 @@ class StreamFaults(Verbs):
         done = [shard for shard in self._world.stream.closed_shards() if shard in rows and rows[shard].finished]
         if done:
             self._world.vanish(done[0])
-
-    def vanish_unread(self) -> None:
-        """A closed shard leaves the stream before all of it was settled."""
-        rows = self._world.rows()
-        for shard_id in self._world.stream.closed_shards() if not self._world.stream.dated else ():
-            if shard_id in rows and not rows[shard_id].settled:
-                self._world.vanish(shard_id)
-                return
-
-    def trim_unread(self) -> None:
-        """Records are trimmed before they are settled."""
-        rows = self._world.rows()
-        for item in self._world.checkers.oldest_open():
-            row = rows.get(item.shard_id)
-            # What is trimmed before the first read of a shard leaves no trace: it cannot be known that it was there.
-            if row is not None and row.frontier.first is not None:
-                self._world.trim(item.shard_id, str(item.number))
-                return

@@ -20,8 +20,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import structlog
@@ -58,17 +59,10 @@ class Simulation(World):
         stream: more arguments of ``MemoryStream``.
     """
 
-    def __init__(
-        self,
-        seed: int | str,
-        *,
-        shards: int = 1,
-        config: Mapping[str, Mapping[str, Any]] | None = None,
-        on_event: Callable[[str], None] | None = None,
-        stream: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(seed, shards, config or {}, stream or {}, on_event)
-        self.workers: dict[str, SimulatedWorker] = {}
+    @cached_property
+    def workers(self) -> dict[str, SimulatedWorker]:
+        """The places in the fleet by name, running or not."""
+        return {}
 
     # --- what a scenario does ----------------------------------------------------------------------------
 

@@ -98,25 +98,6 @@ class ProcessFaults(Verbs):
         worker.terminate()
         self._restart(worker, self._up_to(1.0))
 
-    def replace_without_dead_letters(self) -> None:
-        """The destination refuses for a while, then SIGTERM comes: what could not be dead-lettered stays unsettled."""
-        worker = self._some_worker()
-        self._set(worker, ("dead_letters",), Weather(throttle=1.0), 4 * self._duration)
-        process = worker.process
-
-        def terminate() -> None:
-            if worker.process is process:
-                worker.terminate()
-                self._restart(worker, self._duration)
-
-        self._later(self._up_to(2.0), terminate)
-
-    def lose_lease_without_dead_letters(self) -> None:
-        """The destination refuses for a while; meanwhile the worker cannot renew, and its peers take its shards."""
-        worker = self._some_worker()
-        self._set(worker, ("session",), Weather(lose_request=1.0), 3 * self._duration)
-        self._set(worker, ("dead_letters",), Weather(throttle=1.0), self._rng.uniform(1.5, 2.5) * self._duration)
-
     def stall(self) -> None:
         """User code blocks the main loop; the session renewal goes on in its thread."""
         self._some_worker().stall(self._up_to(2.0))

@@ -42,16 +42,17 @@ class World:
     def __init__(
         self,
         seed: int | str,
-        shards: int,
-        config: Mapping[str, Mapping[str, Any]],
-        stream: Mapping[str, Any],
-        on_event: Callable[[str], None] | None,
+        *,
+        shards: int = 1,
+        config: Mapping[str, Mapping[str, Any]] | None = None,
+        on_event: Callable[[str], None] | None = None,
+        stream: Mapping[str, Any] | None = None,
     ) -> None:
         self.seed = seed
-        self.settings = _settings(config)
+        self.settings = _settings(config or {})
         self.loop = VirtualLoop(self.rng("schedule"))
         self.clock = ServiceClock(self.loop)
-        self.streams = [MemoryStream(self.clock, shards=shards, **stream)]
+        self.streams = [MemoryStream(self.clock, shards=shards, **(stream or {}))]
         self.table = MemoryTable()
         self.dead_letters = MemoryDeadLetters()
         self.history = History(lambda: self.loop.now, on_event)

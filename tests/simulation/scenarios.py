@@ -15,12 +15,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from consumer.ports.handler import Handler
-from consumer.testing.faults import EVERYTHING, RECORDS, Nemesis
+from consumer.testing.faults import EVERYTHING
 from consumer.testing.history import History
 from consumer.testing.observed import FunctionHandler
 from consumer.testing.simulated_worker import Scripted, SimulatedWorker
 from consumer.testing.simulation import Simulation
 from consumer.worker.fleet.stream_replacement import FOLLOW_INTERVAL
+from tests.simulation.record_faults import RECORDS, RecordNemesis
 from tests.simulation.user_code import UserCode
 
 SETTLED_WITHIN = 240.0  # seconds after healing: the longest back-offs of all parts, one after the other
@@ -223,7 +224,7 @@ async def _chaos(
         world.loop.after(rng.uniform(0.0, 3.0), worker.start)
     await asyncio.sleep(3.0)
     writing = asyncio.create_task(_write(world, records))
-    await Nemesis(world, verbs, pause).run(seconds)
+    await RecordNemesis(world, verbs, pause).run(seconds)
     writing.cancel()
     following = (len(world.streams) - 1) * 2 * FOLLOW_INTERVAL
     await world.until(world.everything_settled, SETTLED_WITHIN + following, "everything settled")
