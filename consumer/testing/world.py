@@ -22,19 +22,6 @@ APPLICATION = "simulated"
 SHARDS_PER_PAGE = 100  # of DescribeStream
 
 
-class ServiceClock:
-    """The clock of AWS."""
-
-    def __init__(self, loop: VirtualLoop) -> None:
-        self._loop = loop
-
-    def monotonic(self) -> float:
-        return self._loop.now
-
-    def wall(self) -> float:
-        return self._loop.world.wall()
-
-
 class World:
     """The services, and what happens to them. Everything that changes a record or a row goes by here, so that the
     checkers know of it."""
@@ -51,7 +38,7 @@ class World:
         self.seed = seed
         self.settings = _settings(config or {})
         self.loop = VirtualLoop(self.rng("schedule"))
-        self.clock = ServiceClock(self.loop)
+        self.clock = self.loop.world  # of AWS
         self.streams = [MemoryStream(self.clock, shards=shards, **(stream or {}))]
         self.table = MemoryTable()
         self.dead_letters = MemoryDeadLetters()
