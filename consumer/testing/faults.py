@@ -1,4 +1,4 @@
-"""A nemesis that draws faults from the seed until it is told to heal everything."""
+"""A nemesis that draws faults from the seed for some time, and then heals everything."""
 
 from __future__ import annotations
 

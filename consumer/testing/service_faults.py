@@ -21,25 +21,15 @@ class TableFaults(Verbs):
 
     def drop_table(self) -> None:
         """The lease table is gone for a while, and comes back with what it held."""
-
-        def back() -> None:
-            self._world.table.exists = True
-
         self._world.table.exists = False
-        self._later(self._up_to(1.0), back)
+        self._set_later(self._up_to(1.0), self._world.table, exists=True)
 
     def wipe_table(self) -> None:
         """The lease table is deleted and made anew, empty. Not while the fleet drains an older stream: which one it
         reads is known to the table and to the processes only, and those may die, too."""
-        world = self._world
-        if not self._reads_newest():
-            return
-
-        def back() -> None:
-            world.table.exists = True
-
-        world.wipe_table()
-        self._later(self._up_to(1.0), back)
+        if self._reads_newest():
+            self._world.wipe_table()
+            self._set_later(self._up_to(1.0), self._world.table, exists=True)
 
     def delete_row(self) -> None:
         """A lease row is deleted by hand."""
@@ -91,14 +81,10 @@ class StreamFaults(Verbs):
         old = self._world.stream
         if not self._reads_newest() or len(self._world.streams) >= MOST_STREAMS or old.missing or old.blank:
             return
-
-        def back() -> None:
-            old.blank = old.missing = False
-
         old.missing, old.blank = self._rng.choice(((True, False), (False, True)))
         self.roll()  # what is written now is in a child that no worker has seen
         self._later(self._rng.uniform(0.0, 15.0), self.enable_stream_again)
-        self._later(self._rng.uniform(1.5, 3.0) * FINISHED_FOR, back)
+        self._set_later(self._rng.uniform(1.5, 3.0) * FINISHED_FOR, old, blank=False, missing=False)
 
     def hide_children(self) -> None:
         """Children appear up to two minutes after their parent's end."""
@@ -127,24 +113,15 @@ class StreamFaults(Verbs):
 
     def blank_listing(self) -> None:
         """DescribeStream succeeds and names no shard."""
-        stream = self._world.stream
-
-        def back() -> None:
-            stream.blank = False
-
-        stream.blank = True
-        self._later(self._up_to(2.0), back)
+        self._world.stream.blank = True
+        self._set_later(self._up_to(2.0), self._world.stream, blank=False)
 
     def lose_stream(self) -> None:
         """For a while the service knows no such stream; its listing fails, or succeeds and is empty."""
         stream = self._world.stream
-
-        def back() -> None:
-            stream.blank = stream.missing = False
-
         stream.missing = True
         stream.blank = self._rng.random() < 0.5
-        self._later(self._up_to(2.0), back)
+        self._set_later(self._up_to(2.0), stream, blank=False, missing=False)
 
     def list_partly(self) -> None:
         """For a while the service knows nothing of some shards. Not for so long that an old one counts as gone: what
@@ -154,24 +131,16 @@ class StreamFaults(Verbs):
             return
         seconds = self._up_to(2.0) if stream.dated else self._rng.uniform(0.0, 0.8 * SECOND_LOOK)
         self._listed_again = now + seconds + 2 * SECOND_LOOK
-
-        def back() -> None:
-            stream.omitted = frozenset()
-
         shown = [shard.shard_id for shard in stream.listed()] if not stream.missing else []
         stream.omitted = frozenset(shard_id for shard_id in shown if self._rng.random() < 0.4)
-        self._later(seconds, back)
+        self._set_later(seconds, stream, omitted=frozenset())
 
     def short_pages(self) -> None:
         """Pages are cut anywhere."""
         stream, usual = self._world.stream, self._world.streams[0].usual_page_records
-
-        def back() -> None:
-            stream.page_records = usual
-
         stream.page_records = self._rng.choice((1, 2, 5))
         stream.last_page = self._rng.choice(("with_records", "empty"))
-        self._later(self._up_to(2.0), back)
+        self._set_later(self._up_to(2.0), stream, page_records=usual)
 
     def days_pass(self) -> None:
         """Three days in which nothing happens, when all is settled; then tombstones are old enough to go."""

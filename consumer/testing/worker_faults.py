@@ -30,6 +30,15 @@ class Verbs:
     def _later(self, seconds: float, undo: Callable[[], object]) -> None:
         self._world.loop.after(seconds, lambda: None if self._healed else undo())
 
+    def _set_later(self, seconds: float, thing: object, **attributes: object) -> None:
+        """Give attributes of a service the values they have without this fault."""
+
+        def back() -> None:
+            for name, value in attributes.items():
+                setattr(thing, name, value)
+
+        self._later(seconds, back)
+
     def _reads_newest(self) -> bool:
         """The fleet drains no older stream."""
         return self._world.table.streams.get(self._world.settings.application) == self._world.stream.arn
@@ -144,11 +153,7 @@ class NetworkFaults(Verbs):
 
     def throttle(self) -> None:
         """The service throttles one worker or all."""
-        weather = Weather(throttle=self._rng.choice((0.3, 0.9, 1.0)))
-        services, seconds = self._some_services(), self._up_to(2.0)
-        workers = list(self._world.workers.values())
-        for worker in workers if self._rng.random() < 0.5 else [self._some_worker()]:
-            self._set(worker, services, weather, seconds)
+        self._set_one_or_all(Weather(throttle=self._rng.choice((0.3, 0.9, 1.0))))
 
     def deny(self) -> None:
         """The role's policy is edited."""
@@ -160,12 +165,14 @@ class NetworkFaults(Verbs):
 
     def break_service(self) -> None:
         """A service answers with 500s, some of them after it has done what it was asked for."""
-        weather = Weather(broken=self._rng.choice((0.3, 1.0)))
-        services, seconds = self._some_services(), self._up_to(2.0)
-        workers = list(self._world.workers.values())
-        for worker in workers if self._rng.random() < 0.5 else [self._some_worker()]:
-            self._set(worker, services, weather, seconds)
+        self._set_one_or_all(Weather(broken=self._rng.choice((0.3, 1.0))))
 
     def _some_services(self) -> tuple[str, ...]:
         one = self._rng.choice(SERVICES)
         return self._rng.choice(((one,), (one,), ("table", "session"), SERVICES))
+
+    def _set_one_or_all(self, weather: Weather) -> None:
+        services, seconds = self._some_services(), self._up_to(2.0)
+        workers = list(self._world.workers.values())
+        for worker in workers if self._rng.random() < 0.5 else [self._some_worker()]:
+            self._set(worker, services, weather, seconds)

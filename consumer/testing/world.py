@@ -100,7 +100,7 @@ class World:
 
     def enable_again(self, shards: int = 1) -> None:
         """The stream is disabled; the table gets a new one, with a new ARN, for all further writes. Children of the old
-        one that are still hidden are shown within ``FINISHED_FOR``: nobody can wait for what may come at any time."""
+        one that are still hidden are shown within ``FINISHED_FOR``: no worker can wait for them for ever."""
         old = self.stream
         self.loop.after(0.9 * FINISHED_FOR, old.hide_children, 0.0)
         label = f"2026-01-{len(self.streams) + 1:02}T00:00:00.000"
@@ -116,7 +116,7 @@ class World:
         self.table.exists = False
 
     def delete_row(self, shard_id: str) -> None:
-        """Somebody deletes a lease row behind everybody's back."""
+        """A lease row is deleted by hand: no worker knows of it."""
         self.table.drop_lease(APPLICATION, self._home(shard_id).label, shard_id)
         self.checkers.deleted(shard_id)
 
@@ -126,7 +126,7 @@ class World:
     # --- what happens to the lease table -----------------------------------------------------------------
 
     def edit_row(self, shard_id: str, **changes: Any) -> None:
-        """Somebody edits a lease row behind everybody's back."""
+        """A lease row is edited by hand: no worker knows of it."""
         self.table.edit(APPLICATION, self._home(shard_id).label, shard_id, **changes)
         self.checkers.corrupted(self.rows()[shard_id])
 
@@ -140,7 +140,7 @@ class World:
         return {shard_id: lease.row for shard_id, lease in held.items()}
 
     def gaps_recorded(self) -> set[str]:
-        """Shards with a durable trace of records that nobody read."""
+        """Shards with a durable trace of records that were lost unread."""
         labels = [(APPLICATION, stream.label) for stream in self.streams]
         losses = [loss for label in labels for loss in self.table.losses.get(label, {}).values()]
         return self._gaps_before | {loss.shard_id for loss in losses if loss.kind == "gap"}

@@ -13,7 +13,6 @@ from consumer.domain.lease import SessionRow, SessionValidity
 from consumer.testing.memory_leases import MemoryLeaseStore
 from consumer.testing.memory_table import MemoryTable
 from consumer.testing.network import SLOWEST, Link
-from consumer.testing.simulated_worker import ProcessClock
 from consumer.testing.virtual_loop import Process, VirtualLoop
 from consumer.worker.fleet.session_renewal import SessionRenewal
 
@@ -28,14 +27,13 @@ class Renewed:
     def __init__(self) -> None:
         self.loop = VirtualLoop(random.Random("renewal"))
         self.process = Process(self.loop, "worker")
-        self.clock = ProcessClock(self.process)
         self.table, self.validity, self.lost = MemoryTable(), SessionValidity(), asyncio.Event()
         self.link = Link(self.process, "session", random.Random("network"), timeout=DURATION)
-        self.store = MemoryLeaseStore(self.table, "app", self.clock.wall, self.link)
+        self.store = MemoryLeaseStore(self.table, "app", self.process.wall, self.link)
         self.may_renew = True
         self.renewal = SessionRenewal(
             self.store,
-            self.clock,
+            self.process,
             self.validity,
             ME,
             DURATION,
@@ -53,11 +51,11 @@ class Renewed:
 
     @property
     def valid(self) -> bool:
-        return self.validity.holds(self.clock.monotonic())
+        return self.validity.holds(self.process.monotonic())
 
     def run(self, scenario: Callable[[Renewed], Awaitable[None]]) -> None:
         async def body() -> None:
-            await MemoryLeaseStore(self.table, "app", self.clock.wall).open_session(SessionRow(ME))
+            await MemoryLeaseStore(self.table, "app", self.process.wall).open_session(SessionRow(ME))
             await scenario(self)
 
         self.loop.run_until(body())
@@ -69,7 +67,7 @@ def test_a_late_answer_never_stretches_the_belief() -> None:
     async def scenario(session: Renewed) -> None:
         held = session.link.hold_response("bump_session", times=1)
         session.link.refuse(TIMED_OUT, "bump_session")  # no second renewal
-        sent_at = session.clock.monotonic()
+        sent_at = session.process.monotonic()
         session.start()
         await asyncio.sleep(0.9 * DURATION)
         assert (session.counter, session.validity.valid_until) == (1, float("-inf"))
@@ -121,7 +119,7 @@ def test_a_fenced_session_ends_the_belief_for_good(how: str) -> None:
             session.table.drop_session("app", ME)
         await asyncio.sleep(DURATION / 2)
         assert (running.done(), session.lost.is_set()) == (True, True)
-        session.validity.renewed(session.clock.monotonic(), 100.0)
+        session.validity.renewed(session.process.monotonic(), 100.0)
         assert not session.valid
 
     Renewed().run(scenario)
