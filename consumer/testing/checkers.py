@@ -199,7 +199,7 @@ class Checkers(OpenRecords):
             if not item.failures:
                 self._history.violated("dead letters", f"{item.key} v{item.version} never failed")
             self._settle(item)
-        self._history.note("dead letter", hash_of(document))
+        self._history.note("dead letter", hashlib.blake2b(document, digest_size=8).hexdigest())
 
     def _check_owner(self, incarnation: str, shard_id: str, epoch: int) -> None:
         row = self.rows.get(shard_id)
@@ -349,8 +349,3 @@ class Checkers(OpenRecords):
 def _name(shard_id: str, number: str) -> str:
     """Of a record: the numbers of a stream say nothing about those of the next one."""
     return f"{shard_id} {number}"
-
-
-def hash_of(document: bytes) -> str:
-    """A short stable name of a document."""
-    return hashlib.blake2b(document, digest_size=8).hexdigest()

@@ -74,7 +74,5 @@ class MemoryTable:
 
     def drop_rows(self) -> None:
         """What remains of a table that was deleted and made anew: nothing. Set ``exists`` for the time in between."""
-        for rows in (self.applications, self.streams, self.registrations, self.leases, self.sessions):
-            rows.clear()
-        self.losses.clear()
-        self.windows.clear()
+        for name in ("applications", "streams", "registrations", "leases", "sessions", "losses", "windows"):
+            getattr(self, name).clear()

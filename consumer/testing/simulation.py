@@ -160,12 +160,15 @@ class Simulation(World):
 
     async def finish(self) -> None:
         """Stop all workers gracefully, then judge what must hold in the end."""
-        for worker in list(self.workers.values()):
-            if worker.running:
-                context = worker.context
-                await worker.stop()
-                if context is not None and context.budget.used and not worker.killed:
-                    self.history.violated("byte budget", f"{worker.name} ends with {context.budget.used} bytes held")
+        for worker in [worker for worker in self.workers.values() if worker.running]:
+            context = worker.context
+            await worker.stop()
+            if context is None or worker.killed:
+                continue
+            if context.budget.used:
+                self.history.violated("byte budget", f"{worker.name} ends with {context.budget.used} bytes held")
+            if in_flight := context.metrics.in_flight_records.value:
+                self.history.violated("no bug", f"{worker.name} ends with {in_flight:g} records in flight")
         self.checkers.at_the_end(self.gaps_recorded())
 
     def check(self) -> None:

@@ -150,7 +150,6 @@ class VirtualLoop(_Timers):
 
     def __init__(self, choice: random.Random) -> None:
         super().__init__()
-        self.steps = 0
         self.failures: list[str] = []
         self._draw = choice.random
         self._runnable: list[Lane] = []
@@ -255,7 +254,6 @@ class VirtualLoop(_Timers):
                 runnable.pop()
             if not handle._cancelled:  # noqa: SLF001
                 self._current = lane
-                self.steps += 1
                 handle._run()  # noqa: SLF001
                 self._current = self.world.main
 
