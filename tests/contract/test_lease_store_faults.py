@@ -1,4 +1,4 @@
-"""Lost requests and lost responses: a write that got no answer is repeated, and never mistaken for somebody else's."""
+"""Lost requests and lost responses: a write that got no answer is repeated, and never mistaken for another worker's."""
 
 import asyncio
 from dataclasses import replace
@@ -160,8 +160,8 @@ async def test_a_save_that_arrives_late_does_not_undo_a_newer_one(leases):
 
 @pytest.mark.parametrize("operation", ["save", "release"])
 async def test_a_write_that_arrives_late_does_not_undo_a_row_that_was_put_back(leases, operation):
-    """Given up by the owner, whose row was deleted meanwhile and who has put it back as it was by then: owner and epoch
-    are the same as before, the write is older all the same."""
+    """Given up by the owner, whose row was deleted meanwhile and the owner has put it back as it was by then: owner and
+    epoch are the same as before, the write is older all the same."""
     store = leases.store()
     row = await held(store)
     older = replace(row, state="open", frontier=FrontierSnapshot("5", "5"))

@@ -22,9 +22,6 @@ class StoppedClock:
     def wall(self):
         return self.now + 1e9
 
-    async def sleep(self, seconds):
-        self.now += seconds
-
 
 @pytest.fixture
 def clock():

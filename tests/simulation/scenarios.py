@@ -34,7 +34,7 @@ Run = tuple[Simulation, Callable[[Simulation], Awaitable[None]]]  # what a famil
 
 
 def protocol(seed: int | str, on_event: OnEvent = None) -> Run:
-    """Thirty virtual minutes of two to four workers: who owns what, under all faults."""
+    """Thirty virtual minutes of two to four workers: leases and sessions under all faults."""
     rng = random.Random(f"{seed}/protocol")
     config: Mapping[str, Mapping[str, Any]] = {
         "source": {
@@ -182,7 +182,7 @@ async def change_fleet(
         worker.start()
     for worker in down:
         worker.terminate()
-    await world.until(lambda: not any(worker.running for worker in down), within, "the end of who leaves")
+    await world.until(lambda: not any(worker.running for worker in down), within, "the end of those that leave")
     await world.until(lambda: all(worker.incarnation for worker in up) and world.balanced(), within, "balance")
     settled = len(world.checkers.moves)
     moved = Counter(shard for _, shard, _, owner in world.checkers.moves[before:] if owner is not None)

@@ -145,7 +145,7 @@ def test_a_newcomer_gets_its_share_without_duplicates() -> None:
 
 
 def test_a_lease_taken_while_stopping_is_released() -> None:
-    """The answer to a take comes after the drain has begun: nobody works on the lease, and it must not stay owned."""
+    """The answer to a take comes after the drain has begun: no shard worker runs, the lease must be released."""
     world = Simulation("taken while stopping")
 
     async def scenario(world: Simulation) -> None:

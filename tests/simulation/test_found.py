@@ -63,7 +63,7 @@ def test_a_hidden_child_of_a_disabled_stream_is_not_left_behind() -> None:
         await world.until(world.everything_settled, 10.0)
         world.stream.hide_children(20.0)
         world.stream.roll(world.stream.open_shards()[0])
-        world.put("key")  # in the child that nobody sees yet
+        world.put("key")  # in the child that is not shown yet
         world.enable_again()
         world.put("key")
         await world.until(world.everything_settled, 240.0, "everything settled")

@@ -1,4 +1,4 @@
-"""Whole workers and shards that the listing does not show, lease rows that somebody deletes, tombstones."""
+"""Whole workers and shards that the listing does not show, lease rows that are deleted by hand, tombstones."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_no_bad_listing_removes_or_makes_a_tombstone(listing: str) -> None:
     checked(world, scenario)
 
 
-# --- rows that somebody deletes -----------------------------------------------------------------------
+# --- rows that are deleted by hand --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("busy", [True, False])
