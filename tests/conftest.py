@@ -6,19 +6,20 @@ that skips its only real server would be green for the wrong reason.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
+from botocore.exceptions import ReadTimeoutError
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
@@ -27,9 +28,9 @@ from consumer.aws.lease_table import DynamoDBLeaseStore
 from consumer.aws.session import AwsSession
 from consumer.domain.errors import DependencyError
 from consumer.ports.leases import LeaseTable, Loss
-from consumer.testing.links import LateRequest
 from consumer.testing.memory_leases import MemoryLeaseStore
 from consumer.testing.memory_table import MemoryTable
+from consumer.testing.network import Fault, Link
 from demo.local_aws import LocalAws, find_local_aws_python, free_port
 
 # How long an example takes says nothing on a shared machine.
@@ -214,104 +215,58 @@ def queue(local_clients: AwsSession) -> Callable[..., Awaitable[Queue]]:
 # --- lease tables ----------------------------------------------------------------------------------
 
 
-class Faults:
-    """What the network does to the next writes. Reads always get through."""
-
-    def __init__(self) -> None:
-        self.lose_requests = 0
-        self.lose_responses = 0
-        self.hold_requests = 0
-        self.held: list[Callable[[], Awaitable[None]]] = []
-
-    def take_held(self) -> bool:
-        self.hold_requests, held = max(0, self.hold_requests - 1), self.hold_requests > 0
-        return held
-
-    async def deliver(self) -> None:
-        """What was held back arrives now, in the order in which it was sent."""
-        held, self.held = self.held, []
-        for arrive in held:
-            await arrive()
-
-    def take_request(self) -> bool:
-        self.lose_requests, lost = max(0, self.lose_requests - 1), self.lose_requests > 0
-        return lost
-
-    def take_response(self) -> bool:
-        self.lose_responses, lost = max(0, self.lose_responses - 1), self.lose_responses > 0
-        return lost
-
-
-class FaultyLink:
-    """The faults, for the store in memory."""
-
-    READS = frozenset({"registration", "sessions", "leases", "lease"})
-
-    def __init__(self, faults: Faults) -> None:
-        self._faults = faults
-
-    async def request(self, operation: str) -> None:
-        if operation in self.READS:
-            return
-        if self._faults.take_held():
-            late = LateRequest(operation)
-
-            async def arrive() -> None:
-                late.deliver()
-
-            self._faults.held.append(arrive)
-            raise late
-        if self._faults.take_request():
-            raise DependencyError(operation, "Timeout")
-
-    async def response(self, operation: str) -> None:
-        if operation not in self.READS and self._faults.take_response():
-            raise DependencyError(operation, "Timeout")
-
-
 class FaultyClient:
-    """The faults, around a real client: the write is applied and then its answer is thrown away."""
+    """The writes of a real client behind a ``Link``, whose operations are the client's methods: what is applied and not
+    answered has been done by the server before the caller hears of the time-out."""
 
-    WRITES = frozenset({"put_item", "update_item", "delete_item", "transact_write_items"})
+    WRITES = ("put_item", "update_item", "delete_item", "transact_write_items")
 
-    def __init__(self, client: Any, faults: Faults) -> None:
+    def __init__(self, client: Any, link: Link) -> None:
         self._client = client
-        self._faults = faults
+        self._link = link
+        self._sent: list[asyncio.Future[Any]] = []
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)
-        if name not in self.WRITES:
-            return method
+        return partial(self._call, name, method) if name in self.WRITES else method
 
-        async def call(**request: Any) -> Any:
-            if self._faults.take_held():
+    async def _call(self, name: str, method: Callable[..., Awaitable[Any]], **request: Any) -> Any:
+        sent: list[asyncio.Future[Any]] = []
 
-                async def arrive() -> None:
-                    with suppress(ClientError):
-                        await method(**request)
+        def send() -> asyncio.Future[Any]:
+            self._sent.append(asyncio.ensure_future(method(**request)))
+            sent.append(self._sent[-1])
+            return sent[-1]
 
-                self._faults.held.append(arrive)
-                raise ConnectTimeoutError(endpoint_url="test")
-            if self._faults.take_request():
-                raise ConnectTimeoutError(endpoint_url="test")
-            try:
-                return await method(**request)
-            finally:
-                if self._faults.take_response():  # a refusal can be lost as well
-                    raise ReadTimeoutError(endpoint_url="test")
+        try:
+            return await (await self._link.carry(name, send))
+        except DependencyError as error:
+            await asyncio.gather(*sent, return_exceptions=True)  # a refusal can be lost as well
+            raise ReadTimeoutError(endpoint_url="test") from error
 
-        return call
+    async def arrived(self) -> None:
+        """Returns when the server has answered everything that was sent, held requests included."""
+        await asyncio.gather(*self._sent, return_exceptions=True)
 
 
 class MemoryLeases:
     """Lease stores on one table in memory, and a hand that reaches into the table behind their backs."""
 
+    WRITES = (
+        *("prepare", "pin_application", "switch_stream", "register", "open_session", "bump_session", "announce"),
+        *("close_session", "fence_session", "add_lease", "take", "save", "release", "remove_lease", "record_loss"),
+    )
+
     def __init__(self) -> None:
         self.table = MemoryTable()
-        self.faults = Faults()
+        self.link = Link()
 
     def store(self, application: str = "app") -> LeaseTable:
-        return MemoryLeaseStore(self.table, application, time.time, FaultyLink(self.faults))
+        return MemoryLeaseStore(self.table, application, time.time, self.link)
+
+    async def deliver(self, held: Fault) -> None:
+        """What was held back arrives now, in the order in which it was sent."""
+        held.end()
 
     async def damage_frontier(self, label: str, shard_id: str, application: str = "app") -> None:
         self.table.edit(application, label, shard_id, corrupt="low is not a sequence number: 'rubbish'")
@@ -329,16 +284,22 @@ class MemoryLeases:
 class DynamoDBLeases:
     """The same on a DynamoDB table."""
 
+    WRITES = FaultyClient.WRITES
+
     def __init__(self, client: Any) -> None:
         self.client = client
         self.table = unique("leases")
-        self.faults = Faults()
+        self.link = Link()
+        self.faulty = FaultyClient(client, self.link)
         self.calls: list[tuple[str, str]] = []
 
     def store(self, application: str = "app") -> DynamoDBLeaseStore:
         caller = ApiCaller(lambda operation, outcome, _: self.calls.append((operation, outcome)))
-        faulty = FaultyClient(self.client, self.faults)
-        return DynamoDBLeaseStore(faulty, caller, table=self.table, application=application, clock_wall=time.time)
+        return DynamoDBLeaseStore(self.faulty, caller, table=self.table, application=application, clock_wall=time.time)
+
+    async def deliver(self, held: Fault) -> None:
+        held.end()
+        await self.faulty.arrived()
 
     async def set_attribute(self, pk: str, sk: str, name: str, value: dict[str, Any]) -> None:
         await self.client.update_item(

@@ -1,7 +1,7 @@
 """The promises (docs/architecture.md, G1 to G7) as rules over what a simulation does, checked while it happens.
 
 Each rule looks from outside: at handler calls, at rows as the table holds them, at dead letters as they arrive. None
-asks the worker what it believes.
+asks the worker itself.
 """
 
 from __future__ import annotations
@@ -22,32 +22,17 @@ DESCRIBE_WINDOW = 10.0  # seconds
 DESCRIBE_LIMIT = 10.0  # DescribeStream calls a second, for the whole fleet: an AWS quota
 
 
-class Checkers:
-    """Told of everything that crosses the border of a worker."""
+class OpenRecords:
+    """The records of all streams, and which of them are still to be settled."""
 
-    def __init__(self, history: History, streams: Sequence[MemoryStream], *, exact: bool = True) -> None:
-        """``streams`` of the table, oldest first; more may be added. ``exact``: frontiers name what is settled above
-        their low number, too (``idempotency.mode`` is not off)."""
+    def __init__(self, history: History, streams: Sequence[MemoryStream]) -> None:
+        """``streams`` of the table, oldest first; more may be added."""
         self._history = history
         self._streams = streams
-        self._exact = exact
-        self.rows: dict[str, LeaseRow] = {}
-        self._deleted: dict[str, list[LeaseRow]] = defaultdict(list)  # by hand: as they were
-        self._frontiers: dict[tuple[str, int], FrontierSnapshot] = {}  # what an epoch started from
-        self._open: dict[str, dict[int, Item]] = defaultdict(dict)  # by shard: still to be settled
+        self._open: dict[str, dict[int, Item]] = defaultdict(dict)  # by shard
         self._lost: dict[str, list[Item]] = defaultdict(list)
         self._newest: dict[str, Item] = {}
-        self._busy: dict[tuple[str, str, str], int] = defaultdict(int)
-        self._settled_by: dict[tuple[str, str | None, int], list[int]] = defaultdict(list)
-        self._begun: set[tuple[str, str | None, int]] = set()  # shards of which an epoch has handled something
-        self._saving: dict[str, LeaseRow] = {}
-        self._damaged: dict[str, int] = {}  # by shard: the epoch whose frontier was made unreadable
-        self._describes: deque[float] = deque()
         self._registrations: dict[str, Registration] = {}
-        self.moves: list[tuple[float, str, str | None, str | None]] = []
-        self.cut_off: list[str] = []  # calls that did not get to their end
-
-    # --- the stream ------------------------------------------------------------------------------------
 
     def produced(self, number: str, key: str, version: int, shard_id: str) -> Item:
         """A record was written."""
@@ -63,17 +48,17 @@ class Checkers:
         return item
 
     def trimmed(self, shard_id: str, upto: int | None = None) -> None:
-        """Records were dropped by the service. Those that nobody settled are lost; a gap row must tell."""
+        """Records were dropped by the service. Those that were not settled are lost; a gap row must name them."""
         for item in list(self._open[shard_id].values()):
             if upto is None or item.number <= upto:
                 item.lost = True
-                if self._registration_of(shard_id) is not None:  # before that nobody had to read them
+                if self._registration_of(shard_id) is not None:  # before that none had to be read
                     self._lost[shard_id].append(item)
                 self._closed(item)
         self._history.note("trim", shard_id, upto)
 
     def registered(self, registration: Registration) -> None:
-        """The application's start is durable: older records are none of its business."""
+        """The application's start is durable: older records are not its concern."""
         before = next(iter(self._registrations.values()), registration)
         if registration.stream_arn != before.stream_arn and (
             registration.skip_shards or registration.start_at != before.start_at
@@ -115,6 +100,31 @@ class Checkers:
         if item.shard_id in registration.skip_shards:
             return True
         return registration.start_at is not None and item.created < registration.start_at
+
+    def _settle(self, item: Item) -> None:
+        if item.settled_at is None:
+            item.settled_at = self._history.now()
+            self._closed(item)
+
+
+class Checkers(OpenRecords):
+    """The rules. Everything that crosses the border of a worker comes by here."""
+
+    def __init__(self, history: History, streams: Sequence[MemoryStream], *, exact: bool = True) -> None:
+        """``exact``: frontiers name what is settled above their low number, too (``idempotency.mode`` is not off)."""
+        super().__init__(history, streams)
+        self._exact = exact
+        self.rows: dict[str, LeaseRow] = {}
+        self._deleted: dict[str, list[LeaseRow]] = defaultdict(list)  # by hand: as they were
+        self._frontiers: dict[tuple[str, int], FrontierSnapshot] = {}  # what an epoch started from
+        self._busy: dict[tuple[str, str, str], int] = defaultdict(int)
+        self._settled_by: dict[tuple[str, str | None, int], list[int]] = defaultdict(list)
+        self._begun: set[tuple[str, str | None, int]] = set()  # shards of which an epoch has handled something
+        self._saving: dict[str, LeaseRow] = {}
+        self._damaged: dict[str, int] = {}  # by shard: the epoch whose frontier was made unreadable
+        self._describes: deque[float] = deque()
+        self.moves: list[tuple[float, str, str | None, str | None]] = []  # time, shard, owner before and after
+        self.cut_off: list[str] = []  # calls that did not get to their end
 
     # --- handler calls ---------------------------------------------------------------------------------
 
@@ -171,7 +181,7 @@ class Checkers:
             self._settle(item)
             self._settled_by[call.shard_id, incarnation, call.lease_epoch].append(item.number)
 
-    def burying(self, incarnation: str, shard_id: str) -> None:
+    def sending_dead_letter(self, incarnation: str, shard_id: str) -> None:
         """A worker is about to send a dead letter: only the owner decides about a record."""
         row = self.rows.get(shard_id)
         if row is not None and row.owner != incarnation:
@@ -180,7 +190,7 @@ class Checkers:
                 "G3 one owner", f"{incarnation} sends a dead letter of {shard_id}; the owner is {found}"
             )
 
-    def buried(self, document: bytes, shard_id: str) -> None:
+    def dead_lettered(self, document: bytes, shard_id: str) -> None:
         """A dead letter is durable."""
         text = document[document.rindex(b'"payload":') + len(b'"payload":') : -1]
         for record in records_from_event(text):
@@ -189,12 +199,7 @@ class Checkers:
             if not item.failures:
                 self._history.violated("dead letters", f"{item.key} v{item.version} never failed")
             self._settle(item)
-        self._history.note("dead letter", hash_of(document))
-
-    def _settle(self, item: Item) -> None:
-        if item.settled_at is None:
-            item.settled_at = self._history.now()
-            self._closed(item)
+        self._history.note("dead letter", hashlib.blake2b(document, digest_size=8).hexdigest())
 
     def _check_owner(self, incarnation: str, shard_id: str, epoch: int) -> None:
         row = self.rows.get(shard_id)
@@ -203,7 +208,7 @@ class Checkers:
         if row is None or (row.owner == incarnation and row.epoch == epoch):
             return
         if any((lost.owner, lost.epoch) == (incarnation, epoch) for lost in self._deleted[shard_id]):
-            return  # hands in the table: its row was deleted, and it has not been able to look since
+            return  # by hand: its row was deleted, and it has not been able to look since
         found = f"{row.owner} at epoch {row.epoch}"
         self._history.violated(
             "G3 one owner", f"{incarnation} starts {shard_id} at epoch {epoch}; the owner is {found}"
@@ -255,7 +260,7 @@ class Checkers:
         numbers[:] = [number for number in numbers if number > low]
 
     def written(self, operation: str, before: LeaseRow | None, after: LeaseRow) -> None:
-        """A lease row was changed by somebody; this is the table's view, after its conditions held."""
+        """A lease row was changed; this is the table's view, after its conditions held."""
         history, shard_id = self._history, after.shard_id
         self.rows[shard_id] = after
         history.note(operation, shard_id, after.owner, after.epoch, after.state, after.frontier.low)
@@ -271,14 +276,14 @@ class Checkers:
             self._check_checkpoint(after)
 
     def deleted(self, shard_id: str) -> None:
-        """A lease row was deleted behind everybody's back."""
+        """A lease row was deleted by hand."""
         self._history.note("row deleted", shard_id)
         row = self.rows.pop(shard_id, None)
         if row is not None:
             self._deleted[shard_id].append(row)
 
     def corrupted(self, row: LeaseRow) -> None:
-        """A lease row was made unreadable, or repaired, behind everybody's back."""
+        """A lease row was made unreadable, or repaired, by hand."""
         self._history.note("row damaged" if row.corrupt else "row repaired", row.shard_id)
         self.rows[row.shard_id] = row
         self._damaged[row.shard_id] = row.epoch
@@ -344,8 +349,3 @@ class Checkers:
 def _name(shard_id: str, number: str) -> str:
     """Of a record: the numbers of a stream say nothing about those of the next one."""
     return f"{shard_id} {number}"
-
-
-def hash_of(document: bytes) -> str:
-    """A short stable name of a document."""
-    return hashlib.blake2b(document, digest_size=8).hexdigest()

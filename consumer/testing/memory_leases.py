@@ -2,9 +2,9 @@
 
 ``MemoryTable`` is the table; every worker opens its own ``MemoryLeaseStore`` on it, so several workers can be run
 against each other in one process. Reads and conditional writes are atomic, as DynamoDB's are; before and after each of
-them lies a point where other tasks run, so interleavings exist. A ``Link`` decides what happens on the way: it can
-delay a request or its response (by sleeping) or lose either (by raising ``DependencyError``). A lost response leaves
-the write applied, which is what makes the ambiguous cases real; the store then resolves them as the DynamoDB one does.
+them lies a point where other tasks run, so interleavings exist. A ``Link`` decides what happens on the way. A lost
+response leaves the write applied, which is what makes the ambiguous cases real; the store then resolves them as the
+DynamoDB one does.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from consumer.domain.errors import (
     DependencyError,
     LeaseDeleted,
     LeaseLost,
     MisconfiguredResource,
-    PermissionDenied,
     ResourceMissing,
     SessionFenced,
     Throttled,
@@ -27,24 +26,16 @@ from consumer.domain.errors import (
 from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.domain.windows import WindowState
 from consumer.ports.leases import Loss, Registration
-from consumer.testing.links import DirectLink, LateRequest, Link, travel
 from consumer.testing.memory_table import HeldLease, HeldSession, MemoryTable
+from consumer.testing.network import Link
 
 T = TypeVar("T")
-Applied = tuple[bool, Any]  # whether the condition held, and what the write returns
 
 ATTEMPTS = 3  # of one write when no answer comes, as in the DynamoDB store
 
 
-class MemoryLeaseStore:
-    """``ports.LeaseTable`` on a ``MemoryTable``.
-
-    Args:
-        table: shared by all workers.
-        application: namespaces every row.
-        clock_wall: Unix time, for ``updated_at`` only.
-        link: this worker's network; without one nothing is ever lost.
-    """
+class _Client:
+    """One worker's connection to the table."""
 
     def __init__(
         self, table: MemoryTable, application: str, clock_wall: Callable[[], float], link: Link | None = None
@@ -52,10 +43,29 @@ class MemoryLeaseStore:
         self._table = table
         self._application = application
         self._wall = clock_wall
-        self._link: Link = link if link is not None else DirectLink()
-        self._revision = 0
+        self._link = link or Link()
 
-    # --- table and application ---------------------------------------------------------------------
+    async def _read(self, operation: str, read: Callable[[], T]) -> T:
+        def look() -> T:
+            if not self._table.exists:
+                raise ResourceMissing(f"lease table {self._table.name}")
+            return read()
+
+        return await self._link.carry(operation, look)
+
+    async def _write(self, operation: str, apply: Callable[[], T]) -> T:
+        """Apply a write atomically; apply it again when it got no answer."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return await self._read(operation, apply)
+            except DependencyError as error:
+                if isinstance(error, Throttled) or attempt == ATTEMPTS:
+                    raise
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+class MemoryRegistry(_Client):
+    """``ports.Registry``: the table itself, and what holds for the whole application."""
 
     async def prepare(self, *, create: bool) -> bool:
         await asyncio.sleep(0)
@@ -67,10 +77,8 @@ class MemoryLeaseStore:
         return True
 
     async def pin_application(self, table_name: str) -> None:
-        def apply() -> Applied:
-            return True, self._table.applications.setdefault(self._application, table_name)
-
-        found = (await self._write("pin_application", apply))[1]
+        applications = self._table.applications
+        found = await self._write("pin_application", lambda: applications.setdefault(self._application, table_name))
         if found != table_name:
             raise MisconfiguredResource(
                 f"application {self._application} in lease table {self._table.name}: "
@@ -78,45 +86,44 @@ class MemoryLeaseStore:
             )
 
     async def switch_stream(self, seen: str | None, stream_arn: str) -> str:
-        def apply() -> Applied:
+        def apply() -> str:
             if self._application not in self._table.applications:
                 raise ResourceMissing(f"the row of application {self._application}")
             if self._table.streams.get(self._application) == seen:
                 self._table.streams[self._application] = stream_arn
-            return True, self._table.streams[self._application]
+            return self._table.streams[self._application]
 
-        found: str = (await self._write("switch_stream", apply))[1]
-        return found
+        return await self._write("switch_stream", apply)
 
     async def register(self, label: str, registration: Registration) -> Registration:
-        def apply() -> Applied:
+        def apply() -> Registration:
             known = self._table.registrations.setdefault((self._application, label), registration)
             if known is registration and self._table.on_register is not None:
                 self._table.on_register(registration)
-            return True, known
+            return known
 
-        found: Registration = (await self._write("register", apply))[1]
-        return found
+        return await self._write("register", apply)
 
     async def registration(self, label: str) -> Registration | None:
         return await self._read("registration", lambda: self._table.registrations.get((self._application, label)))
 
-    # --- sessions ----------------------------------------------------------------------------------
+
+class MemorySessions(_Client):
+    """``ports.SessionStore``."""
 
     async def open_session(self, session: SessionRow) -> None:
         mine = object()
 
-        def apply() -> Applied:
-            found = self._sessions.setdefault(session.incarnation, HeldSession(session, mine))
-            return found.opened_by is mine, None
+        def apply() -> bool:
+            return self._sessions.setdefault(session.incarnation, HeldSession(session, mine)).opened_by is mine
 
-        if not (await self._write("open_session", apply))[0]:
+        if not await self._write("open_session", apply):
             raise SessionFenced(f"the incarnation {session.incarnation} was used before")
 
     async def bump_session(self, incarnation: str, counter: int) -> None:
         written_here = False
 
-        def apply() -> Applied:
+        def apply() -> tuple[bool, int]:
             nonlocal written_here
             session = self._live(incarnation)
             if session.row.counter < counter:
@@ -129,44 +136,63 @@ class MemoryLeaseStore:
             raise DependencyError("UpdateItem", "CounterNotAdvanced", f"{counter} after {found}")
 
     async def announce(self, incarnation: str, *, handoffs: int, leaving: bool) -> None:
-        def apply() -> Applied:
+        def apply() -> None:
             session = self._live(incarnation)
             session.row = replace(session.row, handoffs=handoffs, leaving=leaving)
-            return True, None
 
         await self._write("announce", apply)
 
     async def close_session(self, incarnation: str) -> None:
-        def apply() -> Applied:
-            return self._sessions.pop(incarnation, None) is not None, None
-
-        await self._write("close_session", apply)
+        await self._write("close_session", lambda: self._sessions.pop(incarnation, None))
 
     async def sessions(self) -> list[SessionRow]:
         return await self._read("sessions", lambda: [session.row for session in self._sessions.values()])
 
     async def fence_session(self, incarnation: str, counter: int) -> bool:
-        def apply() -> Applied:
+        def apply() -> bool:
             session = self._sessions.get(incarnation)
             if session is not None and session.row.counter == counter:
                 session.row = replace(session.row, fenced=True)
-            return session is not None and session.row.fenced, None
+            return session is not None and session.row.fenced
 
-        return (await self._write("fence_session", apply))[0]
+        return await self._write("fence_session", apply)
 
-    # --- leases ------------------------------------------------------------------------------------
+    @property
+    def _sessions(self) -> dict[str, HeldSession]:
+        return self._table.sessions.setdefault(self._application, {})
+
+    def _live(self, incarnation: str) -> HeldSession:
+        session = self._sessions.get(incarnation)
+        if session is None:
+            raise SessionFenced(f"the session {incarnation} was deleted")
+        if session.row.fenced:
+            raise SessionFenced(f"the session {incarnation} was fenced")
+        return session
+
+
+class MemoryLeaseStore(MemoryRegistry, MemorySessions):
+    """``ports.LeaseTable`` on a ``MemoryTable``.
+
+    Args:
+        table: shared by all workers.
+        application: namespaces every row.
+        clock_wall: Unix time, for ``updated_at`` only.
+        link: this worker's network; without one nothing is ever lost.
+    """
+
+    _revision = 0  # of this worker's newest write to any lease row
 
     async def add_lease(self, label: str, row: LeaseRow) -> bool:
         revision = row.revision if row.owner is None else self._next_revision(row)
 
-        def apply() -> Applied:
+        def apply() -> bool:
             leases = self._leases(label)
             if row.shard_id in leases:
-                return False, None
+                return False
             self._table.put(leases, replace(row, revision=revision, updated_at=self._wall()), "add_lease")
-            return True, None
+            return True
 
-        return (await self._write("add_lease", apply))[0]
+        return await self._write("add_lease", apply)
 
     async def leases(self, label: str) -> list[LeaseRow]:
         return await self._read("leases", lambda: [lease.row for _, lease in sorted(self._leases(label).items())])
@@ -179,38 +205,33 @@ class MemoryLeaseStore:
         return await self._read("lease", read)
 
     async def take(self, label: str, seen: LeaseRow, owner: str, nonce: str) -> LeaseRow | None:
-        def apply() -> Applied:
+        def mine() -> LeaseRow | None:
             lease = self._leases(label).get(seen.shard_id)
-            if lease is None:
-                return False, None
-            if (lease.row.owner, lease.row.epoch) == (seen.owner, seen.epoch):
+            return lease.row if lease is not None and lease.take_nonce == nonce else None
+
+        def apply() -> LeaseRow | None:
+            lease = self._leases(label).get(seen.shard_id)
+            if lease is not None and (lease.row.owner, lease.row.epoch) == (seen.owner, seen.epoch):
                 row = replace(lease.row, owner=owner, epoch=seen.epoch + 1, revision=0, updated_at=self._wall())
                 self._table.put(self._leases(label), row, "take").take_nonce = nonce
-            return lease.take_nonce == nonce, lease.row
+            return mine()
 
         try:
-            taken, row = await self._write("take", apply)
-        except DependencyError as error:
-            if isinstance(error, Throttled):
-                raise
-
-            def look() -> Applied:
-                lease = self._leases(label).get(seen.shard_id)
-                return (lease.take_nonce == nonce, lease.row) if lease is not None else (False, None)
-
-            taken, row = await travel(self._link, "lease", look)
-        return row if taken else None
+            return await self._write("take", apply)
+        except Throttled:
+            raise
+        except DependencyError:
+            return await self._read("lease", mine)
 
     async def save(self, label: str, held: LeaseRow, window: WindowState | None = None) -> None:
         revision = self._next_revision(held)
 
-        def apply() -> Applied:
+        def apply() -> None:
             lease = self._held(label, held)
             if lease.row.revision < revision:
                 row = replace(self._progress(lease.row, held), revision=revision)
                 self._table.put(self._leases(label), row, "save")
                 self._keep(label, held, window)
-            return True, None
 
         await self._write("save", apply)
 
@@ -220,10 +241,10 @@ class MemoryLeaseStore:
         revision = self._next_revision(held)
         by = (held.owner, held.epoch)
 
-        def apply() -> Applied:
+        def apply() -> None:
             lease = self._leases(label).get(held.shard_id)
             if lease is not None and lease.passed_on_by == by:
-                return True, None  # an attempt whose answer was lost did succeed
+                return  # an attempt whose answer was lost did succeed
             lease = self._held(label, held)
             if lease.row.revision >= revision:
                 raise LeaseLost(held.shard_id, held.epoch, _holder(lease.row))
@@ -231,7 +252,6 @@ class MemoryLeaseStore:
             row = replace(row, revision=revision) if to is None else replace(row, epoch=held.epoch + 1, revision=0)
             self._table.put(self._leases(label), row, "release").passed_on_by = by
             self._keep(label, held, window)
-            return True, None
 
         await self._write("release", apply)
 
@@ -242,7 +262,7 @@ class MemoryLeaseStore:
     async def remove_lease(self, label: str, seen: LeaseRow) -> bool:
         removed = False
 
-        def apply() -> Applied:
+        def apply() -> bool:
             nonlocal removed
             lease = self._leases(label).get(seen.shard_id)
             if lease is not None and _same(lease.row, seen):
@@ -250,26 +270,17 @@ class MemoryLeaseStore:
                 removed = True
                 if self._table.on_remove is not None:
                     self._table.on_remove(lease.row)
-            return removed, None
+            return removed
 
-        return (await self._write("remove_lease", apply))[0]
-
-    # --- losses ------------------------------------------------------------------------------------
+        return await self._write("remove_lease", apply)
 
     async def record_loss(self, label: str, held: LeaseRow, loss: Loss) -> None:
-        def apply() -> Applied:
+        def apply() -> None:
             self._held(label, held)
             key = (loss.kind, loss.shard_id, loss.first_sequence_number or f"{loss.detected_at:.6f}")
             self._table.losses.setdefault((self._application, label), {})[key] = loss
-            return True, None
 
         await self._write("record_loss", apply)
-
-    # --- the table ---------------------------------------------------------------------------------
-
-    @property
-    def _sessions(self) -> dict[str, HeldSession]:
-        return self._table.sessions.setdefault(self._application, {})
 
     def _leases(self, label: str) -> dict[str, HeldLease]:
         return self._table.leases.setdefault((self._application, label), {})
@@ -278,17 +289,9 @@ class MemoryLeaseStore:
         if window is not None:
             self._table.windows[self._application, label, held.shard_id] = window
 
-    def _live(self, incarnation: str) -> HeldSession:
-        session = self._sessions.get(incarnation)
-        if session is None:
-            raise SessionFenced(f"the session {incarnation} was deleted")
-        if session.row.fenced:
-            raise SessionFenced(f"the session {incarnation} was fenced")
-        return session
-
     def _held(self, label: str, held: LeaseRow) -> HeldLease:
         if held.owner is None:
-            raise ValueError(f"the lease of {held.shard_id} is not held by anybody")
+            raise ValueError(f"the lease of {held.shard_id} is not held")
         lease = self._leases(label).get(held.shard_id)
         if lease is None:
             raise LeaseDeleted(held.shard_id, held.epoch)
@@ -305,42 +308,6 @@ class MemoryLeaseStore:
         """What an owner may change. The frontier of a corrupt row is evidence and stays."""
         row = replace(stored, state=held.state, note=held.note, updated_at=self._wall())
         return row if held.corrupt else replace(row, frontier=held.frontier, corrupt="")
-
-    async def _read(self, operation: str, read: Callable[[], T]) -> T:
-        def look() -> T:
-            self._require_table()
-            return read()
-
-        return await travel(self._link, operation, look)
-
-    async def _write(self, operation: str, apply: Callable[[], Applied]) -> Applied:
-        """Apply a write atomically; apply it again when its answer was lost."""
-
-        def change() -> Applied | Exception:
-            self._require_table()
-            try:
-                return apply()
-            except (LeaseLost, SessionFenced, ResourceMissing) as refusal:
-                return refusal  # an answer like any other: it may get lost, too
-
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                answer = await travel(self._link, operation, change)
-                if isinstance(answer, Exception):
-                    raise answer
-                return answer
-            except (Throttled, PermissionDenied):
-                raise
-            except DependencyError as error:
-                if isinstance(error, LateRequest):
-                    error.hold(apply)
-                if attempt == ATTEMPTS:
-                    raise
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-    def _require_table(self) -> None:
-        if not self._table.exists:
-            raise ResourceMissing(f"lease table {self._table.name}")
 
 
 def _holder(row: LeaseRow) -> str:

@@ -8,8 +8,8 @@ from typing import TypeVar
 from consumer.domain.errors import ResourceMissing
 from consumer.domain.shards import ShardInfo
 from consumer.ports.source import Page, Position, StreamDescription
-from consumer.testing.links import DirectLink, Link, travel
 from consumer.testing.memory_stream import MemoryStream
+from consumer.testing.network import Link
 
 T = TypeVar("T")
 
@@ -19,13 +19,13 @@ class MemoryStreamSource:
 
     Args:
         stream: the stream, shared by any number of sources.
-        link: the network in between; it may delay calls or raise errors. Operations are named as the methods are.
+        link: the network in between; without one nothing is ever lost.
     """
 
     def __init__(self, stream: MemoryStream, link: Link | None = None) -> None:
         self._first = stream
         self._stream = stream
-        self._link = link or DirectLink()
+        self._link = link or Link()
 
     async def latest_stream(self) -> str | None:
         def find() -> str:
@@ -34,7 +34,7 @@ class MemoryStreamSource:
                 latest = latest.successor
             return latest.arn
 
-        return await travel(self._link, "latest_stream", find)
+        return await self._link.carry("latest_stream", find)
 
     def of(self, stream_arn: str) -> MemoryStreamSource:
         stream: MemoryStream | None = self._first
@@ -70,7 +70,7 @@ class MemoryStreamSource:
                 raise ResourceMissing(f"stream {self._stream.arn}")
             return answer()
 
-        return await travel(self._link, operation, find)
+        return await self._link.carry(operation, find)
 
     def _description(self) -> StreamDescription:
         stream = self._stream

@@ -1,9 +1,9 @@
-"""A change stream in memory, with the shard tree and the bad manners of the real one.
+"""A change stream in memory, with the shard tree and the faults of the real one.
 
 ``MemoryStream`` is the table with its stream: tests write items and re-shard, trim or expire at will. Every worker
 opens its own ``MemoryStreamSource`` on it, so several workers can be run against each other in one process. Nothing
-here reads a clock or rolls rng by itself: time comes from the clock that is handed in, and everything else follows
-from the calls made, so a run can be repeated exactly.
+here reads a clock or draws random numbers by itself: time comes from the clock that is handed in, and everything else
+follows from the calls made, so a run can be repeated exactly.
 
     stream = MemoryStream(clock, shards=2)
     stream.put({"id": "a", "total": 3})
@@ -13,31 +13,26 @@ from the calls made, so a run can be repeated exactly.
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_right
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any, Final, Literal
 
 import msgspec
 
 from consumer.domain.errors import DependencyError, ExpiredIterator, ResourceMissing, TrimmedData
 from consumer.domain.record import records_from_event
-from consumer.domain.shards import ShardInfo
 from consumer.ports.source import Page, Position
 from consumer.ports.time import Clock
-from consumer.testing.memory_shard import MemoryShard
-from consumer.testing.wire import to_wire as to_wire
+from consumer.testing.memory_shards import MemoryShard, MemoryShards
+from consumer.testing.wire import to_wire
 
-HASHES: Final = 1 << 32  # size of the space that keys are hashed into
 ITERATOR_LIFETIME: Final = 900.0  # seconds, as on AWS
 TTL_IDENTITY: Final = {"Type": "Service", "PrincipalId": "dynamodb.amazonaws.com"}
-SHORTEST, LONGEST = 21, 40  # digits of a SequenceNumber
 
 _encode = msgspec.json.Encoder().encode
 
 
-class MemoryStream:
+class MemoryStream(MemoryShards):
     """A table and its stream. All methods take effect at once, also for readers that are in the middle of a shard.
 
     Args:
@@ -70,37 +65,20 @@ class MemoryStream:
         dated: bool = False,
         shards_before: int = 0,
     ) -> None:
-        self.clock = clock
+        arn = f"arn:aws:dynamodb:us-east-1:000000000000:table/{table}/stream/{label}"
+        super().__init__(clock, arn, shards=shards, jump_every=jump_every, dated=dated, shards_before=shards_before)
         self.table = table
         self.label = label
-        self.arn = f"arn:aws:dynamodb:us-east-1:000000000000:table/{table}/stream/{label}"
         self.partition_key = partition_key
         self.page_records = self.usual_page_records = page_records
         self.page_bytes = page_bytes
         self.last_page = last_page
-        self.status: Literal["ENABLING", "ENABLED", "DISABLING", "DISABLED"] = "ENABLED"
         self.gone = False
         self.successor: MemoryStream | None = None
         self.key_names = [partition_key, *([sort_key] if sort_key else [])]
-        self._jump_every = jump_every
-        self._items: dict[bytes, dict[str, Any]] = {}
-        self._shards: dict[str, MemoryShard] = {}
-        self._lineage: dict[str, str | None] = {}
-        self._number: int = 10 ** (SHORTEST - 1)
-        self._written = 0
-        self._made = shards_before
-        self.dated = dated
+        self.items: dict[bytes, dict[str, Any]] = {}  # of the table, by key
         self.largest_page = 0  # wire bytes
         self._generation = 0
-        self._hidden_for = 0.0
-        self._open_for = 0.0
-        self._frozen: list[ShardInfo] | None = None
-        self.blank = False  # DescribeStream succeeds and names no shard
-        self.omitted: frozenset[str] = frozenset()  # shards that DescribeStream leaves out, although they are there
-        self.missing = False  # the service knows no such stream, for a while
-        bounds = [HASHES * index // shards for index in range(shards + 1)]
-        for low, high in pairwise(bounds):
-            self._add_shard(None, low, high, 0.0)
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -108,10 +86,10 @@ class MemoryStream:
         """Write an item of Python values: an INSERT or a MODIFY. None when nothing changes: that makes no record."""
         image = to_wire(item)["M"]
         key = _encode({name: image[name] for name in self.key_names})
-        old = self._items.get(key)
+        old = self.items.get(key)
         if old == image:
             return None
-        self._items[key] = image
+        self.items[key] = image
         change = {"NewImage": image} if old is None else {"NewImage": image, "OldImage": old}
         return self.append(item[self.partition_key], change, "INSERT" if old is None else "MODIFY", keys=key)
 
@@ -119,7 +97,7 @@ class MemoryStream:
         """Delete the item with the key in ``item``: a REMOVE, or None when there is no such item."""
         image = to_wire(item)["M"]
         key = _encode({name: image[name] for name in self.key_names})
-        old = self._items.pop(key, None)
+        old = self.items.pop(key, None)
         if old is None:
             return None
         fields = {"userIdentity": TTL_IDENTITY} if by_ttl else {}
@@ -165,77 +143,7 @@ class MemoryStream:
         shard.bodies.append(_encode(body))
         return str(number)
 
-    # --- what the service does to shards -------------------------------------------------------------------------
-
-    def shard_of(self, key: Any) -> str:
-        """The open shard that the next write of this partition key goes to."""
-        return self._open_shard(key).shard_id
-
-    def open_shards(self) -> list[str]:
-        """The shards that take writes, hidden ones included, by hash range."""
-        return [s.shard_id for s in sorted(self._shards.values(), key=lambda s: s.low) if s.end is None]
-
-    def parents_of(self, shard_id: str) -> tuple[str, ...]:
-        """The parent of a shard, also of one that has vanished meanwhile; () for a root."""
-        parent = self._lineage.get(shard_id)
-        return () if parent is None else (parent,)
-
-    def knows(self, shard_id: str) -> bool:
-        """Whether the shard is or was one of this stream."""
-        return shard_id in self._lineage
-
-    def has(self, shard_id: str) -> bool:
-        """Whether the shard is still there."""
-        return shard_id in self._shards
-
-    def closed_shards(self) -> list[str]:
-        """Shards that take no more writes and are still there, oldest first."""
-        return [s.shard_id for s in self._shards.values() if s.end is not None]
-
-    def split(self, shard_id: str) -> tuple[str, str]:
-        """Close a shard and open two children, each with half of its keys."""
-        parent = self._close(shard_id)
-        middle = (parent.low + parent.high) // 2
-        visible_at = self.clock.monotonic() + self._hidden_for
-        left = self._add_shard(shard_id, parent.low, middle, visible_at)
-        return left, self._add_shard(shard_id, middle, parent.high, visible_at)
-
-    def roll(self, shard_id: str) -> str:
-        """Close a shard and open one child with the same keys, as DynamoDB does about every four hours."""
-        parent = self._close(shard_id)
-        return self._add_shard(shard_id, parent.low, parent.high, self.clock.monotonic() + self._hidden_for)
-
-    def hide_children(self, seconds: float) -> None:
-        """From now on, children are listed and readable only ``seconds`` after their parent was closed. With 0, those
-        that are hidden now are shown at once."""
-        self._hidden_for = seconds
-        if not seconds:
-            for shard in self._shards.values():
-                shard.visible_at = 0.0
-
-    def keep_parents_open(self, seconds: float) -> None:
-        """From now on, a shard that ends looks open for ``seconds`` although its children are there: it is listed
-        without a last number, and its pages name a next iterator. With 0, those that look open now end at once."""
-        self._open_for = seconds
-        if not seconds:
-            for shard in self._shards.values():
-                shard.looks_open_until = 0.0
-
-    def freeze_listing(self, *, frozen: bool = True) -> None:
-        """DescribeStream goes on to show what it shows now, as it may: it is eventually consistent."""
-        self._frozen = [shard.info(self.clock.monotonic()) for shard in self._visible()] if frozen else None
-
-    def trim(self, shard_id: str, upto: str | None = None) -> None:
-        """Drop the records up to and including the SequenceNumber ``upto``; all of them by default."""
-        shard = self._shards[shard_id]
-        limit = int(upto) if upto is not None else max(shard.numbers, default=0)
-        count = bisect_right(shard.numbers, limit)
-        shard.trimmed = max(shard.trimmed, limit)
-        del shard.numbers[:count], shard.bodies[:count]
-
-    def vanish(self, shard_id: str) -> None:
-        """Remove a shard, as happens 24 hours after its end. Its children keep naming it as their parent."""
-        del self._shards[shard_id]
+    # --- what the service does to records and to the whole stream ------------------------------------------------
 
     def expire_iterators(self) -> None:
         """Every iterator handed out so far is expired."""
@@ -270,7 +178,7 @@ class MemoryStream:
             dated=self.dated,
             shards_before=self._made,
         )
-        self.successor.key_names, self.successor._items = self.key_names, self._items  # noqa: SLF001 - one of us
+        self.successor.key_names, self.successor.items = self.key_names, self.items
         return self.successor
 
     def expire(self) -> None:
@@ -278,20 +186,6 @@ class MemoryStream:
         self.gone = True
 
     # --- what sources ask ----------------------------------------------------------------------------------------
-
-    def listed(self) -> list[ShardInfo]:
-        """The shards that DescribeStream shows now."""
-        if self.blank:
-            return []
-        if self.missing:
-            raise ResourceMissing(self.arn, "DescribeStream says so")
-        now = self.clock.monotonic()
-        shown = self._frozen if self._frozen is not None else [shard.info(now) for shard in self._visible()]
-        return [shard for shard in shown if shard.shard_id not in self.omitted]
-
-    def _visible(self) -> list[MemoryShard]:
-        now = self.clock.monotonic()
-        return [shard for shard in self._shards.values() if shard.visible_at <= now]
 
     def iterator(self, shard_id: str, position: Position) -> str:
         """An iterator: generation, time of issue, shard, and the number it stands after."""
@@ -352,38 +246,3 @@ class MemoryStream:
         if shard is None or self.missing or shard_id in self.omitted or shard.visible_at > self.clock.monotonic():
             raise ResourceMissing(f"shard {shard_id} of {self.arn}", f"{operation} says so")
         return shard
-
-    def _open_shard(self, key: Any) -> MemoryShard:
-        place = int.from_bytes(hashlib.blake2b(_encode(to_wire(key)), digest_size=4).digest())  # short keys spread too
-        for shard in self._shards.values():
-            if shard.end is None and shard.low <= place < shard.high:
-                return shard
-        raise ValueError(f"no open shard takes the key {key!r}: the stream is {self.status}")
-
-    def _add_shard(self, parent: str | None, low: int, high: int, visible_at: float) -> str:
-        self._made += 1
-        if self.dated:
-            self._made = max(self._made, int(self.clock.wall() * 1000))
-        shard_id = f"shardId-{self._made:020d}-{low:08x}"
-        self._lineage[shard_id] = parent
-        if parent is not None:  # a shard is never shown before its parent
-            visible_at = max(visible_at, self._shards[parent].visible_at)
-        self._shards[shard_id] = MemoryShard(shard_id, parent, low, high, self._next_number(), visible_at)
-        return shard_id
-
-    def _close(self, shard_id: str) -> MemoryShard:
-        shard = self._shards[shard_id]
-        if shard.end is not None:
-            raise ValueError(f"shard {shard_id} is closed already")
-        shard.looks_open_until = self.clock.monotonic() + self._open_for
-        shard.end = self._next_number()  # above its last record's, as on AWS: only the missing iterator means the end
-        return shard
-
-    def _next_number(self) -> int:
-        """The next SequenceNumber of the whole stream: increasing, not consecutive, and now and then a digit longer."""
-        self._written += 1
-        self._number += 1 + self._written * 7919 % 997
-        digits = len(str(self._number))
-        if digits < LONGEST and self._written % self._jump_every == 0:
-            self._number = 10**digits
-        return self._number

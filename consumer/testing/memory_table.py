@@ -1,4 +1,4 @@
-"""The rows of the lease table in memory, and what somebody with access to the table can do to them."""
+"""The rows of the lease table in memory, and what a person with access to the table can do to them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class HeldLease:
 
 @dataclass(slots=True)
 class HeldSession:
-    """A session row; ``opened_by`` tells a repeated write from somebody else's."""
+    """A session row; ``opened_by`` tells a repeated write from another worker's."""
 
     row: SessionRow
     opened_by: object
@@ -49,7 +49,7 @@ class MemoryTable:
     on_remove: Callable[[LeaseRow], None] | None = None  # by a worker, not by hand
 
     def put(self, leases: dict[str, HeldLease], row: LeaseRow, operation: str) -> HeldLease:
-        """Store a lease row, and tell whoever watches."""
+        """Store a lease row, and call ``on_write``."""
         lease = leases.get(row.shard_id)
         before = lease.row if lease is not None else None
         if lease is None:
@@ -60,21 +60,19 @@ class MemoryTable:
         return lease
 
     def edit(self, application: str, label: str, shard_id: str, **changes: Any) -> None:
-        """Change fields of a lease row behind everybody's back, as somebody with table access could."""
+        """Change fields of a lease row by hand: no worker knows of it."""
         lease = self.leases[application, label][shard_id]
         lease.row = replace(lease.row, **changes)
 
     def drop_lease(self, application: str, label: str, shard_id: str) -> None:
-        """Delete a lease row behind everybody's back."""
+        """Delete a lease row by hand."""
         del self.leases[application, label][shard_id]
 
     def drop_session(self, application: str, incarnation: str) -> None:
-        """Delete a session row behind everybody's back."""
+        """Delete a session row by hand."""
         del self.sessions[application][incarnation]
 
     def drop_rows(self) -> None:
         """What remains of a table that was deleted and made anew: nothing. Set ``exists`` for the time in between."""
-        for rows in (self.applications, self.streams, self.registrations, self.leases, self.sessions):
-            rows.clear()
-        self.losses.clear()
-        self.windows.clear()
+        for name in ("applications", "streams", "registrations", "leases", "sessions", "losses", "windows"):
+            getattr(self, name).clear()

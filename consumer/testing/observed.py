@@ -1,4 +1,4 @@
-"""The ports of a simulated worker, each telling the checkers what goes through it."""
+"""The ports of a simulated worker, each showing the checkers what goes through it."""
 
 from __future__ import annotations
 
@@ -82,9 +82,9 @@ class ObservedDeadLetters:
     async def send(self, document: bytes, *, attributes: dict[str, str]) -> None:
         def store() -> None:
             self._inner.delivered.append(DeadLetter(document, dict(attributes)))
-            self._checkers.buried(document, attributes["shard_id"])
+            self._checkers.dead_lettered(document, attributes["shard_id"])
 
-        self._checkers.burying(self._incarnation(), attributes["shard_id"])
+        self._checkers.sending_dead_letter(self._incarnation(), attributes["shard_id"])
         await self._link.carry("send", store)
 
 

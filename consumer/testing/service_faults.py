@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
 from consumer.domain.frontier import FrontierSnapshot
+from consumer.testing.worker_faults import Verbs
 from consumer.worker.fleet.shard_listing import SECOND_LOOK
 from consumer.worker.fleet.stream_replacement import FINISHED_FOR
-
-if TYPE_CHECKING:
-    from consumer.testing.simulation import Simulation
 
 MOST_OPEN_SHARDS = 8
 MOST_STREAMS = 3
 
 
-class ServiceFaults:
-    """The verbs, and what all verbs need."""
-
-    def __init__(self, world: Simulation, verbs: dict[str, int], pause: float) -> None:
-        self._world = world
-        self._rng: random.Random = world.rng("nemesis")
-        self._names = list(verbs)
-        self._weights = list(verbs.values())
-        self._pause = pause
-        self._duration: float = world.settings.leases.duration
-        self._healed = False
-        self._listed_again = 0.0
-        self._repairs: list[Callable[[], None]] = []
-
-    def _long(self, durations: float) -> float:
-        return self._rng.uniform(0.0, durations * self._duration)
-
-    def _later(self, seconds: float, undo: Callable[[], object]) -> None:
-        self._world.loop.after(seconds, lambda: None if self._healed else undo())
-
-    # --- the lease table -------------------------------------------------------------------------------
+class TableFaults(Verbs):
+    """Rows and tables that go or are spoilt."""
 
     def lose_session_row(self) -> None:
         for sessions in self._world.table.sessions.values():
@@ -46,30 +21,44 @@ class ServiceFaults:
 
     def drop_table(self) -> None:
         """The lease table is gone for a while, and comes back with what it held."""
-
-        def back() -> None:
-            self._world.table.exists = True
-
         self._world.table.exists = False
-        self._later(self._long(1.0), back)
+        self._set_later(self._up_to(1.0), self._world.table, exists=True)
 
     def wipe_table(self) -> None:
         """The lease table is deleted and made anew, empty. Not while the fleet drains an older stream: which one it
         reads is known to the table and to the processes only, and those may die, too."""
+        if self._reads_newest():
+            self._world.wipe_table()
+            self._set_later(self._up_to(1.0), self._world.table, exists=True)
+
+    def delete_row(self) -> None:
+        """A lease row is deleted by hand."""
+        shard_id = self._rng.choice([*self._world.rows(), ""])
+        if shard_id:
+            self._world.delete_row(shard_id)
+
+    def corrupt_row(self) -> None:
+        """The checkpoint of a lease row is spoilt by hand, and repaired later, if no owner has written over it."""
         world = self._world
-        if not self._reads_newest():
+        rows = [row for row in world.rows().values() if not row.finished and not row.corrupt]
+        if not rows:
             return
+        row = self._rng.choice(rows)
+        world.edit_row(row.shard_id, frontier=FrontierSnapshot(), corrupt="low is not a sequence number: 'x'")
 
-        def back() -> None:
-            world.table.exists = True
+        def repair() -> None:
+            now = world.rows().get(row.shard_id)
+            if now is not None and now.corrupt:
+                world.edit_row(row.shard_id, frontier=row.frontier, corrupt="")
 
-        world.wipe_table()
-        self._later(self._long(1.0), back)
+        self._repairs.append(repair)
+        self._later(self._up_to(4.0), repair)
 
-    def _reads_newest(self) -> bool:
-        return self._world.table.streams.get(self._world.settings.application) == self._world.stream.arn
 
-    # --- the stream ------------------------------------------------------------------------------------
+class StreamFaults(Verbs):
+    """Lineage, listings, pages and retention."""
+
+    _listed_again = 0.0  # virtual time before which no listing may leave out shards once more
 
     def roll(self) -> None:
         stream = self._world.stream
@@ -92,14 +81,10 @@ class ServiceFaults:
         old = self._world.stream
         if not self._reads_newest() or len(self._world.streams) >= MOST_STREAMS or old.missing or old.blank:
             return
-
-        def back() -> None:
-            old.blank = old.missing = False
-
         old.missing, old.blank = self._rng.choice(((True, False), (False, True)))
-        self.roll()  # what is written now is in a child that nobody has seen
+        self.roll()  # what is written now is in a child that no worker has seen
         self._later(self._rng.uniform(0.0, 15.0), self.enable_stream_again)
-        self._later(self._rng.uniform(1.5, 3.0) * FINISHED_FOR, back)
+        self._set_later(self._rng.uniform(1.5, 3.0) * FINISHED_FOR, old, blank=False, missing=False)
 
     def hide_children(self) -> None:
         """Children appear up to two minutes after their parent's end."""
@@ -117,7 +102,7 @@ class ServiceFaults:
         """DescribeStream answers with what was true a while ago."""
         stream = self._world.stream
         stream.freeze_listing()
-        self._later(self._long(2.0), lambda: stream.freeze_listing(frozen=False))
+        self._later(self._up_to(2.0), lambda: stream.freeze_listing(frozen=False))
 
     def expire_iterators(self) -> None:
         self._world.stream.expire_iterators()
@@ -128,24 +113,15 @@ class ServiceFaults:
 
     def blank_listing(self) -> None:
         """DescribeStream succeeds and names no shard."""
-        stream = self._world.stream
-
-        def back() -> None:
-            stream.blank = False
-
-        stream.blank = True
-        self._later(self._long(2.0), back)
+        self._world.stream.blank = True
+        self._set_later(self._up_to(2.0), self._world.stream, blank=False)
 
     def lose_stream(self) -> None:
         """For a while the service knows no such stream; its listing fails, or succeeds and is empty."""
         stream = self._world.stream
-
-        def back() -> None:
-            stream.blank = stream.missing = False
-
         stream.missing = True
         stream.blank = self._rng.random() < 0.5
-        self._later(self._long(2.0), back)
+        self._set_later(self._up_to(2.0), stream, blank=False, missing=False)
 
     def list_partly(self) -> None:
         """For a while the service knows nothing of some shards. Not for so long that an old one counts as gone: what
@@ -153,49 +129,18 @@ class ServiceFaults:
         stream, now = self._world.stream, self._world.loop.now
         if now < self._listed_again:
             return
-        seconds = self._long(2.0) if stream.dated else self._rng.uniform(0.0, 0.8 * SECOND_LOOK)
+        seconds = self._up_to(2.0) if stream.dated else self._rng.uniform(0.0, 0.8 * SECOND_LOOK)
         self._listed_again = now + seconds + 2 * SECOND_LOOK
-
-        def back() -> None:
-            stream.omitted = frozenset()
-
         shown = [shard.shard_id for shard in stream.listed()] if not stream.missing else []
         stream.omitted = frozenset(shard_id for shard_id in shown if self._rng.random() < 0.4)
-        self._later(seconds, back)
-
-    def delete_row(self) -> None:
-        """Somebody deletes a lease row."""
-        shard_id = self._rng.choice([*self._world.rows(), ""])
-        if shard_id:
-            self._world.delete_row(shard_id)
-
-    def corrupt_row(self) -> None:
-        """Somebody spoils the checkpoint of a lease row, and repairs it later, if no owner has written over it."""
-        world = self._world
-        rows = [row for row in world.rows().values() if not row.finished and not row.corrupt]
-        if not rows:
-            return
-        row = self._rng.choice(rows)
-        world.edit_row(row.shard_id, frontier=FrontierSnapshot(), corrupt="low is not a sequence number: 'x'")
-
-        def repair() -> None:
-            now = world.rows().get(row.shard_id)
-            if now is not None and now.corrupt:
-                world.edit_row(row.shard_id, frontier=row.frontier, corrupt="")
-
-        self._repairs.append(repair)
-        self._later(self._long(4.0), repair)
+        self._set_later(seconds, stream, omitted=frozenset())
 
     def short_pages(self) -> None:
-        """Pages are cut wherever the service likes."""
+        """Pages are cut anywhere."""
         stream, usual = self._world.stream, self._world.streams[0].usual_page_records
-
-        def back() -> None:
-            stream.page_records = usual
-
         stream.page_records = self._rng.choice((1, 2, 5))
         stream.last_page = self._rng.choice(("with_records", "empty"))
-        self._later(self._long(2.0), back)
+        self._set_later(self._up_to(2.0), stream, page_records=usual)
 
     def days_pass(self) -> None:
         """Three days in which nothing happens, when all is settled; then tombstones are old enough to go."""
@@ -210,21 +155,3 @@ class ServiceFaults:
         done = [shard for shard in self._world.stream.closed_shards() if shard in rows and rows[shard].finished]
         if done:
             self._world.vanish(done[0])
-
-    def vanish_unread(self) -> None:
-        """A closed shard leaves the stream before all of it was settled."""
-        rows = self._world.rows()
-        for shard_id in self._world.stream.closed_shards() if not self._world.stream.dated else ():
-            if shard_id in rows and not rows[shard_id].settled:
-                self._world.vanish(shard_id)
-                return
-
-    def trim_unread(self) -> None:
-        """Records are trimmed before anybody has settled them."""
-        rows = self._world.rows()
-        for item in self._world.checkers.oldest_open():
-            row = rows.get(item.shard_id)
-            # What is trimmed before the first read of a shard leaves no trace: nobody can know that it was there.
-            if row is not None and row.frontier.first is not None:
-                self._world.trim(item.shard_id, str(item.number))
-                return

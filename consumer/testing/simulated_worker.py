@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from consumer.domain.errors import StreamConsumerError, Unavailable
 from consumer.domain.outcome import HandlerCall, Outcome
@@ -22,29 +22,14 @@ from consumer.testing.memory_source import MemoryStreamSource
 from consumer.testing.network import Link
 from consumer.testing.observed import ObservedDeadLetters, ObservedHandler, ObservedStore
 from consumer.testing.virtual_loop import Process
+from consumer.testing.world import World
 from consumer.worker.context import Ports, WorkerContext
 from consumer.worker.fleet.coordinator import Coordinator
 from consumer.worker.fleet.incarnation import HARD_STOP_MARGIN, Host
 from consumer.worker.start import start
 from consumer.worker.tasks import Stopped, until_stopped
 
-if TYPE_CHECKING:
-    from consumer.testing.simulation import Simulation
-
 CALL_TIMEOUT = 2.0  # seconds for one call, as the adapters have it
-
-
-class ProcessClock:
-    """``ports.Clock`` of one simulated process."""
-
-    def __init__(self, process: Process) -> None:
-        self._process = process
-
-    def monotonic(self) -> float:
-        return self._process.monotonic()
-
-    def wall(self) -> float:
-        return self._process.wall()
 
 
 class ProcessRandomness:
@@ -64,8 +49,8 @@ class SimulatedWorker:
     ``links`` (``table``, ``session``, ``stream``, ``dead_letters``) is the network of the current process.
     """
 
-    def __init__(self, simulation: Simulation, name: str, handler: Handler) -> None:
-        self._simulation = simulation
+    def __init__(self, world: World, name: str, handler: Handler) -> None:
+        self._world = world
         self.name = name
         self.handler = handler
         self._starts = 0
@@ -101,66 +86,66 @@ class SimulatedWorker:
         """Start a new process; its network is the one it gets from ``simulation.fair_weather``."""
         if self.process is not None:
             raise ValueError(f"{self.name} is running")
-        simulation = self._simulation
+        world = self._world
         self._starts += 1
-        rng = simulation.rng(f"process {self.name} {self._starts}")
-        process = Process(simulation.loop, f"{self.name}#{self._starts}", rate=self.rate, base=rng.uniform(10.0, 1e5))
+        rng = world.rng(f"process {self.name} {self._starts}")
+        process = Process(world.loop, f"{self.name}#{self._starts}", rate=self.rate, base=rng.uniform(10.0, 1e5))
         process.wall_offset = rng.uniform(-0.5, 0.5)
         self.process, self.context, self.coordinator = process, None, None
-        timeouts = {"session": min(CALL_TIMEOUT, simulation.settings.leases.duration / 8)}
+        timeouts = {"session": min(CALL_TIMEOUT, world.settings.leases.duration / 8)}
         self.links = {
-            service: Link(process, service, rng, timeouts.get(service, CALL_TIMEOUT), simulation.called)
+            service: Link(process, service, rng, timeouts.get(service, CALL_TIMEOUT), world.called)
             for service in ("table", "session", "stream", "dead_letters")
         }
         self._stop, self._ended, self._stop_asked = asyncio.Event(), asyncio.Event(), False
         self.killed = False
-        simulation.history.note("process started", process.name)
+        world.history.note("process started", process.name)
         process.spawn(self._main(process, ProcessRandomness(rng), self._stop), f"main of {process.name}")
 
     def kill(self) -> None:
         """SIGKILL."""
         process = self.process
         if process is not None:
-            self._simulation.history.note("process killed", process.name)
+            self._world.history.note("process killed", process.name)
             self.killed = True
-            self._simulation.loop.kill(process)
+            self._world.loop.kill(process)
             self._exited(process)
 
     def pause(self) -> None:
         """SIGSTOP."""
         if self.process is not None and not self.process.paused:
-            self._simulation.history.note("process paused", self.process.name)
-            self._simulation.loop.pause(self.process)
+            self._world.history.note("process paused", self.process.name)
+            self._world.loop.pause(self.process)
 
     def resume(self) -> None:
         """SIGCONT."""
         if self.process is not None and self.process.paused:
-            self._simulation.history.note("process resumed", self.process.name)
-            self._simulation.loop.resume(self.process)
+            self._world.history.note("process resumed", self.process.name)
+            self._world.loop.resume(self.process)
 
     def stall(self, seconds: float) -> None:
         """A handler blocks the main loop; the session renewal's thread goes on."""
         if self.process is not None:
-            self._simulation.history.note("main thread stalled", self.process.name, seconds)
-            self._simulation.loop.stall(self.process.main, seconds)
+            self._world.history.note("main thread stalled", self.process.name, seconds)
+            self._world.loop.stall(self.process.main, seconds)
 
     def terminate(self) -> None:
         """SIGTERM: drain and end. What hangs is ended by the process itself shortly after the grace."""
         process = self.process
         if process is None or self._stop.is_set():
             return
-        simulation = self._simulation
-        simulation.history.note("process terminated", process.name)
+        world = self._world
+        world.history.note("process terminated", process.name)
         self._stop_asked = True
         # The signal is handled by the process itself, so a frozen one hears it when it goes on.
-        simulation.loop.call_soon(self._stop.set, context=process.main.context.copy())
-        grace = simulation.settings.shutdown.grace + HARD_STOP_MARGIN
+        world.loop.call_soon(self._stop.set, context=process.main.context.copy())
+        grace = world.settings.shutdown.grace + HARD_STOP_MARGIN
 
         def overrun() -> None:
             if process.alive and self.process is process:
                 self.kill()
 
-        simulation.loop.after(grace, overrun)
+        world.loop.after(grace, overrun)
 
     async def stop(self) -> None:
         """SIGTERM, and wait for the end of the process."""
@@ -175,17 +160,17 @@ class SimulatedWorker:
     # --- the process -----------------------------------------------------------------------------------
 
     async def _main(self, process: Process, rng: ProcessRandomness, stop: asyncio.Event) -> None:
-        simulation = self._simulation
+        world = self._world
         try:
             await self._run(process, rng, stop)
-            simulation.history.note("process ended", process.name)
+            world.history.note("process ended", process.name)
         except Unavailable as error:
             # Exit codes 69, 77, 78: the scheduler starts the container again.
-            simulation.history.note("process gave up", process.name, error)
-            simulation.loop.after(1.0, self._start_again)
+            world.history.note("process gave up", process.name, error)
+            world.loop.after(1.0, self._start_again)
         except Exception as error:  # noqa: BLE001  # exit code 70, in a process that nothing should make exit
-            simulation.history.violated("no bug", f"{process.name} ended by itself: {error!r}")
-        simulation.loop.kill(process)
+            world.history.violated("no bug", f"{process.name} ended by itself: {error!r}")
+        world.loop.kill(process)
         self._exited(process)
 
     def _start_again(self) -> None:
@@ -194,12 +179,12 @@ class SimulatedWorker:
 
     async def _run(self, process: Process, rng: ProcessRandomness, stop: asyncio.Event) -> None:
         """What ``worker.app.Daemon`` does between start and exit, without what only a real process has."""
-        simulation, links, settings = self._simulation, self.links, self._simulation.settings
-        clock, checkers = ProcessClock(process), simulation.checkers
-        store = ObservedStore(checkers, simulation.table, settings.application, clock.wall, links["table"])
-        session_store = MemoryLeaseStore(simulation.table, settings.application, clock.wall, links["session"])
-        source = MemoryStreamSource(simulation.streams[0], links["stream"]).of(simulation.stream.arn)
-        letters = ObservedDeadLetters(checkers, self._who, simulation.dead_letters, links["dead_letters"])
+        world, links, settings = self._world, self.links, self._world.settings
+        checkers = world.checkers
+        store = ObservedStore(checkers, world.table, settings.application, process.wall, links["table"])
+        session_store = MemoryLeaseStore(world.table, settings.application, process.wall, links["session"])
+        source = MemoryStreamSource(world.streams[0], links["stream"]).of(world.stream.arn)
+        letters = ObservedDeadLetters(checkers, self._who, world.dead_letters, links["dead_letters"])
         dead_letters = letters if settings.on_failure.destination else None
         handler = ObservedHandler(checkers, self._who, self.handler)
         host = Host(
@@ -211,7 +196,7 @@ class SimulatedWorker:
             on_stopping=lambda: None,
             task_died=lambda name, error: StreamConsumerError(f"background task {name} ended: {error!r}"),
         )
-        ports = Ports(source, store, handler, dead_letters, clock, rng)
+        ports = Ports(source, store, handler, dead_letters, process, rng)
         await handler.start()
         try:
             starting = start(host, settings, ports, session_store, Metrics())

@@ -1,7 +1,7 @@
-"""An event loop with virtual time, several processes in it, and a seeded choice of who runs next.
+"""An event loop with virtual time, several processes in it, and a seeded choice of which one runs next.
 
-Nothing here waits: when nobody can run, time jumps to the next timer. There is no I/O and there are no threads, so a
-run is a function of its seed alone and can be repeated exactly.
+Nothing here waits: when no process can run, time jumps to the next timer. There is no I/O and there are no threads, so
+a run is a function of its seed alone and can be repeated exactly.
 
 Every simulated process has one *lane* per thread it would really have. A lane is a queue that runs in order, as
 asyncio's own does (code may rely on that); which lane goes next is drawn from the seed. A task belongs to the lane that
@@ -9,7 +9,7 @@ is set in its context, and contexts are inherited by tasks, callbacks and timers
 in it. That makes the hard faults simple and true:
 
 * ``pause`` (SIGSTOP): nothing of the process runs; answers and timers pile up and are all late when it goes on;
-* ``kill`` (SIGKILL): whatever waits to run is dropped. No ``finally`` runs, nothing is cancelled, nobody is told.
+* ``kill`` (SIGKILL): whatever waits to run is dropped. No ``finally`` runs, and nothing is cancelled.
 
 Clocks: each process has a base, a rate and a wall clock of its own. ``loop.time()`` is the time of the process that is
 running, so time-outs and sleeps of a process with a fast clock are really shorter, as they would be.
@@ -37,7 +37,7 @@ _lane: contextvars.ContextVar[Lane] = contextvars.ContextVar("lane")
 
 
 class SimulationStuck(Exception):
-    """Nothing can run and no timer is set, but the simulation has not ended: somebody waits for what never comes."""
+    """Nothing can run and no timer is set, but the simulation has not ended: something waits for what never comes."""
 
 
 class Lane:
@@ -84,59 +84,18 @@ class Process:
         return self.loop.create_task(work, name=name, context=(lane or self.main).context.copy())
 
 
-class VirtualLoop(asyncio.BaseEventLoop):
-    """``now`` is the true time in seconds since the start. Close it when done.
+class _Timers(asyncio.BaseEventLoop):
+    """The time of the loop: its timers, and the clock of the process that is running."""
 
-    Args:
-        choice: uniform in [0, 1); decides which lane runs next.
-    """
+    world: Process
+    _current: Lane
 
-    def __init__(self, choice: random.Random) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
         self.epoch = EPOCH
-        self.steps = 0
-        self.failures: list[str] = []
-        self._draw = choice.random
-        self._runnable: list[Lane] = []
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self.numbers = count()
-        self._dropped: list[object] = []
-        self._halting = False
-        self.world = Process(self, "world")
-        self._current: Lane = self.world.main
-        self.set_exception_handler(self._note_failure)
-
-    # --- processes -------------------------------------------------------------------------------------
-
-    def pause(self, process: Process) -> None:
-        """Freeze a process between two of its steps."""
-        process.paused = True
-        for lane in process.lanes:
-            self._unqueue(lane)
-
-    def resume(self, process: Process) -> None:
-        process.paused = False
-        for lane in process.lanes:
-            self._requeue(lane)
-
-    def stall(self, lane: Lane, seconds: float) -> None:
-        """Block one thread, as a handler does that never awaits: other threads of the process go on."""
-        lane.stalled_until = max(lane.stalled_until, self.now + seconds)
-        self._unqueue(lane)
-        self.at(lane.stalled_until, self._unstall, lane)
-
-    def kill(self, process: Process) -> None:
-        """End a process between two of its steps. What it sent is on its way; nothing else of it ever happens."""
-        process.alive = False
-        for lane in process.lanes:
-            self._unqueue(lane)
-            # Kept until the end: a suspended coroutine that is collected runs its ``finally`` blocks, which a killed
-            # process does not.
-            self._dropped += [*lane.queue, *lane.tasks]
-            lane.queue.clear()
-
-    # --- time ------------------------------------------------------------------------------------------
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
 
     def time(self) -> float:
         """The monotonic clock of the process that is running now."""
@@ -180,6 +139,54 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def pass_days(self, days: float) -> None:
         """Let the wall clocks of all processes jump ahead together: for what happens after days of doing nothing."""
         self.epoch += days * 86400.0
+
+
+class VirtualLoop(_Timers):
+    """``now`` is the true time in seconds since the start. Close it when done.
+
+    Args:
+        choice: uniform in [0, 1); decides which lane runs next.
+    """
+
+    def __init__(self, choice: random.Random) -> None:
+        super().__init__()
+        self.failures: list[str] = []
+        self._draw = choice.random
+        self._runnable: list[Lane] = []
+        self._dropped: list[object] = []
+        self._halting = False
+        self.world = Process(self, "world")
+        self._current = self.world.main
+        self.set_exception_handler(self._note_failure)
+
+    # --- processes -------------------------------------------------------------------------------------
+
+    def pause(self, process: Process) -> None:
+        """Freeze a process between two of its steps."""
+        process.paused = True
+        for lane in process.lanes:
+            self._unqueue(lane)
+
+    def resume(self, process: Process) -> None:
+        process.paused = False
+        for lane in process.lanes:
+            self._requeue(lane)
+
+    def stall(self, lane: Lane, seconds: float) -> None:
+        """Block one thread, as a handler does that never awaits: other threads of the process go on."""
+        lane.stalled_until = max(lane.stalled_until, self.now + seconds)
+        self._unqueue(lane)
+        self.at(lane.stalled_until, self._requeue, lane)
+
+    def kill(self, process: Process) -> None:
+        """End a process between two of its steps. What it sent is on its way; nothing else of it ever happens."""
+        process.alive = False
+        for lane in process.lanes:
+            self._unqueue(lane)
+            # Kept until the end: a suspended coroutine that is collected runs its ``finally`` blocks, which a killed
+            # process does not.
+            self._dropped += [*lane.queue, *lane.tasks]
+            lane.queue.clear()
 
     # --- callbacks -------------------------------------------------------------------------------------
 
@@ -230,7 +237,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         try:
             return self.run_until_complete(task)
         finally:
-            self._bury()
+            self._close_all()
 
     def _run_once(self) -> None:
         runnable, draw = self._runnable, self._draw
@@ -247,7 +254,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 runnable.pop()
             if not handle._cancelled:  # noqa: SLF001
                 self._current = lane
-                self.steps += 1
                 handle._run()  # noqa: SLF001
                 self._current = self.world.main
 
@@ -280,14 +286,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
             lane.queued = True
             self._runnable.append(lane)
 
-    def _unstall(self, lane: Lane) -> None:
-        self._requeue(lane)
-
     def _note_failure(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if not self._halting:
             self.failures.append(f"{context.get('message')}: {context.get('exception')!r}")
 
-    def _bury(self) -> None:
+    def _close_all(self) -> None:
         """Close what is still suspended, quietly: none of it may run on, and nothing may be reported as forgotten."""
         self._halting = True
         self._runnable.clear()

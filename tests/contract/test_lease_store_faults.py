@@ -1,4 +1,4 @@
-"""Lost requests and lost responses: a write that got no answer is repeated, and never mistaken for somebody else's."""
+"""Lost requests and lost responses: a write that got no answer is repeated, and never mistaken for another worker's."""
 
 import asyncio
 from dataclasses import replace
@@ -12,7 +12,7 @@ from consumer.ports.leases import Loss, Registration
 from tests.contract.test_lease_store import LABEL, NUMBER, SHARD, held
 
 
-@pytest.fixture(params=["lose_requests", "lose_responses"])
+@pytest.fixture(params=["lose_request", "lose_response"])
 def fault(request):
     return request.param
 
@@ -20,7 +20,7 @@ def fault(request):
 async def test_a_take_survives_a_fault(leases, fault):
     store = leases.store()
     await store.add_lease(LABEL, LeaseRow(SHARD))
-    setattr(leases.faults, fault, 1)
+    getattr(leases.link, fault)(*leases.WRITES, times=1)
     taken = await store.take(LABEL, LeaseRow(SHARD), "a", "n")
     assert (taken.owner, taken.epoch) == ("a", 1)
     assert await store.lease(LABEL, SHARD) == taken
@@ -29,7 +29,7 @@ async def test_a_take_survives_a_fault(leases, fault):
 async def test_a_take_whose_every_answer_is_lost_is_recognised_by_its_nonce(leases):
     store = leases.store()
     await store.add_lease(LABEL, LeaseRow(SHARD))
-    leases.faults.lose_responses = 3
+    leases.link.lose_response(*leases.WRITES, times=3)
     taken = await store.take(LABEL, LeaseRow(SHARD), "a", "n")
     assert (taken.owner, taken.epoch) == ("a", 1)
 
@@ -37,7 +37,7 @@ async def test_a_take_whose_every_answer_is_lost_is_recognised_by_its_nonce(leas
 async def test_a_take_that_never_arrived_is_not_ours(leases):
     store = leases.store()
     await store.add_lease(LABEL, LeaseRow(SHARD))
-    leases.faults.lose_requests = 3
+    leases.link.lose_request(*leases.WRITES, times=3)
     assert await store.take(LABEL, LeaseRow(SHARD), "a", "n") is None
     assert (await store.lease(LABEL, SHARD)).owner is None
 
@@ -52,7 +52,7 @@ async def test_an_earlier_take_of_ours_is_not_taken_for_this_one(leases):
 async def test_a_save_survives_a_fault(leases, fault):
     store = leases.store()
     row = await held(store)
-    setattr(leases.faults, fault, 2)
+    getattr(leases.link, fault)(*leases.WRITES, times=2)
     await store.save(LABEL, replace(row, state="open", frontier=FrontierSnapshot(NUMBER)))
     assert (await store.lease(LABEL, SHARD)).frontier.low == NUMBER
 
@@ -61,7 +61,7 @@ async def test_a_save_survives_a_fault(leases, fault):
 async def test_a_hand_over_survives_a_fault(leases, fault, target):
     store = leases.store()
     row = await held(store)
-    setattr(leases.faults, fault, 2)
+    getattr(leases.link, fault)(*leases.WRITES, times=2)
     await store.release(LABEL, replace(row, state="open"), target)
     found = await store.lease(LABEL, SHARD)
     assert (found.owner, found.state) == (target, "open")
@@ -73,7 +73,7 @@ async def test_faults_without_end_are_reported(leases, fault):
     store = leases.store()
     row = await held(store)
     for write in (store.save(LABEL, row), store.release(LABEL, row, "b")):
-        setattr(leases.faults, fault, 3)
+        getattr(leases.link, fault)(*leases.WRITES, times=3)
         with pytest.raises(DependencyError):
             await write
 
@@ -81,7 +81,7 @@ async def test_faults_without_end_are_reported(leases, fault):
 async def test_a_bump_survives_a_fault(leases, fault):
     store = leases.store()
     await store.open_session(SessionRow("s"))
-    setattr(leases.faults, fault, 2)
+    getattr(leases.link, fault)(*leases.WRITES, times=2)
     await store.bump_session("s", 1)
     assert (await store.sessions())[0].counter == 1
 
@@ -89,14 +89,14 @@ async def test_a_bump_survives_a_fault(leases, fault):
 async def test_the_bump_after_one_without_answer_counts(leases, fault):
     store = leases.store()
     await store.open_session(SessionRow("s"))
-    setattr(leases.faults, fault, 3)
+    getattr(leases.link, fault)(*leases.WRITES, times=3)
     with pytest.raises(DependencyError):
         await store.bump_session("s", 1)
     await store.bump_session("s", 2)
 
 
 async def test_a_session_opened_without_answer_is_open(leases, fault):
-    setattr(leases.faults, fault, 1)
+    getattr(leases.link, fault)(*leases.WRITES, times=1)
     await leases.store().open_session(SessionRow("s"))
     with pytest.raises(SessionFenced):
         await leases.store().open_session(SessionRow("s"))
@@ -105,8 +105,11 @@ async def test_a_session_opened_without_answer_is_open(leases, fault):
 async def test_the_rest_survives_a_fault(leases, fault):
     store = leases.store()
 
+    faults = []
+
     def once_more():
-        setattr(leases.faults, fault, 1)
+        assert all(one.taken == 1 for one in faults)
+        faults.append(getattr(leases.link, fault)(*leases.WRITES, times=1))
 
     once_more()
     await store.pin_application("orders")
@@ -133,6 +136,7 @@ async def test_the_rest_survives_a_fault(leases, fault):
     once_more()
     assert await store.remove_lease(LABEL, await store.lease(LABEL, SHARD)) is True
     assert await store.leases(LABEL) == []
+    assert all(one.taken == 1 for one in faults)
 
 
 # --- requests that arrive late ---------------------------------------------------------------------
@@ -142,32 +146,32 @@ async def test_a_save_that_arrives_late_does_not_undo_a_newer_one(leases):
     """Given up by its sender, applied by the table seconds later: the newer state and frontier stay."""
     store = leases.store()
     row = await held(store)
-    leases.faults.hold_requests = 3
+    late = leases.link.hold_request(*leases.WRITES, times=3)
     with pytest.raises(DependencyError):
         await store.save(LABEL, replace(row, state="open", frontier=FrontierSnapshot("5", "5")))
     newer = replace(row, state="draining", frontier=FrontierSnapshot(NUMBER, "5"))
     await store.save(LABEL, newer)
-    await leases.faults.deliver()
+    await leases.deliver(late)
     found = await store.lease(LABEL, SHARD)
     assert (found.state, found.frontier) == ("draining", newer.frontier)
     await store.save(LABEL, replace(newer, state="done"))  # and the lease is still held
     assert (await store.lease(LABEL, SHARD)).state == "done"
 
 
-@pytest.mark.parametrize("late", ["save", "release"])
-async def test_a_write_that_arrives_late_does_not_undo_a_row_that_was_put_back(leases, late):
-    """Given up by the owner, whose row was deleted meanwhile and who has put it back as it was by then: owner and epoch
-    are the same as before, the write is older all the same."""
+@pytest.mark.parametrize("operation", ["save", "release"])
+async def test_a_write_that_arrives_late_does_not_undo_a_row_that_was_put_back(leases, operation):
+    """Given up by the owner, whose row was deleted meanwhile and the owner has put it back as it was by then: owner and
+    epoch are the same as before, the write is older all the same."""
     store = leases.store()
     row = await held(store)
     older = replace(row, state="open", frontier=FrontierSnapshot("5", "5"))
-    leases.faults.hold_requests = 3
+    late = leases.link.hold_request(*leases.WRITES, times=3)
     with pytest.raises(DependencyError):
-        await (store.save(LABEL, older) if late == "save" else store.release(LABEL, older, "b"))
+        await (store.save(LABEL, older) if operation == "save" else store.release(LABEL, older, "b"))
     await leases.delete_lease(LABEL, SHARD)
     newer = replace(row, state="open", frontier=FrontierSnapshot(NUMBER, "5"))
     assert await store.add_lease(LABEL, newer)
-    await leases.faults.deliver()
+    await leases.deliver(late)
     found = await store.lease(LABEL, SHARD)
     assert (found.owner, found.epoch, found.frontier) == (row.owner, row.epoch, newer.frontier)
     await store.save(LABEL, replace(newer, state="draining"))  # and the lease is still held
@@ -178,23 +182,23 @@ async def test_a_save_overtaken_by_a_newer_one_is_not_a_lost_lease(leases):
     """The first attempt is on its way when a newer save is applied; its repetition is refused, and that is fine."""
     store = leases.store()
     row = await held(store)
-    leases.faults.hold_requests = 1
+    late = leases.link.hold_request(*leases.WRITES, times=1)
     older, newer = FrontierSnapshot("5", "5"), FrontierSnapshot(NUMBER, "5")
     await asyncio.gather(
         store.save(LABEL, replace(row, frontier=older)), store.save(LABEL, replace(row, frontier=newer))
     )
-    await leases.faults.deliver()
+    await leases.deliver(late)
     assert (await store.lease(LABEL, SHARD)).frontier == newer
 
 
 async def test_a_late_save_after_the_lease_was_passed_on_changes_nothing(leases):
     store = leases.store()
     row = await held(store)
-    leases.faults.hold_requests = 3
+    late = leases.link.hold_request(*leases.WRITES, times=3)
     with pytest.raises(DependencyError):
         await store.save(LABEL, replace(row, frontier=FrontierSnapshot("5", "5")))
     await store.release(LABEL, replace(row, frontier=FrontierSnapshot(NUMBER, "5")), None)
-    await leases.faults.deliver()
+    await leases.deliver(late)
     found = await store.lease(LABEL, SHARD)
     assert (found.owner, found.frontier.low) == (None, NUMBER)
     again = await store.take(LABEL, found, "a", "n2")
@@ -221,7 +225,7 @@ async def test_a_hand_over_whose_every_answer_was_lost_is_recognised_when_repeat
     """The caller tries again, maybe with another target: what was applied is ours, and nothing is written twice."""
     store = leases.store()
     row = await held(store)
-    leases.faults.lose_responses = 3
+    leases.link.lose_response(*leases.WRITES, times=3)
     with pytest.raises(DependencyError):
         await store.release(LABEL, row, targets[0])
     applied = await store.lease(LABEL, SHARD)

@@ -7,6 +7,7 @@ import pytest
 from consumer.domain.errors import DependencyError, ExpiredIterator
 from consumer.testing.memory_source import MemoryStreamSource
 from consumer.testing.memory_stream import MemoryStream
+from consumer.testing.network import Link
 from consumer.testing.wire import to_wire
 from tests.support.stream_worlds import HORIZON, ids, only_shard, read
 
@@ -20,9 +21,6 @@ class StoppedClock:
 
     def wall(self):
         return self.now + 1e9
-
-    async def sleep(self, seconds):
-        self.now += seconds
 
 
 @pytest.fixture
@@ -99,19 +97,15 @@ async def test_odd_records_can_be_appended(clock):
 
 
 async def test_the_link_can_lose_a_request(clock):
-    class Broken:
-        async def request(self, operation):
-            raise DependencyError(operation, "Timeout")
-
-        async def response(self, operation):
-            raise AssertionError("never reached")
-
-    source = MemoryStreamSource(MemoryStream(clock), Broken())
+    link = Link()
+    lost = link.lose_request()
+    source = MemoryStreamSource(MemoryStream(clock), link)
     for call in (source.describe(), source.list_shards(), source.child_shards("s"), source.iterator("s", HORIZON)):
         with pytest.raises(DependencyError):
             await call
     with pytest.raises(DependencyError):
         await source.get_records("s", "i", 1)
+    assert lost.taken == 5
 
 
 async def test_values_come_back_as_they_were_put(clock):

@@ -172,7 +172,7 @@ def _session(state: State, whose: int, incarnation: int, session: Session) -> St
 
 
 def _canonical(state: State) -> State:
-    """One state for all that can never be told apart again: what nobody can read any more is forgotten, and the two
+    """One state for all that can never be told apart again: what can be read no more is forgotten, and the two
     workers are the same but for their names (so the names in a way found may swap from step to step)."""
     sessions = []
     for me in (0, 1):

@@ -11,16 +11,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from consumer.ports.handler import Handler
-from consumer.testing.faults import EVERYTHING, RECORDS, Nemesis
+from consumer.testing.faults import EVERYTHING
 from consumer.testing.history import History
 from consumer.testing.observed import FunctionHandler
 from consumer.testing.simulated_worker import Scripted, SimulatedWorker
 from consumer.testing.simulation import Simulation
 from consumer.worker.fleet.stream_replacement import FOLLOW_INTERVAL
+from tests.simulation.record_faults import RECORDS, RecordNemesis
 from tests.simulation.user_code import UserCode
 
 SETTLED_WITHIN = 240.0  # seconds after healing: the longest back-offs of all parts, one after the other
@@ -29,10 +30,11 @@ START_POSITIONS = ("trim_horizon", "trim_horizon", "latest")
 MOST_DRIFT = 0.045  # of a clock's rate: any two differ by less than 10 %
 
 OnEvent = Callable[[str], None] | None
+Run = tuple[Simulation, Callable[[Simulation], Awaitable[None]]]  # what a family makes of a seed
 
 
-def protocol(seed: int | str, on_event: OnEvent = None) -> Simulation:
-    """Thirty virtual minutes of two to four workers: who owns what, under all faults."""
+def protocol(seed: int | str, on_event: OnEvent = None) -> Run:
+    """Thirty virtual minutes of two to four workers: leases and sessions under all faults."""
     rng = random.Random(f"{seed}/protocol")
     config: Mapping[str, Mapping[str, Any]] = {
         "source": {
@@ -54,11 +56,10 @@ def protocol(seed: int | str, on_event: OnEvent = None) -> Simulation:
         await _chaos(world, seconds=1500.0, pause=rng.uniform(10.0, 40.0), verbs=verbs, records=(0.0, 12.0))
         user_code.sink.check()
 
-    world.scenario = scenario
-    return world
+    return world, scenario
 
 
-def records(seed: int | str, on_event: OnEvent = None) -> Simulation:
+def records(seed: int | str, on_event: OnEvent = None) -> Run:
     """Five virtual minutes of many records: batches, retries, bisect, partial failures, dead letters, order per key."""
     rng = random.Random(f"{seed}/records")
     config: Mapping[str, Mapping[str, Any]] = {
@@ -111,11 +112,10 @@ def records(seed: int | str, on_event: OnEvent = None) -> Simulation:
         await _chaos(world, seconds=240.0, pause=rng.uniform(6.0, 20.0), verbs=verbs, records=pauses)
         user_code.sink.check()
 
-    world.scenario = scenario
-    return world
+    return world, scenario
 
 
-def fleet(seed: int | str, on_event: OnEvent = None) -> Simulation:
+def fleet(seed: int | str, on_event: OnEvent = None) -> Run:
     """No faults: a rolling deploy, then more workers; a crash; then one worker. Nothing may be handled twice but by the
     crash, no shard may move more than once for a change, and when nothing changes nothing may move."""
     rng = random.Random(f"{seed}/fleet")
@@ -149,8 +149,7 @@ def fleet(seed: int | str, on_event: OnEvent = None) -> Simulation:
         await world.finish()
         user_code.sink.check()
 
-    world.scenario = scenario
-    return world
+    return world, scenario
 
 
 async def crash(world: Simulation, worker: SimulatedWorker, slack: float = 0.1) -> None:
@@ -183,7 +182,7 @@ async def change_fleet(
         worker.start()
     for worker in down:
         worker.terminate()
-    await world.until(lambda: not any(worker.running for worker in down), within, "the end of who leaves")
+    await world.until(lambda: not any(worker.running for worker in down), within, "the end of those that leave")
     await world.until(lambda: all(worker.incarnation for worker in up) and world.balanced(), within, "balance")
     settled = len(world.checkers.moves)
     moved = Counter(shard for _, shard, _, owner in world.checkers.moves[before:] if owner is not None)
@@ -195,13 +194,13 @@ async def change_fleet(
         world.history.violated("fair share", f"{world.checkers.moves[settled]} moved although nothing changed")
 
 
-FAMILIES: dict[str, Callable[..., Simulation]] = {"protocol": protocol, "records": records, "fleet": fleet}
+FAMILIES: dict[str, Callable[..., Run]] = {"protocol": protocol, "records": records, "fleet": fleet}
 
 
 def run(family: str, seed: int | str, on_event: OnEvent = None) -> History:
     """One run of a family; ``violations`` of the history is empty when every promise was kept."""
-    world = FAMILIES[family](seed, on_event)
-    return world.run(world.scenario)
+    world, scenario = FAMILIES[family](seed, on_event)
+    return world.run(scenario)
 
 
 def _fleet(world: Simulation, handler: Callable[[], Handler], workers: int, rng: random.Random) -> None:
@@ -225,7 +224,7 @@ async def _chaos(
         world.loop.after(rng.uniform(0.0, 3.0), worker.start)
     await asyncio.sleep(3.0)
     writing = asyncio.create_task(_write(world, records))
-    await Nemesis(world, verbs, pause).run(seconds)
+    await RecordNemesis(world, verbs, pause).run(seconds)
     writing.cancel()
     following = (len(world.streams) - 1) * 2 * FOLLOW_INTERVAL
     await world.until(world.everything_settled, SETTLED_WITHIN + following, "everything settled")

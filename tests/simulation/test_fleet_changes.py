@@ -95,7 +95,7 @@ def test_from_one_worker_to_twenty_and_back() -> None:
 
 
 def test_workers_that_come_one_after_the_other_move_no_shard_twice() -> None:
-    """Whoever planned for the first of them would have to move again for the others. Found as seed 144 of fleet."""
+    """A plan for the first of them alone would have to move again for the others. Found as seed 144 of fleet."""
     world = Simulation("one after the other", shards=24, config=QUIET)
 
     async def scenario(world: Simulation) -> None:
@@ -191,7 +191,7 @@ def test_a_fleet_that_was_frozen_as_a_whole_goes_on_with_one_owner_each() -> Non
 
 def test_a_hundred_idle_workers_are_cheap() -> None:
     """Ten shards, a hundred workers: one without a shard bumps its session four times a lease, looks once a cycle, and
-    lists nothing. They start one after the other: everybody calls DescribeStream twice then."""
+    lists nothing. They start one after the other: each calls DescribeStream twice then."""
     world = Simulation("idle", shards=10, config=QUIET)
 
     async def scenario(world: Simulation) -> None:
@@ -215,7 +215,7 @@ def test_a_hundred_idle_workers_are_cheap() -> None:
 @pytest.mark.parametrize("end", ["rolled over", "replaced", "replaced and gone"])
 def test_hundreds_of_shards_that_end_at_once_are_looked_for_together(end: str) -> None:
     """All shards of a stream roll over, or the stream is disabled and enabled again, which leaves them without
-    children, or even gone before anybody has read to its end: the fleet goes on, and asks DescribeStream less than ten
+    children, or even gone before it was read to its end: the fleet goes on, and asks DescribeStream less than ten
     times a second all the while (a checker)."""
     world = Simulation(f"all at once, {end}", shards=500, config=QUIET)
 
@@ -242,7 +242,7 @@ def test_hundreds_of_shards_that_end_at_once_are_looked_for_together(end: str) -
 
 def test_another_parallelization_factor_at_every_restart_loses_and_repeats_nothing() -> None:
     """Restarts in the middle of a backlog, with 32, 7, 64 batches at once and then one: what was settled above the low
-    number is exact, whoever settled it. The last is a crash, which repeats what the checkpoint did not hold yet."""
+    number is exact, whichever process settled it. The last is a crash: it repeats what the checkpoint did not hold."""
     world = Simulation("width", shards=2, config={"batch": {"batch_size": 2, "parallelization_factor": 32}})
 
     async def scenario(world: Simulation) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
-from consumer.domain.errors import DependencyError
 from consumer.domain.outcome import OK, HandlerCall, HandlerFault, Outcome
-from consumer.testing.network import Link, Weather
+from consumer.testing.network import Weather
 from consumer.testing.simulated_worker import Scripted
 from consumer.testing.simulation import Simulation
 
@@ -20,20 +18,6 @@ async def settles(call: HandlerCall) -> Outcome:
 
 async def fails(call: HandlerCall) -> Outcome:
     return Outcome("failed", fault=HandlerFault("raised", "ValueError", "poison"))
-
-
-def late(link: Link, operation: str, seconds: float) -> None:
-    """The next such request gets no answer, and arrives after so many seconds."""
-    carry = link.carry
-
-    async def hold(name: str, apply: Callable[[], object]) -> object:
-        if name != operation:
-            return await carry(name, apply)
-        link.carry = carry  # type: ignore[method-assign]
-        link.loop.after(seconds, apply)
-        raise DependencyError(name, "Timeout")
-
-    link.carry = hold  # type: ignore[method-assign, assignment]
 
 
 def test_a_dead_letter_that_is_retried_is_not_sent_after_the_lease_went_away() -> None:
@@ -79,7 +63,7 @@ def test_a_hidden_child_of_a_disabled_stream_is_not_left_behind() -> None:
         await world.until(world.everything_settled, 10.0)
         world.stream.hide_children(20.0)
         world.stream.roll(world.stream.open_shards()[0])
-        world.put("key")  # in the child that nobody sees yet
+        world.put("key")  # in the child that is not shown yet
         world.enable_again()
         world.put("key")
         await world.until(world.everything_settled, 240.0, "everything settled")
@@ -186,7 +170,8 @@ def test_a_session_that_is_opened_late_does_not_rise_from_the_dead() -> None:
         async def scenario(world: Simulation) -> None:
             first, second = (world.add_worker(name, Scripted(takes_a_while)) for name in ("first", "second"))
             first.start()
-            late(first.links["session"], "open_session", 28.0)
+            held = first.links["session"].hold_request("open_session", times=1)
+            world.loop.after(28.0, held.end)
             await world.until(lambda: first.incarnation in world.owned(), 10.0)
             woken = first.incarnation
             second.start()

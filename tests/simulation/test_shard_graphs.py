@@ -23,7 +23,7 @@ from consumer.testing.memory_source import MemoryStreamSource
 from consumer.testing.simulated_worker import Scripted
 from consumer.testing.simulation import APPLICATION, Simulation
 from consumer.testing.virtual_loop import EPOCH
-from consumer.worker.fleet.shard_discovery import register_start
+from consumer.worker.fleet.registration import register_start
 
 POSITIONS = ("trim_horizon", "latest", "timestamp")
 CONTENTS = ("empty", "registered", "some rows", "all rows", "crash in the first sync")

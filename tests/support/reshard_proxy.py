@@ -321,7 +321,7 @@ class ReshardProxy:
         for stream in self._streams.values():
             if shard_id in stream.shards:
                 return stream, stream.shards[shard_id]
-        raise KeyError(f"no virtual shard {shard_id}: a stream gets its shards when somebody first describes it")
+        raise KeyError(f"no virtual shard {shard_id}: a stream gets its shards when it is first described")
 
     def _visible(self, stream: VirtualStream, shard_id: str) -> VirtualShard:
         shard = stream.shards.get(shard_id)

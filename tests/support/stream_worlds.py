@@ -1,7 +1,5 @@
 """Streams with the controls that tests need, in memory and on the local server, and how to read them."""
 
-import asyncio
-import time
 from contextlib import asynccontextmanager
 
 from consumer.aws.dynamodb_streams import DynamoDBStreamSource
@@ -10,6 +8,7 @@ from consumer.aws.session import AwsSession
 from consumer.ports.source import Position
 from consumer.testing.memory_source import MemoryStreamSource
 from consumer.testing.memory_stream import MemoryStream
+from consumer.worker.clock import SystemClock
 from tests.conftest import REGION, SERVICES, create_source_table
 from tests.support.reshard_proxy import ReshardProxy
 
@@ -17,22 +16,11 @@ HORIZON = Position("TRIM_HORIZON")
 LATEST = Position("LATEST")
 
 
-class RealTime:
-    def monotonic(self):
-        return time.monotonic()
-
-    def wall(self):
-        return time.time()
-
-    async def sleep(self, seconds):
-        await asyncio.sleep(seconds)
-
-
 class MemoryWorld:
     """The controls that tests use, over a stream in memory."""
 
     def __init__(self, shards):
-        self.stream = MemoryStream(RealTime(), shards=shards)
+        self.stream = MemoryStream(SystemClock(), shards=shards)
         self.table = self.stream.table
 
     def source(self):

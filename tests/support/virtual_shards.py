@@ -66,7 +66,7 @@ class VirtualStream:
     real_shard: str
     headers: dict[str, str]
     shards: dict[str, VirtualShard] = field(default_factory=dict)
-    tail: str | None = None  # the newest number anybody has seen
+    tail: str | None = None  # the newest number that was seen
 
     def place(self, record: dict[str, Any]) -> int:
         """Where in the hash space the record's partition key lies."""

@@ -37,7 +37,7 @@ from consumer.testing.memory_leases import MemoryLeaseStore
 from consumer.testing.memory_source import MemoryStreamSource
 from consumer.testing.memory_stream import MemoryStream
 from consumer.testing.memory_table import MemoryTable
-from consumer.testing.simulated_worker import ProcessClock, ProcessRandomness, Scripted
+from consumer.testing.simulated_worker import ProcessRandomness, Scripted
 from consumer.testing.virtual_loop import VirtualLoop
 from consumer.worker.context import Ports, WorkerContext, handler_slots
 from consumer.worker.memory_budget import BudgetAccount, ByteBudget
@@ -218,7 +218,7 @@ class Shard:
     def __init__(self, plan: Plan, loop: VirtualLoop) -> None:
         self.plan = plan
         self.process = loop.world
-        self.clock = ProcessClock(self.process)
+        self.clock = self.process
         self.rng = random.Random(plan.seed)
         self.model = Model(plan, self.rng, self.clock.wall)
         self.saved = (FrontierSnapshot(), WindowState(), 0)

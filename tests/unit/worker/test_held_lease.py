@@ -24,8 +24,8 @@ from consumer.testing.memory_leases import MemoryLeaseStore
 from consumer.testing.memory_source import MemoryStreamSource
 from consumer.testing.memory_stream import MemoryStream
 from consumer.testing.memory_table import MemoryTable
-from consumer.testing.simulated_worker import ProcessClock, ProcessRandomness, Scripted
-from consumer.testing.virtual_loop import VirtualLoop
+from consumer.testing.simulated_worker import ProcessRandomness, Scripted
+from consumer.testing.virtual_loop import Process, VirtualLoop
 from consumer.worker.context import Ports, WorkerContext, handler_slots
 from consumer.worker.memory_budget import BudgetAccount, ByteBudget
 from consumer.worker.shard.held_lease import HeldLease
@@ -43,7 +43,7 @@ async def _settles(_: HandlerCall) -> Outcome:
 class Owner:
     """A worker that has taken the only lease of a table in memory."""
 
-    def __init__(self, clock: ProcessClock, **sections: Any) -> None:
+    def __init__(self, clock: Process, **sections: Any) -> None:
         self.clock = clock
         self.table = MemoryTable()
         self.store = MemoryLeaseStore(self.table, APPLICATION, clock.wall)
@@ -95,7 +95,7 @@ def with_owner(work: Callable[[Owner, HeldLease], Awaitable[None]], **sections: 
     loop = VirtualLoop(random.Random(0))
 
     async def body() -> None:
-        owner = Owner(ProcessClock(loop.world), **sections)
+        owner = Owner(loop.world, **sections)
         await work(owner, await owner.take())
 
     try:

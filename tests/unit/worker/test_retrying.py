@@ -9,8 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from consumer.domain.errors import DependencyError, LeaseLost, MisconfiguredResource, PermissionDenied, ResourceMissing
-from consumer.testing.simulated_worker import ProcessClock
-from consumer.testing.virtual_loop import VirtualLoop
+from consumer.testing.virtual_loop import Process, VirtualLoop
 from consumer.worker.retrying import START_DEADLINE, Backoff, at_start, retrying, while_up
 
 DOWN = DependencyError("Query", "Timeout")
@@ -19,7 +18,7 @@ DOWN = DependencyError("Query", "Timeout")
 class Attempts:
     """Fails with ``errors``, one after the other, then returns "done". ``at`` is when each attempt came."""
 
-    def __init__(self, clock: ProcessClock, *errors: Exception) -> None:
+    def __init__(self, clock: Process, *errors: Exception) -> None:
         self._clock = clock
         self._errors = list(errors)
         self.at: list[float] = []
@@ -39,11 +38,11 @@ class Attempts:
         return [round(after - before, 6) for before, after in zip(self.at, self.at[1:], strict=False)]
 
 
-def in_virtual_time(work: Callable[[ProcessClock], Awaitable[None]]) -> None:
+def in_virtual_time(work: Callable[[Process], Awaitable[None]]) -> None:
     loop = VirtualLoop(random.Random(0))
 
     async def body() -> None:
-        await work(ProcessClock(loop.world))
+        await work(loop.world)
 
     try:
         loop.run_until(body())
@@ -53,7 +52,7 @@ def in_virtual_time(work: Callable[[ProcessClock], Awaitable[None]]) -> None:
 
 
 def test_pauses_double_up_to_the_longest() -> None:
-    async def work(clock: ProcessClock) -> None:
+    async def work(clock: Process) -> None:
         attempts = Attempts(clock, *[DOWN] * 6)
         assert await retrying(attempts, Backoff(0.5, 5.0), attempts.failed) == "done"
         assert attempts.pauses == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
@@ -70,7 +69,7 @@ def test_jitter_lengthens_a_pause_by_less_than_the_first_one() -> None:
 
 @pytest.mark.parametrize("error", [LeaseLost("s", 1, "gone"), ValueError("a bug"), asyncio.CancelledError()])
 def test_what_cannot_pass_is_raised_at_once(error: BaseException) -> None:
-    async def work(clock: ProcessClock) -> None:
+    async def work(clock: Process) -> None:
         async def attempt() -> None:
             raise error
 
@@ -81,7 +80,7 @@ def test_what_cannot_pass_is_raised_at_once(error: BaseException) -> None:
 
 
 def test_what_is_raised_on_a_failure_ends_the_attempts() -> None:
-    async def work(clock: ProcessClock) -> None:
+    async def work(clock: Process) -> None:
         attempts = Attempts(clock, DOWN, DOWN)
 
         def failed(error: Exception, _: int) -> None:
@@ -95,7 +94,7 @@ def test_what_is_raised_on_a_failure_ends_the_attempts() -> None:
 
 
 def test_a_stop_ends_the_pause_and_grants_one_more_attempt() -> None:
-    async def work(clock: ProcessClock) -> None:
+    async def work(clock: Process) -> None:
         stop, attempts = asyncio.Event(), Attempts(clock, DOWN, DOWN, DOWN)
         asyncio.get_running_loop().call_later(3.0, stop.set)
         with pytest.raises(DependencyError):
@@ -106,7 +105,7 @@ def test_a_stop_ends_the_pause_and_grants_one_more_attempt() -> None:
 
 
 def test_at_the_start_only_what_passes_by_itself_is_waited_for() -> None:
-    async def work(clock: ProcessClock) -> None:
+    async def work(clock: Process) -> None:
         attempts = Attempts(clock, DOWN, DOWN)
         assert await at_start(clock, "the stream", attempts) == "done"
         for error in (PermissionDenied("dynamodb:Query", "t"), ResourceMissing("t"), MisconfiguredResource("t")):
@@ -121,7 +120,7 @@ def test_at_the_start_only_what_passes_by_itself_is_waited_for() -> None:
 
 
 def test_a_daemon_that_was_up_waits_for_whatever_was_taken_away() -> None:
-    async def work(clock: ProcessClock) -> None:
+    async def work(clock: Process) -> None:
         attempts = Attempts(clock, *[PermissionDenied("dynamodb:Query", "t"), ResourceMissing("t"), DOWN] * 100)
         assert await while_up("the lease table", attempts) == "done"
         assert clock.monotonic() - attempts.at[0] > START_DEADLINE

@@ -1,0 +1,177 @@
+"""What the fleet of a simulation shares: time, the table and its streams, the lease table, dead letters, history."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from consumer.domain.lease import LeaseRow
+from consumer.settings.load import settings_from
+from consumer.settings.model import Settings
+from consumer.testing.checkers import Checkers
+from consumer.testing.history import History
+from consumer.testing.memory_dead_letters import MemoryDeadLetters
+from consumer.testing.memory_stream import MemoryStream
+from consumer.testing.memory_table import MemoryTable
+from consumer.testing.network import Link
+from consumer.testing.virtual_loop import VirtualLoop
+from consumer.worker.fleet.stream_replacement import FINISHED_FOR
+
+APPLICATION = "simulated"
+SHARDS_PER_PAGE = 100  # of DescribeStream
+
+
+class World:
+    """The services, and what happens to them. Everything that changes a record or a row goes by here, so that the
+    checkers know of it."""
+
+    def __init__(
+        self,
+        seed: int | str,
+        *,
+        shards: int = 1,
+        config: Mapping[str, Mapping[str, Any]] | None = None,
+        on_event: Callable[[str], None] | None = None,
+        stream: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.seed = seed
+        self.settings = _settings(config or {})
+        self.loop = VirtualLoop(self.rng("schedule"))
+        self.clock = self.loop.world  # of AWS
+        self.streams = [MemoryStream(self.clock, shards=shards, **(stream or {}))]
+        self.table = MemoryTable()
+        self.dead_letters = MemoryDeadLetters()
+        self.history = History(lambda: self.loop.now, on_event)
+        exact = self.settings.idempotency.mode != "off"
+        self.checkers = Checkers(self.history, self.streams, exact=exact)
+        self.calls: dict[str, int] = defaultdict(int)  # that have reached a service, by operation
+        self._versions: dict[str, int] = defaultdict(int)
+        self._gaps_before: set[str] = set()
+        self.table.on_write = self.checkers.written
+        self.table.on_register = self.checkers.registered
+        self.table.on_remove = self.checkers.removed
+
+    def rng(self, purpose: str) -> random.Random:
+        """Randomness of its own for every purpose, so that one more draw here changes nothing there."""
+        return random.Random(f"{self.seed}/{purpose}")  # noqa: S311
+
+    @property
+    def stream(self) -> MemoryStream:
+        """The stream of the table, the newest one."""
+        return self.streams[-1]
+
+    # --- what happens to the table and its stream --------------------------------------------------------
+
+    def put(self, key: str, **attributes: Any) -> str:
+        """Write an item with the partition key ``key``: one more record. ``v`` counts its versions from 1."""
+        version = self._versions[_text(key)] + 1
+        number = self.write({self.stream.partition_key: key, "v": version, **attributes})
+        if number is None:
+            raise AssertionError("a new version is always a change")
+        return number
+
+    def write(self, item: Mapping[str, Any]) -> str | None:
+        """Write an item of Python values; None when nothing changes, which makes no record."""
+        return self._changed(item, self.stream.put)
+
+    def delete(self, key: Mapping[str, Any]) -> str | None:
+        """Delete an item; None when there is none."""
+        return self._changed(key, self.stream.delete)
+
+    def _changed(self, item: Mapping[str, Any], change: Callable[[Mapping[str, Any]], str | None]) -> str | None:
+        shard_id = self.stream.shard_of(item[self.stream.partition_key])
+        number = change(item)
+        if number is not None:
+            name = ", ".join(_text(item[part]) for part in self.stream.key_names)
+            self._versions[name] += 1
+            self.checkers.produced(number, name, self._versions[name], shard_id)
+        return number
+
+    def trim(self, shard_id: str, upto: str | None = None) -> None:
+        """The service drops records, read or not."""
+        self._home(shard_id).trim(shard_id, upto)
+        self.checkers.trimmed(shard_id, None if upto is None else int(upto))
+
+    def vanish(self, shard_id: str) -> None:
+        """The service forgets a closed shard with whatever is in it."""
+        self._home(shard_id).vanish(shard_id)
+        self.checkers.trimmed(shard_id)
+
+    def enable_again(self, shards: int = 1) -> None:
+        """The stream is disabled; the table gets a new one, with a new ARN, for all further writes. Children of the old
+        one that are still hidden are shown within ``FINISHED_FOR``: no worker can wait for them for ever."""
+        old = self.stream
+        self.loop.after(0.9 * FINISHED_FOR, old.hide_children, 0.0)
+        label = f"2026-01-{len(self.streams) + 1:02}T00:00:00.000"
+        self.streams.append(self.stream.enable_again(label, shards=shards))
+        self.history.note("stream enabled again", label)
+
+    def wipe_table(self) -> None:
+        """The lease table is deleted with all its rows; ``table.exists`` says when it is made anew."""
+        self._gaps_before |= self.gaps_recorded()
+        for shard_id in self.rows():
+            self.checkers.deleted(shard_id)
+        self.table.drop_rows()
+        self.table.exists = False
+
+    def delete_row(self, shard_id: str) -> None:
+        """A lease row is deleted by hand: no worker knows of it."""
+        self.table.drop_lease(APPLICATION, self._home(shard_id).label, shard_id)
+        self.checkers.deleted(shard_id)
+
+    def _home(self, shard_id: str) -> MemoryStream:
+        return next(stream for stream in self.streams if stream.knows(shard_id))
+
+    # --- what happens to the lease table -----------------------------------------------------------------
+
+    def edit_row(self, shard_id: str, **changes: Any) -> None:
+        """A lease row is edited by hand: no worker knows of it."""
+        self.table.edit(APPLICATION, self._home(shard_id).label, shard_id, **changes)
+        self.checkers.corrupted(self.rows()[shard_id])
+
+    def rows(self) -> dict[str, LeaseRow]:
+        """The lease rows as the table holds them, those of streams before this one included."""
+        return {shard_id: row for stream in self.streams for shard_id, row in self.rows_of(stream).items()}
+
+    def rows_of(self, stream: MemoryStream) -> dict[str, LeaseRow]:
+        """The lease rows of one stream."""
+        held = self.table.leases.get((APPLICATION, stream.label), {})
+        return {shard_id: lease.row for shard_id, lease in held.items()}
+
+    def gaps_recorded(self) -> set[str]:
+        """Shards with a durable trace of records that were lost unread."""
+        labels = [(APPLICATION, stream.label) for stream in self.streams]
+        losses = [loss for label in labels for loss in self.table.losses.get(label, {}).values()]
+        return self._gaps_before | {loss.shard_id for loss in losses if loss.kind == "gap"}
+
+    # --- calls -------------------------------------------------------------------------------------------
+
+    def called(self, link: Link, operation: str, outcome: str) -> None:
+        """Every call that reaches a service comes by here."""
+        self.calls[operation] += 1
+        self.history.note("call", link.sender, link.service, operation, outcome)
+        if operation in ("list_shards", "child_shards", "describe"):
+            self.checkers.described(self._pages() if (operation, outcome) == ("list_shards", "list") else 1)
+
+    def _pages(self) -> int:
+        """Calls that a complete listing takes: the largest stream decides."""
+        most = max(len(stream.open_shards()) + len(stream.closed_shards()) for stream in self.streams)
+        return max(1, -(-most // SHARDS_PER_PAGE))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else repr(value)
+
+
+def _settings(config: Mapping[str, Mapping[str, Any]]) -> Settings:
+    base: dict[str, dict[str, Any]] = {
+        "source": {"table": "orders", "on_gap": "continue", "poll": {"idle_backoff_max": "5s"}},
+        "handler": {"kind": "python", "isolation": "inline", "target": "simulated:handler"},
+        "leases": {"duration": "10s"},
+        "on_failure": {"destination": "arn:aws:sqs:us-east-1:000000000000:dead-letters"},
+    }
+    for section, values in config.items():
+        base[section] = base.get(section, {}) | dict(values)
+    return settings_from({"application": APPLICATION, **base})
