@@ -26,7 +26,7 @@ from consumer.aws.errors import ApiCaller
 from consumer.aws.lease_table import DynamoDBLeaseStore
 from consumer.aws.session import AwsSession
 from consumer.domain.errors import DependencyError
-from consumer.ports.leases import LeaseTable
+from consumer.ports.leases import LeaseTable, Loss
 from consumer.testing.links import LateRequest
 from consumer.testing.memory_leases import MemoryLeaseStore
 from consumer.testing.memory_table import MemoryTable
@@ -245,7 +245,7 @@ class Faults:
 class FaultyLink:
     """The faults, for the store in memory."""
 
-    READS = frozenset({"registration", "sessions", "leases", "lease", "losses"})
+    READS = frozenset({"registration", "sessions", "leases", "lease"})
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
@@ -316,6 +316,9 @@ class MemoryLeases:
     async def damage_frontier(self, label: str, shard_id: str, application: str = "app") -> None:
         self.table.edit(application, label, shard_id, corrupt="low is not a sequence number: 'rubbish'")
 
+    async def losses(self, label: str, application: str = "app") -> list[Loss]:
+        return list(self.table.losses.get((application, label), {}).values())
+
     async def delete_lease(self, label: str, shard_id: str, application: str = "app") -> None:
         self.table.drop_lease(application, label, shard_id)
 
@@ -349,6 +352,19 @@ class DynamoDBLeases:
     async def damage_frontier(self, label: str, shard_id: str, application: str = "app") -> None:
         await self.set_attribute(f"{application}#{label}", f"shard#{shard_id}", "low", {"S": "rubbish"})
 
+    async def losses(self, label: str, application: str = "app") -> list[Loss]:
+        """The rows that say which records no handler settled, as an operator reads them."""
+        found = []
+        for kind in ("gap", "discarded"):
+            answer = await self.client.query(
+                TableName=self.table,
+                ConsistentRead=True,
+                KeyConditionExpression="pk = :pk AND begins_with(sk, :kind)",
+                ExpressionAttributeValues={":pk": {"S": f"{application}#{label}"}, ":kind": {"S": f"{kind}#"}},
+            )
+            found += [_loss(kind, item) for item in answer["Items"]]
+        return found
+
     async def delete_lease(self, label: str, shard_id: str, application: str = "app") -> None:
         await self._delete(f"{application}#{label}", f"shard#{shard_id}")
 
@@ -357,6 +373,11 @@ class DynamoDBLeases:
 
     async def _delete(self, pk: str, sk: str) -> None:
         await self.client.delete_item(TableName=self.table, Key={"pk": {"S": pk}, "sk": {"S": sk}})
+
+
+def _loss(kind: Any, item: Any) -> Loss:
+    first, last = (item.get(name, {}).get("S") for name in ("first", "last"))
+    return Loss(kind, item["shard_id"]["S"], first, last, item["reason"]["S"], float(item["detected_at"]["N"]))
 
 
 @pytest.fixture(params=["memory", *DYNAMODB_SERVERS])

@@ -33,7 +33,6 @@ SCHEMA_VERSION: Final = 1
 META: Final = "meta"
 SESSIONS: Final = "sessions"
 SHARD: Final = "shard#"
-LOSS_KINDS: Final = ("gap", "discarded")
 MAX_NOTE: Final = 1000  # characters; a note is for people, and the row must stay small
 
 _STATES: Final = frozenset(get_args(LeaseState))
@@ -335,16 +334,3 @@ def loss_item(pk: str, loss: Loss) -> AttributeMap:
     if loss.last_sequence_number is not None:
         item["last"] = text(loss.last_sequence_number)
     return item
-
-
-def loss(item: Item) -> Loss:
-    """The loss in an item, as far as it can be read: it is a report, nothing depends on it."""
-    kind, _, rest = str(item["sk"]["S"]).partition("#")
-    return Loss(
-        kind="gap" if kind == "gap" else "discarded",
-        shard_id=_lenient_text(item, "shard_id") or rest.rpartition("#")[0],
-        first_sequence_number=_lenient_text(item, "first") or None,
-        last_sequence_number=_lenient_text(item, "last") or None,
-        reason=_lenient_text(item, "reason"),
-        detected_at=_lenient_number(item, "detected_at"),
-    )

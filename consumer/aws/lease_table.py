@@ -299,10 +299,6 @@ class DynamoDBLeaseStore:
         if written.refused:
             raise await self._lost(label, held, written)
 
-    async def losses(self, label: str) -> list[Loss]:
-        found = [item for kind in items.LOSS_KINDS for item in await self._rows.query(self._pk(label), f"{kind}#")]
-        return [items.loss(item) for item in found]
-
     # --- requests ----------------------------------------------------------------------------------
 
     def _pk(self, label: str) -> str:

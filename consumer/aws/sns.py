@@ -14,8 +14,8 @@ from typing import Any, Final
 import structlog
 
 from consumer.aws.errors import ApiCaller
-from consumer.aws.sqs import message_attributes
-from consumer.domain.errors import MisconfiguredResource, PayloadTooLarge, ResourceMissing
+from consumer.aws.messages import check_size, message_attributes
+from consumer.domain.errors import MisconfiguredResource, ResourceMissing
 
 SERVICE_LIMIT: Final = 256 * 1024  # bytes of a message, its attributes included
 
@@ -64,11 +64,7 @@ class SnsDeadLetters:
         if not self._checked:
             await self.prepare()
         extra = message_attributes(attributes)
-        size = len(document) + sum(
-            len(name) + len("String") + len(value["StringValue"].encode()) for name, value in extra.items()
-        )
-        if size > self.maximum_size:
-            raise PayloadTooLarge(self.destination, size, self.maximum_size)
+        check_size(self.destination, document, extra, self.maximum_size)
         publishing = self._client.publish(
             TopicArn=self.destination, Message=document.decode("utf-8"), MessageAttributes=extra
         )

@@ -6,17 +6,14 @@ answer may have been stored too: the caller sends again and the ``idempotency_ke
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from consumer.aws.errors import ApiCaller
-from consumer.domain.errors import DependencyError, MisconfiguredResource, PayloadTooLarge, ResourceMissing
+from consumer.aws.messages import check_size, message_attributes
+from consumer.domain.errors import DependencyError, MisconfiguredResource, ResourceMissing
 
 SERVICE_LIMIT: Final = 1024 * 1024  # bytes of a message, its attributes included
-MAX_ATTRIBUTES: Final = 10
-
-_FORBIDDEN: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class SqsDeadLetters:
@@ -35,13 +32,11 @@ class SqsDeadLetters:
         *_, self._account, self._name = queue_arn.split(":")
         self._url = ""
         self.maximum_size = SERVICE_LIMIT
-        self.encrypted = False
 
     async def prepare(self) -> None:
         """Find the queue and read its limits.
 
-        ``maximum_size`` (bytes) is the queue's own limit, which is often 256 KiB although the service takes 1 MiB;
-        ``encrypted`` says whether messages are encrypted at rest.
+        ``maximum_size`` (bytes) is the queue's own limit, which is often 256 KiB although the service takes 1 MiB.
 
         Raises:
             ResourceMissing, PermissionDenied, DependencyError: as the service says.
@@ -54,7 +49,6 @@ class SqsDeadLetters:
         if attributes.get("FifoQueue") == "true":
             raise MisconfiguredResource(f"{self.destination} is a FIFO queue: dead letters need a standard one")
         self.maximum_size = min(SERVICE_LIMIT, int(attributes.get("MaximumMessageSize", SERVICE_LIMIT)))
-        self.encrypted = attributes.get("SqsManagedSseEnabled") == "true" or bool(attributes.get("KmsMasterKeyId"))
         self._url = url
 
     async def send(self, document: bytes, *, attributes: dict[str, str]) -> None:
@@ -67,11 +61,7 @@ class SqsDeadLetters:
         if not self._url:
             await self.prepare()
         extra = message_attributes(attributes)
-        size = len(document) + sum(
-            len(name) + len("String") + len(v["StringValue"].encode()) for name, v in extra.items()
-        )
-        if size > self.maximum_size:
-            raise PayloadTooLarge(self.destination, size, self.maximum_size)
+        check_size(self.destination, document, extra, self.maximum_size)
         sending = self._client.send_message(
             QueueUrl=self._url, MessageBody=document.decode("utf-8"), MessageAttributes=extra
         )
@@ -87,7 +77,7 @@ class SqsDeadLetters:
 
     async def _find(self) -> str:
         """The queue's URL. Local servers often know one account only; on AWS the account must match, or a queue of
-        the same name in our own account would receive somebody else's records."""
+        the same name in this account would receive another account's records."""
         looking = self._client.get_queue_url(QueueName=self._name, QueueOwnerAWSAccountId=self._account)
         try:
             answer = await self._caller.call("GetQueueUrl", self.destination, looking)
@@ -98,14 +88,3 @@ class SqsDeadLetters:
                 "GetQueueUrl", self.destination, self._client.get_queue_url(QueueName=self._name)
             )
         return str(answer["QueueUrl"])
-
-
-def message_attributes(attributes: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """As SQS wants them: typed, not empty, without the control characters it refuses the whole message for."""
-    if len(attributes) > MAX_ATTRIBUTES:
-        raise ValueError(f"SQS takes {MAX_ATTRIBUTES} attributes, not {len(attributes)}")
-    return {
-        name: {"DataType": "String", "StringValue": _FORBIDDEN.sub("?", value)}
-        for name, value in attributes.items()
-        if value
-    }

@@ -115,14 +115,6 @@ _BY_DESCRIPTOR: dict[str, Callable[[Any], Any]] = {
 _ODD = (ValueError, KeyError, AttributeError, TypeError, DecimalException)
 
 
-def from_wire(value: Any) -> Any:
-    """One attribute value (``{"S": "a"}``) to its Python value. ValueError when it is not one."""
-    try:
-        return _value(value)
-    except _ODD as error:
-        raise ValueError(f"not a DynamoDB attribute value: {str(value)[:80]} ({error!r})") from error
-
-
 def item_from_json(raw: bytes | memoryview) -> dict[str, Any]:
     """A whole image or key map from its JSON text to Python values. ValueError when it does not decode."""
     try:

@@ -23,8 +23,7 @@ import msgspec
 
 from consumer.domain.outcome import HandlerFault, Outcome
 from consumer.domain.record import Record
-
-RETENTION_SECONDS = 24 * 3600.0  # DynamoDB Streams keeps records for 24 hours; "until the record expires"
+from consumer.domain.shards import RETENTION
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +141,7 @@ class Settlement:
         its records were handled, and their state must not go to the dead letters unseen."""
         limit = self._policy.max_age
         if piece.invocations > 0:
-            limit = min(limit, RETENTION_SECONDS) if limit is not None else RETENTION_SECONDS
+            limit = min(limit, RETENTION) if limit is not None else RETENTION
         if limit is None:
             return 0
         if not piece.records:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import assert_never
 
 from consumer.handlers.http_handler import HttpHandler
@@ -22,26 +21,20 @@ def build_handler(settings: Settings) -> Handler:
     path = str(handler.path)
     report_failures = settings.batch.report_batch_item_failures
     if handler.kind == "http":
-        return HttpHandler(handler.target, timeout=handler.timeout, report_failures=report_failures)
+        return HttpHandler(handler.target, report_failures=report_failures)
     if handler.kind == "python" and handler.isolation == "inline":
-        return InlineHandler(handler.target, path, timeout=handler.timeout, report_failures=report_failures)
+        return InlineHandler(handler.target, path, report_failures=report_failures)
     if handler.kind == "python" or handler.kind == "lambda":
         return ProcessPoolHandler(
             kind=handler.kind,
             target=handler.target,
             path=path,
             processes=handler.processes,
-            timeout=handler.timeout,
             report_failures=report_failures,
+            application=settings.application,
             region=settings.aws.region or _region_of(settings.source.stream_arn),
-            environment=_function_name(settings.application),
         )
     assert_never(handler.kind)
-
-
-def _function_name(application: str) -> dict[str, str]:
-    """The application names the function, unless the user's environment already does (code moved off Lambda)."""
-    return {} if os.environ.get("AWS_LAMBDA_FUNCTION_NAME") else {"AWS_LAMBDA_FUNCTION_NAME": application}
 
 
 def _region_of(arn: str | None) -> str | None:

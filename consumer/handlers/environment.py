@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
+from consumer.domain.function_name import VARIABLE, function_name
 from consumer.handlers.handler_context import DEFAULT_MEMORY_MB, FUNCTION_VERSION
 
 # The folder that holds the package: needed when the daemon runs from a checkout. It goes through the command line and
@@ -23,16 +24,14 @@ def worker_command(descriptor: int) -> list[str]:
     return [sys.executable, "-P", "-c", _BOOTSTRAP, *arguments]
 
 
-def worker_environment(
-    own: Mapping[str, str], extra: Mapping[str, str], target: str, region: str | None
-) -> dict[str, str]:
-    """The daemon's own environment, ``extra`` over it, and Lambda's variables where the user set none.
+def worker_environment(own: Mapping[str, str], application: str, target: str, region: str | None) -> dict[str, str]:
+    """The daemon's own environment, and Lambda's variables where the user set none.
 
     A variable that is set wins, so that code moved off Lambda can keep its function name (Powertools derives
     idempotency keys from it). ``LAMBDA_TASK_ROOT`` is not set: its presence turns X-Ray tracing on.
     """
-    environment = {**own, **extra}
-    function = environment.setdefault("AWS_LAMBDA_FUNCTION_NAME", target.partition(":")[0])
+    function = function_name(own, application)
+    environment = {**own, VARIABLE: function}
     environment.setdefault("AWS_LAMBDA_FUNCTION_VERSION", FUNCTION_VERSION)
     environment.setdefault("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", DEFAULT_MEMORY_MB)
     environment.setdefault("AWS_LAMBDA_LOG_GROUP_NAME", f"/aws/lambda/{function}")

@@ -66,19 +66,16 @@ class HttpHandler:
     ``max_answer`` (bytes) may be changed before ``start``.
     """
 
-    def __init__(self, url: str, *, timeout: float = 60.0, report_failures: bool = True, concurrency: int = 0) -> None:
-        """``timeout`` (seconds) holds for calls that bring none; ``concurrency`` 0 means no limit."""
+    def __init__(self, url: str, *, report_failures: bool = True) -> None:
         self.max_answer = MAX_ANSWER
-        self._concurrency = concurrency
         self._url = url
-        self._timeout = timeout
         self._report_failures = report_failures
         self._session: aiohttp.ClientSession | None = None
 
     @property
     def width(self) -> int:
-        """No limit unless one was given: the server says 429 when it has one."""
-        return self._concurrency
+        """No limit: the server says 429 when it has one."""
+        return 0
 
     async def start(self) -> None:
         """Open the session. The endpoint may come up later than the daemon: when it is not there, that is only logged.
@@ -111,10 +108,9 @@ class HttpHandler:
         session = self._session
         if session is None:
             return Outcome("not_invoked", fault=HandlerFault("cancelled", "Closed", "the handler is not started"))
-        limit = call.timeout if call.timeout > 0 else self._timeout
         loop = asyncio.get_running_loop()
         started = loop.time()
-        outcome = await self._outcome(session, call, limit)
+        outcome = await self._outcome(session, call)
         return msgspec.structs.replace(outcome, seconds=loop.time() - started)
 
     async def close(self) -> None:
@@ -134,18 +130,18 @@ class HttpHandler:
             reason = describe(error) or f"no connection within {_PROBE_SECONDS:g} s"
             log.warning("handler.endpoint_unreachable", url=_public(url), error=reason)
 
-    async def _outcome(self, session: aiohttp.ClientSession, call: HandlerCall, limit: float) -> Outcome:
+    async def _outcome(self, session: aiohttp.ClientSession, call: HandlerCall) -> Outcome:
         progress = _Progress()
         try:
             event = call.event()
-            async with asyncio.timeout(limit):
-                return await self._post(session, call, event, limit, progress)
+            async with asyncio.timeout(call.timeout):
+                return await self._post(session, call, event, progress)
         except (aiohttp.ClientConnectionError, TimeoutError, OSError) as error:
             if not progress.sent:
-                reason = describe(error) or f"no connection within {limit:g} s"
+                reason = describe(error) or f"no connection within {call.timeout:g} s"
                 return Outcome("not_invoked", fault=HandlerFault("crashed", type(error).__name__, reason))
             if isinstance(error, TimeoutError):
-                return Outcome("failed", fault=timeout_fault(call.request_id, limit))
+                return Outcome("failed", fault=timeout_fault(call.request_id, call.timeout))
             return _failed("crashed", "ConnectionLost", f"{type(error).__name__}: {describe(error)}")
         except aiohttp.ClientError as error:  # half a body, or no HTTP at all
             return _failed("bad_response", type(error).__name__, describe(error))
@@ -153,12 +149,12 @@ class HttpHandler:
             return Outcome("failed", fault=fault_of(error))
 
     async def _post(
-        self, session: aiohttp.ClientSession, call: HandlerCall, event: bytes, limit: float, progress: _Progress
+        self, session: aiohttp.ClientSession, call: HandlerCall, event: bytes, progress: _Progress
     ) -> Outcome:
         async with session.post(
             self._url,
             data=io.BytesIO(event),  # written in pieces: megabytes at once would hold up the loop
-            headers=_headers(call, limit),
+            headers=_headers(call),
             allow_redirects=False,
             trace_request_ctx=progress,
         ) as response:
@@ -187,7 +183,7 @@ class HttpHandler:
         return outcome
 
 
-def _headers(call: HandlerCall, limit: float) -> dict[str, str]:
+def _headers(call: HandlerCall) -> dict[str, str]:
     """What the ``context`` of a function would say; the last two named as Lambda's runtime API names them."""
     return {
         "Content-Type": "application/json",
@@ -197,7 +193,7 @@ def _headers(call: HandlerCall, limit: float) -> dict[str, str]:
         "X-Stream-Consumer-Attempt": str(call.attempt),
         "X-Stream-Consumer-Request-Id": call.request_id,
         "Lambda-Runtime-Aws-Request-Id": call.request_id,
-        "Lambda-Runtime-Deadline-Ms": str(int((time.time() + limit) * 1000)),
+        "Lambda-Runtime-Deadline-Ms": str(int((time.time() + call.timeout) * 1000)),
     }
 
 

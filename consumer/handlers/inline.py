@@ -123,12 +123,10 @@ class InlineHandler:
     ``import_timeout`` (seconds) may be changed before ``start``.
     """
 
-    def __init__(self, target: str, path: str | None, *, timeout: float = 60.0, report_failures: bool = True) -> None:
-        """``timeout`` (seconds) holds for calls that bring none."""
+    def __init__(self, target: str, path: str | None, *, report_failures: bool = True) -> None:
         self.import_timeout = 30.0
         self._target = target
         self._path = path
-        self._timeout = timeout
         self._report_failures = report_failures
         self._function: Callable[..., Any] | None = None
         self._is_async = False
@@ -162,16 +160,6 @@ class InlineHandler:
         function = self._function
         if function is None:
             return Outcome("not_invoked", fault=HandlerFault("cancelled", "Closed", "the handler is not started"))
-        if call.timeout <= 0:
-            call = HandlerCall(
-                call.records,
-                call.request_id,
-                call.attempt,
-                call.application,
-                call.shard_id,
-                call.lease_epoch,
-                self._timeout,
-            )
         loop = asyncio.get_running_loop()
         started = loop.time()
         records = list(call.records)
@@ -195,11 +183,10 @@ class InlineHandler:
         if identity is None:
             identity = FunctionIdentity.from_environment(os.environ, call.application)
             self._identities[call.application] = identity
-        source_arn = call.records[0].event_source_arn if call.records else ""
         return Context(
             function=identity,
             aws_request_id=call.request_id,
-            invoked_function_arn=function_arn(source_arn, identity.name),
+            invoked_function_arn=function_arn(call.source_arn, identity.name),
             application=call.application,
             shard_id=call.shard_id,
             lease_epoch=call.lease_epoch,

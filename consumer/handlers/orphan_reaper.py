@@ -1,4 +1,4 @@
-"""The daemon's side of the guard process (see ``orphan_reaper_main``): keep it running, tell it which groups live."""
+"""The daemon's side of the orphan reaper (see ``orphan_reaper_main``): it runs, and knows which groups live."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ _SCRIPT = str(Path(__file__).with_name("orphan_reaper_main.py"))
 log = structlog.get_logger(__name__)
 
 
-class Guard:
-    """One per pool. A guard that died (the OOM killer takes anything) is replaced and told all groups again.
+class OrphanReaper:
+    """One per pool. A reaper that died (the OOM killer takes anything) is replaced, and the new one gets all groups.
 
-    A guard that cannot be started is a warning, not an error: on Linux the workers still die with the daemon.
+    A reaper that cannot be started is a warning, not an error: on Linux the workers still die with the daemon.
     """
 
     def __init__(self) -> None:
         self._groups: set[int] = set()
         self._pipe: int | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._supervision: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start the guard process and the task that replaces it."""
+        """Start the reaper and the task that replaces it."""
         await self._spawn()
-        self._keeper = asyncio.create_task(self._keep(), name="handler-guard")
+        self._supervision = asyncio.create_task(self._supervise(), name="orphan-reaper")
 
     async def close(self) -> None:
-        """End the guard: it kills whatever is still registered and exits. Idempotent."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait({self._keeper})
-            self._keeper = None
+        """End the reaper: it kills what is still registered and exits. Idempotent."""
+        if self._supervision is not None:
+            self._supervision.cancel()
+            await asyncio.wait({self._supervision})
+            self._supervision = None
         self._close_pipe()
         process, self._process = self._process, None
         if process is not None:
@@ -45,16 +45,16 @@ class Guard:
     def add(self, group: int) -> None:
         """From now on ``group`` dies with the daemon."""
         self._groups.add(group)
-        self._tell(b"+%d\n" % group)
+        self._send(b"+%d\n" % group)
 
     def remove(self, group: int) -> None:
-        """``group`` is gone; its number may belong to somebody else soon."""
+        """``group`` is gone; its number may soon be that of another group."""
         self._groups.discard(group)
-        self._tell(b"-%d\n" % group)
+        self._send(b"-%d\n" % group)
 
-    def _tell(self, line: bytes) -> None:
+    def _send(self, line: bytes) -> None:
         if self._pipe is not None:
-            # A guard that died is replaced by ``_keep``, which tells the new one everything.
+            # A reaper that died is replaced by ``_supervise``, which sends all groups to the new one.
             with contextlib.suppress(OSError):
                 os.write(self._pipe, line)
 
@@ -82,11 +82,11 @@ class Guard:
         else:
             self._pipe = writing
             for group in self._groups:
-                self._tell(b"+%d\n" % group)
+                self._send(b"+%d\n" % group)
         finally:
             os.close(reading)
 
-    async def _keep(self) -> None:
+    async def _supervise(self) -> None:
         delay = 0.0
         while True:
             process = self._process

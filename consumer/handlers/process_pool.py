@@ -1,6 +1,6 @@
 """Handlers in worker processes: a fixed number of them, each replaced whenever it dies.
 
-One keeper task per slot starts a process, offers it, waits for its end and starts the next. Calls take any idle
+One supervision task per slot starts a process, offers it, waits for its end and starts the next. Calls take any idle
 process, the most recently used first (its caches are warm). A call that cannot be run because no process can be
 started ends as ``not_invoked``: no retry is spent on it.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Mapping
 from typing import Literal
 
 import structlog
@@ -18,13 +17,13 @@ import structlog
 from consumer.domain.errors import HandlerImportError
 from consumer.domain.outcome import HandlerCall, HandlerFault, Outcome
 from consumer.handlers.environment import worker_environment
-from consumer.handlers.handler_faults import fault_of
 from consumer.handlers.frames import Setup
-from consumer.handlers.orphan_reaper import Guard
-from consumer.handlers.worker_process import Worker
+from consumer.handlers.handler_faults import fault_of
+from consumer.handlers.orphan_reaper import OrphanReaper
+from consumer.handlers.worker_process import WorkerProcess
 
-_FIRST_BACKOFF = 0.2
-_MAX_BACKOFF = 10.0
+_FIRST_BACKOFF = 0.2  # seconds
+_MAX_BACKOFF = 10.0  # seconds
 log = structlog.get_logger(__name__)
 
 
@@ -41,35 +40,28 @@ class ProcessPoolHandler:
         target: str,
         path: str | None,
         processes: int,
-        timeout: float,
         report_failures: bool,
+        application: str,
         region: str | None = None,
-        environment: Mapping[str, str] | None = None,
     ) -> None:
-        """``timeout`` (seconds) holds for calls that bring none; ``environment`` goes over the daemon's own."""
+        """``application`` names the function and ``region`` is AWS's, where the daemon's environment says neither."""
         self.import_timeout = 30.0
         self.close_grace = 2.0
         self._setup = Setup(kind, target, path, report_failures)
         self._processes = processes
-        self._timeout = timeout
         self._region = region
-        self._environment = dict(environment or {})
-        self._guard = Guard()
-        self._workers: dict[int, Worker] = {}
+        self._application = application
+        self._reaper = OrphanReaper()
+        self._workers: dict[int, WorkerProcess] = {}
         self._live = 0
-        self._idle: list[Worker] = []
-        self._waiters: deque[asyncio.Future[Worker | HandlerFault]] = deque()
-        self._keepers: list[asyncio.Task[None]] = []
+        self._idle: list[WorkerProcess] = []
+        self._waiters: deque[asyncio.Future[WorkerProcess | HandlerFault]] = deque()
+        self._supervisors: list[asyncio.Task[None]] = []
         self._state: Literal["new", "open", "closed"] = "new"
 
     @property
     def width(self) -> int:
         return self._processes
-
-    @property
-    def pids(self) -> list[int]:
-        """The worker processes that are ready, for status pages and tests."""
-        return [worker.pid for worker in self._workers.values() if worker.usable and worker.pid is not None]
 
     async def start(self) -> None:
         """Start all processes at once and import the target in each. HandlerImportError."""
@@ -77,11 +69,11 @@ class ProcessPoolHandler:
         firsts: list[asyncio.Future[None]] = [loop.create_future() for _ in range(self._processes)]
         self._state = "open"
         try:
-            await self._guard.start()
+            await self._reaper.start()
             for slot, first in enumerate(firsts):
-                keeper = asyncio.create_task(self._keep(slot, first), name=f"handler-keeper-{slot}")
-                keeper.add_done_callback(self._keeper_done)
-                self._keepers.append(keeper)
+                supervisor = asyncio.create_task(self._supervise(slot, first), name=f"handler-supervisor-{slot}")
+                supervisor.add_done_callback(self._supervisor_ended)
+                self._supervisors.append(supervisor)
             await asyncio.gather(*firsts)
         except BaseException:
             await self.close()
@@ -100,7 +92,7 @@ class ProcessPoolHandler:
                 event = call.event()
             except Exception as error:  # noqa: BLE001  # a record that cannot be written is poison, not our end
                 return Outcome("failed", fault=fault_of(error))
-            return await worker.call(call, event, call.timeout if call.timeout > 0 else self._timeout)
+            return await worker.call(call, event)
         finally:
             self._offer(worker)
 
@@ -114,16 +106,16 @@ class ProcessPoolHandler:
         finally:
             for worker in workers:
                 worker.kill("closed")
-            for keeper in self._keepers:
-                keeper.cancel()
-            if self._keepers:
-                await asyncio.wait(self._keepers)
-            self._keepers.clear()
-            await self._guard.close()
+            for supervisor in self._supervisors:
+                supervisor.cancel()
+            if self._supervisors:
+                await asyncio.wait(self._supervisors)
+            self._supervisors.clear()
+            await self._reaper.close()
 
     # -- processes
 
-    async def _keep(self, slot: int, first: asyncio.Future[None]) -> None:
+    async def _supervise(self, slot: int, first: asyncio.Future[None]) -> None:
         """Keep slot ``slot`` filled. ``first`` gets the result of the first start, which alone may fail ``start``."""
         try:
             await self._keep_filled(slot, first)
@@ -134,10 +126,10 @@ class ProcessPoolHandler:
                 raise
 
     async def _keep_filled(self, slot: int, first: asyncio.Future[None]) -> None:
-        barren = 0  # processes in a row that failed to start or died before they answered any call
+        in_vain = 0  # processes in a row that failed to start or died before they answered any call
         while self._state == "open":
-            environment = worker_environment(os.environ, self._environment, self._setup.target, self._region)
-            worker = Worker(self._setup, environment, self._guard)
+            environment = worker_environment(os.environ, self._application, self._setup.target, self._region)
+            worker = WorkerProcess(self._setup, environment, self._reaper)
             try:
                 await self._live_once(slot, worker, first)
             except HandlerImportError as error:
@@ -146,12 +138,12 @@ class ProcessPoolHandler:
                 log.error("handler.worker_start_failed", slot=slot, error=str(error))
                 if self._live == 0:
                     self._refuse(HandlerFault("crashed", "HandlerImportError", str(error)))
-            barren = 0 if worker.answered else barren + 1
-            # The first replacement is immediate; the more barren ones in a row, the slower.
-            if barren > 1:
-                await asyncio.sleep(min(_MAX_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(barren - 2, 10)))
+            in_vain = 0 if worker.answered else in_vain + 1
+            # The first replacement is immediate; the more in vain in a row, the slower.
+            if in_vain > 1:
+                await asyncio.sleep(min(_MAX_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(in_vain - 2, 10)))
 
-    async def _live_once(self, slot: int, worker: Worker, first: asyncio.Future[None]) -> None:
+    async def _live_once(self, slot: int, worker: WorkerProcess, first: asyncio.Future[None]) -> None:
         self._workers[slot] = worker
         try:
             await worker.start(self.import_timeout)
@@ -172,30 +164,30 @@ class ProcessPoolHandler:
         if self._state == "open":
             log.warning("handler.worker_replaced", slot=slot, pid=worker.pid, reason=worker.ending)
 
-    def _keeper_done(self, keeper: asyncio.Task[None]) -> None:
-        if not keeper.cancelled() and (error := keeper.exception()) is not None:
-            log.critical("handler.keeper_failed", keeper=keeper.get_name(), error=repr(error), exc_info=error)
+    def _supervisor_ended(self, supervisor: asyncio.Task[None]) -> None:
+        if not supervisor.cancelled() and (error := supervisor.exception()) is not None:
+            log.critical("handler.keeper_failed", keeper=supervisor.get_name(), error=repr(error), exc_info=error)
             self._refuse(HandlerFault("crashed", type(error).__name__, str(error)))
 
-    # -- who gets which
+    # -- which call gets which process
 
-    async def _acquire(self) -> Worker | HandlerFault:
+    async def _acquire(self) -> WorkerProcess | HandlerFault:
         if self._state != "open":
             return HandlerFault("cancelled", "Closed", f"the handler is {self._state}, not started")
         while self._idle:
             worker = self._idle.pop()
             if worker.usable:
                 return worker
-        waiter: asyncio.Future[Worker | HandlerFault] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[WorkerProcess | HandlerFault] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:
             return await waiter
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and isinstance(given := waiter.result(), Worker):
+            if waiter.done() and not waiter.cancelled() and isinstance(given := waiter.result(), WorkerProcess):
                 self._offer(given)
             raise
 
-    def _offer(self, worker: Worker) -> None:
+    def _offer(self, worker: WorkerProcess) -> None:
         if not worker.usable:
             return
         while self._waiters:
@@ -206,7 +198,7 @@ class ProcessPoolHandler:
         self._idle.append(worker)
 
     def _refuse(self, fault: HandlerFault) -> None:
-        """Tell everyone who waits for a process that there is none."""
+        """End the waits for a process: there is none."""
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():

@@ -27,9 +27,9 @@ from consumer.domain.errors import HandlerImportError
 from consumer.domain.outcome import Outcome
 from consumer.domain.record import records_from_event
 from consumer.handlers import frames, root_logger
+from consumer.handlers.frames import Invocation, Reply
 from consumer.handlers.handler_context import Context, FunctionIdentity, function_arn
 from consumer.handlers.handler_faults import describe, fault_of, marshal_fault
-from consumer.handlers.frames import Invocation, Reply
 from consumer.handlers.results import discard, is_async, python_outcome
 from consumer.handlers.target import load_target
 
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def _die_with(parent: int) -> None:
-    """Let the kernel kill this process with the daemon (Linux). The guard process covers everything else."""
+    """Let the kernel kill this process with the daemon (Linux). The orphan reaper covers everything else."""
     if sys.platform == "linux":
         import ctypes
 

@@ -17,9 +17,9 @@ from consumer.domain.errors import HandlerImportError
 from consumer.domain.outcome import HandlerCall, HandlerFault, Outcome, bad_response
 from consumer.handlers import frames
 from consumer.handlers.environment import worker_command
-from consumer.handlers.handler_faults import crash_fault, exit_text, timeout_fault
 from consumer.handlers.frames import Invocation, Reply, Setup
-from consumer.handlers.orphan_reaper import Guard
+from consumer.handlers.handler_faults import crash_fault, exit_text, timeout_fault
+from consumer.handlers.orphan_reaper import OrphanReaper
 from consumer.handlers.output import Output
 from consumer.handlers.results import lambda_outcome
 
@@ -38,7 +38,7 @@ class _Wire(asyncio.Protocol):
         try:
             for header, body in self._splitter.feed(data):
                 self._on_reply(frames.decode_reply(header), body)
-        except ValueError as error:  # FrameError and msgspec.DecodeError: user code wrote to our socket
+        except ValueError as error:  # FrameError and msgspec.DecodeError: user code wrote to the socket
             self._on_broken(str(error))
 
     def eof_received(self) -> bool:
@@ -46,14 +46,14 @@ class _Wire(asyncio.Protocol):
         return True
 
 
-class Worker:
+class WorkerProcess:
     """One process, used for many calls and never again once killed."""
 
-    def __init__(self, setup: Setup, environment: Mapping[str, str], guard: Guard) -> None:
+    def __init__(self, setup: Setup, environment: Mapping[str, str], reaper: OrphanReaper) -> None:
         self.answered = False
         self._setup = setup
         self._environment = environment
-        self._guard = guard
+        self._reaper = reaper
         self._process: asyncio.subprocess.Process | None = None
         self._transport: asyncio.Transport | None = None
         self._outputs: list[Output] = []
@@ -61,7 +61,7 @@ class Worker:
         self._ready: asyncio.Future[str] | None = None
         self._answer: asyncio.Future[tuple[Reply, bytes] | None] | None = None
         self._serial = 0
-        self._dying = ""  # why we killed it
+        self._dying = ""  # why it was killed
         self._expired = False
         self._gone = False
 
@@ -88,23 +88,23 @@ class Worker:
                 await self._spawn()
                 problem = await ready
         except TimeoutError:
-            await self._put_down("import hangs")
+            await self._kill_and_wait("import hangs")
             raise HandlerImportError(
                 f"handler.target {target!r}: its import did not end within {import_timeout:g} s (does the module "
                 "wait for something or run a server when it is imported?)"
             ) from None
         except OSError as error:
-            await self._put_down("start failed")
+            await self._kill_and_wait("start failed")
             raise HandlerImportError(f"handler.target {target!r}: no worker process can be started: {error}") from error
         except BaseException:
-            await self._put_down("start cancelled")
+            await self._kill_and_wait("start cancelled")
             raise
         if problem:
-            await self._put_down("import failed")
+            await self._kill_and_wait("import failed")
             raise HandlerImportError(problem)
 
-    async def call(self, call: HandlerCall, event: bytes, limit: float) -> Outcome:
-        """Run one invocation within ``limit`` seconds. Cancelling kills the process and waits for its death."""
+    async def call(self, call: HandlerCall, event: bytes) -> Outcome:
+        """Run one invocation within ``call.timeout`` seconds. Cancelling kills the process and waits for its death."""
         loop = asyncio.get_running_loop()
         transport = self._transport
         if transport is None or not self.usable:
@@ -118,7 +118,7 @@ class Worker:
             application=call.application,
             shard_id=call.shard_id,
             lease_epoch=call.lease_epoch,
-            deadline=time.monotonic() + limit,
+            deadline=time.monotonic() + call.timeout,
             source_arn=call.source_arn,
         )
         try:
@@ -128,17 +128,17 @@ class Worker:
         answer = self._answer = loop.create_future()
         for output in self._outputs:
             output.call = call
-        expiry = loop.call_later(limit, self._expire)
+        expiry = loop.call_later(call.timeout, self._expire)
         try:
             transport.writelines((head, event))
             answered = await answer
         except asyncio.CancelledError:
-            await self._put_down("call cancelled")
+            await self._kill_and_wait("call cancelled")
             raise
         finally:
             expiry.cancel()
             self._answer = None
-        return self._outcome(answered, call, limit, loop.time() - started)
+        return self._outcome(answered, call, loop.time() - started)
 
     def kill(self, reason: str) -> None:
         """SIGKILL for the whole process group. ``wait_gone`` tells when it is over. A process that is gone already
@@ -163,7 +163,7 @@ class Worker:
         started = self._ready is not None and self._ready.done()
         if self._watch is not None and started:
             await asyncio.wait({self._watch}, timeout=grace)
-        await self._put_down("closed")
+        await self._kill_and_wait("closed")
 
     # -- inside
 
@@ -196,15 +196,15 @@ class Worker:
                 start_new_session=True,
             )
             ours_until_started.pop_all()
-        # User code is imported only after the set-up frame, so nothing of it runs before the guard knows the group.
-        self._guard.add(self._process.pid)
+        # User code is imported only after the set-up frame, so nothing of it runs before the reaper knows the group.
+        self._reaper.add(self._process.pid)
         self._watch = asyncio.create_task(self._watch_exit(self._process), name=f"handler-worker-{self._process.pid}")
         ours.setblocking(False)
         wire = _Wire(self._on_reply, self._on_broken)
         self._transport, _ = await loop.create_unix_connection(lambda: wire, sock=ours)
         self._transport.write(frames.head_of(self._setup))
 
-    async def _put_down(self, reason: str) -> None:
+    async def _kill_and_wait(self, reason: str) -> None:
         """Kill and wait for the death, also when cancelled meanwhile: nothing may run when the caller goes on."""
         self.kill(reason)
         interrupted = False
@@ -218,9 +218,9 @@ class Worker:
 
     async def _watch_exit(self, process: asyncio.subprocess.Process) -> None:
         await process.wait()
-        # The group outlives its leader while any member lives, so this number cannot be somebody else's yet.
+        # The group outlives its leader while any member lives, so this number cannot be another group's yet.
         self._kill_group()
-        self._guard.remove(process.pid)
+        self._reaper.remove(process.pid)
         self._gone = True
         for _ in range(2):  # let the loop deliver what the process said last
             await asyncio.sleep(0)
@@ -260,12 +260,10 @@ class Worker:
         log.error("handler.protocol_broken", pid=self.pid, problem=problem[:200])
         self.kill(f"it wrote garbage to the daemon's socket: {problem[:200]}")
 
-    def _outcome(
-        self, answered: tuple[Reply, bytes] | None, call: HandlerCall, limit: float, seconds: float
-    ) -> Outcome:
+    def _outcome(self, answered: tuple[Reply, bytes] | None, call: HandlerCall, seconds: float) -> Outcome:
         if answered is None:
             if self._expired:
-                fault = timeout_fault(call.request_id, limit)
+                fault = timeout_fault(call.request_id, call.timeout)
             elif self._dying == "closed":
                 fault = HandlerFault("cancelled", "Cancelled", "the worker process was ended by a shutdown")
             else:

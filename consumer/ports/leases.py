@@ -121,8 +121,6 @@ class LeaseStore(Protocol):
     async def record_loss(self, label: str, held: LeaseRow, loss: Loss) -> None:
         """Write the durable trace IF the lease is held (one transaction or check-and-put). LeaseLost."""
 
-    async def losses(self, label: str) -> list[Loss]: ...
-
 
 class LeaseTable(Registry, SessionStore, LeaseStore, Protocol):
     """All of the table, as its adapters implement it."""

@@ -63,9 +63,9 @@ def simulate_handler(
         ``dead_letters.delivered``, ``rows()``.
     """
     world = Simulation(seed, shards=shards, config=config, stream=stream, on_event=on_event)
-    timeout, report = world.settings.handler.timeout, world.settings.batch.report_batch_item_failures
+    report = world.settings.batch.report_batch_item_failures
     for number in range(workers):
-        world.add_worker(f"w{number}", FunctionHandler(handler, timeout=timeout, report_failures=report))
+        world.add_worker(f"w{number}", FunctionHandler(handler, report_failures=report))
 
     async def scenario(world: Simulation) -> None:
         for worker in world.workers.values():

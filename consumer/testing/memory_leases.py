@@ -265,13 +265,6 @@ class MemoryLeaseStore:
 
         await self._write("record_loss", apply)
 
-    async def losses(self, label: str) -> list[Loss]:
-        def read() -> list[Loss]:
-            found = self._table.losses.get((self._application, label), {})
-            return [loss for _, loss in sorted(found.items(), key=lambda entry: (entry[0][0] != "gap", entry[0]))]
-
-        return await self._read("losses", read)
-
     # --- the table ---------------------------------------------------------------------------------
 
     @property

@@ -94,15 +94,15 @@ class FunctionHandler(InlineHandler):
     Raises TypeError for a plain function: it would run in a thread, which no simulation can repeat.
     """
 
-    def __init__(self, function: Callable[..., object], *, timeout: float = 60.0, report_failures: bool = True) -> None:
-        super().__init__("simulated:handler", None, timeout=timeout, report_failures=report_failures)
+    def __init__(self, function: Callable[..., object], *, report_failures: bool = True) -> None:
+        super().__init__("simulated:handler", None, report_failures=report_failures)
         if not is_async(function):
             raise TypeError(f"{function!r} must be an async function to run in a simulation")
         self._given = function
 
     async def start(self) -> None:
         """As in a new process (the timers of a killed one never come); there is nothing to import."""
-        super().__init__(self._target, None, timeout=self._timeout, report_failures=self._report_failures)
+        super().__init__(self._target, None, report_failures=self._report_failures)
         self._function = self._given
         self._is_async = True
 

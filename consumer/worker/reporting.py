@@ -7,7 +7,7 @@ from collections import Counter
 
 from consumer import __version__
 from consumer.domain.lease import LeaseRow
-from consumer.domain.settlement import RETENTION_SECONDS
+from consumer.domain.shards import RETENTION
 from consumer.operate import sd_notify
 from consumer.operate.metrics import LEASE_STATES, SHARD_STATES, Metrics
 from consumer.operate.status import ShardStatus, Status, StatusBoard
@@ -82,7 +82,7 @@ class Reporter:
         newest = worker.reader.state.newest_fetched_time
         gauges.lag.set(lag)
         gauges.iterator_age.set(0.0 if worker.reader.state.at_tip or not newest else max(0.0, now - newest))
-        gauges.retention_headroom.set(RETENTION_SECONDS - lag)
+        gauges.retention_headroom.set(RETENTION - lag)
         gauges.checkpoint_age.set(worker.checkpoint_age)
 
     def _process_gauges(self, rows: list[LeaseRow], workers: dict[str, ShardWorker]) -> None:

@@ -177,7 +177,6 @@ class TestPermissions:
         row = await held(store)
         await store.save(LABEL, row)
         await store.record_loss(LABEL, row, Loss("gap", SHARD, NUMBER, None, "trimmed", 5.0))
-        await store.losses(LABEL)
         await store.sessions()
         await store.release(LABEL, row, None)
         with pytest.raises(LeaseLost):

@@ -121,7 +121,7 @@ async def test_the_rest_survives_a_fault(leases, fault):
     row = await store.take(LABEL, LeaseRow(SHARD), "a", "n")
     once_more()
     await store.record_loss(LABEL, row, Loss("gap", SHARD, NUMBER, NUMBER, "trimmed", 5.0))
-    assert len(await store.losses(LABEL)) == 1
+    assert len(await leases.losses(LABEL)) == 1
     await store.open_session(SessionRow("s"))
     once_more()
     await store.announce("s", handoffs=1, leaving=False)

@@ -93,14 +93,14 @@ def records(seed: int | str, on_event: OnEvent = None) -> Simulation:
     world = Simulation(seed, shards=rng.randint(1, 3), config=config, on_event=on_event, stream=stream)
     at_once = world.settings.batch.batch_size * world.settings.batch.parallelization_factor
     busy = 0.02 if at_once < 8 else rng.choice((0.05, 0.3))  # the handler must keep up with the records
-    timeout, reports = world.settings.handler.timeout, world.settings.batch.report_batch_item_failures
+    reports = world.settings.batch.report_batch_item_failures
     misbehaves = rng.random() < 0.4
     rarely = 0.2 if misbehaves else 1.0  # or hanging calls cost more time than there is
     user_code = UserCode(world, busy=busy, failing=0.05 * rarely, poison=0.02 * rarely)
 
     def handler() -> Handler:
         if misbehaves:
-            return FunctionHandler(user_code.misbehave, timeout=timeout, report_failures=reports)
+            return FunctionHandler(user_code.misbehave, report_failures=reports)
         return Scripted(user_code.outcome)
 
     _fleet(world, handler, rng.randint(1, 3), rng)

@@ -71,7 +71,7 @@ def test_a_call_that_hangs_is_cancelled_also_after_a_restart() -> None:
             await asyncio.Event().wait()
 
     async def scenario(world: Simulation) -> None:
-        worker = world.add_worker("worker", FunctionHandler(handle, timeout=5.0))
+        worker = world.add_worker("worker", FunctionHandler(handle))
         worker.start()
         world.put("key")
         await world.until(lambda: len(calls) == 1, 30.0, "the first call")

@@ -33,7 +33,7 @@ async def serving(answer: Answer) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def started(url: str, **options: Any) -> AsyncIterator[HttpHandler]:
-    handler = HttpHandler(url, **({"timeout": 5.0, "report_failures": True} | options))
+    handler = HttpHandler(url, **({"report_failures": True} | options))
     await handler.start()
     try:
         yield handler

@@ -6,10 +6,11 @@ import asyncio
 import os
 import textwrap
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from msgspec import Raw
 
@@ -61,24 +62,48 @@ def write_module(folder: Path, text: str, name: str = "app") -> str:
 def pool(path: str, kind: Any = "lambda", target: str = "app:handler", **options: Any) -> ProcessPoolHandler:
     chosen: dict[str, Any] = {
         "processes": 1,
-        "timeout": 5.0,
         "report_failures": True,
+        "application": "orders-projector",
         "region": "eu-west-1",
-        "environment": {"AWS_LAMBDA_FUNCTION_NAME": "orders-projector"},
     } | options
     return ProcessPoolHandler(kind=kind, target=target, path=path, **chosen)
 
 
 @asynccontextmanager
 async def running(
-    path: str, kind: Any = "lambda", target: str = "app:handler", **options: Any
+    path: str,
+    kind: Any = "lambda",
+    target: str = "app:handler",
+    environment: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> AsyncIterator[ProcessPoolHandler]:
-    handler = pool(path, kind, target, **options)
-    await handler.start()
+    """A pool that was started; ``environment`` is set in this process meanwhile, as the user's is in the daemon's."""
+    with mock.patch.dict(os.environ, environment or {}):
+        handler = pool(path, kind, target, **options)
+        await handler.start()
+        try:
+            yield handler
+        finally:
+            await handler.close()
+
+
+def children(name: str, parent: int | None = None) -> list[int]:
+    """The living child processes of ``parent`` (this process) with ``name`` in their command line."""
+    tasks = Path(f"/proc/{parent or os.getpid()}/task").iterdir()
+    pids = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+    return sorted(pid for pid in pids if alive(pid) and name.encode() in _command(pid))
+
+
+def _command(pid: int) -> bytes:
     try:
-        yield handler
-    finally:
-        await handler.close()
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
+def workers(parent: int | None = None) -> list[int]:
+    """The worker processes of ``parent`` (this process)."""
+    return children("stream-consumer-worker", parent)
 
 
 async def eventually(check: Callable[[], bool], seconds: float = 5.0) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.handlers.support import alive, call, eventually, running, write_module
+from tests.integration.handlers.support import alive, call, children, eventually, running, workers, write_module
 
 HANDLER = """
 import os, subprocess, sys, time
@@ -38,8 +38,8 @@ from consumer.handlers.process_pool import ProcessPoolHandler
 from tests.integration.handlers.support import call
 
 async def main():
-    handler = ProcessPoolHandler(kind="lambda", target="app:handler", path=sys.argv[1], processes=2, timeout=600,
-                                 report_failures=True)
+    handler = ProcessPoolHandler(kind="lambda", target="app:handler", path=sys.argv[1], processes=2,
+                                 report_failures=True, application="orders")
     await handler.start()
     await asyncio.gather(*[handler.invoke(call(timeout=600)) for _ in range(2)])
     await asyncio.sleep(600)
@@ -49,16 +49,18 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize(
-    "how",
+    ("how", "reaper_dies"),
     [
-        "time.sleep(600)",
-        "return None",
+        ("time.sleep(600)", False),
+        ("return None", False),
         # Holds the interpreter lock for ever: no thread of the worker could notice anything.
-        "import re; re.match(r'(a+)+$', 'a' * 60 + 'b')",
+        ("import re; re.match(r'(a+)+$', 'a' * 60 + 'b')", False),
+        ("return None", True),
     ],
-    ids=["busy", "idle", "wedged"],
+    ids=["busy", "idle", "wedged", "the reaper was replaced"],
 )
-async def test_nothing_outlives_a_daemon_that_was_killed(tmp_path: Path, how: str) -> None:
+async def test_nothing_outlives_a_daemon_that_was_killed(tmp_path: Path, how: str, reaper_dies: bool) -> None:
+    """Also when the reaper died before: the one in its place knows the groups that it never saw the start of."""
     path = write_module(tmp_path, HANDLER.replace("HOW", how))
     root = str(Path(__file__).parents[3])
     daemon = subprocess.Popen([sys.executable, "-c", DAEMON, path], cwd=root, env={**os.environ, "PYTHONPATH": root})
@@ -67,17 +69,23 @@ async def test_nothing_outlives_a_daemon_that_was_killed(tmp_path: Path, how: st
         file = tmp_path / "pids"
         return file.read_text().split() if file.exists() else []
 
+    def reapers() -> list[int]:
+        return children("orphan_reaper_main.py", daemon.pid)
+
     try:
         await eventually(lambda: words().count("done") == 2, 8)
         pids = [int(word) for word in words() if word != "done"]
         assert len(pids) == 6
-        children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
-        assert len(children) == 3  # two workers and the guard
+        assert len(workers(daemon.pid)) == 2
+        (reaper,) = reapers()
         assert all(alive(pid) for pid in pids)
+        if reaper_dies:
+            os.kill(reaper, signal.SIGKILL)
+            await eventually(lambda: len(reapers()) == 1 and reapers() != [reaper])
+        pids += workers(daemon.pid) + reapers()
     finally:
         daemon.kill()
         daemon.wait()
-    pids += [int(pid) for pid in children]
     await eventually(lambda: not any(alive(pid) for pid in pids))
 
 
@@ -102,24 +110,9 @@ async def test_signals_to_a_worker_do_not_end_it_but_its_programs_get_the_defaul
         """,
     )
     async with running(path) as handler:
-        (pid,) = handler.pids
+        (pid,) = workers()
         os.kill(pid, signal.SIGINT)
         os.kill(pid, signal.SIGTERM)
         outcome = await handler.invoke(call())
         assert outcome.kind == "ok", outcome
-        assert handler.pids == [pid]
-
-
-async def test_a_guard_that_dies_is_replaced_and_knows_the_workers(tmp_path: Path) -> None:
-    path = write_module(tmp_path, "def handler(e, c): pass")
-    async with running(path) as handler:
-        guard = handler._guard
-        assert guard._process is not None
-        first = guard._process.pid
-        os.kill(first, signal.SIGKILL)
-        await eventually(lambda: guard._process is not None and guard._process.pid != first)
-        (pid,) = handler.pids
-        assert guard._pipe is not None
-        os.close(guard._pipe)  # what the death of the daemon looks like
-        guard._pipe = None
-        await eventually(lambda: not alive(pid))
+        assert workers() == [pid]

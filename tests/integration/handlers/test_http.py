@@ -188,7 +188,7 @@ async def test_the_largest_answer_is_taken() -> None:
         return web.Response(body=body)
 
     async with serving(answer) as url:
-        handler = HttpHandler(url, timeout=5.0, report_failures=True)
+        handler = HttpHandler(url, report_failures=True)
         handler.max_answer = len(body)
         await handler.start()
         assert (await handler.invoke(call(1))).kind == "ok"

@@ -88,7 +88,7 @@ async def test_connecting_that_hangs_spends_no_retry() -> None:
             filler.setblocking(False)
             filler.connect_ex(address)
         try:
-            handler = HttpHandler(f"http://127.0.0.1:{address[1]}", timeout=0.5, report_failures=True)
+            handler = HttpHandler(f"http://127.0.0.1:{address[1]}", report_failures=True)
             with capture_logs() as logs:
                 await handler.start()
             outcome = await handler.invoke(call(1, timeout=0.5))
@@ -125,7 +125,7 @@ async def test_an_endpoint_that_comes_up_later_is_used() -> None:
 @pytest.mark.parametrize("url", ["myapp:handler", "ftp://host/x", "http://", "http://[::1", ""])
 async def test_a_target_that_is_no_url(url: str) -> None:
     with pytest.raises(HandlerImportError, match=r"handler\.target"):
-        await HttpHandler(url, timeout=5.0, report_failures=True).start()
+        await HttpHandler(url, report_failures=True).start()
 
 
 async def test_connections_are_used_again() -> None:
@@ -210,7 +210,7 @@ async def test_a_large_batch_is_sent_whole() -> None:
 
 
 async def test_life_cycle() -> None:
-    handler: Handler = HttpHandler("http://127.0.0.1:1", timeout=5.0, report_failures=True)
+    handler: Handler = HttpHandler("http://127.0.0.1:1", report_failures=True)
     assert (await handler.invoke(call(1))).kind == "not_invoked"
     await handler.start()
     await handler.close()

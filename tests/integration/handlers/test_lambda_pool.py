@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from tests.integration.handlers.support import SOURCE_ARN, call, number, running, write_module
+from tests.integration.handlers.support import SOURCE_ARN, call, number, running, workers, write_module
 
 
 async def test_the_event_is_lambdas_and_fresh_for_every_call(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def handler(event, context):
 """,
     )
     async with running(path) as handler:
-        pids = handler.pids
+        pids = workers()
         for index, (expression, kind, type_) in enumerate(RETURNS):
             outcome = await handler.invoke(call(2, attempt=index))
             assert outcome.kind == kind, (expression, outcome)
@@ -137,7 +137,7 @@ def handler(event, context):
                 assert outcome.fault.kind == ("bad_response" if type_ == "BadResponse" else "raised"), expression
             if kind == "partial":
                 assert outcome.failed == (number(1),)
-        assert handler.pids == pids
+        assert workers() == pids
 
 
 RAISES = [
@@ -173,7 +173,7 @@ def recurse():
 """,
     )
     async with running(path, kind) as handler:
-        pids = handler.pids
+        pids = workers()
         for attempt, (code, type_, message) in enumerate(RAISES):
             outcome = await handler.invoke(call(attempt=attempt))
             fault = outcome.fault
@@ -185,7 +185,7 @@ def recurse():
             assert "in handler" in fault.stack[0], code
             assert len(fault.stack) <= 45, code
         assert (await handler.invoke(call(attempt=99))).kind == "ok"
-        assert handler.pids == pids
+        assert workers() == pids
 
 
 async def test_output_is_forwarded_line_by_line_and_cannot_corrupt_the_wire(tmp_path: Path) -> None:
@@ -357,4 +357,4 @@ async def test_powertools_unmodified(tmp_path: Path) -> None:
     lines = [json.loads(entry["line"]) for entry in logs if entry["event"] == "handler.output"]
     handling = [line for line in lines if line.get("message") == "handling"]
     assert handling[0]["function_request_id"] == "request-1"
-    assert handling[0]["function_name"] == "app"
+    assert handling[0]["function_name"] == "orders-projector"

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from consumer.domain.errors import HandlerImportError
-from tests.integration.handlers.support import alive, call, eventually, pool, running, write_module
+from tests.integration.handlers.support import alive, call, eventually, pool, running, workers, write_module
 
 SPAWNS = """
 import os, subprocess, sys, time
@@ -40,7 +40,7 @@ def handler(event, context):
 """
     path = write_module(tmp_path, SPAWNS + code)
     async with running(path) as handler:
-        before = handler.pids
+        before = workers()
         outcome = await handler.invoke(call(timeout=1.0))
         assert outcome.kind == "failed"
         assert outcome.fault is not None
@@ -52,7 +52,7 @@ def handler(event, context):
         assert worker == before[0]
         await eventually(lambda: not alive(grandchild))
         assert (await handler.invoke(call(attempt=2))).kind == "ok"
-        assert handler.pids != before
+        assert workers() != before
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def handler(event, context):
 """
     path = write_module(tmp_path, SPAWNS + code)
     async with running(path) as handler:
-        (pid,) = handler.pids
+        (pid,) = workers()
         task = asyncio.create_task(handler.invoke(call(timeout=60)))
         await eventually(lambda: bool(pids_in(tmp_path)))
         task.cancel()
@@ -116,9 +116,9 @@ def handler(event, context):
 async def test_an_idle_process_that_dies_is_replaced(tmp_path: Path) -> None:
     path = write_module(tmp_path, "def handler(e, c): pass")
     async with running(path, processes=2) as handler:
-        victim = handler.pids[0]
+        victim = workers()[0]
         os.kill(victim, signal.SIGKILL)
-        await eventually(lambda: len(handler.pids) == 2 and victim not in handler.pids)
+        await eventually(lambda: len(workers()) == 2 and victim not in workers())
         outcomes = await asyncio.gather(*[handler.invoke(call()) for _ in range(8)])
         assert {outcome.kind for outcome in outcomes} == {"ok"}
 
@@ -247,7 +247,7 @@ async def test_close_kills_what_does_not_end(tmp_path: Path) -> None:
     handler = pool(path)
     handler.close_grace = 0.2
     await handler.start()
-    (pid,) = handler.pids
+    (pid,) = workers()
     task = asyncio.create_task(handler.invoke(call(timeout=60)))
     await asyncio.sleep(0)
     await handler.close()

@@ -17,7 +17,7 @@ from consumer.aws.session import AwsSession
 from consumer.domain.outcome import HandlerCall
 from demo.local_aws import LocalAws
 from tests.conftest import unique
-from tests.integration.handlers.support import alive, call, number, running, write_module
+from tests.integration.handlers.support import alive, call, number, running, workers, write_module
 
 ASYNC_BATCH = """
 import asyncio, json, os
@@ -49,11 +49,11 @@ async def test_async_batch_processor_reports_what_failed_call_after_call(tmp_pat
     """Records of a batch run together, failures come back by number, and nothing of one call is left in the next."""
     path = write_module(tmp_path, ASYNC_BATCH)
     async with running(path, environment={"BAD": "k1,k3", "TOGETHER": "5"}) as handler:
-        pids = handler.pids
+        pids = workers()
         for attempt in range(3):
             outcome = await handler.invoke(call(5, attempt=attempt))
             assert (outcome.kind, outcome.failed) == ("partial", (number(1), number(3))), (attempt, outcome)
-        assert handler.pids == pids
+        assert workers() == pids
 
 
 async def test_async_batch_processor_all_good_and_all_bad(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ async def test_keys_carry_the_functions_name_and_expire_with_the_call(idempotenc
     """The key's prefix is function, module and function in it, as on Lambda, so a table can be taken along;
     ``in_progress_expiration`` is when the call would be killed, from the context's remaining time."""
     timeout = 40.0
-    async with running(idempotency.path, environment=idempotency.environment, timeout=timeout) as handler:
+    async with running(idempotency.path, environment=idempotency.environment) as handler:
         before = time.time()
         assert (await handler.invoke(call(2, timeout=timeout))).kind == "ok"
         after = time.time()
@@ -187,7 +187,7 @@ async def test_a_call_that_hangs_is_killed_and_its_record_is_free_for_the_retry(
     process, executes it at once instead of being refused for an hour."""
     environment = idempotency.environment | {"HANGS": "k0"}
     batch = call(1, timeout=3.0)
-    async with running(idempotency.path, environment=environment, timeout=3.0) as handler:
+    async with running(idempotency.path, environment=environment) as handler:
         outcome = await handler.invoke(batch)
         assert outcome.kind == "failed", outcome
         assert outcome.fault is not None

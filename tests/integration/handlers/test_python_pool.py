@@ -6,7 +6,7 @@ from pathlib import Path
 
 from structlog.testing import capture_logs
 
-from tests.integration.handlers.support import call, number, running, write_module
+from tests.integration.handlers.support import call, number, running, workers, write_module
 
 RETURNS = [
     ("None", "ok"),
@@ -54,7 +54,7 @@ async def asynchronous(records, context):
     with capture_logs() as logs:
         for target in ("app:plain", "app:asynchronous"):
             async with running(path, "python", target) as handler:
-                pids = handler.pids
+                pids = workers()
                 for index, (expression, kind) in enumerate(RETURNS):
                     outcome = await handler.invoke(call(2, attempt=index))
                     assert outcome.kind == kind, (target, expression, outcome)
@@ -62,7 +62,7 @@ async def asynchronous(records, context):
                     if kind == "failed":
                         assert outcome.fault is not None
                         assert outcome.fault.kind == "bad_response"
-                assert handler.pids == pids
+                assert workers() == pids
     assert not [entry for entry in logs if "never awaited" in str(entry.get("line"))]
 
 

@@ -68,13 +68,20 @@ def test_a_corrupt_row_does_not_write_its_frontier():
     assert items.progress(LeaseRow("s"))["low"] is None
 
 
-def test_sessions_registrations_and_losses_survive_the_round_trip():
+def test_sessions_and_registrations_survive_the_round_trip():
     session = SessionRow("host/1/u", 7, True, 3, True, 5, 1_700_000_000.5)
     assert items.session_row(items.session_item("app#sessions", session)) == session
     for registration in (Registration("arn", None), Registration("arn", 1_700_000_000.25, frozenset({"a", "b"}))):
         assert items.registration(items.registration_item("app#l", registration)) == registration
-    for loss in (Loss("gap", "s#1", None, "9", "trimmed", 5.5), Loss("discarded", "s", "1", "2", "", 1.0)):
-        assert items.loss(items.loss_item("app#l", loss)) == loss
+
+
+def test_a_loss_is_one_row_for_each_start_and_readable_by_an_operator():
+    gap = items.loss_item("app#l", Loss("gap", "s#1", None, "9", "trimmed", 5.5))
+    assert (gap["pk"]["S"], gap["sk"]["S"]) == ("app#l", "gap#s#1#5.500000")
+    assert (gap["shard_id"], gap["last"], gap["reason"]) == ({"S": "s#1"}, {"S": "9"}, {"S": "trimmed"})
+    assert "first" not in gap
+    discarded = items.loss_item("app#l", Loss("discarded", "s", "1", "2", "", 1.0))
+    assert (discarded["sk"]["S"], discarded["detected_at"]["N"]) == ("discarded#s#1", "1.000000")
 
 
 def test_a_registration_of_a_newer_version_is_refused():

@@ -12,6 +12,7 @@ from consumer.handlers.build import build_handler
 from consumer.handlers.http_handler import HttpHandler
 from consumer.handlers.inline import InlineHandler
 from consumer.handlers.process_pool import ProcessPoolHandler
+from tests.integration.handlers.support import write_module
 
 
 def settings(**handler: Any) -> Any:
@@ -32,18 +33,29 @@ def settings(**handler: Any) -> Any:
     )
 
 
-def test_kinds_and_isolations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("AWS_LAMBDA_FUNCTION_NAME", raising=False)
+def test_kinds_and_isolations() -> None:
     built = build_handler(settings())
     assert isinstance(built, ProcessPoolHandler)
     assert built.width == 3
-    assert built._environment == {"AWS_LAMBDA_FUNCTION_NAME": "orders"}
-    assert built._region == "eu-north-1"
     assert isinstance(build_handler(settings(kind="python")), ProcessPoolHandler)
     assert isinstance(build_handler(settings(kind="python", isolation="inline")), InlineHandler)
     assert isinstance(build_handler(settings(isolation="inline")), ProcessPoolHandler)
     assert isinstance(build_handler(settings(kind="http")), HttpHandler)
-    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "mine")
-    kept = build_handler(settings())
-    assert isinstance(kept, ProcessPoolHandler)
-    assert kept._environment == {}
+
+
+async def test_application_and_stream_name_function_and_region(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_LAMBDA_FUNCTION_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    path = write_module(
+        tmp_path,
+        """
+        import os
+        with open("seen", "w") as file:
+            file.write(os.environ["AWS_LAMBDA_FUNCTION_NAME"] + " " + os.environ["AWS_REGION"])
+        def handler(event, context): pass
+        """,
+    )
+    handler = build_handler(settings(path=path, processes=1))
+    await handler.start()
+    await handler.close()
+    assert (tmp_path / "seen").read_text() == "orders eu-north-1"

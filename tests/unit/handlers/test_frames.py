@@ -10,8 +10,8 @@ import pytest
 from consumer.domain.outcome import HandlerFault, Outcome
 from consumer.handlers import frames
 from consumer.handlers.environment import worker_environment
-from consumer.handlers.handler_faults import crash_fault, timeout_fault
 from consumer.handlers.frames import FrameError, Reply, Splitter
+from consumer.handlers.handler_faults import crash_fault, timeout_fault
 from consumer.handlers.results import lambda_outcome
 
 
@@ -67,14 +67,16 @@ def test_answers(body: bytes, kind: str) -> None:
 
 
 def test_environment_is_lambdas_where_the_user_set_none() -> None:
-    made = worker_environment(
-        {"PATH": "/bin", "AWS_DEFAULT_REGION": "us-west-2"}, {"X": "1"}, "a.b:handler", "eu-west-1"
-    )
-    assert (made["PATH"], made["X"], made["_HANDLER"]) == ("/bin", "1", "a.b.handler")
+    own = {"PATH": "/bin", "AWS_DEFAULT_REGION": "us-west-2"}
+    made = worker_environment(own, "orders", "a.b:handler", "eu-west-1")
+    assert (made["PATH"], made["_HANDLER"]) == ("/bin", "a.b.handler")
     assert made["AWS_REGION"] == made["AWS_DEFAULT_REGION"] == "us-west-2"
-    assert made["AWS_LAMBDA_FUNCTION_NAME"] == "a.b"
-    assert "AWS_REGION" not in worker_environment({}, {}, "a:b", None)
-    assert worker_environment({"POWERTOOLS_TRACE_DISABLED": ""}, {}, "a:b", None)["POWERTOOLS_TRACE_DISABLED"] == ""
+    assert made["AWS_LAMBDA_FUNCTION_NAME"] == "orders"
+    kept = worker_environment({"AWS_LAMBDA_FUNCTION_NAME": "mine"}, "orders", "a:b", None)
+    assert (kept["AWS_LAMBDA_FUNCTION_NAME"], kept["AWS_LAMBDA_LOG_GROUP_NAME"]) == ("mine", "/aws/lambda/mine")
+    assert "AWS_REGION" not in worker_environment({}, "orders", "a:b", None)
+    untraced = worker_environment({"POWERTOOLS_TRACE_DISABLED": ""}, "orders", "a:b", None)
+    assert untraced["POWERTOOLS_TRACE_DISABLED"] == ""
 
 
 def test_faults_are_worded_as_on_lambda() -> None:
