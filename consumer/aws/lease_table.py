@@ -1,7 +1,7 @@
 """The lease table: how the fleet agrees, as conditional writes on one DynamoDB table.
 
 Writes on a lease are conditional on owner and epoch, which the write itself keeps or which only its own success can
-have changed. Where a refusal after a lost response could be our own success, a nonce in the row tells the two apart. A
+have changed. Where a refusal after a lost response could be this worker's own success, a nonce tells the two apart. A
 request that was given up may still arrive later; the revision in its condition keeps it from undoing a newer write of
 the same owner.
 
@@ -88,11 +88,11 @@ class DynamoDBLeaseStore:
         """All that the daemon does to its rows, as questions that change nothing: whether the application belongs to
         ``table_name`` (MisconfiguredResource; not asked with None), and one for each permission (PermissionDenied)."""
 
-        async def ours() -> None:
+        async def belongs() -> None:
             found = await self._rows.get(self._application, items.META)
             self._require(items.application_problem(found, table_name) if found and table_name else "")
 
-        return [ours, self.sessions, *(partial(self._rows.rehearse, write, self._sessions_pk) for write in WRITES)]
+        return [belongs, self.sessions, *(partial(self._rows.rehearse, write, self._sessions_pk) for write in WRITES)]
 
     def _require(self, problem: str) -> None:
         if problem:
@@ -111,7 +111,7 @@ class DynamoDBLeaseStore:
         return items.current_stream(found)
 
     async def register(self, label: str, registration: Registration) -> Registration:
-        """Write the start of the application once; whoever comes later gets what was written."""
+        """Write the start of the application once; a later call gets what was written."""
         written = await self._rows.put_new(items.registration_item(self._pk(label), registration))
         if not written.refused:
             return registration
@@ -207,10 +207,10 @@ class DynamoDBLeaseStore:
         return items.lease_row(found) if found else None
 
     async def take(self, label: str, seen: LeaseRow, owner: str, nonce: str) -> LeaseRow | None:
-        """Become the owner of a lease that is still as ``seen``; None when somebody was faster.
+        """Become the owner of a lease that is still as ``seen``; None when another worker was faster.
 
-        None also when no answer came and the row does not show our nonce: should the write still arrive, the row
-        names ``owner``, and whoever reads it next sees that it is theirs.
+        None also when no answer came and the row does not show ``nonce``: should the write still arrive, the row names
+        ``owner``, which finds its lease at its next look at the table.
         """
         changes = {
             "owner": items.text(owner),

@@ -5,7 +5,7 @@ numbers. Labels carry names that this code base knows in advance, or a shard id;
 from user data. Label values known in advance start at 0, so that ``rate()`` and ``increase()`` see the first event.
 
 Counters of pages and API calls are cheap because the child of a label value is resolved once (``Family``): looking it
-up through ``labels()`` costs three times the increment itself. What every batch counts is cheaper still (``tallies``).
+up through ``labels()`` costs three times the increment itself. What every batch counts is cheaper still (``counters``).
 
 docs/metrics.md explains each of them; a test keeps the two lists equal.
 """
@@ -286,7 +286,7 @@ class Metrics:
 
 class _WithoutCreationTimes(Collector):
     """Drops the ``_created`` sample of every counter: a third more lines, which Prometheus does not use. The library's
-    own switch is global to the process, and the process may be somebody else's."""
+    own switch is global to the process, and the process may be an embedding application's."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
