@@ -173,8 +173,8 @@ class Metrics:
             f"{PREFIX}_handler_seconds", "Duration of handler calls in seconds.", _HANDLER_BUCKETS
         )
         self.in_flight_records = PlainGauge(f"{PREFIX}_in_flight_records", "Records read and not yet settled.")
-        for tally in (self.records, self.batches, self.handler_seconds, self.in_flight_records):
-            self.registry.register(tally)
+        for metric in (self.records, self.batches, self.handler_seconds, self.in_flight_records):
+            self.registry.register(metric)
         self.retries = self._counter("retries", "Handler calls that were repeats after a failure.")
         self.dead_letters = Family(
             self._counter(
