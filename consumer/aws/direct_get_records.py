@@ -70,7 +70,7 @@ class DirectGetRecords:
         if signing.get("signature_version") != "v4" or request is None or request.method != "POST":
             raise DirectCallUnavailable(f"requests are not plain signature v4: {signing.get('signature_version')}")
         try:
-            # botocore gives a client's HTTP session no public name, and one of our own would need its proxies, timeouts
+            # botocore gives a client's HTTP session no public name, and another one would need its proxies, timeouts
             # and certificates again. A release that moves it is noticed here, and pages come at the SDK's price.
             self._http = self._client._endpoint.http_session  # noqa: SLF001 - see above
         except AttributeError as error:

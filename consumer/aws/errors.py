@@ -218,7 +218,7 @@ class ApiCaller:
                 return await awaitable
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
-            if task is not None and not task.cancelling():  # nobody has asked for it: the library gave the call up
+            if task is not None and not task.cancelling():  # not asked for: the library gave the call up
                 outcome = "error"
                 raise Unanswered(operation, "Cancelled", "the SDK cancelled its own call") from error
             outcome = ""

@@ -47,7 +47,7 @@ class LambdaObjects(S3DeadLetters):
 class LambdaMessages:
     """``ports.DeadLetters`` around a queue or a topic: Lambda's documents, and the records in S3.
 
-    The records are stored first, so a message never stands for records that nobody has. Its attribute
+    The records are stored first, so a message never stands for records that are nowhere. Its attribute
     ``payload_location`` (``s3://bucket/key``) says where they are; the body holds no field that Lambda's has not.
 
     Args:

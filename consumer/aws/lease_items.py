@@ -33,7 +33,7 @@ SCHEMA_VERSION: Final = 1
 META: Final = "meta"
 SESSIONS: Final = "sessions"
 SHARD: Final = "shard#"
-MAX_NOTE: Final = 1000  # characters; a note is for people, and the row must stay small
+MAX_NOTE: Final = 1000  # characters; a note is for operators, and the row must stay small
 
 _STATES: Final = frozenset(get_args(LeaseState))
 _LONGEST_NUMBER: Final = 129
@@ -146,7 +146,7 @@ def lease_item(pk: str, row: LeaseRow) -> AttributeMap:
 def progress(row: LeaseRow) -> dict[str, dict[str, Any] | None]:
     """What the owner may change while it keeps the lease. None removes the attribute.
 
-    The frontier of a corrupt row is left out: it is evidence, and whoever repairs the row sets ``corrupt`` to "".
+    The frontier of a corrupt row is left out: it is evidence, and a repair sets ``corrupt`` to "".
     """
     changes: dict[str, dict[str, Any] | None] = {"state": text(row.state), "note": text(row.note[:MAX_NOTE])}
     if not row.corrupt:
@@ -193,7 +193,7 @@ def lease_row(item: Item) -> LeaseRow:
 
 
 def passed_on_by(row: LeaseRow) -> dict[str, Any]:
-    """Who passed the lease on last: no owner does it twice with one epoch, so this names one write."""
+    """Names the write that gave the lease away last: no owner does that twice with one epoch."""
     return text(f"{row.epoch} {row.owner}")
 
 

@@ -1,7 +1,7 @@
 """The lease table: how the fleet agrees, as conditional writes on one DynamoDB table.
 
 Writes on a lease are conditional on owner and epoch, which the write itself keeps or which only its own success can
-have changed. Where a refusal after a lost response could be our own success, a nonce in the row tells the two apart. A
+have changed. Where a refusal after a lost response could be this worker's own success, a nonce tells the two apart. A
 request that was given up may still arrive later; the revision in its condition keeps it from undoing a newer write of
 the same owner.
 
@@ -11,7 +11,6 @@ Only ``GetItem``, ``PutItem``, ``UpdateItem``, ``DeleteItem``, ``Query``, ``Desc
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
@@ -19,179 +18,29 @@ from typing import Any
 
 from consumer.aws import lease_items as items
 from consumer.aws import window_items
-from consumer.aws.errors import ApiCaller, Unanswered
-from consumer.aws.table_rows import PRESENT, WRITES, Changes, Clause, TableRows, Written, expressions, key
-from consumer.domain.errors import (
-    DependencyError,
-    LeaseDeleted,
-    LeaseLost,
-    MisconfiguredResource,
-    ResourceMissing,
-    SessionFenced,
-)
-from consumer.domain.lease import LeaseRow, SessionRow
+from consumer.aws.errors import Unanswered
+from consumer.aws.registry_and_sessions import DynamoDBRegistry, DynamoDBSessions
+from consumer.aws.table_rows import PRESENT, WRITES, Changes, Clause, Written, expressions, key
+from consumer.domain.errors import LeaseDeleted, LeaseLost, MisconfiguredResource
+from consumer.domain.lease import LeaseRow
 from consumer.domain.windows import WindowState
-from consumer.ports.leases import Loss, Registration
+from consumer.ports.leases import Loss
 
 
-class DynamoDBLeaseStore:
-    """``ports.LeaseTable`` on DynamoDB.
+class DynamoDBLeaseStore(DynamoDBRegistry, DynamoDBSessions):
+    """``ports.LeaseTable`` on DynamoDB: the leases here, registry and sessions by inheritance."""
 
-    Args:
-        client: a dynamodb client of ``AwsSession``.
-        caller: runs, translates and counts the calls.
-        table: name of the lease table; several applications may share it.
-        application: namespaces every row. Must not contain ``#``, which separates the parts of a key.
-        clock_wall: Unix time, for ``updated_at`` only; no decision depends on it.
-        timeout: seconds for one operation including its repetitions.
-    """
-
-    def __init__(
-        self,
-        client: Any,
-        caller: ApiCaller,
-        *,
-        table: str,
-        application: str,
-        clock_wall: Callable[[], float],
-        timeout: float = 6.0,
-    ) -> None:
-        if "#" in application:
-            raise MisconfiguredResource(f"the application name {application!r} must not contain '#'")
-        self._rows = TableRows(client, caller, table=table, timeout=timeout)
-        self._resource = f"lease table {table}"
-        self._application = application
-        self._sessions_pk = items.partition(application, items.SESSIONS)
-        self._wall = clock_wall
-        self._revision = 0
-
-    # --- table and application ---------------------------------------------------------------------
-
-    async def prepare(self, *, create: bool) -> bool:
-        """Check the table, create it when allowed and missing, wait until it is active; True when created here.
-
-        Raises:
-            ResourceMissing: there is no such table and it may not be created.
-            MisconfiguredResource: its keys are not ``pk`` and ``sk`` (strings), or it cannot become active.
-        """
-        return await self._rows.prepare(create=create)
-
-    async def pin_application(self, table_name: str) -> None:
-        """Claim the application name for one source table. MisconfiguredResource when another one has it."""
-        item = items.application_item(self._application, table_name)
-        written = await self._rows.put_new(item)
-        if written.refused:
-            found = written.found or await self._rows.get(self._application, items.META)
-            self._require(items.application_problem(found, table_name) if found else "its meta row was just deleted")
+    _revision = 0  # of the newest write that this store was asked for
 
     def rehearsals(self, table_name: str | None) -> list[Callable[[], Awaitable[object]]]:
         """All that the daemon does to its rows, as questions that change nothing: whether the application belongs to
         ``table_name`` (MisconfiguredResource; not asked with None), and one for each permission (PermissionDenied)."""
 
-        async def ours() -> None:
+        async def belongs() -> None:
             found = await self._rows.get(self._application, items.META)
             self._require(items.application_problem(found, table_name) if found and table_name else "")
 
-        return [ours, self.sessions, *(partial(self._rows.rehearse, write, self._sessions_pk) for write in WRITES)]
-
-    def _require(self, problem: str) -> None:
-        if problem:
-            raise MisconfiguredResource(f"application {self._application} in {self._resource}: {problem}")
-
-    async def switch_stream(self, seen: str | None, stream_arn: str) -> str:
-        """Move the application's pointer to the stream it reads, if it still is ``seen``; returns what holds."""
-        held: Clause = ("stream_arn", "absent", None) if seen is None else ("stream_arn", "=", items.text(seen))
-        changes = {"stream_arn": items.text(stream_arn)}
-        written = await self._rows.update(self._application, items.META, changes, [PRESENT, held])
-        if not written.refused:
-            return stream_arn
-        found = written.found or await self._rows.get(self._application, items.META)
-        if not found:
-            raise ResourceMissing(f"the meta row of application {self._application} in {self._resource}")
-        return items.current_stream(found)
-
-    async def register(self, label: str, registration: Registration) -> Registration:
-        """Write the start of the application once; whoever comes later gets what was written."""
-        written = await self._rows.put_new(items.registration_item(self._pk(label), registration))
-        if not written.refused:
-            return registration
-        found = items.registration(written.found) if written.found else await self.registration(label)
-        if found is None:
-            raise DependencyError("PutItem", "RegistrationDeleted", f"the registration of {label} was just deleted")
-        return found
-
-    async def registration(self, label: str) -> Registration | None:
-        found = await self._rows.get(self._pk(label), items.META)
-        return items.registration(found) if found else None
-
-    # --- sessions ----------------------------------------------------------------------------------
-
-    async def open_session(self, session: SessionRow) -> None:
-        """Write a session row that was never there. SessionFenced when it was: an incarnation is used once only.
-
-        After a DependencyError the row may exist; open another incarnation then. Reopening this one would renew the
-        owner's validity while observers see the same counter as before.
-        """
-        nonce = items.text(uuid.uuid4().hex)
-        written = await self._rows.put_new(items.session_item(self._sessions_pk, session) | {"open_nonce": nonce})
-        if written.refused:
-            found = written.found or await self._rows.get(self._sessions_pk, session.incarnation) or {}
-            if found.get("open_nonce") != nonce:
-                raise SessionFenced(f"the incarnation {session.incarnation} was used before")
-
-    async def bump_session(self, incarnation: str, counter: int) -> None:
-        """Set the counter, which must be higher than ever before, also after a bump that failed.
-
-        A bump that arrives late must not turn the counter back: an observer could then see the same number twice and
-        fence a live session. So the condition also asks for a lower counter.
-
-        Raises:
-            SessionFenced: the row is fenced or gone.
-            DependencyError: no answer, or ``CounterNotAdvanced``.
-        """
-        where: list[Clause] = [PRESENT, ("fenced", "absent", None), ("counter", "<", items.number(counter))]
-        written = await self._rows.update(self._sessions_pk, incarnation, {"counter": items.number(counter)}, where)
-        if not written.refused:
-            return
-        row = await self._live_session(written, incarnation)
-        if not (written.doubtful and row.counter == counter):
-            raise DependencyError("UpdateItem", "CounterNotAdvanced", f"{counter} after {row.counter}")
-
-    async def announce(self, incarnation: str, *, handoffs: int, leaving: bool) -> None:
-        changes = {"handoffs": items.number(handoffs), "leaving": {"BOOL": leaving}}
-        written = await self._rows.update(
-            self._sessions_pk, incarnation, changes, [PRESENT, ("fenced", "absent", None)]
-        )
-        if written.refused:
-            await self._live_session(written, incarnation)
-
-    async def close_session(self, incarnation: str) -> None:
-        await self._rows.delete(self._sessions_pk, incarnation)
-
-    async def sessions(self) -> list[SessionRow]:
-        found = await self._rows.query(self._sessions_pk)
-        return [row for row in map(items.session_row, found) if row is not None]
-
-    async def fence_session(self, incarnation: str, counter: int) -> bool:
-        """Fence the session if it has not moved. A row that is gone is False: it may have moved before it went."""
-        where: list[Clause] = [PRESENT, ("counter", "=", items.number(counter))]
-        written = await self._rows.update(self._sessions_pk, incarnation, {"fenced": {"BOOL": True}}, where)
-        if not written.refused:
-            return True
-        found = written.found or await self._rows.get(self._sessions_pk, incarnation)
-        return found is not None and "fenced" in found
-
-    async def _live_session(self, written: Written, incarnation: str) -> SessionRow:
-        """The row that refused a write, when it is not a fence that refused."""
-        found = written.found or await self._rows.get(self._sessions_pk, incarnation)
-        if not found:
-            raise SessionFenced(f"the session {incarnation} was deleted")
-        row = items.session_row(found)
-        if row is None or row.fenced:
-            raise SessionFenced(f"the session {incarnation} was {'fenced' if row else 'damaged'}")
-        return row
-
-    # --- leases ------------------------------------------------------------------------------------
+        return [belongs, self.sessions, *(partial(self._rows.rehearse, write, self._sessions_pk) for write in WRITES)]
 
     async def add_lease(self, label: str, row: LeaseRow) -> bool:
         if row.owner is not None:  # put back by its owner: what that owner gave up before may still arrive, too
@@ -207,10 +56,10 @@ class DynamoDBLeaseStore:
         return items.lease_row(found) if found else None
 
     async def take(self, label: str, seen: LeaseRow, owner: str, nonce: str) -> LeaseRow | None:
-        """Become the owner of a lease that is still as ``seen``; None when somebody was faster.
+        """Become the owner of a lease that is still as ``seen``; None when another worker was faster.
 
-        None also when no answer came and the row does not show our nonce: should the write still arrive, the row
-        names ``owner``, and whoever reads it next sees that it is theirs.
+        None also when no answer came and the row does not show ``nonce``: should the write still arrive, the row names
+        ``owner``, which finds its lease at its next look at the table.
         """
         changes = {
             "owner": items.text(owner),
@@ -300,9 +149,6 @@ class DynamoDBLeaseStore:
             raise await self._lost(label, held, written)
 
     # --- requests ----------------------------------------------------------------------------------
-
-    def _pk(self, label: str) -> str:
-        return items.partition(self._application, label)
 
     def _windows_pk(self, label: str) -> str:
         return f"{self._pk(label)}#{window_items.PARTITION}"

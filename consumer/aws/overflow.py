@@ -1,7 +1,7 @@
 """Dead letters that their destination cannot hold: the records go to S3, the rest goes where it always goes.
 
 The payload is stored first, so that a document never points to nothing. Both steps give the same bytes at the same
-place however often they are repeated; an object whose document was never delivered stays behind and harms nobody.
+place however often they are repeated; an object whose document was never delivered stays behind and does no harm.
 """
 
 from __future__ import annotations

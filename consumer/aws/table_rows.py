@@ -25,7 +25,7 @@ ATTEMPTS: Final = 3  # of one write within its time-out, when no answer comes
 PAUSE: Final = 0.05  # seconds before the second attempt, doubled before the third
 ACTIVE_DEADLINE: Final = 120.0  # seconds for a table that is being created or updated
 ACTIVE_POLL: Final = 0.5  # seconds between looks at it
-_NOBODYS: Final = "rehearsal"  # sort key of a row that never exists
+_NEVER_WRITTEN: Final = "rehearsal"  # sort key of a row that never exists
 
 HOW_TO_CREATE: Final = "create it with `stream-consumer init --config FILE`, or set leases.create_table: true"
 
@@ -133,8 +133,8 @@ class TableRows:
 
     async def rehearse(self, operation: str, pk: str) -> None:
         """Ask whether a write is permitted, and change nothing: permissions are decided before conditions, and this one
-        asks for a row that nobody writes. ``operation`` is one of WRITES; PermissionDenied when it is not allowed."""
-        place, there = key(pk, _NOBODYS), expressions([PRESENT])
+        asks for a row that never exists. ``operation`` is one of WRITES; PermissionDenied when it is not allowed."""
+        place, there = key(pk, _NEVER_WRITTEN), expressions([PRESENT])
         check = {"TableName": self._table, "Key": place, **there}
         requests: dict[str, dict[str, Any]] = {
             "PutItem": {"Item": place, **there},

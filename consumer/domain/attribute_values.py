@@ -39,7 +39,7 @@ def _number(text: Any) -> Decimal:
 
 @functools.cache
 def _binary_type() -> Callable[[bytes], Any]:
-    # boto3's own wrapper, imported by who meets a B attribute: handlers written for boto3 use ``.value``.
+    # boto3's own wrapper, imported with the first B attribute: handlers written for boto3 use ``.value``.
     from boto3.dynamodb.types import Binary
 
     binary: Callable[[bytes], Any] = Binary

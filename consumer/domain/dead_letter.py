@@ -1,9 +1,9 @@
 """The dead-letter document: Lambda's on-failure document field for field, plus the records themselves.
 
-Shapes and rules as observed on AWS: ``responseContext`` is absent when the function was
-never asked or the record expired; ``functionError`` is null for a valid partial failure; DynamoDB's arrival times have
-second precision. Ours: ``application``, ``error``, ``idempotencyKey`` and, always last, ``payload`` (the whole event).
-``lambda_document`` takes ours away again, for readers that want Lambda's documents exactly.
+Shapes and rules as observed on AWS: ``responseContext`` is absent when the function was never asked or the record
+expired; ``functionError`` is null for a valid partial failure; DynamoDB's arrival times have second precision. Added
+here: ``application``, ``error``, ``idempotencyKey`` and, always last, ``payload`` (the whole event).
+``lambda_document`` takes these away again, for readers that want Lambda's documents exactly.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from consumer.domain.record import batch_event_json
 from consumer.domain.settlement import GiveUp
 from consumer.domain.windows import WindowCall, second_text
 
-_OURS: Final = ("application", "error", "idempotencyKey")
+_ADDED: Final = ("application", "error", "idempotencyKey")
 _PAYLOAD: Final = b',"payload":'
 _EVENT_STARTS: Final = b'{"Records":['
 _EVENT_ENDS: Final = (b"]}", b'"isWindowTerminatedEarly":false}', b'"isWindowTerminatedEarly":true}')
@@ -133,7 +133,7 @@ def split_payload(document: bytes) -> tuple[bytes, bytes]:
 
 
 def lambda_document(document: bytes, function_name: str, *, with_payload: bool) -> bytes:
-    """A document of ``document`` as Lambda writes it: no field of ours, the same order of fields.
+    """A document of ``document`` as Lambda writes it: no added field, the same order of fields.
 
     Args:
         document: the full one.
@@ -148,7 +148,7 @@ def lambda_document(document: bytes, function_name: str, *, with_payload: bool) 
     if not payload:
         raise ValueError("the document has no payload at its end")
     body: dict[str, Any] = json.loads(metadata)
-    for name in _OURS:
+    for name in _ADDED:
         body.pop(name, None)
     body["requestContext"]["functionArn"] = function_arn(body["DDBStreamBatchInfo"]["streamArn"], function_name)
     fields: dict[str, Any] = {}

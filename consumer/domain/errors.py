@@ -45,7 +45,7 @@ class DependencyError(Unavailable):
 
 
 class Throttled(DependencyError):
-    """The service asked us to slow down (``ProvisionedThroughputExceeded``, ``LimitExceeded``, ...)."""
+    """The service asked for fewer calls (``ProvisionedThroughputExceeded``, ``LimitExceeded``, ...)."""
 
 
 class PermissionDenied(Unavailable):
@@ -98,7 +98,7 @@ class LeaseLost(StreamConsumerError):
 
 
 class LeaseDeleted(LeaseLost):
-    """The lease row is not there any more. No other worker has it: its owner can put it back as it remembers it."""
+    """The lease row is not there any more, so no other worker has it: its owner can put it back from memory."""
 
     def __init__(self, shard_id: str, epoch: int) -> None:
         super().__init__(shard_id, epoch, "the row was deleted")

@@ -40,10 +40,10 @@ def describe(error: BaseException) -> str:
 
 def _stack(tb: TracebackType | None) -> tuple[str, ...]:
     frames = traceback.StackSummary.extract(traceback.walk_tb(tb), lookup_lines=False)
-    theirs = [frame for frame in frames if not frame.filename.startswith(_OWN_FOLDER)]
-    if len(theirs) > _FIRST_FRAMES + _LAST_FRAMES:
-        theirs = theirs[:_FIRST_FRAMES] + theirs[-_LAST_FRAMES:]
-    return tuple(_clean(line, _MAX_LINE) for line in traceback.StackSummary.from_list(theirs).format())
+    shown = [frame for frame in frames if not frame.filename.startswith(_OWN_FOLDER)]
+    if len(shown) > _FIRST_FRAMES + _LAST_FRAMES:
+        shown = shown[:_FIRST_FRAMES] + shown[-_LAST_FRAMES:]
+    return tuple(_clean(line, _MAX_LINE) for line in traceback.StackSummary.from_list(shown).format())
 
 
 def fault_of(error: BaseException) -> HandlerFault:

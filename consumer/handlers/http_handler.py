@@ -5,8 +5,8 @@ sent (refused, unknown host, TLS, slow connect) it cannot, and a 429, or a 503 w
 not: ``not_invoked``, no retry is spent. Everything else counts as an attempt that failed.
 
 There is no killing over HTTP. At the time limit, or when the call is cancelled, the connection is closed; whether
-the server stops then is its own matter. ``Lambda-Runtime-Deadline-Ms`` tells it when we stop waiting, and the lease
-epoch among the headers lets a sink refuse what comes too late.
+the server stops then is its own matter. ``Lambda-Runtime-Deadline-Ms`` says when the daemon stops waiting, and the
+lease epoch among the headers lets a sink refuse what comes too late.
 
 Proxies: ``HTTP_PROXY`` and ``.netrc`` are not looked at. In this process they are meant for AWS, the usual handler is
 a container beside the daemon, and records must not travel through a proxy because of a variable. Redirects are not
@@ -34,14 +34,14 @@ from consumer.handlers.handler_faults import describe, fault_of, timeout_fault
 from consumer.handlers.results import lambda_outcome
 from consumer.settings.errors import redact_url
 
-MAX_ANSWER: Final = 6 * 1024 * 1024
+MAX_ANSWER: Final = 6 * 1024 * 1024  # bytes; Lambda's limit for a synchronous response
 _EXCERPT_CHARACTERS: Final = 500
 # Of an error page only the excerpt is wanted, but a short page is read to its end: the connection can be used again.
 _MAX_ERROR_PAGE: Final = 64 * 1024
 _ERROR_PAGE_SECONDS: Final = 2.0
 _CONNECT_SECONDS: Final = 10.0
 _PROBE_SECONDS: Final = 3.0
-# Common servers (uvicorn, Node) close after five idle seconds. Whoever closes first must be us: a request that meets
+# Seconds. Common servers (uvicorn, Node) close after five idle ones. The daemon must close first: a request that meets
 # their closing looks like a handler that crashed.
 _IDLE_SECONDS: Final = 4.0
 _MAX_STACK: Final = 40
@@ -145,7 +145,7 @@ class HttpHandler:
             return _failed("crashed", "ConnectionLost", f"{type(error).__name__}: {describe(error)}")
         except aiohttp.ClientError as error:  # half a body, or no HTTP at all
             return _failed("bad_response", type(error).__name__, describe(error))
-        except Exception as error:  # noqa: BLE001  # a record that cannot be written is poison, not our end
+        except Exception as error:  # noqa: BLE001  # a record that cannot be written is poison, not the daemon's end
             return Outcome("failed", fault=fault_of(error))
 
     async def _post(

@@ -1,4 +1,4 @@
-"""Handlers of kind ``python`` inside the daemon (``isolation: inline``): the fast way, for code one trusts.
+"""Handlers of kind ``python`` inside the daemon (``isolation: inline``): the fast way, for trusted code.
 
 ``async def`` handlers run on the daemon's loop, plain functions each in a thread. There is no killing here, so a
 call that does not end when it is cancelled is waited for (and complained about): the shard's order would break if the
@@ -31,8 +31,8 @@ from consumer.handlers.handler_faults import describe, fault_of, timeout_fault
 from consumer.handlers.results import is_async, python_outcome
 from consumer.handlers.target import load_target
 
-_FIRST_COMPLAINT = 5.0
-_PLAIN_WIDTH = 64
+_FIRST_COMPLAINT = 5.0  # seconds
+_PLAIN_WIDTH = 64  # threads
 log = structlog.get_logger(__name__)
 
 
@@ -100,7 +100,7 @@ class _Deadline:
         self.complain_later()
 
     def complain_later(self) -> None:
-        """Somebody asked the call to end; complain when it does not, after 5 s first, then ever more rarely."""
+        """The call was asked to end; complain when it does not, after 5 s first, then ever more rarely."""
         if not self._since:
             self._timer.discard(self)
             self._since = self.loop.time()
@@ -175,7 +175,7 @@ class InlineHandler:
         return Outcome(outcome.kind, outcome.failed, outcome.fault, loop.time() - started)
 
     async def close(self) -> None:
-        """Nothing to end: calls are awaited by who made them."""
+        """Nothing to end: calls are awaited by their callers."""
         self._function = None
 
     def _context(self, call: HandlerCall) -> Context:
@@ -216,13 +216,13 @@ class InlineHandler:
         task = loop.create_task(_caught(function, call, records, context, ended))
 
         def cancel() -> None:
-            # Done without an answer: cancelled by somebody else before its first step, where nothing could catch it.
+            # Done without an answer: cancelled by user code before its first step, where nothing could catch it.
             if not task.cancel() and not ended.done():
                 ended.set_result((None, asyncio.CancelledError()))
 
         deadline = _Deadline(self._timer, loop, call, cancel)
         try:
-            # Not ``await task``, which would hand a cancellation of ours to the task without telling us.
+            # Not ``await task``, which would pass a cancellation of this call on to the task unseen.
             result, error = await ended
         except asyncio.CancelledError:
             task.cancel()
@@ -264,7 +264,7 @@ class InlineHandler:
 
 
 async def _end_of(work: asyncio.Future[Any]) -> None:
-    """Wait for the end of what was told to end, however often we are cancelled meanwhile."""
+    """Wait for the end of what was told to end, however often the wait is cancelled meanwhile."""
     while not work.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait({work})
@@ -322,7 +322,7 @@ def _run_in_thread(
             answer = (context.run(work), None)
         except BaseException as error:  # noqa: BLE001  # whatever user code raises is an outcome
             answer = (None, error)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nothing waits any more
             loop.call_soon_threadsafe(settle, answer)
 
     threading.Thread(target=run, name=name, daemon=True).start()

@@ -90,7 +90,7 @@ class ProcessPoolHandler:
         try:
             try:
                 event = call.event()
-            except Exception as error:  # noqa: BLE001  # a record that cannot be written is poison, not our end
+            except Exception as error:  # noqa: BLE001  # a record that cannot be written is poison, not the daemon's end
                 return Outcome("failed", fault=fault_of(error))
             return await worker.call(call, event)
         finally:

@@ -44,7 +44,7 @@ def python_outcome(result: Any, batch: Collection[str], *, report_failures: bool
     try:
         discard(result)
         if inspect.iscoroutine(result):
-            return bad_response("the handler returned a coroutine that nobody awaited: declare it with async def")
+            return bad_response("the handler returned a coroutine that was not awaited: declare it with async def")
         return from_python_result(result, batch, report_failures=report_failures)
     except BaseException as error:  # noqa: BLE001  # __eq__, __hash__ and __iter__ of user objects
         return bad_response(f"the handler's result cannot be read: {type(error).__name__}: {describe(error)}")

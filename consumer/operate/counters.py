@@ -1,4 +1,4 @@
-"""What every batch counts, as plain numbers that become samples only when somebody scrapes.
+"""What every batch counts, as plain numbers that become samples only when they are scraped.
 
 A counter of the library takes a lock for each increment; the five that a batch needs were a twelfth of what a handler
 call costs. These have one writer, the main loop; the scrape on the control thread only reads.

@@ -1,9 +1,9 @@
 """The health, metrics and status server. It runs in the control thread's loop, so it answers while a handler blocks the
-main loop, which is exactly when somebody asks.
+main loop, which is exactly when probes matter.
 
-It trusts nobody: GET and HEAD only, five exact paths, one request a connection, and a guard in front of aiohttp that
-bounds what a connection may cost (8 KiB in, five seconds, 32 at a time), because aiohttp itself waits without limit
-for a slow request. It never touches AWS and never waits for the main loop.
+It trusts no client: GET and HEAD only, five exact paths, one request a connection, and a protocol in front of aiohttp's
+that bounds what a connection may cost (8 KiB in, five seconds, 32 at a time), because aiohttp itself waits without
+limit for a slow request. It never touches AWS and never waits for the main loop.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from consumer.operate.metrics import Metrics
 from consumer.operate.status import StatusBoard
 from consumer.operate.status_page import status_json, status_page
 
-REQUEST_BYTES: Final = 8 * 1024
+REQUEST_BYTES: Final = 8 * 1024  # of one connection
 CONNECTION_SECONDS: Final = 5.0
 MAX_CONNECTIONS: Final = 32
+LISTENING_CHECK: Final = 1.0  # seconds between looks at the listener
 
 _TEXT: Final = "text/plain; charset=utf-8"
 _HEADERS: Final = {
@@ -47,9 +48,6 @@ class CannotListen(StreamConsumerError):
         self.address = address
 
 
-LISTENING_CHECK = 1.0  # seconds between looks at the listener
-
-
 class HealthServer:
     """``start`` binds and serves until ``close``. ``connection_seconds`` is the life of a connection, for tests."""
 
@@ -67,7 +65,7 @@ class HealthServer:
         self._host = host
         self._requested_port = port
         self._connection_seconds = connection_seconds
-        self._open: set[_Guard] = set()
+        self._open: set[_BoundedConnection] = set()
         self._web: web.Server | None = None
         self._listener: asyncio.Server | None = None
         self._routes: dict[str, Callable[[web.BaseRequest], Answer]] = {
@@ -79,11 +77,11 @@ class HealthServer:
         }
 
     async def start(self) -> None:
-        """Bind and serve. CannotListen when the address is taken, not ours, or does not resolve."""
+        """Bind and serve. CannotListen when the address is taken, not this machine's, or does not resolve."""
         server = self._web = web.Server(self._answer, access_log=None, lingering_time=0)
         try:
             self._listener = await asyncio.get_running_loop().create_server(
-                lambda: _Guard(server(), self._open, self._connection_seconds),
+                lambda: _BoundedConnection(server(), self._open, self._connection_seconds),
                 self._host,
                 self._requested_port,
                 backlog=MAX_CONNECTIONS,
@@ -94,8 +92,8 @@ class HealthServer:
             raise CannotListen(f"{self._host}:{self._requested_port}", reason) from error
 
     async def run(self) -> None:
-        """Returns when nobody listens any more although nobody asked for that. Cancel it before ``close``."""
-        while self._listener is not None and self._listener.is_serving():  # noqa: ASYNC110 - it tells nobody
+        """Returns when the listener has stopped without ``close``. Cancel it before ``close``."""
+        while self._listener is not None and self._listener.is_serving():  # noqa: ASYNC110 - the end of a listener is no event
             await asyncio.sleep(LISTENING_CHECK)
 
     async def close(self) -> None:
@@ -106,8 +104,8 @@ class HealthServer:
         if self._web is not None:
             await self._web.shutdown(timeout=0.5)
             self._web = None
-        for guard in list(self._open):
-            guard.abort()
+        for connection in list(self._open):
+            connection.abort()
 
     @property
     def port(self) -> int:
@@ -161,10 +159,10 @@ def _verdict(good: bool, reason: str) -> Answer:
     return (200 if good else 503), _TEXT, f"{' '.join(reason.splitlines())}\n".encode("utf-8", "replace")
 
 
-class _Guard(asyncio.Protocol):
+class _BoundedConnection(asyncio.Protocol):
     """Stands between a socket and aiohttp's protocol and ends what costs too much."""
 
-    def __init__(self, inner: asyncio.Protocol, peers: set[_Guard], seconds: float) -> None:
+    def __init__(self, inner: asyncio.Protocol, peers: set[_BoundedConnection], seconds: float) -> None:
         self._inner = inner
         self._peers = peers
         self._seconds = seconds

@@ -1,6 +1,6 @@
 """Writing log lines without ever blocking or crashing the daemon.
 
-A pipe that nobody reads blocks its writer, and a collector that restarts breaks it. Neither may stop a handler or cost
+A pipe that is not read blocks its writer, and a collector that restarts breaks it. Neither may stop a handler or cost
 a lease, so lines go through a queue that is bounded in bytes to a thread that writes them. When the queue is full,
 lines are dropped and counted, and the count is written as soon as there is room again: no gap in the log is silent.
 """
@@ -17,7 +17,7 @@ from typing import Final
 
 QUEUE_BYTES: Final = 4 * 1024 * 1024
 FLUSH_SECONDS: Final = 2.0
-_CHUNK: Final = 4096  # PIPE_BUF: handler processes write to the same pipe, and up to here nobody splits our lines
+_CHUNK: Final = 4096  # PIPE_BUF: handler processes write to the same pipe, and writes up to here are not split
 
 
 class LogWriter:
@@ -86,7 +86,7 @@ class LogWriter:
                     self._write(self._describe_drops(unreported))
                     unreported = 0
                 self._write(b"".join(lines))
-            except (OSError, ValueError):  # broken pipe, no space, closed file: nobody to tell
+            except (OSError, ValueError):  # broken pipe, no space, closed file: nowhere to report it
                 written = False
             else:
                 written = True
@@ -138,7 +138,7 @@ def write_stdout() -> Callable[[bytes], None]:
         while rest:
             try:
                 rest = rest[os.write(descriptor, rest) :]
-            except BlockingIOError:  # somebody made our end of the pipe non-blocking
+            except BlockingIOError:  # another process made this end of the pipe non-blocking
                 time.sleep(0.02)
 
     return write_all

@@ -1,6 +1,6 @@
-"""Logging: every event, ours and the libraries', becomes one line of ASCII on standard output.
+"""Logging: every event, the daemon's and the libraries', becomes one line of ASCII on standard output.
 
-Records come from whoever may write to the source table, so nothing in a line is trusted: JSON is written with every
+Records hold what any writer of the source table put there, so nothing in a line is trusted: JSON is written with every
 non-ASCII and control character escaped (no forged lines, no terminal sequences), texts are cut, and exceptions are
 structured with their message marked by its own field. Libraries are kept at WARNING and above, because botocore's DEBUG
 prints request bodies and authorization headers.
@@ -165,7 +165,7 @@ def _frames(trace: TracebackType | None) -> list[str]:
 
 
 def _emit(logger: WrappedLogger, method: str, event: EventDict) -> str:
-    """The end of the chain: render, queue, and tell the status page about errors."""
+    """The end of the chain: render, queue, and show errors on the status page."""
     if event.get("level") in ("error", "critical") and _State.on_error is not None:
         _State.on_error(_text(event.get("event", "")), _summary(event))
     writer = _State.writer
@@ -253,7 +253,7 @@ class _StandardHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno < logging.WARNING and record.name.partition(".")[0] in PINNED:
-            return  # somebody set a library's logger to DEBUG; the root logger's level does not stop that
+            return  # user code set a library's logger to DEBUG; the root logger's level does not stop that
         try:
             message = record.getMessage()
         except Exception:  # noqa: BLE001 - a wrong format string in foreign code

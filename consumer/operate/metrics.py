@@ -5,7 +5,7 @@ numbers. Labels carry names that this code base knows in advance, or a shard id;
 from user data. Label values known in advance start at 0, so that ``rate()`` and ``increase()`` see the first event.
 
 Counters of pages and API calls are cheap because the child of a label value is resolved once (``Family``): looking it
-up through ``labels()`` costs three times the increment itself. What every batch counts is cheaper still (``tallies``).
+up through ``labels()`` costs three times the increment itself. What every batch counts is cheaper still (``counters``).
 
 docs/metrics.md explains each of them; a test keeps the two lists equal.
 """
@@ -173,8 +173,8 @@ class Metrics:
             f"{PREFIX}_handler_seconds", "Duration of handler calls in seconds.", _HANDLER_BUCKETS
         )
         self.in_flight_records = PlainGauge(f"{PREFIX}_in_flight_records", "Records read and not yet settled.")
-        for tally in (self.records, self.batches, self.handler_seconds, self.in_flight_records):
-            self.registry.register(tally)
+        for metric in (self.records, self.batches, self.handler_seconds, self.in_flight_records):
+            self.registry.register(metric)
         self.retries = self._counter("retries", "Handler calls that were repeats after a failure.")
         self.dead_letters = Family(
             self._counter(
@@ -286,7 +286,7 @@ class Metrics:
 
 class _WithoutCreationTimes(Collector):
     """Drops the ``_created`` sample of every counter: a third more lines, which Prometheus does not use. The library's
-    own switch is global to the process, and the process may be somebody else's."""
+    own switch is global to the process, and the process may be an embedding application's."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry

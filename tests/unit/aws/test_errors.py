@@ -325,7 +325,7 @@ async def test_credentials_that_cannot_be_renewed_may_pass(aws_environment, monk
 
 
 async def test_a_call_that_the_library_cancels_by_itself_has_no_answer():
-    """A CancelledError that nobody asked for would end the caller's task as if it had been told to, without a word."""
+    """A CancelledError that was not asked for would end the caller's task as if it had been told to, without a word."""
     pool = asyncio.get_running_loop().create_future()
     pool.cancel()
     with pytest.raises(Unanswered):

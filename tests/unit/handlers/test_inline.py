@@ -20,10 +20,14 @@ from consumer.handlers.inline import InlineHandler
 from tests.integration.handlers.support import call, eventually, number, write_module
 
 
+def module_name(tmp_path: Path) -> str:
+    """A name of its own: inline handlers are imported into this process, and modules are imported once."""
+    return f"inline_{abs(hash(str(tmp_path)))}"
+
+
 @asynccontextmanager
 async def running(tmp_path: Path, text: str, **options: bool) -> AsyncIterator[InlineHandler]:
-    # A module name of its own: inline handlers are imported into this process, and modules are imported once.
-    name = f"inline_{abs(hash(str(tmp_path)))}"
+    name = module_name(tmp_path)
     handler = InlineHandler(f"{name}:handler", write_module(tmp_path, text, name), **options)
     await handler.start()
     try:
@@ -131,8 +135,7 @@ async def test_a_hang_is_cancelled_at_the_time_limit_and_its_clean_up_is_awaited
         assert outcome.fault is not None
         assert outcome.fault.kind == "timeout"
         assert outcome.seconds >= 0.15
-        assert handler._function is not None
-        first, last = handler._function.__globals__["ended"]
+        first, last = sys.modules[module_name(tmp_path)].ended
         assert last == "clean"
         assert 50 < first <= 100
 
@@ -198,8 +201,7 @@ async def test_cancelling_invoke_cancels_the_handler_at_once(tmp_path: Path) -> 
             ended.set()
     """
     async with running(tmp_path, text) as handler:
-        assert handler._function is not None
-        names = handler._function.__globals__
+        names = vars(sys.modules[module_name(tmp_path)])
         task = asyncio.create_task(handler.invoke(call(timeout=600)))
         await names["started"].wait()
         task.cancel()
@@ -305,7 +307,7 @@ async def test_calls_of_one_turn_do_not_hold_each_others_images(tmp_path: Path) 
     calls = []
     """
     async with running(tmp_path, text) as handler:
-        module = sys.modules[f"inline_{abs(hash(str(tmp_path)))}"]
+        module = sys.modules[module_name(tmp_path)]
         module.calls.extend([call(3), call(2), call(3)])
         outcomes = await asyncio.gather(*(handler.invoke(each) for each in module.calls))
         assert [outcome.kind for outcome in outcomes] == ["ok"] * 3

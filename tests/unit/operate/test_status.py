@@ -7,37 +7,52 @@ import pytest
 
 from consumer.operate.status import RECENT_ERRORS, ShardStatus, Status, StatusBoard
 from consumer.operate.status_page import MAX_ROWS, status_json, status_page
-
-
-class Time:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from consumer.worker.control_thread import Watchdog
 
 
 @pytest.fixture
-def time() -> Time:
-    return Time()
+def board() -> StatusBoard:
+    return StatusBoard()
 
 
-@pytest.fixture
-def board(time: Time) -> StatusBoard:
-    return StatusBoard(wedged_after=20, monotonic=time)
+class MainLoop:
+    """The progress that a watchdog sees; ``tick`` is one second in which the main loop does something or hangs."""
+
+    def __init__(self, board: StatusBoard, wedged_after: float) -> None:
+        self.beats = 0
+        self.watchdog = Watchdog(lambda: self.beats, board, wedged_after)
+        self.tick()
+
+    def tick(self, hangs: bool = False) -> bool:
+        self.beats += not hangs
+        return self.watchdog.tick()
 
 
-def test_health_fails_only_after_a_stall(board: StatusBoard, time: Time) -> None:
+def test_health_fails_only_after_a_stall(board: StatusBoard) -> None:
+    loop = MainLoop(board, 20)
     assert board.health() == (True, "ok")
-    time.now += 19
-    assert board.health()[0]
-    time.now += 2
-    healthy, reason = board.health()
-    assert not healthy
-    assert reason == "wedged: no progress for 21.0s (limit 20s)"
-    board.progress()
+    assert not any(loop.tick(hangs=True) for _ in range(19))
+    assert (board.health(), board.progress_age) == ((True, "ok"), 19)
+    loop.tick(hangs=True)
+    assert board.health() == (False, "wedged: no progress for 20.0s (limit 20s)")
+    assert loop.watchdog.wedged
+    loop.tick()
     assert board.health() == (True, "ok")
-    board.progress(now=time.now + 5)
-    assert board.progress_age == 0
+    assert (loop.watchdog.wedged, board.progress_age) == (False, 0)
+
+
+def test_the_process_ends_a_tick_after_it_was_seen_to_be_wedged(board: StatusBoard) -> None:
+    loop = MainLoop(board, 20)
+    assert [loop.tick(hangs=True) for _ in range(21)] == [False] * 20 + [True]
+
+
+def test_a_process_that_was_frozen_is_not_wedged_when_it_wakes_up(board: StatusBoard) -> None:
+    """However long it was: nothing ticked meanwhile, and a first look may come before the main loop runs again."""
+    loop = MainLoop(board, 2)
+    for _ in range(100):
+        loop.tick(hangs=True)  # the look after the freeze
+        assert board.health() == (True, "ok")
+        loop.tick()
 
 
 def test_health_names_the_task_that_died_first(board: StatusBoard) -> None:
