@@ -73,7 +73,10 @@ def json_schema() -> dict[str, Any]:
     """The schema as a JSON-serialisable dict; the same for every call."""
     generated = Settings.model_json_schema(schema_generator=_AsWritten)
     for definition in (generated, *generated["$defs"].values()):
-        definition["properties"] = {name: _or_reference(field) for name, field in definition["properties"].items()}
+        for name, field in definition["properties"].items():
+            if "description" in field:  # in the source it may go over several lines
+                field["description"] = " ".join(field["description"].split())
+            definition["properties"][name] = _or_reference(field)
         _allow_empty(definition)
     generated["title"] = "stream-consumer configuration"
     return {"$schema": DIALECT, **generated}

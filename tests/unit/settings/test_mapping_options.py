@@ -8,8 +8,8 @@ import pytest
 from pydantic import BaseModel
 
 from consumer.settings import Settings
+from consumer.settings.model import Backoff, Batch, FilterOptions, OnFailure, Retry
 from consumer.settings.rules import violations
-from consumer.settings.sections import Backoff, Batch, FilterOptions, OnFailure, Retry
 from consumer.settings.yaml_file import parse
 from tests.unit.settings.conftest import Problems
 from tests.unit.settings.test_bad_files import BASE
