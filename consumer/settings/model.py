@@ -208,12 +208,9 @@ class OnFailure(Section):
     destination) or block."""
 
     @property
-    def destination_kind(self) -> Literal["sqs", "sns", "s3"] | None:
-        """Which service the destination belongs to; None without a destination."""
-        if self.destination is None:
-            return None
-        kinds: dict[str, Literal["sqs", "sns", "s3"]] = {"sqs": "sqs", "sns": "sns", "s3": "s3"}
-        return kinds[service_of_destination(self.destination)]
+    def destination_kind(self) -> str | None:
+        """Which service the destination belongs to: `sqs`, `sns` or `s3`; None without a destination."""
+        return None if self.destination is None else service_of_destination(self.destination)
 
 
 class Idempotency(Section):
