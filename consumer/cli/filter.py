@@ -26,10 +26,9 @@ def filter_group() -> None:
 
 
 @filter_group.command("test")
-@click.option("--config", "config", type=click.Path(path_type=Path), required=True, help="The configuration file.")
+@click.option("--config", type=click.Path(path_type=Path), required=True, help="The configuration file.")
 @click.option(
     "--event",
-    "event",
     type=click.Path(path_type=Path),
     required=True,
     help='JSON: one record, a Lambda event {"Records": [...]}, or a list of records.',
