@@ -84,12 +84,8 @@ class Endpoints(Section):
     s3: Url | None = None
     """URL for S3 dead letters and overflow."""
 
-    def get(self, service: str) -> str | None:
-        """The URL configured for a service (named as the keys here), or None for the SDK's own choice."""
-        return self.as_dict().get(service)
-
     def as_dict(self) -> dict[str, str]:
-        """Only the services that have a URL here."""
+        """The URLs by the names of their services; without those for which the SDK itself chooses."""
         return {name: url for name, url in self if url is not None}
 
 

@@ -239,25 +239,22 @@ class _Import:
         return "ReportBatchItemFailures" in types, option
 
     def _filters(self) -> None:
-        option = "FilterCriteria"
-        criteria = self._in.get(option)
-        patterns: list[tuple[str, Any]] = []
-        if isinstance(criteria, Unresolved):
-            self._in.note(option, f"{criteria} has no value in a template: put the patterns under filters")
-        elif criteria is not UNSET:
-            filters = criteria.get("Filters") if isinstance(criteria, Mapping) else criteria
-            patterns = list(self._patterns(filters))
+        patterns = list(self._patterns())
         if patterns:
             self._out.section("filters")
             for place, pattern in patterns:
                 self._out.item(pattern, place)
 
-    def _patterns(self, filters: Any) -> Iterator[tuple[str, Any]]:
-        if filters is not None and not isinstance(filters, list):
-            self._in.note("FilterCriteria", f"Filters must be a list, found {show(filters)}: no filter is written")
-            return
-        for index, entry in enumerate(filters or []):
-            place = f"FilterCriteria.Filters[{index}].Pattern"
+    def _patterns(self) -> Iterator[tuple[str, Any]]:
+        option = "FilterCriteria"
+        criteria = self._in.get(option)
+        filters = criteria.get("Filters") if isinstance(criteria, Mapping) else criteria
+        if isinstance(criteria, Unresolved):
+            self._in.note(option, f"{criteria} has no value in a template: put the patterns under filters")
+        elif filters not in (UNSET, None) and not isinstance(filters, list):
+            self._in.note(option, f"Filters must be a list, found {show(filters)}: no filter is written")
+        for index, entry in enumerate(filters if isinstance(filters, list) else []):
+            place = f"{option}.Filters[{index}].Pattern"
             pattern = entry.get("Pattern") if isinstance(entry, Mapping) else entry
             if isinstance(pattern, str):
                 pattern = json_object(pattern)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from ipaddress import ip_address, ip_network
+from operator import eq, ge, gt, le, lt
 from typing import Any
 
 Test = Callable[[Any], bool]
@@ -233,9 +234,9 @@ def _nested_tests(value: Mapping[Any, Any], place: str) -> list[Test]:
 # Numbers.
 
 _Compare = Callable[[Any, Any], bool]
-_LOWER: dict[str, _Compare] = {">": lambda a, b: a > b, ">=": lambda a, b: a >= b}
-_UPPER: dict[str, _Compare] = {"<": lambda a, b: a < b, "<=": lambda a, b: a <= b}
-_COMPARE: dict[str, _Compare] = {"=": lambda a, b: a == b, **_LOWER, **_UPPER}
+_LOWER: dict[str, _Compare] = {">": gt, ">=": ge}
+_UPPER: dict[str, _Compare] = {"<": lt, "<=": le}
+_COMPARE: dict[str, _Compare] = {"=": eq, **_LOWER, **_UPPER}
 _NUMERIC_SHAPE = 'must be a comparison such as [">", 0] or a range such as [">", 0, "<=", 5]'
 
 
