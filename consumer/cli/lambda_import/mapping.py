@@ -34,6 +34,7 @@ from consumer.settings.units import format_duration
 
 _ARN_NAME = re.compile(r"arn:[^:]*:lambda:[^:]*:[^:]*:function:([^:]+)(?::[^:]+)?")
 _MAX_FUNCTION_SECONDS = 900
+_HERE_TRUE = "here true would be the default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,11 +229,10 @@ class _Import:
     def _report(self) -> tuple[Any, str]:
         option = "FunctionResponseTypes"
         value = self._in.get(option)
-        reason = "here true would be the default"
         if isinstance(value, Unresolved):
             return self._in.reference(option, value)
         if value is UNSET or value == []:
-            return False, f"{option} is not set: Lambda's default; {reason}"
+            return False, f"{option} is not set: Lambda's default; {_HERE_TRUE}"
         types = value if isinstance(value, list) else [value]
         for unknown in [one for one in types if one != "ReportBatchItemFailures"]:
             self._in.note(option, f"{show(unknown)} is not known")
@@ -271,24 +271,23 @@ class _Import:
             "max_record_age",
             *self._in.choose("MaximumRecordAgeInSeconds", -1, record_age, "-1 or a whole number from 60 to 604800"),
         )
-        bisect = self._in.flag("BisectBatchOnFunctionError", "here true would be the default")
-        self._out.value("bisect_on_error", *bisect)
+        self._out.value(
+            "bisect_on_error",
+            *self._in.choose("BisectBatchOnFunctionError", False, boolean, "true or false", _HERE_TRUE),
+        )
 
     def _on_failure(self) -> None:
         option = "DestinationConfig"
         config = self._in.get(option)
-        if isinstance(config, Unresolved):
+        if isinstance(config, Mapping):
+            for name, value in config.items():
+                if name != "OnFailure" and value:
+                    self._in.note(f"{option}.{name}", "Lambda does not offer it for streams either")
+            self._destination(f"{option}.OnFailure", config.get("OnFailure"))
+        elif isinstance(config, Unresolved):
             self._in.note(option, f"{config} has no value in a template: put the destination under on_failure")
-            return
-        if config is UNSET:
-            return
-        if not isinstance(config, Mapping):
+        elif config is not UNSET:
             self._in.note(option, f"must be an object, found {show(config)}")
-            return
-        for name, value in config.items():
-            if name != "OnFailure" and value:
-                self._in.note(f"{option}.{name}", "Lambda does not offer it for streams either")
-        self._destination(f"{option}.OnFailure", config.get("OnFailure"))
 
     def _destination(self, option: str, value: Any) -> None:
         name = value.get("Destination") if isinstance(value, Mapping) else value

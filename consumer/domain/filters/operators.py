@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from ipaddress import ip_address, ip_network
+from itertools import pairwise
 from operator import eq, ge, gt, le, lt
 from typing import Any
 
@@ -302,20 +304,16 @@ def _wildcard(value: Any, place: str) -> Test:
 def _wildcard_parts(text: str, place: str) -> list[str]:
     r"""The literal texts between the stars; ``\*`` is a star and ``\\`` a backslash."""
     parts = [""]
-    after_star = False
-    characters = iter(text)
-    for character in characters:
+    characters = re.findall(r"\\?.", text, re.DOTALL)  # a backslash and what it escapes count as one
+    for before, character in pairwise(["", *characters]):
+        if before == character == "*":
+            raise PatternError(place, r"must not hold two stars in a row; write one (or \* for a star)")
         if character == "*":
-            if after_star:
-                raise PatternError(place, r"must not hold two stars in a row; write one (or \* for a star)")
             parts.append("")
-            after_star = True
-            continue
-        after_star = False
-        literal = next(characters, "") if character == "\\" else character
-        if character == "\\" and literal not in {"*", "\\"}:
+        elif character.startswith("\\") and character not in {r"\*", r"\\"}:
             raise PatternError(place, r"must escape only stars and backslashes: \* and \\")
-        parts[-1] += literal
+        else:
+            parts[-1] += character[-1]
     return parts
 
 
