@@ -187,7 +187,7 @@ def _functions(resources: Mapping[Any, Any], shared: Any) -> dict[str, Mapping[A
     return {
         str(name): _merged(defaults[resource["Type"]], _mapping(resource.get("Properties")))
         for name, resource in resources.items()
-        if _mapping(resource).get("Type") in tuple(defaults)
+        if _mapping(resource).get("Type") in tuple(defaults)  # a tuple: in a malformed template it may be unhashable
     }
 
 
