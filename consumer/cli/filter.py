@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from consumer.cli.failures import fail, settings_or_exit
-from consumer.domain.filters.filters import Explanation, Filters
+from consumer.domain.filters.filters import Explanation
 from consumer.domain.record import Record
 
 EXIT_NO_MATCH = 1
@@ -26,10 +26,9 @@ def filter_group() -> None:
 
 
 @filter_group.command("test")
-@click.option("--config", "config", type=click.Path(path_type=Path), required=True, help="The configuration file.")
+@click.option("--config", type=click.Path(path_type=Path), required=True, help="The configuration file.")
 @click.option(
     "--event",
-    "event",
     type=click.Path(path_type=Path),
     required=True,
     help='JSON: one record, a Lambda event {"Records": [...]}, or a list of records.',
@@ -42,14 +41,15 @@ def test(config: Path, event: Path, output: str) -> None:
     configuration cannot.
     """
     filters = settings_or_exit(config).compiled_filters()
-    records = _read_records(event)
-    explanations = [filters.explain(record) for record in records]
+    explained = [(record, filters.explain(record)) for record in _read_records(event)]
+    passed = all(explanation.matched for _, explanation in explained)
     if output == "json":
-        click.echo(json.dumps(_as_json(filters, records, explanations), indent=2))
+        results = [_as_json(index, *one) for index, one in enumerate(explained)]
+        click.echo(json.dumps({"matched": passed, "filters": len(filters), "records": results}, indent=2))
     else:
-        for index, (record, explanation) in enumerate(zip(records, explanations, strict=True)):
-            click.echo(_as_table(index, record, explanation))
-    if not all(explanation.matched for explanation in explanations):
+        for index, one in enumerate(explained):
+            click.echo(_as_table(index, *one))
+    if not passed:
         raise SystemExit(EXIT_NO_MATCH)
 
 
@@ -73,37 +73,30 @@ def _unusable(path: Path, problem: str) -> NoReturn:
     fail(f"{click.format_filename(path)} {' '.join(problem.split())}", EXIT_USAGE)
 
 
-def _as_json(filters: Filters, records: list[Record], explanations: list[Explanation]) -> dict[str, Any]:
+def _as_json(index: int, record: Record, explanation: Explanation) -> dict[str, Any]:
     return {
-        "matched": all(explanation.matched for explanation in explanations),
-        "filters": len(filters),
-        "records": [
+        "index": index,
+        "eventID": record.event_id,
+        "matched": explanation.matched,
+        "reason": explanation.reason,
+        "filters": [
             {
-                "index": index,
-                "eventID": record.event_id,
-                "matched": explanation.matched,
-                "reason": explanation.reason,
-                "filters": [
+                "filter": result.index,
+                "matched": result.matched,
+                "across_elements": result.across_elements,
+                "clauses": [
                     {
-                        "filter": result.index,
-                        "matched": result.matched,
-                        "across_elements": result.across_elements,
-                        "clauses": [
-                            {
-                                "clause": clause.place,
-                                "field": clause.field,
-                                "matched": clause.matched,
-                                "wanted": clause.wanted,
-                                "found": clause.found,
-                                "note": clause.note,
-                            }
-                            for clause in result.clauses
-                        ],
+                        "clause": clause.place,
+                        "field": clause.field,
+                        "matched": clause.matched,
+                        "wanted": clause.wanted,
+                        "found": clause.found,
+                        "note": clause.note,
                     }
-                    for result in explanation.filters
+                    for clause in result.clauses
                 ],
             }
-            for index, (record, explanation) in enumerate(zip(records, explanations, strict=True))
+            for result in explanation.filters
         ],
     }
 
@@ -116,8 +109,8 @@ def _as_table(index: int, record: Record, explanation: Explanation) -> str:
         (
             "yes" if clause.matched else "no",
             _plain(clause.place),
-            _short(", ".join(json.dumps(value) for value in clause.wanted)),
-            _short(", ".join(json.dumps(value) for value in clause.found)) if clause.found else f"({clause.note})",
+            _listed(clause.wanted),
+            _listed(clause.found) if clause.found else f"({clause.note})",
         )
         for result in explanation.filters
         for clause in result.clauses
@@ -132,7 +125,8 @@ def _as_table(index: int, record: Record, explanation: Explanation) -> str:
     return "\n".join(lines)
 
 
-def _short(text: str) -> str:
+def _listed(values: tuple[Any, ...]) -> str:
+    text = ", ".join(map(json.dumps, values))
     return text if len(text) <= _FOUND_MAX else f"{text[: _FOUND_MAX - 3]}..."
 
 

@@ -67,13 +67,9 @@ def _address(config: str | None, url: str | None) -> tuple[str, int]:
     if given:
         return _parse(given, "--url" if url else VARIABLE)
     if config:
-        return _configured(Path(config))
+        section = settings_or_exit(Path(config)).http
+        return _WILDCARDS.get(section.host, section.host), section.port
     return DEFAULT_ADDRESS
-
-
-def _configured(path: Path) -> tuple[str, int]:
-    section = settings_or_exit(path).http
-    return _WILDCARDS.get(section.host, section.host), section.port
 
 
 def _parse(text: str, source: str) -> tuple[str, int]:

@@ -97,10 +97,7 @@ def duration_in(low: float, high: float, *, or_forever: bool = False) -> Kind:
     def check(value: object) -> float:
         if or_forever and not isinstance(value, bool) and value in (-1, "-1"):
             return -1.0
-        seconds = _quantity(value, parse_duration, "a duration such as 250ms, 10s, 5m or 24h", ends)
-        if not low <= seconds <= high:
-            raise Refused(f"must be from {ends}")
-        return seconds
+        return _quantity(value, parse_duration, "a duration such as 250ms, 10s, 5m or 24h", low, high, ends)
 
     def write(seconds: float) -> str | int:
         return -1 if seconds == -1 else format_duration(seconds)
@@ -115,10 +112,7 @@ def size_in(low: int, high: int) -> Kind:
     ends = f"{format_size(low)} to {format_size(high)}"
 
     def check(value: object) -> int:
-        count = _quantity(value, parse_size, "a size such as 64KiB, 4MiB or 1GiB", ends)
-        if not low <= count <= high:
-            raise Refused(f"must be from {ends}")
-        return count
+        return _quantity(value, parse_size, "a size such as 64KiB, 4MiB or 1GiB", low, high, ends)
 
     return Kind(check, {"type": "string", "pattern": f"^{SIZE_PATTERN}$"}, format_size)
 
@@ -201,14 +195,19 @@ def directory(value: object, info: ValidationInfo) -> Path:
     return resolved
 
 
-def _quantity(value: object, parse: Callable[[str], _Number], expected: str, ends: str) -> _Number:
-    """A written duration or size; a number is taken for one whose unit was forgotten."""
+def _quantity(
+    value: object, parse: Callable[[str], _Number], expected: str, low: float, high: float, ends: str
+) -> _Number:
+    """A written duration or size in its range; a number is taken for one whose unit was forgotten."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise Refused(f"must be {expected}; the range is {ends}")
     try:
-        return parse(str(value))
+        quantity = parse(str(value))
     except Refused as error:
         raise Refused(f"{error.message}; the range is {ends}", error.hint) from None
+    if not low <= quantity <= high:
+        raise Refused(f"must be from {ends}")
+    return quantity
 
 
 def _retyped(value: object) -> object:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Any
+from collections.abc import Iterator
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
@@ -93,11 +93,13 @@ def _unknown_key(location: Location) -> tuple[str, str]:
             "credentials do not belong in this file",
             "the SDK's own chain finds them: environment variables, profile, or the role of the machine",
         )
-    known = _keys_at(location[:-1])
-    snake = _snake_case(key[:_MAX_SHOWN])
-    elsewhere = _leaf_paths().get(snake) or _LAMBDA_NAMES.get(snake)
-    if elsewhere and snake not in known:
-        return "unknown key", f"did you mean {elsewhere}?"
+    known = [one[-1] for one in _all_keys() if one[:-1] == location[:-1]]
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key[:_MAX_SHOWN]).replace("-", "_").lower()
+    if snake not in known:
+        wrong_level = (write_location(one) for one in _all_keys() if one[-1] == snake)
+        elsewhere = next(wrong_level, _LAMBDA_NAMES.get(snake))
+        if elsewhere:
+            return "unknown key", f"did you mean {elsewhere}?"
     close = difflib.get_close_matches(snake, known, n=1, cutoff=0.6)
     if close:
         return "unknown key", f"did you mean {close[0]}?"
@@ -118,28 +120,9 @@ _LAMBDA_NAMES = {
 """Lambda's names for what is called differently here, in snake_case."""
 
 
-def _snake_case(key: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).replace("-", "_").lower()
-
-
-def _keys_at(location: Location) -> list[str]:
-    model: type[BaseModel] | None = Settings
-    for part in location:
-        field = model.model_fields.get(str(part)) if model else None
-        model = _section(field.annotation) if field else None
-    return list(model.model_fields) if model else []
-
-
-def _section(annotation: Any) -> type[BaseModel] | None:
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-
-
-def _leaf_paths(model: type[BaseModel] = Settings, prefix: Location = ()) -> dict[str, str]:
-    """Where each key belongs, for keys that were written at the wrong level; the first place wins."""
-    paths: dict[str, str] = {}
-    for name, field in model.model_fields.items():
-        paths.setdefault(name, write_location((*prefix, name)))
-        section = _section(field.annotation)
-        if section is not None:
-            paths = {**_leaf_paths(section, (*prefix, name)), **paths}
-    return paths
+def _all_keys(section: type[BaseModel] = Settings, around: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every key that a file may have, in the order of the model."""
+    for name, field in section.model_fields.items():
+        yield (*around, name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _all_keys(field.annotation, (*around, name))

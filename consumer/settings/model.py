@@ -1,35 +1,49 @@
-"""The whole configuration as one immutable value.
+"""The whole configuration as one immutable value: a frozen model for each section, and `Settings`.
 
-`load.load_settings` makes one of a file and `load.settings_from` of a mapping; both also apply the rules of `rules.py`.
-The model itself judges each key alone.
+Durations are float seconds, sizes int bytes, whatever they were written as. The text below a key gives its unit or
+range, its default and the reason, because it is also the documentation in the JSON Schema. Here every key is judged
+alone, so that one pass finds every bad key; rules that concern more than one are in `rules.py`. `load.load_settings`
+makes settings of a file and `load.settings_from` of a mapping; both apply those rules, too.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
 
 from consumer.domain.filters.filters import Filters, compile_filters
-from consumer.settings.kinds import text_like
-from consumer.settings.sections import (
-    Aws,
-    Batch,
-    Checkpoint,
-    FilterOptions,
-    Handler,
-    Http,
-    Idempotency,
-    Leases,
-    Limits,
-    Logging,
-    OnFailure,
-    Patterns,
-    Retry,
-    Section,
-    Shutdown,
-    Source,
+from consumer.settings.aws_names import (
+    TABLE_NAME,
+    require_destination,
+    require_s3_url,
+    require_table,
+    service_of_destination,
 )
+from consumer.settings.kinds import (
+    FLAG,
+    POSITION,
+    StartingPosition,
+    directory,
+    duration_in,
+    require_http_url,
+    size_in,
+    text_like,
+    whole_number,
+)
+
+_DAY = 86400.0
+_MIB = 1024**2
 
 ApplicationName = Annotated[
     str,
@@ -38,37 +52,271 @@ ApplicationName = Annotated[
         "must be 1 to 128 of a-z A-Z 0-9 _ . - and start with a letter or digit",
     ),
 ]
+Boolean = Annotated[bool, FLAG]
+Url = Annotated[str, AfterValidator(require_http_url)]
+Patterns = Annotated[tuple[dict[str, Any], ...], BeforeValidator(lambda value: () if value is None else value)]
+
+
+class Section(BaseModel):
+    """A mapping in the file: immutable, no unknown keys, and empty means all defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_means_defaults(cls, data: Any) -> Any:
+        return {} if data is None else data
+
+
+class Endpoints(Section):
+    """Where to reach each AWS service, for emulators and private endpoints. AWS_ENDPOINT_URL* also work."""
+
+    dynamodb: Url | None = None
+    """URL for tables: the lease table and table lookups."""
+    dynamodb_streams: Url | None = None
+    """URL for reading DynamoDB Streams."""
+    kinesis: Url | None = None
+    """URL for Kinesis Data Streams."""
+    sqs: Url | None = None
+    """URL for SQS dead letters."""
+    sns: Url | None = None
+    """URL for SNS dead letters."""
+    s3: Url | None = None
+    """URL for S3 dead letters and overflow."""
+
+    def as_dict(self) -> dict[str, str]:
+        """The URLs by the names of their services; without those for which the SDK itself chooses."""
+        return {name: url for name, url in self if url is not None}
+
+
+class Aws(Section):
+    """How to reach AWS. Credentials never belong here; the SDK finds them (environment, profile, role)."""
+
+    region: Annotated[str, text_like(r"[A-Za-z0-9-]{1,63}", "must be a region name such as eu-west-1")] | None = None
+    """Region of the stream and the lease table. Default: the SDK's own chain (AWS_REGION, profile)."""
+    endpoints: Endpoints = Field(default_factory=Endpoints)
+    """Service URLs, for emulators. Default: AWS's own."""
+
+
+class Poll(Section):
+    """How a shard is read."""
+
+    max_records: Annotated[int, whole_number(1, 1000)] = 1000
+    """Records per GetRecords call, 1..1000, default 1000: the API's own limit, fewest calls."""
+    idle_backoff_max: Annotated[float, duration_in(0.001, 300)] = 5.0
+    """Duration 1ms..5m, default 5s. Empty polls back off up to this; any record resets it. Longer is cheaper and adds
+    as much latency to the first record after a quiet time."""
+
+
+class Source(Section):
+    """The stream to consume: exactly one of `table` and `stream_arn`."""
+
+    kind: Literal["dynamodb", "kinesis"] = "dynamodb"
+    """dynamodb (default) or kinesis."""
+    table: Annotated[str, AfterValidator(require_table)] | None = None
+    """Table name or table ARN; its latest stream is looked up at start."""
+    stream_arn: str | None = None
+    """ARN of one particular stream, when it is not the table's latest or must never change."""
+    starting_position: Annotated[StartingPosition, POSITION] = "trim_horizon"
+    """Where an application without checkpoints starts: trim_horizon (default, the oldest record kept, so nothing is
+    missed), latest, or an ISO-8601 time with a zone."""
+    on_gap: Literal["halt", "continue"] = "halt"
+    """What to do when records were trimmed (24h) before they were read: halt (default, so that somebody decides) or
+    continue with the oldest record left."""
+    poll: Poll = Field(default_factory=Poll)
+    """How shards are read."""
+
+
+class Handler(Section):
+    """The user's code, and how it is run."""
+
+    kind: Literal["lambda", "python", "http"] = "lambda"
+    """lambda (default: handler(event, context), unmodified), python (records, context; may be async) or http (POST to a
+    URL)."""
+    target: Annotated[str, text_like(r"\S(.*\S)?", "must be module:attribute, or a URL")]
+    """module:attribute for lambda and python, an http(s) URL for http. Required."""
+    path: Annotated[Path, PlainValidator(directory), WithJsonSchema({"type": "string"})] = Field(
+        default=Path(), validate_default=True
+    )
+    """Existing directory put first on sys.path, relative to this file. Default `.`, the file's own directory.
+    PYTHONPATH works too. A lambda handler starts in it, as in Lambda."""
+    isolation: Literal["process", "inline"] = "process"
+    """process (default: a hung or crashing handler is killed and replaced) or inline (in the daemon's own event loop;
+    fastest, python only)."""
+    processes: Annotated[int, whole_number(1, 256)] = 2
+    """Worker processes, 1..256, default 2. Each runs one invocation at a time. Unused when inline."""
+    timeout: Annotated[float, duration_in(0.1, _DAY)] = 60.0
+    """Duration 100ms..24h, default 60s. An invocation that takes longer is killed and has failed."""
+
+
+class Batch(Section):
+    """How records are grouped into invocations."""
+
+    batch_size: Annotated[int, whole_number(1, 10000)] = 100
+    """Most records per invocation, 1..10000, default 100 as in Lambda."""
+    batching_window: Annotated[float, duration_in(0, 300)] = 0.0
+    """Duration 0..300s, default 0: how long to gather a batch that is not full (batch_size records or 6 MB). It starts
+    when a batch can start."""
+    parallelization_factor: Annotated[int, whole_number(1, 256)] = 8
+    """Concurrent batches per shard, 1..256, default 8. A key is in at most one of them, so order per key holds. Lambda
+    stops at 10."""
+    report_batch_item_failures: Boolean = True
+    """true (default): a returned batchItemFailures list is honoured, by Lambda's rules."""
+    tumbling_window: Annotated[float, duration_in(0, 900)] = 0.0
+    """Duration 0..900s in whole seconds, default 0 = off: Lambda's tumbling windows. Needs parallelization_factor: 1
+    and a lambda or http handler."""
+
+
+class Backoff(Section):
+    """Pauses between attempts: doubling from `initial` to `max`."""
+
+    initial: Annotated[float, duration_in(0.001, 3600)] = 0.2
+    """Duration 1ms..1h, default 200ms: before the first retry, about what Lambda does."""
+    max: Annotated[float, duration_in(0.001, _DAY)] = 30.0
+    """Duration 1ms..24h, default 30s: the pause stops growing here."""
+
+
+class Retry(Section):
+    """What happens after a failed invocation."""
+
+    max_retry_attempts: Annotated[int, whole_number(-1, 10000)] = -1
+    """Retries, -1..10000, default -1 = until the record expires. n means n+1 invocations."""
+    max_record_age: Annotated[float, duration_in(60, 7 * _DAY, or_forever=True)] = -1.0
+    """Duration 1m..7d, or -1 (default) for no limit: older records are not invoked any more."""
+    bisect_on_error: Boolean = True
+    """true (default): a failed batch is split, so that one bad record fails alone."""
+    backoff: Backoff = Field(default_factory=Backoff)
+    """Pauses between attempts."""
+
+
+class OnFailure(Section):
+    """Where records go that are given up."""
+
+    destination: Annotated[str, AfterValidator(require_destination)] | None = None
+    """ARN of a standard SQS queue or SNS topic, or s3://bucket/prefix. Default: none."""
+    overflow: Annotated[str, AfterValidator(require_s3_url)] | None = None
+    """s3://bucket/prefix for payloads that the destination cannot hold. Default: none."""
+    format: Literal["full", "lambda"] = "full"
+    """full (default): Lambda's document with error and the records in it. lambda: exactly Lambda's document. Its
+    messages in SQS and SNS hold no records, so these then go to overflow, which is required."""
+    order: Literal["continue", "park_key", "block"] = "continue"
+    """What later records of a dead-lettered key do: continue (default, as in Lambda), park_key (follow it to the
+    destination) or block."""
+
+    @property
+    def destination_kind(self) -> str | None:
+        """Which service the destination belongs to: `sqs`, `sns` or `s3`; None without a destination."""
+        return None if self.destination is None else service_of_destination(self.destination)
+
+
+class Idempotency(Section):
+    """How records that were already handled are recognised after a restart or a change of owner."""
+
+    mode: Literal["frontier", "ledger", "off"] = "frontier"
+    """frontier (default: what is settled above the checkpoint, kept in the lease row), ledger (a row per record) or
+    off."""
+
+
+class Leases(Section):
+    """Who owns which shard."""
+
+    table: Annotated[str, text_like(TABLE_NAME, "must be a table name: 3 to 255 of a-z A-Z 0-9 _ . -")] = (
+        "stream-consumer"
+    )
+    """DynamoDB table for leases and checkpoints; several applications may share it."""
+    create_table: Boolean = False
+    """Create the table when it is missing, at the start and when it was dropped since. Default false: production roles
+    rarely may."""
+    duration: Annotated[float, duration_in(1, 300)] = 10.0
+    """Duration 1s..300s, default 10s: a worker silent for this long loses its shards. Shorter fails over sooner and
+    writes more."""
+
+
+class Limits(Section):
+    """Bounds for the whole process."""
+
+    buffer: Annotated[int, size_in(_MIB, 1024 * 1024 * _MIB)] = 64 * _MIB
+    """Size 1MiB..1024GiB, default 64MiB: records read but not yet settled, over all shards."""
+    max_shards: Annotated[int, whole_number(0, 100_000)] = 0
+    """Most shards this process takes, 0..100000, default 0 = no limit."""
+
+
+class Checkpoint(Section):
+    """How often progress is written."""
+
+    interval: Annotated[float, duration_in(0.001, 3600)] = 1.0
+    """Duration 1ms..1h, default 1s: between checkpoint writes of a shard."""
+
+
+class Shutdown(Section):
+    """What happens at SIGTERM."""
+
+    grace: Annotated[float, duration_in(0, _DAY)] = 25.0
+    """Duration 0..24h, default 25s: to finish batches; below the 30s that ECS and Kubernetes give."""
+
+
+class Http(Section):
+    """The server for health, metrics and the status page."""
+
+    host: Annotated[str, text_like(r"[^\s/]{1,253}", "must be a host name or address")] = "127.0.0.1"
+    """Address to listen on. Default 127.0.0.1; 0.0.0.0 in a container."""
+    port: Annotated[int, whole_number(0, 65535)] = 9464
+    """Port, 0..65535, default 9464; 0 takes any free one."""
+
+
+class Logging(Section):
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level. Default info."""
+    format: Literal["console", "json"] = "json"
+    """json (default, one object a line) or console."""
+
+
+class FilterOptions(Section):
+    """Where filters go beyond Lambda's. All of it is off until it is asked for."""
+
+    numeric_on_n: Boolean = False
+    """true: the operator numeric also compares DynamoDB numbers (N and NS), exactly. Default false: they are text, and
+    numeric never matches them, as in Lambda."""
 
 
 class Settings(Section):
     """Configuration of stream-consumer. Durations are 250ms, 10s, 5m, 24h; sizes are 64KiB, 4MiB."""
 
-    application: ApplicationName = Field(
-        description="Names this consumer, 1 to 128 characters. Replicas with the same name share the work; it "
-        "is the namespace of every lease row, so renaming starts afresh. Required."
-    )
-    aws: Aws = Field(default_factory=Aws, description="How to reach AWS.")
-    source: Source = Field(description="The stream to consume. Required.")
-    handler: Handler = Field(description="The code that handles records. Required.")
-    batch: Batch = Field(default_factory=Batch, description="How records are grouped into invocations.")
-    filters: Patterns = Field(
-        default=(),
-        description="EventBridge patterns over the whole event; a record that matches none is skipped. Default [].",
-    )
-    filter_options: FilterOptions = Field(
-        default_factory=FilterOptions, description="Where filters go beyond Lambda's."
-    )
-    retry: Retry = Field(default_factory=Retry, description="What happens after a failed invocation.")
-    on_failure: OnFailure = Field(default_factory=OnFailure, description="Where records go that are given up.")
-    idempotency: Idempotency = Field(
-        default_factory=Idempotency, description="How records already handled are recognised."
-    )
-    leases: Leases = Field(default_factory=Leases, description="Who owns which shard.")
-    limits: Limits = Field(default_factory=Limits, description="Bounds for the whole process.")
-    checkpoint: Checkpoint = Field(default_factory=Checkpoint, description="How often progress is written.")
-    shutdown: Shutdown = Field(default_factory=Shutdown, description="What happens at SIGTERM.")
-    http: Http = Field(default_factory=Http, description="Health, metrics and status page.")
-    logging: Logging = Field(default_factory=Logging, description="What is logged, and how.")
+    application: ApplicationName
+    """Names this consumer, 1 to 128 characters. Replicas with the same name share the work; it is the namespace of
+    every lease row, so renaming starts afresh. Required."""
+    aws: Aws = Field(default_factory=Aws)
+    """How to reach AWS."""
+    source: Source
+    """The stream to consume. Required."""
+    handler: Handler
+    """The code that handles records. Required."""
+    batch: Batch = Field(default_factory=Batch)
+    """How records are grouped into invocations."""
+    filters: Patterns = ()
+    """EventBridge patterns over the whole event; a record that matches none is skipped. Default []."""
+    filter_options: FilterOptions = Field(default_factory=FilterOptions)
+    """Where filters go beyond Lambda's."""
+    retry: Retry = Field(default_factory=Retry)
+    """What happens after a failed invocation."""
+    on_failure: OnFailure = Field(default_factory=OnFailure)
+    """Where records go that are given up."""
+    idempotency: Idempotency = Field(default_factory=Idempotency)
+    """How records already handled are recognised."""
+    leases: Leases = Field(default_factory=Leases)
+    """Who owns which shard."""
+    limits: Limits = Field(default_factory=Limits)
+    """Bounds for the whole process."""
+    checkpoint: Checkpoint = Field(default_factory=Checkpoint)
+    """How often progress is written."""
+    shutdown: Shutdown = Field(default_factory=Shutdown)
+    """What happens at SIGTERM."""
+    http: Http = Field(default_factory=Http)
+    """Health, metrics and status page."""
+    logging: Logging = Field(default_factory=Logging)
+    """What is logged, and how."""
 
     def compiled_filters(self) -> Filters:
         """``filters`` ready to run, with their options. PatternError, which a loaded configuration never gives."""

@@ -73,8 +73,12 @@ def json_schema() -> dict[str, Any]:
     """The schema as a JSON-serialisable dict; the same for every call."""
     generated = Settings.model_json_schema(schema_generator=_AsWritten)
     for definition in (generated, *generated["$defs"].values()):
-        definition["properties"] = {name: _or_reference(field) for name, field in definition["properties"].items()}
-        _allow_empty(definition)
+        for name, field in definition["properties"].items():
+            if "description" in field:  # in the source it may go over several lines
+                field["description"] = " ".join(field["description"].split())
+            definition["properties"][name] = _or_reference(field)
+        if not definition.get("required"):  # `batch:` with nothing below it means all defaults
+            definition["type"] = ["object", "null"]
     generated["title"] = "stream-consumer configuration"
     return {"$schema": DIALECT, **generated}
 
@@ -86,19 +90,9 @@ def json_schema_text() -> str:
 
 def _or_reference(field: dict[str, Any]) -> dict[str, Any]:
     """Let a single value also be a reference; sections, lists and free text need no addition."""
-    if "$ref" in field or field.get("type") in _SECTION_TYPES or _is_free_text(field):
-        return field
     leaf = {key: field[key] for key in _LEAF_KEYS if key in field}
+    if not leaf or leaf == {"type": "string"} or leaf.get("type") in _SECTION_TYPES:
+        return field
     rest = {key: value for key, value in field.items() if key not in _LEAF_KEYS}
     options = leaf["anyOf"] if set(leaf) == {"anyOf"} else [leaf]
     return {**rest, "anyOf": [*options, dict(_REFERENCE)]}
-
-
-def _is_free_text(field: dict[str, Any]) -> bool:
-    return field.get("type") == "string" and "pattern" not in field and "enum" not in field
-
-
-def _allow_empty(definition: dict[str, Any]) -> None:
-    """`batch:` with every key commented out is null to YAML and means all defaults."""
-    if not definition.get("required"):
-        definition["type"] = ["object", "null"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import keyword
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 
 from consumer.domain.filters.filters import filter_problems
 from consumer.settings.aws_names import require_stream_arn, stream_region
@@ -28,15 +29,12 @@ class Violation:
     hint: str = ""
 
 
-Check = Callable[[Settings], Iterable[Violation]]
-
-
 @dataclass(frozen=True, slots=True)
 class Rule:
     """`check` gives everything that breaks the rule; it only looks at the keys `reads` (dotted)."""
 
     reads: tuple[str, ...]
-    check: Check
+    check: Callable[[Settings], Iterable[Violation]]
 
 
 def _one_source(settings: Settings) -> Iterator[Violation]:
@@ -163,34 +161,15 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def _not_built(path: str, asked: Callable[[Settings], bool], feature: str, instead: str) -> Rule:
+def _not_built(path: str, values: tuple[str, ...], feature: str, instead: str) -> Rule:
     """A feature that is silently ignored loses data quietly, so it is refused. Building it means deleting its row."""
     violation = Violation(path, f"{feature} not supported yet", instead)
-    return Rule((path,), lambda settings: [violation] if asked(settings) else [])
+    setting = attrgetter(path)
+    return Rule((path,), lambda settings: [violation] if setting(settings) in values else [])
 
 
 UNSUPPORTED: tuple[Rule, ...] = (
-    _not_built(
-        "source.kind",
-        lambda settings: settings.source.kind == "kinesis",
-        "kinesis is",
-        "use kind: dynamodb with the table's own stream",
-    ),
-    _not_built(
-        "on_failure.order",
-        lambda settings: settings.on_failure.order != "continue",
-        "this order is",
-        "use order: continue",
-    ),
-    _not_built(
-        "idempotency.mode",
-        lambda settings: settings.idempotency.mode == "ledger",
-        "ledger is",
-        "use mode: frontier",
-    ),
+    _not_built("source.kind", ("kinesis",), "kinesis is", "use kind: dynamodb with the table's own stream"),
+    _not_built("on_failure.order", ("park_key", "block"), "this order is", "use order: continue"),
+    _not_built("idempotency.mode", ("ledger",), "ledger is", "use mode: frontier"),
 )
-
-
-def violations(settings: Settings, rules: Iterable[Rule] = RULES) -> list[Violation]:
-    """Everything in these settings that breaks one of the rules."""
-    return [found for rule in rules for found in rule.check(settings)]

@@ -1,7 +1,7 @@
 """Durations and sizes as they are written in the file: `250ms`, `10s`, `5m`, `24h`; `64KiB`, `4MiB`.
 
 A bare number is refused on purpose: `timeout: 60` means seconds to one reader and milliseconds to the
-next. Arithmetic is decimal, so that a value printed by `format_*` parses back to the very same value.
+next. Arithmetic is exact, so that a value printed by `format_*` parses back to the very same value.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from decimal import Decimal, localcontext
+from decimal import Decimal
+from fractions import Fraction
 
 from consumer.settings.errors import Refused
 
@@ -19,17 +20,12 @@ DURATION_PATTERN = r"(0|[0-9]+(\.[0-9]+)?(ms|s|m|h|d))"
 SIZE_PATTERN = r"[0-9]+(\.[0-9]+)?(KiB|MiB|GiB)"
 """Regular expression of a written size; also published in the JSON Schema."""
 
-_DURATION_UNITS = {
-    "ms": Decimal("0.001"),
-    "s": Decimal(1),
-    "m": Decimal(60),
-    "h": Decimal(3600),
-    "d": Decimal(86400),
-}
-_SIZE_UNITS = {"KiB": Decimal(1024), "MiB": Decimal(1024**2), "GiB": Decimal(1024**3)}
+_Units = Mapping[str, int | Fraction]
+_DURATION_UNITS: _Units = {"ms": Fraction(1, 1000), "s": 1, "m": 60, "h": 3600, "d": 86400}
+_SIZE_UNITS = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _BARE_ZERO = re.compile(r"\s*\+?0+(\.0+)?\s*")
 _QUANTITY = re.compile(r"([-+]?[0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
-_MAX_TEXT = 40  # longer than any sensible quantity; keeps decimal arithmetic exact and cheap
+_MAX_TEXT = 40  # longer than any sensible quantity; keeps exact arithmetic cheap
 
 
 def parse_duration(text: str) -> float:
@@ -50,12 +46,12 @@ def format_duration(seconds: float) -> str:
         raise ValueError(f"not a duration: {seconds!r}")
     if seconds == 0:
         return "0s"
-    exact = Decimal(repr(seconds))
+    written = Decimal(repr(seconds))
     for unit in ("h", "m", "s", "ms"):
-        count = exact / _DURATION_UNITS[unit]
-        if count == count.to_integral_value() and _product(count, _DURATION_UNITS[unit]) == exact:
-            return f"{count.to_integral_value():f}{unit}"
-    return f"{exact:f}s"
+        count = Fraction(written) / _DURATION_UNITS[unit]
+        if count.denominator == 1:
+            return f"{count.numerator}{unit}"
+    return f"{written:f}s"
 
 
 def parse_size(text: str) -> int:
@@ -65,7 +61,7 @@ def parse_size(text: str) -> int:
         Refused: unit missing or decimal (KB, MB), negative, or not a whole number of bytes.
     """
     count = _parse(text, _SIZE_UNITS, "must be a size such as 64KiB, 4MiB or 1GiB", "add a unit: KiB, MiB or GiB")
-    if count != count.to_integral_value():
+    if count.denominator != 1:
         raise Refused("must be a whole number of bytes")
     return int(count)
 
@@ -75,29 +71,22 @@ def format_size(size: int) -> str:
     if size < 0:
         raise ValueError(f"not a size: {size!r}")
     for unit, factor in reversed(_SIZE_UNITS.items()):
-        if size >= factor and size % int(factor) == 0:
-            return f"{size // int(factor)}{unit}"
-    with localcontext() as context:
-        context.prec = 80  # a division by 2**10 is exact in ten decimals
-        return f"{(Decimal(size) / 1024).normalize():f}KiB"
+        if size >= factor and size % factor == 0:
+            return f"{size // factor}{unit}"
+    # a division by 2**10 is exact in ten decimals, and a Decimal has 28 digits
+    return f"{(Decimal(size) / 1024).normalize():f}KiB"
 
 
-def _product(number: Decimal, factor: Decimal) -> Decimal:
-    with localcontext() as context:
-        context.prec = 120  # two texts of at most 40 digits: never rounds
-        return number * factor
-
-
-def _parse(text: str, units: Mapping[str, Decimal], expected: str, add_unit: str) -> Decimal:
+def _parse(text: str, units: _Units, expected: str, add_unit: str) -> Fraction:
     match = _QUANTITY.fullmatch(text.strip()) if len(text) <= _MAX_TEXT else None
     if match is None:
         raise Refused(expected)
-    number, unit = Decimal(match[1]), match[2]
-    if number.is_signed():
+    number, unit = match.groups()
+    if number.startswith("-"):
         raise Refused("must not be negative")
     if unit not in units:
         raise Refused(expected, _unit_hint(unit, tuple(units)) if unit else add_unit)
-    return _product(number, units[unit])
+    return Fraction(number) * units[unit]
 
 
 def _unit_hint(unit: str, known: tuple[str, ...]) -> str:

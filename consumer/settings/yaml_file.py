@@ -138,7 +138,7 @@ def parse(text: str, file: str, environ: Mapping[str, str], loader: Any = LOADER
     if not isinstance(root, yaml.MappingNode):
         kind = "a list" if isinstance(root, yaml.SequenceNode) else "text"
         raise _fatal(file, _line(root), f"must be a mapping of keys to values, found {kind}")
-    values.data = _Reader(values, environ).root(root)
+    values.data = _Reader(values, environ).value(root, (), 1)
     return values
 
 
@@ -186,10 +186,18 @@ class _Reader:
         self._environ = environ
         self._nodes = 0
 
-    def root(self, node: yaml.MappingNode) -> dict[str, Any]:
-        self._values.places[()] = Place(1, 1)
-        self._check_tag(node, ())
-        return self._mapping(node, ())
+    def value(self, node: yaml.Node, location: Location, key_line: int) -> Any:
+        """The plain value of a node, whose key is on line ``key_line``."""
+        self._nodes += 1
+        nested = not isinstance(node, yaml.ScalarNode)
+        _require(len(location) + nested, self._nodes, 0, self._values.file, _line(node))
+        known = self._check_tag(node, location)
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, location, key_line, known)
+        self._values.places[location] = Place(key_line, key_line)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, location)
+        return [self.value(item, (*location, index), _line(item)) for index, item in enumerate(node.value)]
 
     def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
         """Keys are text as written, so that `on:` or `1:` is an unknown key and not a boolean or number."""
@@ -207,20 +215,8 @@ class _Reader:
                 self._report(line, here, f"duplicate key, first given on line {lines[key]}", "keep one of them")
                 continue
             lines[key] = line
-            data[key] = self._value(value, here, line)
+            data[key] = self.value(value, here, line)
         return data
-
-    def _value(self, node: yaml.Node, location: Location, key_line: int) -> Any:
-        self._nodes += 1
-        nested = not isinstance(node, yaml.ScalarNode)
-        _require(len(location) + nested, self._nodes, 0, self._values.file, _line(node))
-        known = self._check_tag(node, location)
-        if isinstance(node, yaml.ScalarNode):
-            return self._scalar(node, location, key_line, known)
-        self._values.places[location] = Place(key_line, key_line)
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, location)
-        return [self._value(item, (*location, index), _line(item)) for index, item in enumerate(node.value)]
 
     def _scalar(self, node: yaml.ScalarNode, location: Location, key_line: int, known: bool) -> Any:
         plain = node.style in {None, ""} and node.tag != _TEXT

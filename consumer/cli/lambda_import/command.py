@@ -9,7 +9,7 @@ import click
 
 from consumer.cli.failures import EX_CONFIG, fail
 from consumer.cli.lambda_import.document import NotAMapping, decode, parse
-from consumer.cli.lambda_import.mapping import Imported, import_mapping
+from consumer.cli.lambda_import.mapping import import_mapping
 
 
 @click.command("import-esm")
@@ -30,10 +30,6 @@ def import_event_source_mapping(file: Path, target: str | None) -> None:
         fail(f"{name}: cannot be read: {error.strerror or error}", EX_CONFIG)
     except NotAMapping as error:
         fail(" ".join(f"{name}: {error}".split()), error.exit_code)
-    _print(imported)
-
-
-def _print(imported: Imported) -> None:
     click.echo(imported.yaml, nl=False)
     if imported.notes:
         click.echo("What does not carry over by itself:", err=True)

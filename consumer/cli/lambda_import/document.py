@@ -17,7 +17,6 @@ from consumer.domain.errors import StreamConsumerError
 
 MAPPING_TYPE = "AWS::Lambda::EventSourceMapping"
 FUNCTION_TYPE = "AWS::Serverless::Function"
-_FUNCTION_TYPES = (FUNCTION_TYPE, "AWS::Lambda::Function")
 _STREAM_EVENTS = ("DynamoDB", "Kinesis", "MSK", "SQS", "SelfManagedKafka", "MQ", "DocumentDB")
 _SIGNS = frozenset({"EventSourceArn", "EventSourceMappingArn", "Stream", "SelfManagedEventSource", "StartingPosition"})
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -161,6 +160,11 @@ def _kind(document: Any) -> str:
     return "a list" if isinstance(document, list) else f"a single {type(document).__name__}"
 
 
+def _mapping(value: Any) -> Mapping[Any, Any]:
+    """The value when it is a mapping; an empty one in place of anything else."""
+    return value if isinstance(value, Mapping) else {}
+
+
 def _candidates(document: Mapping[Any, Any]) -> Iterator[tuple[str, Found]]:
     listed, resources = document.get("EventSourceMappings"), document.get("Resources")
     if isinstance(listed, list):
@@ -170,8 +174,7 @@ def _candidates(document: Mapping[Any, Any]) -> Iterator[tuple[str, Found]]:
     elif isinstance(resources, Mapping):
         functions = _functions(resources, document.get("Globals"))
         for name, resource in resources.items():
-            if isinstance(resource, Mapping):
-                yield from _of_resource(str(name), resource, functions)
+            yield from _of_resource(str(name), _mapping(resource), functions)
     elif isinstance(document.get("Type"), str):
         yield from _of_resource("", document, {})
     elif _SIGNS.intersection(document):
@@ -180,14 +183,12 @@ def _candidates(document: Mapping[Any, Any]) -> Iterator[tuple[str, Found]]:
 
 def _functions(resources: Mapping[Any, Any], shared: Any) -> dict[str, Mapping[Any, Any]]:
     """The properties of a template's functions by their logical names, with SAM's ``Globals`` where one is silent."""
-    defaults = shared.get("Function") if isinstance(shared, Mapping) else None
-    functions: dict[str, Mapping[Any, Any]] = {}
-    for name, resource in resources.items():
-        if isinstance(resource, Mapping) and resource.get("Type") in _FUNCTION_TYPES:
-            own = resource.get("Properties")
-            known = defaults if isinstance(defaults, Mapping) and resource.get("Type") == FUNCTION_TYPE else {}
-            functions[str(name)] = _merged(known, own if isinstance(own, Mapping) else {})
-    return functions
+    defaults = {FUNCTION_TYPE: _mapping(_mapping(shared).get("Function")), "AWS::Lambda::Function": {}}
+    return {
+        str(name): _merged(defaults[resource["Type"]], _mapping(resource.get("Properties")))
+        for name, resource in resources.items()
+        if _mapping(resource).get("Type") in tuple(defaults)  # a tuple: in a malformed template it may be unhashable
+    }
 
 
 def _merged(defaults: Mapping[Any, Any], own: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -203,16 +204,15 @@ def _merged(defaults: Mapping[Any, Any], own: Mapping[Any, Any]) -> dict[Any, An
 def _of_resource(
     name: str, resource: Mapping[Any, Any], functions: Mapping[str, Mapping[Any, Any]]
 ) -> Iterator[tuple[str, Found]]:
-    properties = resource.get("Properties")
+    kind, properties = resource.get("Type"), resource.get("Properties")
     if not isinstance(properties, Mapping):
         return
-    if resource.get("Type") == MAPPING_TYPE or resource.get("Type") in _STREAM_EVENTS:
+    if kind == MAPPING_TYPE or kind in _STREAM_EVENTS:
         called = properties.get("FunctionName")
         logical = called.logical_name if isinstance(called, Unresolved) else ""
         yield name, Found(properties, functions.get(logical, {}))
-    elif resource.get("Type") == FUNCTION_TYPE and isinstance(events := properties.get("Events"), Mapping):
-        for key, event in events.items():
-            if isinstance(event, Mapping) and event.get("Type") in _STREAM_EVENTS:
-                inner = event.get("Properties")
-                if isinstance(inner, Mapping):
-                    yield f"{name}.{key}", Found(inner, functions.get(name, properties), name)
+    elif kind == FUNCTION_TYPE:
+        for key, event in _mapping(properties.get("Events")).items():
+            inner = _mapping(event).get("Properties")
+            if isinstance(inner, Mapping) and event.get("Type") in _STREAM_EVENTS:
+                yield f"{name}.{key}", Found(inner, functions.get(name, properties), name)

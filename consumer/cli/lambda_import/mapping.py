@@ -34,6 +34,7 @@ from consumer.settings.units import format_duration
 
 _ARN_NAME = re.compile(r"arn:[^:]*:lambda:[^:]*:[^:]*:function:([^:]+)(?::[^:]+)?")
 _MAX_FUNCTION_SECONDS = 900
+_HERE_TRUE = "here true would be the default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,6 @@ def import_mapping(document: Mapping[Any, Any], *, target: str | None = None) ->
 
 class _Import:
     def __init__(self, found: Found, target: str | None) -> None:
-        self._properties = found.properties
         self._found = found
         self._target = target
         self._in = Options(found.properties)
@@ -79,14 +79,15 @@ class _Import:
         self._in.leftovers()
         return Imported(self._out.text(), tuple(self._in.notes))
 
+    def _either(self, option: str, other: str) -> tuple[str, Any]:
+        """The name and value of the first one that is set; of ``other`` when none is."""
+        value, instead = self._in.get(option), self._in.get(other)
+        return (other, instead) if value is UNSET else (option, value)
+
     # -- the sections, in the order of the file
 
     def _application(self) -> None:
-        option, value = next(
-            ((name, value) for name in ("FunctionArn", "FunctionName") if (value := self._in.get(name)) is not UNSET),
-            ("FunctionName", UNSET),
-        )
-        self._in.get("FunctionName")
+        option, value = self._either("FunctionArn", "FunctionName")
         name = ""
         if isinstance(value, Unresolved):
             name = value.logical_name
@@ -98,9 +99,7 @@ class _Import:
         self._out.value("application", name or "imported", f"after {shown}; names the leases, so keep it")
 
     def _source(self) -> None:
-        option = "Stream" if self._properties.get("EventSourceArn") is None else "EventSourceArn"
-        value = self._in.get(option)
-        self._in.get("EventSourceArn" if option == "Stream" else "Stream")
+        option, value = self._either("EventSourceArn", "Stream")
         kind, arn, comment = self._stream(option, value)
         region = stream_region(arn)
         if region:
@@ -109,8 +108,7 @@ class _Import:
         self._out.section("source")
         self._out.value("kind", kind, option)
         self._out.value("stream_arn", arn, comment)
-        position, comment = self._position()
-        self._out.value("starting_position", position, comment)
+        self._out.value("starting_position", *self._position())
         self._out.value(
             "on_gap", "continue", "as Lambda, which goes on after records were trimmed; `halt` waits for a decision"
         )
@@ -125,9 +123,8 @@ class _Import:
                 raise Refused("no ARN of a stream is given")
             require_stream_arn(value, kind)
         except Refused as error:
-            hint = f" ({error.hint})" if error.hint else ""
             shown = "" if value is UNSET else f"{show(value)} "
-            self._in.note(option, f"{shown}cannot be read from here: {error.message}{hint}; set EVENT_SOURCE_ARN")
+            self._in.note(option, f"{shown}cannot be read from here: {error}; set EVENT_SOURCE_ARN")
             return "dynamodb", Reference("${EVENT_SOURCE_ARN}"), f"{option} is no change stream"
         if kind == "kinesis":
             self._in.note(option, "a Kinesis source; `check-config` says whether this version reads it")
@@ -169,10 +166,9 @@ class _Import:
         else:
             self._out.value("kind", "lambda", "the function's code runs as it is")
         self._out.value("target", target, comment)
-        timeout, comment = self._timeout()
-        self._out.value("timeout", timeout, comment)
+        self._out.value("timeout", *self._timeout())
         if not behind_url:
-            factor = whole_number(1, 10)(self._properties.get("ParallelizationFactor", 1))
+            factor = whole_number(1, 10)(self._found.properties.get("ParallelizationFactor", 1))
             processes = max(2, factor) if isinstance(factor, int) else 10
             text = "Lambda starts as many as it needs, up to shards x ParallelizationFactor; here it is per worker"
             self._out.value("processes", processes, text)
@@ -206,7 +202,7 @@ class _Import:
             self._in.note("Handler", f"{target} is imported from handler.path, by default the folder of the file")
             return target, f"the function's Handler, {written}"
         self._in.note(
-            "FunctionArn" if "FunctionArn" in self._properties else "FunctionName",
+            "FunctionArn" if "FunctionArn" in self._found.properties else "FunctionName",
             "a function is run from its code: put module:attribute into handler.target, or set HANDLER_TARGET",
         )
         return Reference("${HANDLER_TARGET}"), "module:attribute of the function's code, or the URL of its container"
@@ -233,36 +229,32 @@ class _Import:
     def _report(self) -> tuple[Any, str]:
         option = "FunctionResponseTypes"
         value = self._in.get(option)
-        reason = "here true would be the default"
         if isinstance(value, Unresolved):
             return self._in.reference(option, value)
         if value is UNSET or value == []:
-            return False, f"{option} is not set: Lambda's default; {reason}"
+            return False, f"{option} is not set: Lambda's default; {_HERE_TRUE}"
         types = value if isinstance(value, list) else [value]
         for unknown in [one for one in types if one != "ReportBatchItemFailures"]:
             self._in.note(option, f"{show(unknown)} is not known")
         return "ReportBatchItemFailures" in types, option
 
     def _filters(self) -> None:
-        option = "FilterCriteria"
-        criteria = self._in.get(option)
-        patterns: list[tuple[str, Any]] = []
-        if isinstance(criteria, Unresolved):
-            self._in.note(option, f"{criteria} has no value in a template: put the patterns under filters")
-        elif criteria is not UNSET:
-            filters = criteria.get("Filters") if isinstance(criteria, Mapping) else criteria
-            patterns = list(self._patterns(filters))
+        patterns = list(self._patterns())
         if patterns:
             self._out.section("filters")
             for place, pattern in patterns:
                 self._out.item(pattern, place)
 
-    def _patterns(self, filters: Any) -> Iterator[tuple[str, Any]]:
-        if filters is not None and not isinstance(filters, list):
-            self._in.note("FilterCriteria", f"Filters must be a list, found {show(filters)}: no filter is written")
-            return
-        for index, entry in enumerate(filters or []):
-            place = f"FilterCriteria.Filters[{index}].Pattern"
+    def _patterns(self) -> Iterator[tuple[str, Any]]:
+        option = "FilterCriteria"
+        criteria = self._in.get(option)
+        filters = criteria.get("Filters") if isinstance(criteria, Mapping) else criteria
+        if isinstance(criteria, Unresolved):
+            self._in.note(option, f"{criteria} has no value in a template: put the patterns under filters")
+        elif filters not in (UNSET, None) and not isinstance(filters, list):
+            self._in.note(option, f"Filters must be a list, found {show(filters)}: no filter is written")
+        for index, entry in enumerate(filters if isinstance(filters, list) else []):
+            place = f"{option}.Filters[{index}].Pattern"
             pattern = entry.get("Pattern") if isinstance(entry, Mapping) else entry
             if isinstance(pattern, str):
                 pattern = json_object(pattern)
@@ -279,24 +271,23 @@ class _Import:
             "max_record_age",
             *self._in.choose("MaximumRecordAgeInSeconds", -1, record_age, "-1 or a whole number from 60 to 604800"),
         )
-        bisect = self._in.flag("BisectBatchOnFunctionError", "here true would be the default")
-        self._out.value("bisect_on_error", *bisect)
+        self._out.value(
+            "bisect_on_error",
+            *self._in.choose("BisectBatchOnFunctionError", False, boolean, "true or false", _HERE_TRUE),
+        )
 
     def _on_failure(self) -> None:
         option = "DestinationConfig"
         config = self._in.get(option)
-        if isinstance(config, Unresolved):
+        if isinstance(config, Mapping):
+            for name, value in config.items():
+                if name != "OnFailure" and value:
+                    self._in.note(f"{option}.{name}", "Lambda does not offer it for streams either")
+            self._destination(f"{option}.OnFailure", config.get("OnFailure"))
+        elif isinstance(config, Unresolved):
             self._in.note(option, f"{config} has no value in a template: put the destination under on_failure")
-            return
-        if config is UNSET:
-            return
-        if not isinstance(config, Mapping):
+        elif config is not UNSET:
             self._in.note(option, f"must be an object, found {show(config)}")
-            return
-        for name, value in config.items():
-            if name != "OnFailure" and value:
-                self._in.note(f"{option}.{name}", "Lambda does not offer it for streams either")
-        self._destination(f"{option}.OnFailure", config.get("OnFailure"))
 
     def _destination(self, option: str, value: Any) -> None:
         name = value.get("Destination") if isinstance(value, Mapping) else value
@@ -307,8 +298,7 @@ class _Import:
             try:
                 service_of_destination(shown)
             except Refused as error:
-                hint = f" ({error.hint})" if error.hint else ""
-                self._in.note(f"{option}.Destination", f"{show(name)} {error.message}{hint}: no destination is written")
+                self._in.note(f"{option}.Destination", f"{show(name)} {error}: no destination is written")
                 return
         else:
             if value:

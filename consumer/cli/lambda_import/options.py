@@ -9,7 +9,7 @@ from typing import Any
 
 from consumer.cli.lambda_import.commented_yaml import Reference, one_line
 from consumer.cli.lambda_import.document import Unresolved
-from consumer.cli.lambda_import.values import UNSET, boolean, show, whole_number
+from consumer.cli.lambda_import.values import UNSET, show, whole_number
 from consumer.settings.units import format_duration
 
 _SAYS_NOTHING = frozenset(
@@ -102,10 +102,6 @@ class Options:
             return UNSET if seconds is UNSET else format_duration(seconds)
 
         return self.choose(option, "0s", read, f"a whole number from 0 to {high}")
-
-    def flag(self, option: str, because: str) -> tuple[Any, str]:
-        """A boolean whose default is false."""
-        return self.choose(option, False, boolean, "true or false", because)
 
     def leftovers(self) -> None:
         """Note every option that was not read."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from consumer.domain.filters.operators import OPERATORS, Alternatives, PatternError, Test, compile_alternatives
+from consumer.domain.filters.operators import OPERATORS, PatternError, Test, compile_alternatives, show
 
 MAX_DEPTH = 100
 """Levels of nesting; an event has fewer than 70 (DynamoDB nests 32 levels, each with a type tag)."""
@@ -27,6 +27,8 @@ class Clause:
         place: where the pattern says so, ``filters[0].dynamodb.NewImage.status.S``.
         field: the field of the event, dotted.
         wanted: the array as it was written.
+        test: whether a value of the field is wanted.
+        absent: the clause holds when the event has no such field.
         blind: it asks ``numeric`` of a DynamoDB number, which is text that ``numeric`` does not compare.
     """
 
@@ -34,7 +36,8 @@ class Clause:
     field: str
     wanted: tuple[Any, ...]
     bit: int
-    alternatives: Alternatives
+    test: Test
+    absent: bool
     blind: bool
 
 
@@ -164,16 +167,13 @@ class _Parser:
         if path in used:
             return self._refuse(place, f"is the field {path} once more; put all its values into one array")
         used.add(path)
-        number = path.startswith(_ITEMS) and path.endswith((".N", ".NS"))
         bit = 1 << len(self.clauses)
+        number = path.startswith(_ITEMS) and path.endswith((".N", ".NS"))
         number_text = number and self._numeric_on_numbers
-        alternatives = compile_alternatives(values, place, number_text=number_text, problems=self._problems)
-        blind = (
-            number
-            and not self._numeric_on_numbers
-            and any("numeric" in one for one in values if isinstance(one, Mapping))
-        )
-        self.clauses.append(Clause(place, path, tuple(values), bit, alternatives, blind))
+        test, absent = compile_alternatives(values, place, number_text=number_text, problems=self._problems)
+        asks_numeric = any("numeric" in one for one in values if isinstance(one, Mapping))
+        blind = number and not number_text and asks_numeric
+        self.clauses.append(Clause(place, path, tuple(values), bit, test, absent, blind))
         return bit
 
 
@@ -198,7 +198,7 @@ def _has_fields(value: Any) -> bool:
 
 
 def _not_an_array(name: str, value: Any) -> str:
-    found = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
+    found = show(value)
     if name in OPERATORS:
         return f"must be an array or a mapping of fields, found {found} (operators go into an array: [{{{name}: ...}}])"
     return f"must be an array of values or a mapping of fields, found {found} (write [{found}])"
@@ -214,18 +214,15 @@ def _tree(clauses: Iterable[Clause]) -> Node:
         root.bits_below |= clause.bit
         for length in range(1, len(parts) + 1):
             prefix = ".".join(parts[:length])
-            node = nodes.get(prefix)
-            is_new = node is None
-            if node is None:
-                node = nodes[prefix] = Node()
-            if is_new:
+            if prefix not in nodes:
+                nodes[prefix] = Node()
                 for start, parent in chain:
-                    parent.children.append((".".join(parts[start:length]), node))
+                    parent.children.append((".".join(parts[start:length]), nodes[prefix]))
+            node = nodes[prefix]
             node.bits_below |= clause.bit
             chain.append((length, node))
-        node = chain[-1][1]
         node.bits |= clause.bit
-        node.tests.append((clause.bit, clause.alternatives.test))
+        node.tests.append((clause.bit, clause.test))
     return root
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,36 +18,8 @@ from consumer.domain.filters.compiler import Clause, Node, Pattern, Walk, combin
 from consumer.domain.filters.operators import PatternError
 from consumer.domain.record import Record
 
-__all__ = [
-    "ClauseResult",
-    "Explanation",
-    "FilterResult",
-    "Filters",
-    "PatternError",
-    "compile_filters",
-    "filter_problems",
-]
-
 _Items = dict[str, dict[str, Any] | None]
 _Get = Callable[[Record, _Items], Any]
-
-# The fields of an event, as event_json writes them. None means that the event has no such field.
-_ENVELOPE: dict[str, _Get] = {
-    "eventName": lambda record, _: record.event_name,
-    "eventID": lambda record, _: record.event_id,
-    "eventVersion": lambda record, _: record.event_version,
-    "eventSource": lambda record, _: record.event_source,
-    "awsRegion": lambda record, _: record.aws_region,
-    "eventSourceARN": lambda record, _: record.event_source_arn,
-    "userIdentity": lambda record, _: record.user_identity,
-}
-_CHANGE: dict[str, _Get] = {
-    "StreamViewType": lambda record, _: record.dynamodb.StreamViewType,
-    "SizeBytes": lambda record, _: record.dynamodb.SizeBytes,
-    "ApproximateCreationDateTime": lambda record, _: float(record.dynamodb.ApproximateCreationDateTime),
-    "SequenceNumber": lambda record, _: record.dynamodb.SequenceNumber,
-}
-_ITEMS = ("Keys", "NewImage", "OldImage")
 
 _decode = msgspec.json.Decoder().decode
 
@@ -55,6 +28,40 @@ _NONE = (0,)
 
 class _Undecodable(Exception):
     """An item of the record is no JSON object."""
+
+
+def _item(name: str, record: Record, items: _Items) -> dict[str, Any] | None:
+    """Keys or an image in the wire form, ``{"status": {"S": "paid"}}``; decoded at most once for all patterns."""
+    if name in items:
+        return items[name]
+    raw = getattr(record.dynamodb, name)
+    try:
+        value = _decode(raw) if memoryview(raw).nbytes else None
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise _Undecodable(f"dynamodb.{name} does not decode: {error}") from error
+    if value is not None and not isinstance(value, dict):
+        raise _Undecodable(f"dynamodb.{name} is not a JSON object")
+    items[name] = value
+    return value
+
+
+# The fields of an event, as event_json writes them, cheapest first. None means that the event has no such field.
+_FIELDS: dict[str, _Get] = {
+    "eventName": lambda record, _: record.event_name,
+    "eventID": lambda record, _: record.event_id,
+    "eventVersion": lambda record, _: record.event_version,
+    "eventSource": lambda record, _: record.event_source,
+    "awsRegion": lambda record, _: record.aws_region,
+    "eventSourceARN": lambda record, _: record.event_source_arn,
+    "userIdentity": lambda record, _: record.user_identity,
+    "dynamodb.StreamViewType": lambda record, _: record.dynamodb.StreamViewType,
+    "dynamodb.SizeBytes": lambda record, _: record.dynamodb.SizeBytes,
+    "dynamodb.ApproximateCreationDateTime": lambda record, _: float(record.dynamodb.ApproximateCreationDateTime),
+    "dynamodb.SequenceNumber": lambda record, _: record.dynamodb.SequenceNumber,
+    "dynamodb.Keys": partial(_item, "Keys"),
+    "dynamodb.NewImage": partial(_item, "NewImage"),
+    "dynamodb.OldImage": partial(_item, "OldImage"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +82,11 @@ class _Filter:
     def __init__(self, pattern: Pattern) -> None:
         self.clauses = pattern.clauses
         self._formula = pattern.formula
-        stages = _stages(pattern)
+        stages = [(get, node) for name, get in _FIELDS.items() if (node := pattern.root.child(name)) is not None]
         reachable = 0
         for _, node in stages:
             reachable |= node.bits_below
-        absent = sum(clause.bit for clause in pattern.clauses if clause.alternatives.absent)
+        absent = sum(clause.bit for clause in pattern.clauses if clause.absent)
         self._start: tuple[int, ...] = (absent & ~reachable,)  # clauses that hold because their field is never there
         self._stages: list[_Stage] = []
         later = 0
@@ -132,40 +139,6 @@ class _Filter:
             result for clause, result in zip(self.clauses, clauses, strict=True) if not matched and clause.bit & bits
         )
         return FilterResult(index, matched, clauses, decided)
-
-
-def _stages(pattern: Pattern) -> list[tuple[_Get, Node]]:
-    """What to look at, cheapest first. Fields that no event has need no stage."""
-    stages: list[tuple[_Get, Node]] = []
-    change = pattern.root.child("dynamodb")
-    for parent, getters in ((pattern.root, _ENVELOPE), (change, _CHANGE)):
-        for name, get in getters.items():
-            node = parent.child(name) if parent is not None else None
-            if node is not None:
-                stages.append((get, node))
-    for name in _ITEMS:
-        node = change.child(name) if change is not None else None
-        if node is not None:
-            stages.append((_item(name), node))
-    return stages
-
-
-def _item(name: str) -> _Get:
-    def get(record: Record, items: _Items) -> dict[str, Any] | None:
-        """Decoded at most once for all patterns; the wire form, ``{"S": "paid"}``."""
-        if name in items:
-            return items[name]
-        raw = getattr(record.dynamodb, name)
-        try:
-            value = _decode(raw) if memoryview(raw).nbytes else None
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise _Undecodable(f"dynamodb.{name} does not decode: {error}") from error
-        if value is not None and not isinstance(value, dict):
-            raise _Undecodable(f"dynamodb.{name} is not a JSON object")
-        items[name] = value
-        return value
-
-    return get
 
 
 def _run(stage: _Stage, walk: Walk, record: Record, items: _Items) -> tuple[int, ...]:
@@ -329,16 +302,16 @@ def _note(clause: Clause, found: dict[int, list[Any]], holding: int, items: _Ite
 def _why_nothing(clause: Clause, items: _Items) -> str:
     """The usual mistakes: a misspelt field of the envelope, and a forgotten type tag."""
     first, _, rest = clause.field.partition(".")
-    if first == "dynamodb":
-        name, _, attribute = rest.partition(".")
-        if name in items and items[name] is None:
-            return f"the event has no dynamodb.{name}"
-        value = (items.get(name) or {}).get(attribute)
+    name, _, attribute = rest.partition(".")
+    field = f"dynamodb.{name}" if first == "dynamodb" else first
+    if field not in _FIELDS:
+        return f"a DynamoDB event has no field {field}"
+    if first == "dynamodb" and name in items:
+        item = items[name]
+        if item is None:
+            return f"the event has no {field}"
+        value = item.get(attribute)
         if isinstance(value, dict) and len(value) == 1:
             tag = next(iter(value))
             return f"the field is an object, only its leaves match; the type tag is missing, write {{{tag}: [...]}}"
-        known = name in _CHANGE or name in _ITEMS
-        return "the event has no such field" if known else f"a DynamoDB event has no field dynamodb.{name}"
-    if first not in _ENVELOPE:
-        return f"a DynamoDB event has no field {first}"
     return "the event has no such field"

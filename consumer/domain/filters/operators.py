@@ -8,25 +8,16 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from ipaddress import ip_address, ip_network
+from itertools import pairwise
+from operator import eq, ge, gt, le, lt
 from typing import Any
 
 Test = Callable[[Any], bool]
 
-OPERATORS = (
-    "prefix",
-    "suffix",
-    "anything-but",
-    "numeric",
-    "exists",
-    "equals-ignore-case",
-    "wildcard",
-    "cidr",
-    "exactly",
-)
 _LONGEST_ADDRESS = 64  # an IPv6 address with a zone; longer text is no address and need not be parsed
 _VALUES = "text, a number, true, false, null or an operator such as {prefix: ...}"
 
@@ -45,21 +36,13 @@ class PatternError(ValueError):
         super().__init__(f"{path}: {self.problem}")
 
 
-@dataclass(frozen=True, slots=True)
-class Alternatives:
-    """A field's array, compiled: a present value matches when ``test`` says so, an absent one when ``absent``."""
-
-    test: Test
-    absent: bool
-
-
 def compile_alternatives(
     values: Sequence[Any], path: str, *, number_text: bool, problems: list[PatternError]
-) -> Alternatives:
-    """Compile the array of one field. What is wrong with its elements is added to ``problems``, each with its place;
-    the elements that are right are compiled all the same.
+) -> tuple[Test, bool]:
+    """The array of one field: the predicate for a value that is there, and whether an absent one matches.
 
-    ``number_text``: the field is a DynamoDB number, whose text ``numeric`` compares too.
+    What is wrong with its elements is added to ``problems``, each with its place; the elements that are right are
+    compiled all the same. ``number_text``: the field is a DynamoDB number, whose text ``numeric`` compares too.
     """
     if not values:
         problems.append(PatternError(path, f"must not be empty; list at least one of {_VALUES}"))
@@ -76,27 +59,26 @@ def compile_alternatives(
             place = f"{place}.{operator}"
             if operator == "exists" and argument is False:
                 absent = True
-            elif operator == "numeric":
-                tests.append(_numeric(argument, place, number_text))
+            elif operator == "numeric" and number_text:
+                tests.append(_numeric_text(argument, place))
             else:
                 tests.append(_COMPILERS[operator](argument, place))
         except PatternError as error:
             problems.append(error)
     if exact:
         tests.insert(0, _one_of(exact))
-    return Alternatives(_any_of(tests), absent)
+    return _any_of(tests), absent
 
 
 def _operator(value: Mapping[Any, Any], place: str) -> tuple[str, Any]:
     if len(value) != 1:
-        found = "none" if not value else ", ".join(_show(name) for name in value)
+        found = "none" if not value else ", ".join(show(name) for name in value)
         raise PatternError(place, f"must hold exactly one operator, found {found}; write one mapping for each")
     ((name, argument),) = value.items()
     if name in OPERATORS:
         return name, argument
-    close = difflib.get_close_matches(str(name).lower().replace("_", "-"), OPERATORS, n=1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    raise PatternError(place, f"unknown operator {_show(name)}{hint}; allowed are {', '.join(OPERATORS)}")
+    hint = _did_you_mean(str(name).lower().replace("_", "-"), OPERATORS)
+    raise PatternError(place, f"unknown operator {show(name)}{hint}; allowed are {', '.join(OPERATORS)}")
 
 
 def _scalar(value: Any, place: str) -> Any:
@@ -106,12 +88,12 @@ def _scalar(value: Any, place: str) -> Any:
         return _number(value, place)
     if isinstance(value, list | tuple):
         raise PatternError(place, f"must not be an array; allowed is {_VALUES}")
-    raise PatternError(place, f"must be {_VALUES}, found {_show(value)} (write it in quotes)")
+    raise PatternError(place, f"must be {_VALUES}, found {show(value)} (write it in quotes)")
 
 
 def _number(value: Any, place: str) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise PatternError(place, f"must be a number, found {_show(value)}")
+        raise PatternError(place, f"must be a number, found {show(value)}")
     if not math.isfinite(value):
         raise PatternError(place, f"must be a finite number, found {value}")
     return value
@@ -119,13 +101,19 @@ def _number(value: Any, place: str) -> int | float:
 
 def _text(value: Any, place: str) -> str:
     if not isinstance(value, str):
-        raise PatternError(place, f"must be text, found {_show(value)}")
+        raise PatternError(place, f"must be text, found {show(value)}")
     return value
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
+    """A value for a message, cut when it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _did_you_mean(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 # Predicates. A bool is an int in Python, but not in JSON: true is not 1.
@@ -140,7 +128,7 @@ def _any_of(tests: Sequence[Test]) -> Test:
 
 def _exists(value: Any, place: str) -> Test:
     if value is not True:
-        raise PatternError(place, f"must be true or false, found {_show(value)}")
+        raise PatternError(place, f"must be true or false, found {show(value)}")
     return lambda found: True
 
 
@@ -171,7 +159,7 @@ def _affix(holds: Callable[[str, str], bool]) -> Callable[[Any, str], Test]:
 
 def _ignoring_case(value: Mapping[Any, Any], place: str) -> str:
     if set(value) != {"equals-ignore-case"}:
-        found = ", ".join(_show(name) for name in value) or "nothing"
+        found = ", ".join(show(name) for name in value) or "nothing"
         raise PatternError(place, f"must be text or {{equals-ignore-case: text}}, found a mapping with {found}")
     return _text(value["equals-ignore-case"], f"{place}.equals-ignore-case").casefold()
 
@@ -186,7 +174,7 @@ def _exactly(value: Any, place: str) -> Test:
 
 
 def _cidr(value: Any, place: str) -> Test:
-    problem = f"must be an address range such as 10.0.0.0/24 or 2001:db8::/32, found {_show(value)}"
+    problem = f"must be an address range such as 10.0.0.0/24 or 2001:db8::/32, found {show(value)}"
     if not isinstance(value, str) or "/" not in value:
         raise PatternError(place, problem)
     try:
@@ -216,7 +204,7 @@ def _anything_but(value: Any, place: str) -> Test:
         if isinstance(one, bool) or not isinstance(one, str | int | float):
             where = place if values is not value else f"{place}[{index}]"
             allowed = "text, a number, a list of them or one of {" + ", ".join(_NESTED) + "}"
-            raise PatternError(where, f"must be {allowed}, found {_show(one)}")
+            raise PatternError(where, f"must be {allowed}, found {show(one)}")
         if not isinstance(one, str):
             _number(one, place)
     if len({isinstance(one, str) for one in values}) > 1:
@@ -227,9 +215,8 @@ def _anything_but(value: Any, place: str) -> Test:
 def _nested_tests(value: Mapping[Any, Any], place: str) -> list[Test]:
     name = next(iter(value)) if len(value) == 1 else None
     if name not in _NESTED:
-        close = difflib.get_close_matches(str(name), _NESTED, n=1)
-        hint = f" (did you mean {close[0]}?)" if close and name is not None else ""
-        found = ", ".join(_show(one) for one in value) or "none"
+        hint = _did_you_mean(str(name), _NESTED) if name is not None else ""
+        found = ", ".join(show(one) for one in value) or "none"
         raise PatternError(place, f"must hold exactly one of {', '.join(_NESTED)}, found {found}{hint}")
     place = f"{place}.{name}"
     argument = value[name]
@@ -249,23 +236,27 @@ def _nested_tests(value: Mapping[Any, Any], place: str) -> list[Test]:
 # Numbers.
 
 _Compare = Callable[[Any, Any], bool]
-_LOWER: dict[str, _Compare] = {">": lambda a, b: a > b, ">=": lambda a, b: a >= b}
-_UPPER: dict[str, _Compare] = {"<": lambda a, b: a < b, "<=": lambda a, b: a <= b}
-_COMPARE: dict[str, _Compare] = {"=": lambda a, b: a == b, **_LOWER, **_UPPER}
+_LOWER: dict[str, _Compare] = {">": gt, ">=": ge}
+_UPPER: dict[str, _Compare] = {"<": lt, "<=": le}
+_COMPARE: dict[str, _Compare] = {"=": eq, **_LOWER, **_UPPER}
 _NUMERIC_SHAPE = 'must be a comparison such as [">", 0] or a range such as [">", 0, "<=", 5]'
 
 
-def _numeric(value: Any, place: str, number_text: bool) -> Test:
+def _numeric(value: Any, place: str) -> Test:
     bounds = _bounds(value, place)
-    if not number_text:
-        return lambda found: isinstance(found, int | float) and not isinstance(found, bool) and _within(found, bounds)
-    exact = [(compare, Decimal(str(bound))) for compare, bound in bounds]
+    return lambda found: isinstance(found, int | float) and not isinstance(found, bool) and _within(found, bounds)
+
+
+def _numeric_text(value: Any, place: str) -> Test:
+    """The same for a DynamoDB number, which is text."""
+    of_json = _numeric(value, place)
+    exact = [(compare, Decimal(str(bound))) for compare, bound in _bounds(value, place)]
 
     def test(found: Any) -> bool:
-        if isinstance(found, str):
-            number = _decimal(found)
-            return number is not None and _within(number, exact)
-        return isinstance(found, int | float) and not isinstance(found, bool) and _within(found, bounds)
+        if not isinstance(found, str):
+            return of_json(found)
+        number = _decimal(found)
+        return number is not None and _within(number, exact)
 
     return test
 
@@ -285,11 +276,11 @@ def _decimal(text: str) -> Decimal | None:
 
 def _bounds(value: Any, place: str) -> list[tuple[_Compare, int | float]]:
     if not isinstance(value, list | tuple) or len(value) not in {2, 4}:
-        raise PatternError(place, f"{_NUMERIC_SHAPE}, found {_show(value)}")
+        raise PatternError(place, f"{_NUMERIC_SHAPE}, found {show(value)}")
     pairs = [(value[at], _number(value[at + 1], f"{place}[{at + 1}]")) for at in range(0, len(value), 2)]
     for at, (operator, _) in enumerate(pairs):
         if not isinstance(operator, str) or operator not in _COMPARE:
-            raise PatternError(f"{place}[{at * 2}]", f"must be one of = < <= > >=, found {_show(operator)}")
+            raise PatternError(f"{place}[{at * 2}]", f"must be one of = < <= > >=, found {show(operator)}")
     if len(pairs) == 2:
         (first, low), (second, high) = pairs
         if first not in _LOWER or second not in _UPPER:
@@ -313,20 +304,16 @@ def _wildcard(value: Any, place: str) -> Test:
 def _wildcard_parts(text: str, place: str) -> list[str]:
     r"""The literal texts between the stars; ``\*`` is a star and ``\\`` a backslash."""
     parts = [""]
-    after_star = False
-    characters = iter(text)
-    for character in characters:
+    characters = re.findall(r"\\?.", text, re.DOTALL)  # a backslash and what it escapes count as one
+    for before, character in pairwise(["", *characters]):
+        if before == character == "*":
+            raise PatternError(place, r"must not hold two stars in a row; write one (or \* for a star)")
         if character == "*":
-            if after_star:
-                raise PatternError(place, r"must not hold two stars in a row; write one (or \* for a star)")
             parts.append("")
-            after_star = True
-            continue
-        after_star = False
-        literal = next(characters, "") if character == "\\" else character
-        if character == "\\" and literal not in {"*", "\\"}:
+        elif character.startswith("\\") and character not in {r"\*", r"\\"}:
             raise PatternError(place, r"must escape only stars and backslashes: \* and \\")
-        parts[-1] += literal
+        else:
+            parts[-1] += character[-1]
     return parts
 
 
@@ -353,9 +340,11 @@ _COMPILERS: dict[str, Callable[[Any, str], Test]] = {
     "prefix": _affix(str.startswith),
     "suffix": _affix(str.endswith),
     "anything-but": _anything_but,
+    "numeric": _numeric,
+    "exists": _exists,
     "equals-ignore-case": _equals_ignore_case,
     "wildcard": _wildcard,
     "cidr": _cidr,
-    "exists": _exists,
     "exactly": _exactly,
 }
+OPERATORS = tuple(_COMPILERS)

@@ -14,7 +14,7 @@ import yaml
 from consumer.cli.lambda_import.document import NotAMapping, parse
 from consumer.cli.lambda_import.mapping import Imported, import_mapping
 from consumer.settings import Settings, load_settings
-from consumer.settings.rules import violations
+from consumer.settings.rules import RULES
 from consumer.settings.yaml_file import parse as parse_values
 from consumer.settings.yaml_file import read_text
 
@@ -72,7 +72,7 @@ def settings_of(imported: Imported, tmp_path: Path, **environ: str) -> Settings:
     values = parse_values(read_text(file), str(file), environ)
     assert values.problems == []
     settings = Settings.model_validate(values.data, context={"base_dir": tmp_path})
-    assert violations(settings) == []
+    assert [broken for rule in RULES for broken in rule.check(settings)] == []
     return settings
 
 

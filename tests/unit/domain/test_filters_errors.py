@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from consumer.domain.filters.filters import PatternError, compile_filters
+from consumer.domain.filters.filters import compile_filters
+from consumer.domain.filters.operators import PatternError
 
 
 def refused(patterns: Any) -> PatternError:

@@ -58,8 +58,8 @@ def test_values_are_in_seconds_and_bytes(load: Load) -> None:
     assert settings.limits.buffer == 1536 * 1024**2
     assert (settings.shutdown.grace, settings.http.port, settings.idempotency.mode) == (0, 10, "off")
     assert settings.on_failure.destination_kind == "sqs"
-    assert settings.aws.endpoints.get("sqs") == "http://127.0.0.1:9324"
-    assert settings.aws.endpoints.get("s3") is None
+    assert settings.aws.endpoints.as_dict()["sqs"] == "http://127.0.0.1:9324"
+    assert "s3" not in settings.aws.endpoints.as_dict()
 
 
 def test_numbers_are_compared_by_filters_only_when_asked(load: Load) -> None:

@@ -8,8 +8,8 @@ import pytest
 from pydantic import BaseModel
 
 from consumer.settings import Settings
-from consumer.settings.rules import violations
-from consumer.settings.sections import Backoff, Batch, FilterOptions, OnFailure, Retry
+from consumer.settings.model import Backoff, Batch, FilterOptions, OnFailure, Retry
+from consumer.settings.rules import RULES
 from consumer.settings.yaml_file import parse
 from tests.unit.settings.conftest import Problems
 from tests.unit.settings.test_bad_files import BASE
@@ -90,7 +90,8 @@ def test_the_ends_of_the_range_are_taken(tmp_path: Path, key: str, value: str) -
     """As the configuration file is read, without the list of what is not built yet."""
     values = parse(one_line(key, value), "c.yaml", {})
     assert values.problems == []
-    assert violations(Settings.model_validate(values.data, context={"base_dir": tmp_path})) == []
+    settings = Settings.model_validate(values.data, context={"base_dir": tmp_path})
+    assert [broken for rule in RULES for broken in rule.check(settings)] == []
 
 
 def test_no_option_is_forgotten() -> None:
