@@ -195,7 +195,7 @@ class Checkers(OpenRecords):
         text = document[document.rindex(b'"payload":') + len(b'"payload":') : -1]
         for record in records_from_event(text):
             item = self._history.items[_name(shard_id, record.sequence_number)]
-            item.buried += 1
+            item.dead_lettered += 1
             if not item.failures:
                 self._history.violated("dead letters", f"{item.key} v{item.version} never failed")
             self._settle(item)

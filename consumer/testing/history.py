@@ -20,7 +20,7 @@ class Item:
     settled_at: float | None = None
     settles: int = 0
     failures: int = 0
-    buried: int = 0
+    dead_lettered: int = 0
     effects: int = 0  # in ``VersionedSink``
     lost: bool = False  # trimmed before it was settled
     before_start: bool = False

@@ -28,9 +28,9 @@ class VersionedSink:
         item.effects += 1
 
     def check(self) -> None:
-        """At the end. What was buried may have been settled by a second delivery after newer versions, what was trimmed
-        by a zombie after its shard went on without it."""
+        """At the end. What was dead-lettered may have been settled by a second delivery after newer versions, what was
+        trimmed by a zombie after its shard went on without it."""
         for item in self._history.items.values():
-            if item.effects > 1 or (item.settles and not item.effects and not item.buried and not item.lost):
+            if item.effects > 1 or (item.settles and not item.effects and not item.dead_lettered and not item.lost):
                 what = f"{item.key} v{item.version} was settled {item.settles} times"
                 self._history.violated("G6 exactly once", f"{what} and took effect {item.effects} times")

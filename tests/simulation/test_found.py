@@ -46,7 +46,7 @@ def test_a_dead_letter_that_is_retried_is_not_sent_after_the_lease_went_away() -
     world.run(scenario)
     world.check()
     (item,) = world.history.items.values()
-    assert item.buried == 1
+    assert item.dead_lettered == 1
 
 
 def test_a_hidden_child_of_a_disabled_stream_is_not_left_behind() -> None:

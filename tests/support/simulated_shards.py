@@ -329,4 +329,4 @@ class _Losses(dict[tuple[str, str, str], Loss]):
             assert loss.first_sequence_number == loss.last_sequence_number, "records are discarded one by one here"
             record = {"dynamodb": {"SequenceNumber": loss.first_sequence_number}}
             document = b'{"payload":' + msgspec.json.encode({"Records": [record]}) + b"}"
-            self._world.checkers.buried(document, loss.shard_id)
+            self._world.checkers.dead_lettered(document, loss.shard_id)
