@@ -49,7 +49,7 @@ def give_up(image=None, number="2900002759746085485437"):
 
 
 class Letter:
-    """A document with its attributes, as the graveyard makes them."""
+    """A document with its attributes, as the delivery of dead letters makes them."""
 
     def __init__(self, image=None, now=NOW, number="2900002759746085485437"):
         step = give_up(image, number)

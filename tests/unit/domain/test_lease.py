@@ -69,7 +69,7 @@ def test_observers_outwait_believers_at_any_clock_rates_that_differ_by_less_than
 
 
 def test_owners_without_a_session_row_are_watched_too() -> None:
-    """Such an incarnation cannot renew, but may still believe for a while."""
+    """Such an incarnation cannot renew, but may still be valid for a while."""
     observer = Observer(D)
     see(observer, 5.0, owners=("ghost",))
     assert observer.expired(5.0 + 21.9) == []
