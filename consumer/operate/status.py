@@ -3,24 +3,21 @@
 The main loop publishes a frozen snapshot; the server, on the control thread, reads whatever snapshot is there. One
 attribute assignment is atomic in Python, so readers need no lock and can never see half a snapshot.
 
-Health is about this process alone. It fails when the main loop made no progress for ``wedged_after`` seconds or a root
-task died: things that a restart cures. An AWS outage is neither, and restarting a fleet during one makes it worse.
+Health is about this process alone. It fails when the watchdog finds the main loop wedged or a root task died: things
+that a restart cures. An AWS outage is neither, and restarting a fleet during one makes it worse.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Final, Literal
 
 RECENT_ERRORS: Final = 20
 _ERROR_LENGTH: Final = 512
-
-# The same clock as consumer.worker.clock: it goes on while the machine is suspended (Linux only).
-_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 StartStep = Literal["config", "lease_table", "first_plan"]
 START_STEPS: Final[tuple[StartStep, ...]] = ("config", "lease_table", "first_plan")
@@ -75,20 +72,17 @@ class RecentError:
     count: int = 1
 
 
-def _now() -> float:
-    return time.clock_gettime(_CLOCK)
-
-
 class StatusBoard:
-    """Written by the main loop, read by the health server and ``sd_notify``. Thread-safe.
+    """Written by the main loop and the watchdog, read by the health server. Thread-safe.
 
-    ``wedged_after`` in seconds. ``monotonic`` must be the clock that the ``now`` of ``progress`` comes from.
+    ``wedged_after`` (seconds) is the watchdog's limit; ``progress_age`` what it last found: the seconds without
+    progress of the main loop.
     """
 
-    def __init__(self, wedged_after: float, monotonic: Callable[[], float] = _now) -> None:
+    def __init__(self, wedged_after: float) -> None:
         self.wedged_after = wedged_after
-        self._monotonic = monotonic
-        self._progress_at = monotonic()
+        self.progress_age = 0.0
+        self._wedged = False
         self._dead: str = ""
         self._steps: frozenset[str] = frozenset()
         self._stopping = False
@@ -102,9 +96,9 @@ class StatusBoard:
         """Replace the snapshot."""
         self._status = status
 
-    def progress(self, now: float | None = None) -> None:
-        """The main loop is alive. Call it at least every ``wedged_after / 4`` seconds, from the main loop itself."""
-        self._progress_at = self._monotonic() if now is None else now
+    def main_loop(self, progress_age: float, *, wedged: bool) -> None:
+        """The watchdog's finding at each of its looks; it alone decides what is ``wedged``."""
+        self.progress_age, self._wedged = progress_age, wedged
 
     def task_died(self, name: str, reason: str) -> None:
         """A task that must run for ever has ended: only a restart helps. The first one is kept."""
@@ -141,18 +135,12 @@ class StatusBoard:
         with self._errors_lock:
             return tuple(reversed(self._errors))
 
-    @property
-    def progress_age(self) -> float:
-        """Seconds since the last progress of the main loop."""
-        return max(0.0, self._monotonic() - self._progress_at)
-
     def health(self) -> tuple[bool, str]:
         """Whether the process works at all, and a line that says why not."""
         if self._dead:
             return False, self._dead
-        age = self.progress_age
-        if age > self.wedged_after:
-            return False, f"wedged: no progress for {age:.1f}s (limit {self.wedged_after:g}s)"
+        if self._wedged:
+            return False, f"wedged: no progress for {self.progress_age:.1f}s (limit {self.wedged_after:g}s)"
         return True, "ok"
 
     def readiness(self) -> tuple[bool, str]:

@@ -48,8 +48,8 @@ class Daemon:
         self._clock = SystemClock()
         self._metrics = Metrics()
         self._board = StatusBoard(wedged_after(settings))
-        self._pulse = Pulse(self._clock, self._board, self._metrics)
-        self._watchdog = Watchdog(lambda: self._pulse.beats, self._board.wedged_after)
+        self._pulse = Pulse(self._clock, self._metrics)
+        self._watchdog = Watchdog(lambda: self._pulse.beats, self._board)
         self._control = ControlThread()
         self._started_at = self._clock.wall()
         self._a_task_died = False

@@ -19,6 +19,7 @@ import structlog
 
 from consumer.operate import sd_notify
 from consumer.operate.logs import close_logging
+from consumer.operate.status import StatusBoard
 
 log = structlog.get_logger()
 
@@ -75,11 +76,14 @@ async def _cancel_others() -> None:
 
 class Watchdog:
     """Counts its own ticks without progress of the main loop instead of comparing times: a process that was frozen as a
-    whole (SIGSTOP, a suspended machine) did not tick either, and is not wedged when it wakes up."""
+    whole (SIGSTOP, a suspended machine) did not tick either, and is not wedged when it wakes up.
 
-    def __init__(self, progress: Callable[[], int], wedged_after: float) -> None:
+    ``board`` says after how many seconds the main loop is wedged, and is given what each tick found."""
+
+    def __init__(self, progress: Callable[[], int], board: StatusBoard) -> None:
         self._progress = progress
-        self._limit = max(2, int(wedged_after / TICK))
+        self._board = board
+        self._limit = max(2, int(board.wedged_after / TICK))
         self._seen = -1
         self._quiet = 0
 
@@ -95,6 +99,7 @@ class Watchdog:
             now = self._progress()
             self._quiet = 0 if now != self._seen else self._quiet + 1
             self._seen = now
+            self._board.main_loop(self._quiet * TICK, wedged=self.wedged)
             if not self.wedged:
                 # Sent from here, not from the main loop: user code may block that for longer than systemd's patience.
                 sd_notify.watchdog()

@@ -23,9 +23,8 @@ BEATS_PER_REPORT = 10
 class Pulse:
     """The main loop's sign of life. ``beats`` is read by the watchdog on the control thread."""
 
-    def __init__(self, clock: Clock, board: StatusBoard, metrics: Metrics) -> None:
+    def __init__(self, clock: Clock, metrics: Metrics) -> None:
         self._clock = clock
-        self._board = board
         self._metrics = metrics
         self.beats = 0
 
@@ -37,7 +36,6 @@ class Pulse:
             await asyncio.sleep(PULSE)
             worst = max(worst, self._clock.monotonic() - before - PULSE)
             self.beats += 1
-            self._board.progress()
             if self.beats % BEATS_PER_REPORT == 0:
                 self._metrics.loop_stall_seconds.set(worst)
                 worst = 0.0

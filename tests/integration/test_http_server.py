@@ -99,8 +99,8 @@ def test_health_and_readiness(running: Running) -> None:
     for step in START_STEPS:
         running.board.reached(step)
     assert running.get("/readyz")[::2] == (200, b"ready\n")
-    running.board.task_died("session", "a\nb")
-    assert running.get("/healthz")[::2] == (503, b"task keeper died: a b\n")
+    running.board.task_died("session renewal", "a\nb")
+    assert running.get("/healthz")[::2] == (503, b"task session renewal died: a b\n")
     assert running.get("/readyz")[0] == 200
 
 
