@@ -28,7 +28,7 @@ from consumer.domain.outcome import Outcome
 from consumer.domain.record import records_from_event
 from consumer.handlers import frames, root_logger
 from consumer.handlers.frames import Invocation, Reply
-from consumer.handlers.handler_context import Context, FunctionIdentity, function_arn
+from consumer.handlers.handler_context import Context, FunctionIdentity, context_of
 from consumer.handlers.handler_faults import describe, fault_of, marshal_fault
 from consumer.handlers.results import discard, is_async, python_outcome
 from consumer.handlers.target import load_target
@@ -170,17 +170,9 @@ def _tune_gc() -> None:
         gc.set_threshold(20_000, 50, 100)
 
 
-def _context(invocation: Invocation, function: FunctionIdentity) -> Context:
-    return Context(
-        function=function,
-        aws_request_id=invocation.request_id,
-        invoked_function_arn=function_arn(invocation.source_arn, function.name),
-        application=invocation.application,
-        shard_id=invocation.shard_id,
-        lease_epoch=invocation.lease_epoch,
-        attempt=invocation.attempt,
-        deadline=invocation.deadline,
-    )
+def _context(invocation: Invocation) -> Context:
+    function = FunctionIdentity.from_environment(os.environ, invocation.application)
+    return context_of(invocation, function, invocation.deadline)
 
 
 def _ended(outcome: Outcome) -> tuple[Reply, bytes]:
@@ -214,10 +206,9 @@ class LambdaRunner:
         self._log = log
 
     def __call__(self, invocation: Invocation, event: bytes) -> tuple[Reply, bytes]:
-        function = FunctionIdentity.from_environment(os.environ, invocation.application)
         self._log.request_id = invocation.request_id
         try:
-            result = self._function(_event_of(event), _context(invocation, function))
+            result = self._function(_event_of(event), _context(invocation))
         except BaseException as error:  # noqa: BLE001  # SystemExit and the like are failures of this call only
             return _ended(Outcome("failed", fault=fault_of(error)))
         return self._marshal(result)
@@ -257,8 +248,7 @@ class PythonRunner:
             asyncio.set_event_loop(self._loop)
 
     def __call__(self, invocation: Invocation, event: bytes) -> tuple[Reply, bytes]:
-        function = FunctionIdentity.from_environment(os.environ, invocation.application)
-        context = _context(invocation, function)
+        context = _context(invocation)
         try:
             records = records_from_event(event)
             numbers = frozenset(record.sequence_number for record in records)
