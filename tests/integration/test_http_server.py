@@ -192,7 +192,7 @@ def test_slow_clients_are_ended_and_hold_up_nobody(running: Running) -> None:
 
 def test_a_client_that_does_not_read(running: Running) -> None:
     for number in range(3000):
-        running.metrics.shard(f"shardId-{number:020}").lag.set(1)
+        running.metrics.shard(f"shardId-{number:020}").lag_seconds = 1
     with running.connect() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
