@@ -243,7 +243,6 @@ async def test_close_frees_the_port_and_is_idempotent() -> None:
     server = HealthServer(StatusBoard(1), Metrics(), host="127.0.0.1", port=0)
     await server.start()
     port = server.port
-    assert server.url == f"http://127.0.0.1:{port}/"
     await server.close()
     await server.close()
     again = HealthServer(StatusBoard(1), Metrics(), host="127.0.0.1", port=port)
