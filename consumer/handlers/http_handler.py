@@ -5,7 +5,7 @@ sent (refused, unknown host, TLS, slow connect) it cannot, and a 429, or a 503 w
 not: ``not_invoked``, no retry is spent. Everything else counts as an attempt that failed.
 
 There is no killing over HTTP. At the time limit, or when the call is cancelled, the connection is closed; whether
-the server stops then is its own matter. ``Lambda-Runtime-Deadline-Ms`` tells it when we stop waiting, and the lease
+the server stops then is its own matter. ``Lambda-Runtime-Deadline-Ms`` says how long the daemon waits, and the lease
 epoch among the headers lets a sink refuse what comes too late.
 
 Proxies: ``HTTP_PROXY`` and ``.netrc`` are not looked at. In this process they are meant for AWS, the usual handler is
@@ -41,8 +41,8 @@ _MAX_ERROR_PAGE: Final = 64 * 1024
 _ERROR_PAGE_SECONDS: Final = 2.0
 _CONNECT_SECONDS: Final = 10.0
 _PROBE_SECONDS: Final = 3.0
-# Common servers (uvicorn, Node) close after five idle seconds. Whoever closes first must be us: a request that meets
-# their closing looks like a handler that crashed.
+# Common servers (uvicorn, Node) close after five idle seconds. The daemon must close first: a request that
+# meets the closing of a server looks like a handler that crashed.
 _IDLE_SECONDS: Final = 4.0
 _MAX_STACK: Final = 40
 _EMULATOR_PATH: Final = "/2015-03-31/functions/"

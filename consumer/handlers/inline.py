@@ -136,7 +136,7 @@ class InlineHandler:
         self._report_failures = report_failures
         self._function: Callable[..., Any] | None = None
         self._is_async = False
-        self._identities: dict[str, FunctionIdentity] = {}
+        self._identity: FunctionIdentity | None = None
         self._timer = _Timer(first_complaint)
 
     @property
@@ -188,11 +188,9 @@ class InlineHandler:
         self._function = None
 
     def _context(self, call: HandlerCall) -> Context:
-        identity = self._identities.get(call.application)
-        if identity is None:
-            identity = FunctionIdentity.from_environment(os.environ, call.application)
-            self._identities[call.application] = identity
-        return context_of(call, identity, time.monotonic() + call.timeout)
+        if self._identity is None:
+            self._identity = FunctionIdentity.from_environment(os.environ, call.application)
+        return context_of(call, self._identity, time.monotonic() + call.timeout)
 
     async def _run(
         self, loop: asyncio.AbstractEventLoop, function: Callable[..., Any], call: HandlerCall
@@ -205,17 +203,17 @@ class InlineHandler:
             work = loop.create_task(_caught(function, call, records, context, ended))
         else:
             work = _run_in_thread(loop, f"handler-{call.request_id}", lambda: _called(function, call, records, context))
-            work.add_done_callback(lambda work: None if ended.done() else ended.set_result(work.result()))
+            work.add_done_callback(lambda work: _settle(ended, work.result()))
 
         def cancel() -> None:
             # A thread cannot be cancelled. A task that is done without an answer was cancelled by other code before its
             # first step, where nothing could catch it.
-            if self._is_async and not work.cancel() and not ended.done():
-                ended.set_result((None, asyncio.CancelledError()))
+            if self._is_async and not work.cancel():
+                _settle(ended, (None, asyncio.CancelledError()))
 
         deadline = _Deadline(self._timer, loop, call, cancel)
         try:
-            # Not ``await work``, which would hand a cancellation of ours to the task without telling us.
+            # Not ``await work``, which would hand a cancellation of ours to the task unseen.
             return await ended, deadline.expired
         except asyncio.CancelledError:
             cancel()
@@ -227,7 +225,7 @@ class InlineHandler:
 
 
 async def _end_of(work: asyncio.Future[Any]) -> None:
-    """Wait for the end of what was told to end, however often we are cancelled meanwhile."""
+    """Wait for the end of ``work``, however often the caller is cancelled meanwhile."""
     while not work.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait({work})
@@ -243,6 +241,11 @@ def _forget_images(call: HandlerCall) -> None:
     """
     for record in call.records:
         record.cached = None
+
+
+def _settle(ended: asyncio.Future[_Answer], answer: _Answer) -> None:
+    if not ended.done():
+        ended.set_result(answer)
 
 
 def _called(function: Callable[..., Any], call: HandlerCall, records: list[Record], context: Context) -> Any:
@@ -269,8 +272,7 @@ async def _caught(
     except BaseException as error:  # noqa: BLE001  # whatever user code raises is an outcome
         answer = (None, error)
     _forget_images(call)
-    if not ended.done():
-        ended.set_result(answer)
+    _settle(ended, answer)
 
 
 def _run_in_thread(loop: asyncio.AbstractEventLoop, name: str, work: Callable[[], Any]) -> asyncio.Future[_Answer]:
@@ -281,10 +283,6 @@ def _run_in_thread(loop: asyncio.AbstractEventLoop, name: str, work: Callable[[]
     context = contextvars.copy_context()
     ended: asyncio.Future[_Answer] = loop.create_future()
 
-    def settle(answer: _Answer) -> None:
-        if not ended.done():
-            ended.set_result(answer)
-
     def run() -> None:
         answer: _Answer
         try:
@@ -292,7 +290,7 @@ def _run_in_thread(loop: asyncio.AbstractEventLoop, name: str, work: Callable[[]
         except BaseException as error:  # noqa: BLE001  # whatever user code raises is an outcome
             answer = (None, error)
         with contextlib.suppress(RuntimeError):  # the loop is closed: the answer is not awaited any more
-            loop.call_soon_threadsafe(settle, answer)
+            loop.call_soon_threadsafe(_settle, ended, answer)
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return ended

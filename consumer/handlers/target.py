@@ -84,7 +84,7 @@ def _file_of(module_name: str) -> str:
 
 
 def _place(error: BaseException, path: str | None) -> str:
-    """``file:line: `` of the failure: the innermost line of the user's own code, else of any code but ours."""
+    """``file:line: `` of the failure: the innermost line of the user's own code, else outside this package."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}: "
     own = str(Path(__file__).parent)

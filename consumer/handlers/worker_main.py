@@ -34,7 +34,7 @@ from consumer.handlers.results import discard, is_async, python_outcome
 from consumer.handlers.target import load_target
 
 if TYPE_CHECKING:
-    import asyncio  # when running: only by who needs a loop, it doubles the start time of a worker
+    import asyncio  # when running: only where a loop is needed, it doubles the start time of a worker
 
 _PR_SET_PDEATHSIG = 1
 _OUR_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -143,9 +143,12 @@ def serve(sock: socket.socket) -> None:
     own_pid = os.getpid()
     while (frame := frames.receive(sock)) is not None:
         invocation = frames.decode_invocation(frame[0])
-        reply, body = run(invocation, frame[1])
+        try:
+            reply, body = run(invocation, frame[1])
+        except BaseException as error:  # noqa: BLE001  # SystemExit and the like are failures of this call only
+            reply, body = _ended(Outcome("failed", fault=fault_of(error)))
         if os.getpid() != own_pid:
-            # User code forked and its child came back from the handler: it must not answer in our name.
+            # User code forked and its child came back from the handler: only the parent may answer.
             os._exit(0)
         _flush()
         reply.serial = invocation.serial
@@ -199,7 +202,8 @@ def _event_of(text: bytes) -> Any:
 
 
 class LambdaRunner:
-    """``def handler(event, context)`` as Lambda calls it: a fresh event, a JSON answer, no awaiting."""
+    """``def handler(event, context)`` as Lambda calls it: a fresh event, a JSON answer, no awaiting. Raises what user
+    code raises, of any type."""
 
     def __init__(self, function: Callable[..., Any], log: root_logger.LambdaLogHandler) -> None:
         self._function = function
@@ -207,11 +211,7 @@ class LambdaRunner:
 
     def __call__(self, invocation: Invocation, event: bytes) -> tuple[Reply, bytes]:
         self._log.request_id = invocation.request_id
-        try:
-            result = self._function(_event_of(event), _context(invocation))
-        except BaseException as error:  # noqa: BLE001  # SystemExit and the like are failures of this call only
-            return _ended(Outcome("failed", fault=fault_of(error)))
-        return self._marshal(result)
+        return self._marshal(self._function(_event_of(event), _context(invocation)))
 
     def _marshal(self, result: Any) -> tuple[Reply, bytes]:
         if inspect.isawaitable(result) or inspect.isasyncgen(result):
@@ -235,7 +235,8 @@ class LambdaRunner:
 
 
 class PythonRunner:
-    """``handle(records, context)``, plain or async; async ones share one loop that lives as long as the process."""
+    """``handle(records, context)``, plain or async; async ones share one loop for the life of the process. Raises what
+    user code raises, of any type."""
 
     def __init__(self, function: Callable[..., Any], report_failures: bool) -> None:
         self._function = function
@@ -249,12 +250,9 @@ class PythonRunner:
 
     def __call__(self, invocation: Invocation, event: bytes) -> tuple[Reply, bytes]:
         context = _context(invocation)
-        try:
-            records = records_from_event(event)
-            numbers = frozenset(record.sequence_number for record in records)
-            result = self._function(records, context) if self._loop is None else self._run(self._loop, records, context)
-        except BaseException as error:  # noqa: BLE001  # SystemExit and the like are failures of this call only
-            return _ended(Outcome("failed", fault=fault_of(error)))
+        records = records_from_event(event)
+        numbers = frozenset(record.sequence_number for record in records)
+        result = self._function(records, context) if self._loop is None else self._run(self._loop, records, context)
         return _ended(python_outcome(result, numbers, report_failures=self._report_failures))
 
     def _run(self, loop: asyncio.AbstractEventLoop, records: list[Any], context: Context) -> Any:
@@ -264,7 +262,7 @@ class PythonRunner:
         except RuntimeError:
             if task.done():
                 raise
-            # User code stopped the loop under its own feet: half a call may still be alive, so the process ends.
+            # User code stopped the loop that runs it: half a call may still be alive, so the process ends.
             print("the handler stopped the event loop of its worker process", file=sys.stderr, flush=True)  # noqa: T201
             os._exit(_BROKEN)
         if error is not None:

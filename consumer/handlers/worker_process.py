@@ -169,35 +169,35 @@ class WorkerProcess:
 
     async def _spawn(self) -> None:
         loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        with contextlib.ExitStack() as ours_until_started, contextlib.ExitStack() as theirs_always:
-            ours_until_started.callback(ours.close)
-            theirs_always.callback(theirs.close)
+        near, far = socket.socketpair()
+        with contextlib.ExitStack() as until_started, contextlib.ExitStack() as always:
+            until_started.callback(near.close)
+            always.callback(far.close)
             writers = []
             for stream in ("stdout", "stderr"):
                 reading, writing = os.pipe()
-                theirs_always.callback(os.close, writing)
+                always.callback(os.close, writing)
                 writers.append(writing)
                 output = Output(reading, stream)
                 self._outputs.append(output)
-                ours_until_started.callback(output.close)
+                until_started.callback(output.close)
             self._process = await asyncio.create_subprocess_exec(
-                *worker_command(theirs.fileno()),
+                *worker_command(far.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=writers[0],
                 stderr=writers[1],
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(far.fileno(),),
                 env=dict(self._environment),
                 # Its own process group, so that a Ctrl-C does not reach it and a kill reaches its children.
                 start_new_session=True,
             )
-            ours_until_started.pop_all()
+            until_started.pop_all()
         # User code is imported only after the set-up frame, so nothing of it runs before the reaper knows the group.
         self._reaper.add(self._process.pid)
         self._watch = asyncio.create_task(self._watch_exit(self._process), name=f"handler-worker-{self._process.pid}")
-        ours.setblocking(False)
+        near.setblocking(False)
         wire = _Wire(self._on_reply, self._on_broken)
-        self._transport, _ = await loop.create_unix_connection(lambda: wire, sock=ours)
+        self._transport, _ = await loop.create_unix_connection(lambda: wire, sock=near)
         self._transport.write(frames.head_of(self._setup))
 
     async def _kill_and_wait(self, reason: str) -> None:
