@@ -117,7 +117,7 @@ async def eventually(check: Callable[[], bool], seconds: float = 5.0) -> None:
 
 
 def alive(pid: int) -> bool:
-    """Running, and not merely a zombie that nobody has reaped yet."""
+    """Running, and not merely a zombie that waits to be reaped."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

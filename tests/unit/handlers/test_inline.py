@@ -20,10 +20,18 @@ from consumer.handlers.inline import InlineHandler
 from tests.integration.handlers.support import call, eventually, number, write_module
 
 
+def module_name(tmp_path: Path) -> str:
+    """One of its own: inline handlers are imported into this process, and modules are imported once."""
+    return f"inline_{abs(hash(str(tmp_path)))}"
+
+
+def module_of(tmp_path: Path) -> Any:
+    return sys.modules[module_name(tmp_path)]
+
+
 @asynccontextmanager
 async def running(tmp_path: Path, text: str, **options: Any) -> AsyncIterator[InlineHandler]:
-    # A module name of its own: inline handlers are imported into this process, and modules are imported once.
-    name = f"inline_{abs(hash(str(tmp_path)))}"
+    name = module_name(tmp_path)
     handler = InlineHandler(f"{name}:handler", write_module(tmp_path, text, name), **options)
     await handler.start()
     try:
@@ -131,8 +139,7 @@ async def test_a_hang_is_cancelled_at_the_time_limit_and_its_clean_up_is_awaited
         assert outcome.fault is not None
         assert outcome.fault.kind == "timeout"
         assert outcome.seconds >= 0.15
-        assert handler._function is not None
-        first, last = handler._function.__globals__["ended"]
+        first, last = module_of(tmp_path).ended
         assert last == "clean"
         assert 50 < first <= 100
 
@@ -195,14 +202,13 @@ async def test_cancelling_invoke_cancels_the_handler_at_once(tmp_path: Path) -> 
             ended.set()
     """
     async with running(tmp_path, text) as handler:
-        assert handler._function is not None
-        names = handler._function.__globals__
+        module = module_of(tmp_path)
         task = asyncio.create_task(handler.invoke(call(timeout=600)))
-        await names["started"].wait()
+        await module.started.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert names["ended"].is_set()
+        assert module.ended.is_set()
         # Before its first step:
         task = asyncio.create_task(handler.invoke(call(timeout=600)))
         await asyncio.sleep(0)
@@ -302,7 +308,7 @@ async def test_calls_of_one_turn_do_not_hold_each_others_images(tmp_path: Path) 
     calls = []
     """
     async with running(tmp_path, text) as handler:
-        module = sys.modules[f"inline_{abs(hash(str(tmp_path)))}"]
+        module = module_of(tmp_path)
         module.calls.extend([call(3), call(2), call(3)])
         outcomes = await asyncio.gather(*(handler.invoke(each) for each in module.calls))
         assert [outcome.kind for outcome in outcomes] == ["ok"] * 3

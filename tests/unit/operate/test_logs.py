@@ -319,7 +319,7 @@ def test_a_broken_pipe() -> None:
     assert b"Traceback" not in errors
 
 
-def test_a_pipe_that_nobody_reads() -> None:
+def test_a_pipe_that_is_not_read() -> None:
     reader, writer = os.pipe()
     process = start(10_000, stdout=writer)
     os.close(writer)
