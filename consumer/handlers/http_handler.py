@@ -34,7 +34,7 @@ from consumer.handlers.handler_faults import clean, describe, fault_of, timeout_
 from consumer.handlers.results import lambda_outcome
 from consumer.settings.errors import redact_url
 
-MAX_ANSWER: Final = 6 * 1024 * 1024
+MAX_ANSWER: Final = 6 * 1024 * 1024  # bytes; Lambda's limit for a synchronous response
 _EXCERPT_CHARACTERS: Final = 500
 # Of an error page only the excerpt is wanted, but a short page is read to its end: the connection can be used again.
 _MAX_ERROR_PAGE: Final = 64 * 1024
@@ -145,7 +145,7 @@ class HttpHandler:
             return _failed("crashed", "ConnectionLost", f"{type(error).__name__}: {describe(error)}")
         except aiohttp.ClientError as error:  # half a body, or no HTTP at all
             return _failed("bad_response", type(error).__name__, describe(error))
-        except Exception as error:  # noqa: BLE001  # a record that cannot be written is poison, not our end
+        except Exception as error:  # noqa: BLE001  # a record that cannot be written is poison, not the daemon's end
             return Outcome("failed", fault=fault_of(error))
 
     async def _post(

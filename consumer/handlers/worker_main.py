@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import asyncio  # when running: only where a loop is needed, it doubles the start time of a worker
 
 _PR_SET_PDEATHSIG = 1
-_OUR_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_HELD_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # The exit status of a worker that cannot go on (sysexits.h EX_SOFTWARE).
 _BROKEN = 70
 _PYTHONS_THRESHOLDS = gc.get_threshold()  # before user code is imported
@@ -47,7 +47,7 @@ _held = threading.local()
 def main() -> None:
     """Entry point of the bootstrap: ``argv`` is package folder, socket descriptor, the daemon's pid, a name tag."""
     folder, descriptor, parent = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    # The package is imported by now. User code must find its own modules before the neighbours of this checkout.
+    # The package is imported by now. User code must find its own modules before those beside this checkout.
     sys.path.remove(folder)
     if folder not in sys.path:
         sys.path.append(folder)
@@ -79,7 +79,7 @@ def _ignore_signals() -> None:
     user code starts get the defaults. Forked children get them explicitly, with the signals held back around the
     fork: one that arrived before the defaults are back would be lost, and ``terminate()`` with it.
     """
-    for number in _OUR_SIGNALS:
+    for number in _HELD_SIGNALS:
         signal.signal(number, _nothing)
     os.register_at_fork(before=_hold_signals, after_in_parent=_release_signals, after_in_child=_default_signals)
 
@@ -89,7 +89,7 @@ def _nothing(number: int, frame: object) -> None:
 
 
 def _hold_signals() -> None:
-    _held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _OUR_SIGNALS)
+    _held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
 
 
 def _release_signals() -> None:
@@ -98,7 +98,7 @@ def _release_signals() -> None:
 
 def _default_signals() -> None:
     if threading.current_thread() is threading.main_thread():  # only there can handlers be set
-        for number in _OUR_SIGNALS:
+        for number in _HELD_SIGNALS:
             if signal.getsignal(number) is _nothing:
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     _release_signals()

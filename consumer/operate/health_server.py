@@ -19,7 +19,7 @@ from consumer.operate.metrics import Metrics
 from consumer.operate.status import StatusBoard
 from consumer.operate.status_page import status_json, status_page
 
-REQUEST_BYTES: Final = 8 * 1024
+REQUEST_BYTES: Final = 8 * 1024  # of one connection
 CONNECTION_SECONDS: Final = 5.0
 MAX_CONNECTIONS: Final = 32
 LISTENING_CHECK: Final = 1.0  # seconds between looks at the listener
@@ -76,7 +76,7 @@ class HealthServer:
         }
 
     async def start(self) -> None:
-        """Bind and serve. CannotListen when the address is taken, not ours, or does not resolve."""
+        """Bind and serve. CannotListen when the address is taken, not this machine's, or does not resolve."""
         server = self._web = web.Server(self._answer, access_log=None, lingering_time=0)
         try:
             self._listener = await asyncio.get_running_loop().create_server(

@@ -1,4 +1,4 @@
-"""Logging: every event, ours and the libraries', becomes one line of ASCII on standard output.
+"""Logging: every event, the daemon's and the libraries', becomes one line of ASCII on standard output.
 
 Records come from every program that may write to the source table, so nothing in a line is trusted: JSON is written
 with every non-ASCII and control character escaped (no forged lines, no terminal sequences), texts are cut, and

@@ -75,14 +75,13 @@ class RecentError:
 class StatusBoard:
     """Written by the main loop and the watchdog, read by the health server. Thread-safe.
 
-    ``wedged_after`` (seconds) is the watchdog's limit; ``progress_age`` what it last found: the seconds without
-    progress of the main loop.
+    The watchdog sets ``wedged``, a line that says why (empty: the main loop is not wedged), and ``progress_age``, the
+    seconds since the last progress of the main loop.
     """
 
-    def __init__(self, wedged_after: float) -> None:
-        self.wedged_after = wedged_after
+    def __init__(self) -> None:
+        self.wedged = ""
         self.progress_age = 0.0
-        self._wedged = False
         self._dead: str = ""
         self._steps: frozenset[str] = frozenset()
         self._stopping = False
@@ -95,10 +94,6 @@ class StatusBoard:
     def publish(self, status: Status) -> None:
         """Replace the snapshot."""
         self._status = status
-
-    def main_loop(self, progress_age: float, *, wedged: bool) -> None:
-        """The watchdog's finding at each of its looks; it alone decides what is ``wedged``."""
-        self.progress_age, self._wedged = progress_age, wedged
 
     def task_died(self, name: str, reason: str) -> None:
         """A task that must run for ever has ended: only a restart helps. The first one is kept."""
@@ -139,8 +134,9 @@ class StatusBoard:
         """Whether the process works at all, and a line that says why not."""
         if self._dead:
             return False, self._dead
-        if self._wedged:
-            return False, f"wedged: no progress for {self.progress_age:.1f}s (limit {self.wedged_after:g}s)"
+        wedged = self.wedged  # read once: the watchdog may clear it meanwhile
+        if wedged:
+            return False, wedged
         return True, "ok"
 
     def readiness(self) -> tuple[bool, str]:

@@ -47,9 +47,9 @@ class Daemon:
         self._stop = asyncio.Event()
         self._clock = SystemClock()
         self._metrics = Metrics()
-        self._board = StatusBoard(wedged_after(settings))
+        self._board = StatusBoard()
         self._pulse = Pulse(self._clock, self._metrics)
-        self._watchdog = Watchdog(lambda: self._pulse.beats, self._board)
+        self._watchdog = Watchdog(lambda: self._pulse.beats, self._board, wedged_after(settings))
         self._control = ControlThread()
         self._started_at = self._clock.wall()
         self._a_task_died = False

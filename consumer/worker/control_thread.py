@@ -75,15 +75,17 @@ async def _cancel_others() -> None:
 
 
 class Watchdog:
-    """Counts its own ticks without progress of the main loop instead of comparing times: a process that was frozen as a
+    """Decides whether the main loop is wedged, for the session renewal, the status board and the process itself.
+
+    It counts its own ticks without progress of the main loop instead of comparing times: a process that was frozen as a
     whole (SIGSTOP, a suspended machine) did not tick either, and is not wedged when it wakes up.
+    """
 
-    ``board`` says after how many seconds the main loop is wedged, and is given what each tick found."""
-
-    def __init__(self, progress: Callable[[], int], board: StatusBoard) -> None:
+    def __init__(self, progress: Callable[[], int], board: StatusBoard, wedged_after: float) -> None:
+        """``progress`` is a number that the main loop keeps changing; ``wedged_after`` in seconds."""
         self._progress = progress
         self._board = board
-        self._limit = max(2, int(board.wedged_after / TICK))
+        self._limit = max(2, int(wedged_after / TICK))
         self._seen = -1
         self._quiet = 0
 
@@ -91,21 +93,32 @@ class Watchdog:
     def wedged(self) -> bool:
         return self._quiet >= self._limit
 
+    def tick(self) -> bool:
+        """Look at the main loop, ``TICK`` seconds after the last look. True when the process must end: it was wedged at
+        the last look already, so that a probe has had the time to see it."""
+        was_wedged = self.wedged
+        now = self._progress()
+        self._quiet = 0 if now != self._seen else self._quiet + 1
+        self._seen = now
+        quiet = self._quiet * TICK
+        self._board.progress_age = quiet
+        self._board.wedged = (
+            f"wedged: no progress for {quiet:.1f}s (limit {self._limit * TICK:g}s)" if self.wedged else ""
+        )
+        return was_wedged and self.wedged
+
     async def run(self) -> None:
         """Ends the process with exit code 70 when the main loop is wedged: a restart is the only cure, and a wedged
         worker must not keep its leases for ever."""
         while True:
             await asyncio.sleep(TICK)
-            now = self._progress()
-            self._quiet = 0 if now != self._seen else self._quiet + 1
-            self._seen = now
-            self._board.main_loop(self._quiet * TICK, wedged=self.wedged)
+            over = self.tick()
             if not self.wedged:
                 # Sent from here, not from the main loop: user code may block that for longer than systemd's patience.
                 sd_notify.watchdog()
-                continue
-            log.critical("process.wedged", seconds=self._quiet * TICK, exit_code=70)
-            die(70)
+            if over:
+                log.critical("process.wedged", seconds=self._quiet * TICK, exit_code=70)
+                die(70)
 
 
 def die(code: int) -> None:

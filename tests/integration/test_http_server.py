@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,8 +22,8 @@ from consumer.domain.errors import StreamConsumerError
 from consumer.operate.health_server import MAX_CONNECTIONS, CannotListen, HealthServer
 from consumer.operate.metrics import Metrics
 from consumer.operate.status import START_STEPS, ShardStatus, Status, StatusBoard
+from consumer.worker.control_thread import Watchdog
 
-OK = b"HTTP/1.1 200 OK"
 LIFE = 1.5  # seconds a connection may live in these tests; five in production
 
 
@@ -31,7 +31,7 @@ class Running:
     """The server on a thread and loop of its own, as the control thread runs it."""
 
     def __init__(self) -> None:
-        self.board = StatusBoard(wedged_after=30)
+        self.board = StatusBoard()
         self.metrics = Metrics()
         self.loop = asyncio.new_event_loop()
         self.server = HealthServer(self.board, self.metrics, host="127.0.0.1", port=0, connection_seconds=LIFE)
@@ -65,10 +65,6 @@ class Running:
         )
         return int(head.split()[1]), head.decode().lower(), body
 
-    def health_line(self) -> bytes:
-        """The status line of /healthz, or nothing when the connection was refused."""
-        return self.raw(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").partition(b"\r\n")[0]
-
 
 def drain(client: socket.socket) -> bytes:
     answer = b""
@@ -76,14 +72,6 @@ def drain(client: socket.socket) -> bytes:
         while chunk := client.recv(65536):
             answer += chunk
     return answer
-
-
-def until(look: Callable[[], object], expected: object, seconds: float = LIFE + 3) -> None:
-    """Wait until ``look`` gives what is expected."""
-    deadline = time.monotonic() + seconds
-    while (seen := look()) != expected:
-        assert time.monotonic() < deadline, f"waited {seconds} s for {expected!r}, last saw {seen!r}"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -115,6 +103,14 @@ def test_health_and_readiness(running: Running) -> None:
     running.board.task_died("session renewal", "a\nb")
     assert running.get("/healthz")[::2] == (503, b"task session renewal died: a b\n")
     assert running.get("/readyz")[0] == 200
+
+
+def test_a_wedged_main_loop_is_answered_from_the_other_thread(running: Running) -> None:
+    watchdog = Watchdog(lambda: 1, running.board, wedged_after=2)
+    for _ in range(3):  # this thread, as the main loop, makes no progress
+        running.loop.call_soon_threadsafe(watchdog.tick)
+    assert running.get("/healthz")[::2] == (503, b"wedged: no progress for 2.0s (limit 2s)\n")
+    assert json.loads(running.get("/status.json")[2])["progress_age"] == 2.0
 
 
 def test_status_page_and_json(running: Running) -> None:
@@ -206,28 +202,37 @@ def test_slow_clients_are_ended_and_hold_up_no_others(running: Running) -> None:
 def test_a_client_that_does_not_read(running: Running) -> None:
     for number in range(3000):
         running.metrics.shard(f"shardId-{number:020}").lag_seconds = 1
-    with contextlib.ExitStack() as stack:
-        for number in range(MAX_CONNECTIONS):
-            client = stack.enter_context(running.connect())
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-            if number == 0:
-                assert running.get("/healthz")[0] == 200
-        until(running.health_line, OK)
+    with running.connect() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert running.get("/healthz")[0] == 200
+        started, reset = time.monotonic(), False
+        while not reset and time.monotonic() - started < LIFE + 2:
+            time.sleep(0.05)
+            try:
+                client.sendall(b"x")
+            except ConnectionError:
+                reset = True
+        assert reset, "the connection takes bytes although its time is over"
+
+
+def wait_for_status(running: Running, wanted: int) -> None:
+    deadline = time.monotonic() + 5
+    # Of a refused connection there may be no answer at all.
+    while not (answer := running.raw(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")).startswith(b"HTTP/1.1 %d" % wanted):
+        assert time.monotonic() < deadline, f"/healthz answers {answer!r}, not {wanted}"
+        time.sleep(0.01)
 
 
 def test_at_most_so_many_connections(running: Running) -> None:
     with contextlib.ExitStack() as stack:
         held = [stack.enter_context(running.connect()) for _ in range(MAX_CONNECTIONS)]
+        # Connections are accepted in their order, so the one after these is the first too many.
         assert running.raw(b"").startswith(b"HTTP/1.1 503")
         held[0].close()
-        until(running.health_line, OK, 1.0)
-    with contextlib.ExitStack() as stack:
-        # All places are free again, before the life of those connections would have been over.
-        until(running.health_line, OK, 1.0)
-        for _ in range(MAX_CONNECTIONS - 1):
-            stack.enter_context(running.connect())
-        until(running.health_line, OK, 1.0)
+        wait_for_status(running, 200)
+    for _ in range(MAX_CONNECTIONS):
+        wait_for_status(running, 200)
 
 
 def test_one_request_a_connection(running: Running) -> None:
@@ -240,7 +245,7 @@ def test_one_request_a_connection(running: Running) -> None:
 async def test_an_address_in_use_is_a_configuration_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        server = HealthServer(StatusBoard(1), Metrics(), host="127.0.0.1", port=port)
+        server = HealthServer(StatusBoard(), Metrics(), host="127.0.0.1", port=port)
         with pytest.raises(CannotListen, match=f"cannot listen on 127.0.0.1:{port}: ") as caught:
             await server.start()
     assert isinstance(caught.value, StreamConsumerError)
@@ -252,16 +257,16 @@ async def test_an_address_in_use_is_a_configuration_error() -> None:
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid", "a..b"])
 async def test_an_address_that_is_not_ours(host: str) -> None:
     with pytest.raises(CannotListen):
-        await HealthServer(StatusBoard(1), Metrics(), host=host, port=0).start()
+        await HealthServer(StatusBoard(), Metrics(), host=host, port=0).start()
 
 
 async def test_close_frees_the_port_and_is_idempotent() -> None:
-    server = HealthServer(StatusBoard(1), Metrics(), host="127.0.0.1", port=0)
+    server = HealthServer(StatusBoard(), Metrics(), host="127.0.0.1", port=0)
     await server.start()
     port = server.port
     await server.close()
     await server.close()
-    again = HealthServer(StatusBoard(1), Metrics(), host="127.0.0.1", port=port)
+    again = HealthServer(StatusBoard(), Metrics(), host="127.0.0.1", port=port)
     await again.start()
     await again.close()
 

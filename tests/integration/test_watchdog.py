@@ -28,12 +28,12 @@ from consumer.worker.control_thread import ControlThread, Watchdog
 from consumer.worker.reporting import Pulse
 
 async def main():
-    metrics, board, control = Metrics(), StatusBoard({WEDGED_AFTER}), ControlThread()
+    metrics, board, control = Metrics(), StatusBoard(), ControlThread()
     pulse = Pulse(SystemClock(), metrics)
     server = HealthServer(board, metrics, "127.0.0.1", 0)
     control.start()
     await control.spawn(server.start())
-    watchdog = control.spawn(Watchdog(lambda: pulse.beats, board).run())
+    watchdog = control.spawn(Watchdog(lambda: pulse.beats, board, {WEDGED_AFTER}).run())
     asyncio.get_running_loop().add_reader(0, time.sleep, 600)
     print(server.port, flush=True)
     await pulse.run()

@@ -21,12 +21,8 @@ from tests.integration.handlers.support import call, eventually, number, write_m
 
 
 def module_name(tmp_path: Path) -> str:
-    """One of its own: inline handlers are imported into this process, and modules are imported once."""
+    """A name of its own: inline handlers are imported into this process, and modules are imported once."""
     return f"inline_{abs(hash(str(tmp_path)))}"
-
-
-def module_of(tmp_path: Path) -> Any:
-    return sys.modules[module_name(tmp_path)]
 
 
 @asynccontextmanager
@@ -139,7 +135,7 @@ async def test_a_hang_is_cancelled_at_the_time_limit_and_its_clean_up_is_awaited
         assert outcome.fault is not None
         assert outcome.fault.kind == "timeout"
         assert outcome.seconds >= 0.15
-        first, last = module_of(tmp_path).ended
+        first, last = sys.modules[module_name(tmp_path)].ended
         assert last == "clean"
         assert 50 < first <= 100
 
@@ -202,13 +198,13 @@ async def test_cancelling_invoke_cancels_the_handler_at_once(tmp_path: Path) -> 
             ended.set()
     """
     async with running(tmp_path, text) as handler:
-        module = module_of(tmp_path)
+        names = vars(sys.modules[module_name(tmp_path)])
         task = asyncio.create_task(handler.invoke(call(timeout=600)))
-        await module.started.wait()
+        await names["started"].wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert module.ended.is_set()
+        assert names["ended"].is_set()
         # Before its first step:
         task = asyncio.create_task(handler.invoke(call(timeout=600)))
         await asyncio.sleep(0)
@@ -308,7 +304,7 @@ async def test_calls_of_one_turn_do_not_hold_each_others_images(tmp_path: Path) 
     calls = []
     """
     async with running(tmp_path, text) as handler:
-        module = module_of(tmp_path)
+        module = sys.modules[module_name(tmp_path)]
         module.calls.extend([call(3), call(2), call(3)])
         outcomes = await asyncio.gather(*(handler.invoke(each) for each in module.calls))
         assert [outcome.kind for outcome in outcomes] == ["ok"] * 3

@@ -7,22 +7,52 @@ import pytest
 
 from consumer.operate.status import RECENT_ERRORS, ShardStatus, Status, StatusBoard
 from consumer.operate.status_page import MAX_ROWS, status_json, status_page
+from consumer.worker.control_thread import Watchdog
 
 
 @pytest.fixture
 def board() -> StatusBoard:
-    return StatusBoard(wedged_after=20)
+    return StatusBoard()
 
 
-def test_health_is_what_the_watchdog_found(board: StatusBoard) -> None:
+class MainLoop:
+    """The progress that a watchdog sees; ``tick`` is one second in which the main loop does something or hangs."""
+
+    def __init__(self, board: StatusBoard, wedged_after: float) -> None:
+        self.beats = 0
+        self.watchdog = Watchdog(lambda: self.beats, board, wedged_after)
+        self.tick()
+
+    def tick(self, hangs: bool = False) -> bool:
+        self.beats += not hangs
+        return self.watchdog.tick()
+
+
+def test_health_fails_only_after_a_stall(board: StatusBoard) -> None:
+    loop = MainLoop(board, 20)
     assert board.health() == (True, "ok")
-    board.main_loop(19.0, wedged=False)
+    assert not any(loop.tick(hangs=True) for _ in range(19))
+    assert (board.health(), board.progress_age) == ((True, "ok"), 19)
+    loop.tick(hangs=True)
+    assert board.health() == (False, "wedged: no progress for 20.0s (limit 20s)")
+    assert loop.watchdog.wedged
+    loop.tick()
     assert board.health() == (True, "ok")
-    assert json.loads(status_json(board))["progress_age"] == 19
-    board.main_loop(21.0, wedged=True)
-    assert board.health() == (False, "wedged: no progress for 21.0s (limit 20s)")
-    board.main_loop(0.0, wedged=False)
-    assert board.health() == (True, "ok")
+    assert (loop.watchdog.wedged, board.progress_age) == (False, 0)
+
+
+def test_the_process_ends_a_tick_after_it_was_seen_to_be_wedged(board: StatusBoard) -> None:
+    loop = MainLoop(board, 20)
+    assert [loop.tick(hangs=True) for _ in range(21)] == [False] * 20 + [True]
+
+
+def test_a_process_that_was_frozen_is_not_wedged_when_it_wakes_up(board: StatusBoard) -> None:
+    """However long it was: nothing ticked meanwhile, and a first look may come before the main loop runs again."""
+    loop = MainLoop(board, 2)
+    for _ in range(100):
+        loop.tick(hangs=True)  # the look after the freeze
+        assert board.health() == (True, "ok")
+        loop.tick()
 
 
 def test_health_names_the_task_that_died_first(board: StatusBoard) -> None:
