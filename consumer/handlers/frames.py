@@ -24,7 +24,7 @@ MAX_RESPONSE = 6_291_556
 
 
 class FrameError(ValueError):
-    """The bytes are no frame."""
+    """The bytes are not a frame."""
 
 
 class Setup(msgspec.Struct):

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from consumer.domain.function_name import function_arn, function_name
-
-__all__ = ["Context", "FunctionIdentity", "function_arn"]
+from consumer.domain.outcome import HandlerCall
+from consumer.handlers.frames import Invocation
 
 DEFAULT_MEMORY_MB = "1024"
 FUNCTION_VERSION = "$LATEST"
@@ -90,3 +90,17 @@ class Context:
             f"Context(aws_request_id={self.aws_request_id!r}, shard_id={self.shard_id!r}, "
             f"lease_epoch={self.lease_epoch}, attempt={self.attempt})"
         )
+
+
+def context_of(call: HandlerCall | Invocation, function: FunctionIdentity, deadline: float) -> Context:
+    """The context of one call; ``deadline`` is a ``time.monotonic()`` instant."""
+    return Context(
+        function=function,
+        aws_request_id=call.request_id,
+        invoked_function_arn=function_arn(call.source_arn, function.name),
+        application=call.application,
+        shard_id=call.shard_id,
+        lease_epoch=call.lease_epoch,
+        attempt=call.attempt,
+        deadline=deadline,
+    )

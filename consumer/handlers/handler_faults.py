@@ -21,8 +21,8 @@ _FIRST_FRAMES = 10
 _LAST_FRAMES = 30
 
 
-def _clean(text: str, limit: int) -> str:
-    """Text that survives every encoder (no lone surrogates), of bounded size."""
+def clean(text: str, limit: int = _MAX_MESSAGE) -> str:
+    """Text that survives every encoder (no lone surrogates, which JSON can name), of at most ``limit`` characters."""
     return text[:limit].encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -35,22 +35,22 @@ def describe(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):
         parts = [f"{type(part).__name__}: {describe(part)}" for part in error.exceptions[:5]]
         text += ": " + "; ".join(parts)
-    return _clean(text, _MAX_MESSAGE)
+    return clean(text)
 
 
 def _stack(tb: TracebackType | None) -> tuple[str, ...]:
     frames = traceback.StackSummary.extract(traceback.walk_tb(tb), lookup_lines=False)
-    shown = [frame for frame in frames if not frame.filename.startswith(_OWN_FOLDER)]
-    if len(shown) > _FIRST_FRAMES + _LAST_FRAMES:
-        shown = shown[:_FIRST_FRAMES] + shown[-_LAST_FRAMES:]
-    return tuple(_clean(line, _MAX_LINE) for line in traceback.StackSummary.from_list(shown).format())
+    theirs = [frame for frame in frames if not frame.filename.startswith(_OWN_FOLDER)]
+    if len(theirs) > _FIRST_FRAMES + _LAST_FRAMES:
+        theirs = theirs[:_FIRST_FRAMES] + theirs[-_LAST_FRAMES:]
+    return tuple(clean(line, _MAX_LINE) for line in traceback.StackSummary.from_list(theirs).format())
 
 
 def fault_of(error: BaseException) -> HandlerFault:
     """What user code raised, whatever it is; building the description never raises."""
     name = type(error).__name__
     try:
-        return HandlerFault("raised", _clean(name, 256), describe(error), _stack(error.__traceback__))
+        return HandlerFault("raised", clean(name, 256), describe(error), _stack(error.__traceback__))
     except Exception:  # noqa: BLE001  # e.g. MemoryError again: the failure itself must still be reported
         return HandlerFault("raised", name, "(no description: describing the exception failed)")
 
@@ -81,4 +81,4 @@ def crash_fault(request_id: str, returncode: int | None, detail: str = "") -> Ha
 
 def marshal_fault(reason: str, type_: Literal["Runtime.MarshalError", "Function.ResponseSizeTooLarge"]) -> HandlerFault:
     """The function returned something that cannot be sent: in Lambda an error of the function, as if it had raised."""
-    return HandlerFault("raised", type_, _clean(reason, _MAX_MESSAGE))
+    return HandlerFault("raised", type_, clean(reason))

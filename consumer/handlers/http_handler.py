@@ -5,8 +5,8 @@ sent (refused, unknown host, TLS, slow connect) it cannot, and a 429, or a 503 w
 not: ``not_invoked``, no retry is spent. Everything else counts as an attempt that failed.
 
 There is no killing over HTTP. At the time limit, or when the call is cancelled, the connection is closed; whether
-the server stops then is its own matter. ``Lambda-Runtime-Deadline-Ms`` says when the daemon stops waiting, and the
-lease epoch among the headers lets a sink refuse what comes too late.
+the server stops then is its own matter. ``Lambda-Runtime-Deadline-Ms`` says how long the daemon waits, and the lease
+epoch among the headers lets a sink refuse what comes too late.
 
 Proxies: ``HTTP_PROXY`` and ``.netrc`` are not looked at. In this process they are meant for AWS, the usual handler is
 a container beside the daemon, and records must not travel through a proxy because of a variable. Redirects are not
@@ -30,7 +30,7 @@ from yarl import URL
 
 from consumer.domain.errors import HandlerImportError
 from consumer.domain.outcome import HandlerCall, HandlerFault, Outcome
-from consumer.handlers.handler_faults import describe, fault_of, timeout_fault
+from consumer.handlers.handler_faults import clean, describe, fault_of, timeout_fault
 from consumer.handlers.results import lambda_outcome
 from consumer.settings.errors import redact_url
 
@@ -41,8 +41,8 @@ _MAX_ERROR_PAGE: Final = 64 * 1024
 _ERROR_PAGE_SECONDS: Final = 2.0
 _CONNECT_SECONDS: Final = 10.0
 _PROBE_SECONDS: Final = 3.0
-# Seconds. Common servers (uvicorn, Node) close after five idle ones. The daemon must close first: a request that meets
-# their closing looks like a handler that crashed.
+# Common servers (uvicorn, Node) close after five idle seconds. The daemon must close first: a request that
+# meets the closing of a server looks like a handler that crashed.
 _IDLE_SECONDS: Final = 4.0
 _MAX_STACK: Final = 40
 _EMULATOR_PATH: Final = "/2015-03-31/functions/"
@@ -227,9 +227,9 @@ def _refused(response: aiohttp.ClientResponse, page: bytes) -> Outcome:
     busy = status == 429 or (status == 503 and "Retry-After" in response.headers)
     # The Runtime Interface Emulator runs one call at a time and says a bare 400 to any other; functions cannot say 400.
     if busy or (status == 400 and not page and response.url.path.startswith(_EMULATOR_PATH)):
-        return Outcome("not_invoked", fault=HandlerFault("crashed", f"HttpStatus.{status}", _clean(message)))
+        return Outcome("not_invoked", fault=HandlerFault("crashed", f"HttpStatus.{status}", clean(message)))
     if 300 <= status < 400:
-        location = _clean(redact_url(response.headers.get("Location", "nowhere"))[:200])
+        location = clean(redact_url(response.headers.get("Location", "nowhere")), 200)
         where = f"redirects are not followed (to {location.partition('?')[0]}): put the final address in handler.target"
         return _failed("bad_response", f"HttpStatus.{status}", f"HTTP {status}: {where}: {_excerpt(page)}")
     return _failed("raised", f"HttpStatus.{status}", message)
@@ -250,26 +250,21 @@ def _function_error(headers: Mapping[str, str], body: bytes) -> HandlerFault | N
     named = "errorMessage" in fields and "errorType" in fields and "batchItemFailures" not in fields
     if marked is None and not named:
         return None
-    type_ = _clean(str(fields.get("errorType") or marked or "Unhandled")[:256])
+    type_ = clean(str(fields.get("errorType") or marked or "Unhandled"), 256)
     message = fields.get("errorMessage")
-    text = _clean(str(message)[:4096]) if message is not None else _excerpt(body)
+    text = clean(str(message)) if message is not None else _excerpt(body)
     stack = fields.get("stackTrace")
-    lines = tuple(_clean(str(line)[:1024]) for line in stack[:_MAX_STACK]) if isinstance(stack, list) else ()
+    lines = tuple(clean(str(line), 1024) for line in stack[:_MAX_STACK]) if isinstance(stack, list) else ()
     return HandlerFault("timeout" if type_ == "Sandbox.Timedout" else "raised", type_, text, lines)
 
 
 def _failed(kind: Any, type_: str, message: str) -> Outcome:
-    return Outcome("failed", fault=HandlerFault(kind, type_, _clean(message)))
+    return Outcome("failed", fault=HandlerFault(kind, type_, clean(message)))
 
 
 def _excerpt(body: bytes) -> str:
     """The first characters of a body, on one line."""
     return " ".join(body[: _EXCERPT_CHARACTERS * 4].decode("utf-8", "replace")[:_EXCERPT_CHARACTERS].split())
-
-
-def _clean(text: str) -> str:
-    """Text that survives every encoder: JSON can name lone surrogates."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _public(url: URL) -> str:

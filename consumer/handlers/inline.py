@@ -21,18 +21,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import structlog
 
 from consumer.domain.errors import HandlerImportError
 from consumer.domain.outcome import HandlerCall, HandlerFault, Outcome
 from consumer.domain.record import Record
-from consumer.handlers.handler_context import Context, FunctionIdentity, function_arn
+from consumer.handlers.handler_context import Context, FunctionIdentity, context_of
 from consumer.handlers.handler_faults import describe, fault_of, timeout_fault
 from consumer.handlers.results import is_async, python_outcome
 from consumer.handlers.target import load_target
 
-_FIRST_COMPLAINT = 5.0  # seconds
-_PLAIN_WIDTH = 64  # threads
+_PLAIN_WIDTH = 64
+_Answer = tuple[Any, BaseException | None]  # what the handler returned, or what it raised
 log = structlog.get_logger(__name__)
 
 
@@ -40,7 +41,8 @@ class _Timer:
     """One timer of the loop for all deadlines. Nearly every call ends in time, and a timer of its own, cancelled again,
     costs 6 us of the 50 that a call takes: the loop keeps it on its heap until its time has come."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_complaint: float) -> None:
+        self.first_complaint = first_complaint
         self._due: set[_Deadline] = set()
         self._handle: asyncio.TimerHandle | None = None
         self._at = math.inf
@@ -100,11 +102,12 @@ class _Deadline:
         self.complain_later()
 
     def complain_later(self) -> None:
-        """The call was asked to end; complain when it does not, after 5 s first, then ever more rarely."""
+        """The call was asked to end: complain when it does not, after ``first_complaint`` s, then ever more rarely."""
         if not self._since:
             self._timer.discard(self)
             self._since = self.loop.time()
-            self._handle = self.loop.call_later(_FIRST_COMPLAINT, self._complain, _FIRST_COMPLAINT)
+            first = self._timer.first_complaint
+            self._handle = self.loop.call_later(first, self._complain, first)
 
     def _complain(self, seconds: float) -> None:
         log.warning(
@@ -120,18 +123,21 @@ class _Deadline:
 class InlineHandler:
     """``consumer.ports.Handler`` for ``kind: python, isolation: inline``.
 
-    ``import_timeout`` (seconds) may be changed before ``start``.
+    ``import_timeout`` (seconds) may be changed before ``start``. A call that was asked to end and does not is
+    complained about after ``first_complaint`` seconds.
     """
 
-    def __init__(self, target: str, path: str | None, *, report_failures: bool = True) -> None:
+    def __init__(
+        self, target: str, path: str | None, *, report_failures: bool = True, first_complaint: float = 5.0
+    ) -> None:
         self.import_timeout = 30.0
         self._target = target
         self._path = path
         self._report_failures = report_failures
         self._function: Callable[..., Any] | None = None
         self._is_async = False
-        self._identities: dict[str, FunctionIdentity] = {}
-        self._timer = _Timer()
+        self._identity: FunctionIdentity | None = None
+        self._timer = _Timer(first_complaint)
 
     @property
     def width(self) -> int:
@@ -141,11 +147,11 @@ class InlineHandler:
     async def start(self) -> None:
         """Import the target, in a thread, so that an import that hangs is reported instead of hanging the daemon."""
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[Any] = loop.create_future()
-        _run_in_thread(loop, done, "handler-import", lambda: load_target(self._target, self._path))
         try:
             async with asyncio.timeout(self.import_timeout):
-                function, error = await done
+                function, error = await _run_in_thread(
+                    loop, "handler-import", lambda: load_target(self._target, self._path)
+                )
         except TimeoutError:
             raise HandlerImportError(
                 f"handler.target {self._target!r}: its import did not end within {self.import_timeout:g} s"
@@ -162,109 +168,64 @@ class InlineHandler:
             return Outcome("not_invoked", fault=HandlerFault("cancelled", "Closed", "the handler is not started"))
         loop = asyncio.get_running_loop()
         started = loop.time()
-        records = list(call.records)
-        context = self._context(call)
-        if self._is_async:
-            result, error, expired = await self._run_async(loop, function, call, records, context)
-        else:
-            try:
-                result, error, expired = await self._run_plain(loop, function, call, records, context)
-            except RuntimeError as problem:  # "can't start new thread": nothing ran
-                return Outcome("not_invoked", fault=HandlerFault("crashed", "RuntimeError", describe(problem)))
-        outcome = self._judge(call, result, error, expired=expired)
-        return Outcome(outcome.kind, outcome.failed, outcome.fault, loop.time() - started)
+        try:
+            (result, error), expired = await self._run(loop, function, call)
+        except RuntimeError as problem:  # "can't start new thread": nothing ran
+            return Outcome("not_invoked", fault=HandlerFault("crashed", "RuntimeError", describe(problem)))
+        seconds = loop.time() - started
+        if expired:
+            return Outcome("failed", fault=timeout_fault(call.request_id, call.timeout), seconds=seconds)
+        if error is not None:
+            return Outcome("failed", fault=fault_of(error), seconds=seconds)
+        if result is None:
+            return Outcome("ok", seconds=seconds)
+        numbers = frozenset([record.sequence_number for record in call.records])
+        outcome = python_outcome(result, numbers, report_failures=self._report_failures)
+        return msgspec.structs.replace(outcome, seconds=loop.time() - started)
 
     async def close(self) -> None:
-        """Nothing to end: calls are awaited by their callers."""
+        """Nothing to end: each call is awaited by its caller."""
         self._function = None
 
     def _context(self, call: HandlerCall) -> Context:
-        identity = self._identities.get(call.application)
-        if identity is None:
-            identity = FunctionIdentity.from_environment(os.environ, call.application)
-            self._identities[call.application] = identity
-        return Context(
-            function=identity,
-            aws_request_id=call.request_id,
-            invoked_function_arn=function_arn(call.source_arn, identity.name),
-            application=call.application,
-            shard_id=call.shard_id,
-            lease_epoch=call.lease_epoch,
-            attempt=call.attempt,
-            deadline=time.monotonic() + call.timeout,
-        )
+        if self._identity is None:
+            self._identity = FunctionIdentity.from_environment(os.environ, call.application)
+        return context_of(call, self._identity, time.monotonic() + call.timeout)
 
-    def _judge(self, call: HandlerCall, result: Any, error: BaseException | None, *, expired: bool) -> Outcome:
-        if expired:
-            return Outcome("failed", fault=timeout_fault(call.request_id, call.timeout))
-        if error is not None:
-            return Outcome("failed", fault=fault_of(error))
-        if result is None:
-            return Outcome("ok")
-        numbers = frozenset([record.sequence_number for record in call.records])
-        return python_outcome(result, numbers, report_failures=self._report_failures)
-
-    async def _run_async(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        function: Callable[..., Any],
-        call: HandlerCall,
-        records: list[Record],
-        context: Context,
-    ) -> tuple[Any, BaseException | None, bool]:
-        ended: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
-        task = loop.create_task(_caught(function, call, records, context, ended))
+    async def _run(
+        self, loop: asyncio.AbstractEventLoop, function: Callable[..., Any], call: HandlerCall
+    ) -> tuple[_Answer, bool]:
+        """What the handler answered, and whether its time was over first. RuntimeError: no thread could be started."""
+        records, context = list(call.records), self._context(call)
+        ended: asyncio.Future[_Answer] = loop.create_future()
+        work: asyncio.Future[Any]
+        if self._is_async:
+            work = loop.create_task(_caught(function, call, records, context, ended))
+        else:
+            work = _run_in_thread(loop, f"handler-{call.request_id}", lambda: _called(function, call, records, context))
+            work.add_done_callback(lambda work: _settle(ended, work.result()))
 
         def cancel() -> None:
-            # Done without an answer: cancelled by user code before its first step, where nothing could catch it.
-            if not task.cancel() and not ended.done():
-                ended.set_result((None, asyncio.CancelledError()))
+            # A thread cannot be cancelled. A task that is done without an answer was cancelled by other code before its
+            # first step, where nothing could catch it.
+            if self._is_async and not work.cancel():
+                _settle(ended, (None, asyncio.CancelledError()))
 
         deadline = _Deadline(self._timer, loop, call, cancel)
         try:
-            # Not ``await task``, which would pass a cancellation of this call on to the task unseen.
-            result, error = await ended
+            # Not ``await work``, which would hand a cancellation of ours to the task unseen.
+            return await ended, deadline.expired
         except asyncio.CancelledError:
-            task.cancel()
+            cancel()
             deadline.complain_later()
-            await _end_of(task)
+            await _end_of(work)
             raise
         finally:
             deadline.stop()
-        return result, error, deadline.expired
-
-    async def _run_plain(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        function: Callable[..., Any],
-        call: HandlerCall,
-        records: list[Record],
-        context: Context,
-    ) -> tuple[Any, BaseException | None, bool]:
-        done: asyncio.Future[Any] = loop.create_future()
-
-        def work() -> Any:
-            try:
-                return function(records, context)
-            finally:
-                _forget_images(call)
-
-        _run_in_thread(loop, done, f"handler-{call.request_id}", work)
-        deadline = _Deadline(self._timer, loop, call, lambda: None)  # a thread cannot be cancelled
-        try:
-            await asyncio.shield(done)
-        except asyncio.CancelledError:
-            deadline.complain_later()
-            await _end_of(done)
-            raise
-        finally:
-            deadline.stop()
-        result, error = done.result()
-        return result, error, deadline.expired
 
 
 async def _end_of(work: asyncio.Future[Any]) -> None:
-    """Wait for the end of what was told to end, however often the wait is cancelled meanwhile."""
+    """Wait for the end of ``work``, however often the caller is cancelled meanwhile."""
     while not work.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait({work})
@@ -282,47 +243,54 @@ def _forget_images(call: HandlerCall) -> None:
         record.cached = None
 
 
+def _settle(ended: asyncio.Future[_Answer], answer: _Answer) -> None:
+    if not ended.done():
+        ended.set_result(answer)
+
+
+def _called(function: Callable[..., Any], call: HandlerCall, records: list[Record], context: Context) -> Any:
+    try:
+        return function(records, context)
+    finally:
+        _forget_images(call)
+
+
 async def _caught(
     function: Callable[..., Any],
     call: HandlerCall,
     records: list[Record],
     context: Context,
-    ended: asyncio.Future[tuple[Any, BaseException | None]],
+    ended: asyncio.Future[_Answer],
 ) -> None:
     """Catches inside the task: asyncio lets SystemExit and KeyboardInterrupt of a task tear down the whole loop.
 
     Answers through ``ended`` as its last act: a done callback on the task would cost one more turn of the loop.
     """
-    answer: tuple[Any, BaseException | None]
+    answer: _Answer
     try:
         answer = (await function(records, context), None)
     except BaseException as error:  # noqa: BLE001  # whatever user code raises is an outcome
         answer = (None, error)
     _forget_images(call)
-    if not ended.done():
-        ended.set_result(answer)
+    _settle(ended, answer)
 
 
-def _run_in_thread(
-    loop: asyncio.AbstractEventLoop, done: asyncio.Future[Any], name: str, work: Callable[[], Any]
-) -> None:
-    """Run ``work`` in a daemon thread of its own and put ``(result, error)`` into ``done``.
+def _run_in_thread(loop: asyncio.AbstractEventLoop, name: str, work: Callable[[], Any]) -> asyncio.Future[_Answer]:
+    """Run ``work`` in a daemon thread of its own. RuntimeError when no thread can be started.
 
     Not the loop's executor: its threads are joined at exit, so one that hangs would keep the daemon from ending.
     """
     context = contextvars.copy_context()
-
-    def settle(answer: tuple[Any, BaseException | None]) -> None:
-        if not done.done():
-            done.set_result(answer)
+    ended: asyncio.Future[_Answer] = loop.create_future()
 
     def run() -> None:
-        answer: tuple[Any, BaseException | None]
+        answer: _Answer
         try:
             answer = (context.run(work), None)
         except BaseException as error:  # noqa: BLE001  # whatever user code raises is an outcome
             answer = (None, error)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nothing waits any more
-            loop.call_soon_threadsafe(settle, answer)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the answer is not awaited any more
+            loop.call_soon_threadsafe(_settle, ended, answer)
 
     threading.Thread(target=run, name=name, daemon=True).start()
+    return ended

@@ -1,4 +1,4 @@
-"""The daemon's side of the orphan reaper (see ``orphan_reaper_main``): it runs, and knows which groups live."""
+"""The daemon's side of the orphan reaper (see ``orphan_reaper_main``): starts it and names the groups that live."""
 
 from __future__ import annotations
 
@@ -60,8 +60,10 @@ class OrphanReaper:
 
     async def _spawn(self) -> None:
         self._close_pipe()
-        reading, writing = os.pipe()
-        os.set_blocking(writing, False)
+        reading, self._pipe = os.pipe()
+        os.set_blocking(self._pipe, False)
+        for group in self._groups:  # before the new reaper runs, so that it knows them whenever the daemon dies
+            self._send(b"+%d\n" % group)
         try:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -74,24 +76,15 @@ class OrphanReaper:
                 start_new_session=True,
             )
         except OSError as error:
-            os.close(writing)
             log.warning("handler.guard_failed", error=str(error))
-        except BaseException:
-            os.close(writing)
-            raise
-        else:
-            self._pipe = writing
-            for group in self._groups:
-                self._send(b"+%d\n" % group)
         finally:
             os.close(reading)
 
     async def _supervise(self) -> None:
         delay = 0.0
         while True:
-            process = self._process
-            if process is not None:
-                code = await process.wait()
+            if self._process is not None:
+                code = await self._process.wait()
                 self._process = None
                 log.warning("handler.guard_ended", exit_status=code)
             await asyncio.sleep(delay)

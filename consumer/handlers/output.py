@@ -40,15 +40,11 @@ class Output:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(fd, self._read)
 
-    def drain(self) -> None:
-        """Take what is in the pipe now, without waiting."""
+    def end_call(self) -> None:
+        """Attribute everything printed so far to the call in progress, which is over. Does not wait."""
         for _ in range(_DRAIN_READS):
             if not self._read():
                 break
-
-    def end_call(self) -> None:
-        """Attribute everything printed so far to the call in progress, which is over."""
-        self.drain()
         if self._partial:
             self._emit(self._partial, truncated=False)
             self._partial = b""
@@ -84,9 +80,15 @@ class Output:
         return True
 
     def _feed(self, data: bytes) -> None:
-        self._roll()
-        if self._over():
-            self._drop(data)
+        now = self._loop.time()
+        if now - self._window >= 1.0:
+            self._window = now
+            self._lines = self._bytes = 0
+            self._report_dropped()
+        if self._over():  # only count, and remember whether the stream stands inside a line
+            self._dropped += data.count(b"\n")
+            self._partial = b""
+            self._skipping = not data.endswith(b"\n")
             return
         *lines, rest = data.split(b"\n")
         for line in lines:
@@ -103,21 +105,8 @@ class Output:
                 self._partial = b""
                 self._skipping = True
 
-    def _drop(self, data: bytes) -> None:
-        """Over budget: only count, and remember whether the stream stands inside a line."""
-        self._dropped += data.count(b"\n")
-        self._partial = b""
-        self._skipping = not data.endswith(b"\n")
-
     def _over(self) -> bool:
         return self._lines >= LINES_PER_SECOND or self._bytes >= BYTES_PER_SECOND
-
-    def _roll(self) -> None:
-        now = self._loop.time()
-        if now - self._window >= 1.0:
-            self._window = now
-            self._lines = self._bytes = 0
-            self._report_dropped()
 
     def _report_dropped(self) -> None:
         if self._dropped:

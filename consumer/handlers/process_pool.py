@@ -53,7 +53,7 @@ class ProcessPoolHandler:
         self._application = application
         self._reaper = OrphanReaper()
         self._workers: dict[int, WorkerProcess] = {}
-        self._live = 0
+        self._running = 0
         self._idle: list[WorkerProcess] = []
         self._waiters: deque[asyncio.Future[WorkerProcess | HandlerFault]] = deque()
         self._supervisors: list[asyncio.Task[None]] = []
@@ -131,30 +131,30 @@ class ProcessPoolHandler:
             environment = worker_environment(os.environ, self._application, self._setup.target, self._region)
             worker = WorkerProcess(self._setup, environment, self._reaper)
             try:
-                await self._live_once(slot, worker, first)
+                await self._run_one(slot, worker, first)
             except HandlerImportError as error:
                 if not first.done():
                     raise
                 log.error("handler.worker_start_failed", slot=slot, error=str(error))
-                if self._live == 0:
+                if self._running == 0:
                     self._refuse(HandlerFault("crashed", "HandlerImportError", str(error)))
             in_vain = 0 if worker.answered else in_vain + 1
             # The first replacement is immediate; the more in vain in a row, the slower.
             if in_vain > 1:
                 await asyncio.sleep(min(_MAX_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(in_vain - 2, 10)))
 
-    async def _live_once(self, slot: int, worker: WorkerProcess, first: asyncio.Future[None]) -> None:
+    async def _run_one(self, slot: int, worker: WorkerProcess, first: asyncio.Future[None]) -> None:
         self._workers[slot] = worker
         try:
             await worker.start(self.import_timeout)
             if not first.done():
                 first.set_result(None)
-            self._live += 1
+            self._running += 1
             try:
                 self._offer(worker)
                 await worker.wait_gone()
             finally:
-                self._live -= 1
+                self._running -= 1
         finally:
             if worker in self._idle:
                 self._idle.remove(worker)

@@ -35,11 +35,11 @@ def load_target(target: str, path: str | None) -> Callable[..., Any]:
     for name in names:
         try:
             found = getattr(found, name)
-        except Exception as error:
-            if not isinstance(error, AttributeError):
-                raise _refuse(target, f"{_place(error, path)}{type(error).__name__}: {describe(error)}") from error
+        except AttributeError as error:
             hint = _did_you_mean(name, [known for known in dir(found) if not known.startswith("_")])
             raise _refuse(target, f"{_file_of(module_name)}{where} has no attribute {name!r}{hint}") from error
+        except Exception as error:
+            raise _refuse(target, f"{_place(error, path)}{type(error).__name__}: {describe(error)}") from error
         where += f".{name}"
     if not callable(found):
         raise _refuse(target, f"{_file_of(module_name)}{where} is not callable, it is a {type(found).__name__}")
@@ -49,12 +49,9 @@ def load_target(target: str, path: str | None) -> Callable[..., Any]:
 def _import(target: str, module_name: str, path: str | None) -> Any:
     try:
         return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        missing = error.name or ""
-        if module_name == missing or module_name.startswith(missing + "."):
-            raise _refuse(target, _missing_module(module_name, missing, path)) from error
-        raise _refuse(target, f"{_place(error, path)}{type(error).__name__}: {describe(error)}") from error
     except BaseException as error:  # a module may raise anything while it is imported, SystemExit included
+        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name or ''}."):
+            raise _refuse(target, _missing_module(module_name, error.name or "", path)) from error
         raise _refuse(target, f"{_place(error, path)}{type(error).__name__}: {describe(error)}") from error
 
 
@@ -87,19 +84,15 @@ def _file_of(module_name: str) -> str:
 
 
 def _place(error: BaseException, path: str | None) -> str:
-    """``file:line: `` of the failure: the innermost line of the user's own code, else of any code but the package's."""
+    """``file:line: `` of the failure: the innermost line of the user's own code, else outside this package."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}: "
     own = str(Path(__file__).parent)
     places = [
         (frame.filename, frame.lineno)
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(("<frozen ", own)) and not _is_importlib(frame.filename)
+        if not frame.filename.startswith(("<frozen ", own)) and frame.filename != importlib.__file__
     ]
     mine = [place for place in places if path is not None and place[0].startswith(path)]
     file, line = (mine or places or [("", 0)])[-1]
     return f"{file}:{line}: " if file else ""
-
-
-def _is_importlib(filename: str) -> bool:
-    return filename == importlib.__file__

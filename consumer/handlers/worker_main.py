@@ -28,7 +28,7 @@ from consumer.domain.outcome import Outcome
 from consumer.domain.record import records_from_event
 from consumer.handlers import frames, root_logger
 from consumer.handlers.frames import Invocation, Reply
-from consumer.handlers.handler_context import Context, FunctionIdentity, function_arn
+from consumer.handlers.handler_context import Context, FunctionIdentity, context_of
 from consumer.handlers.handler_faults import describe, fault_of, marshal_fault
 from consumer.handlers.results import discard, is_async, python_outcome
 from consumer.handlers.target import load_target
@@ -143,9 +143,12 @@ def serve(sock: socket.socket) -> None:
     own_pid = os.getpid()
     while (frame := frames.receive(sock)) is not None:
         invocation = frames.decode_invocation(frame[0])
-        reply, body = run(invocation, frame[1])
+        try:
+            reply, body = run(invocation, frame[1])
+        except BaseException as error:  # noqa: BLE001  # SystemExit and the like are failures of this call only
+            reply, body = _ended(Outcome("failed", fault=fault_of(error)))
         if os.getpid() != own_pid:
-            # User code forked and its child came back from the handler: it must not answer in the worker's name.
+            # User code forked and its child came back from the handler: only the parent may answer.
             os._exit(0)
         _flush()
         reply.serial = invocation.serial
@@ -170,17 +173,9 @@ def _tune_gc() -> None:
         gc.set_threshold(20_000, 50, 100)
 
 
-def _context(invocation: Invocation, function: FunctionIdentity) -> Context:
-    return Context(
-        function=function,
-        aws_request_id=invocation.request_id,
-        invoked_function_arn=function_arn(invocation.source_arn, function.name),
-        application=invocation.application,
-        shard_id=invocation.shard_id,
-        lease_epoch=invocation.lease_epoch,
-        attempt=invocation.attempt,
-        deadline=invocation.deadline,
-    )
+def _context(invocation: Invocation) -> Context:
+    function = FunctionIdentity.from_environment(os.environ, invocation.application)
+    return context_of(invocation, function, invocation.deadline)
 
 
 def _ended(outcome: Outcome) -> tuple[Reply, bytes]:
@@ -207,20 +202,16 @@ def _event_of(text: bytes) -> Any:
 
 
 class LambdaRunner:
-    """``def handler(event, context)`` as Lambda calls it: a fresh event, a JSON answer, no awaiting."""
+    """``def handler(event, context)`` as Lambda calls it: a fresh event, a JSON answer, no awaiting. Raises what user
+    code raises, of any type."""
 
     def __init__(self, function: Callable[..., Any], log: root_logger.LambdaLogHandler) -> None:
         self._function = function
         self._log = log
 
     def __call__(self, invocation: Invocation, event: bytes) -> tuple[Reply, bytes]:
-        function = FunctionIdentity.from_environment(os.environ, invocation.application)
         self._log.request_id = invocation.request_id
-        try:
-            result = self._function(_event_of(event), _context(invocation, function))
-        except BaseException as error:  # noqa: BLE001  # SystemExit and the like are failures of this call only
-            return _ended(Outcome("failed", fault=fault_of(error)))
-        return self._marshal(result)
+        return self._marshal(self._function(_event_of(event), _context(invocation)))
 
     def _marshal(self, result: Any) -> tuple[Reply, bytes]:
         if inspect.isawaitable(result) or inspect.isasyncgen(result):
@@ -244,7 +235,8 @@ class LambdaRunner:
 
 
 class PythonRunner:
-    """``handle(records, context)``, plain or async; async ones share one loop that lives as long as the process."""
+    """``handle(records, context)``, plain or async; async ones share one loop for the life of the process. Raises what
+    user code raises, of any type."""
 
     def __init__(self, function: Callable[..., Any], report_failures: bool) -> None:
         self._function = function
@@ -257,14 +249,10 @@ class PythonRunner:
             asyncio.set_event_loop(self._loop)
 
     def __call__(self, invocation: Invocation, event: bytes) -> tuple[Reply, bytes]:
-        function = FunctionIdentity.from_environment(os.environ, invocation.application)
-        context = _context(invocation, function)
-        try:
-            records = records_from_event(event)
-            numbers = frozenset(record.sequence_number for record in records)
-            result = self._function(records, context) if self._loop is None else self._run(self._loop, records, context)
-        except BaseException as error:  # noqa: BLE001  # SystemExit and the like are failures of this call only
-            return _ended(Outcome("failed", fault=fault_of(error)))
+        context = _context(invocation)
+        records = records_from_event(event)
+        numbers = frozenset(record.sequence_number for record in records)
+        result = self._function(records, context) if self._loop is None else self._run(self._loop, records, context)
         return _ended(python_outcome(result, numbers, report_failures=self._report_failures))
 
     def _run(self, loop: asyncio.AbstractEventLoop, records: list[Any], context: Context) -> Any:
@@ -274,7 +262,7 @@ class PythonRunner:
         except RuntimeError:
             if task.done():
                 raise
-            # User code stopped the loop under its own feet: half a call may still be alive, so the process ends.
+            # User code stopped the loop that runs it: half a call may still be alive, so the process ends.
             print("the handler stopped the event loop of its worker process", file=sys.stderr, flush=True)  # noqa: T201
             os._exit(_BROKEN)
         if error is not None:

@@ -42,7 +42,7 @@ class _Wire(asyncio.Protocol):
             self._on_broken(str(error))
 
     def eof_received(self) -> bool:
-        # Death is what the process watcher says; half-open until then.
+        # The end of the process counts, not that of the connection: half-open until then.
         return True
 
 
@@ -58,7 +58,7 @@ class WorkerProcess:
         self._transport: asyncio.Transport | None = None
         self._outputs: list[Output] = []
         self._watch: asyncio.Task[None] | None = None
-        self._ready: asyncio.Future[str] | None = None
+        self._ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()  # what prevented the start, or ""
         self._answer: asyncio.Future[tuple[Reply, bytes] | None] | None = None
         self._serial = 0
         self._dying = ""  # why it was killed
@@ -82,25 +82,22 @@ class WorkerProcess:
     async def start(self, import_timeout: float) -> None:
         """Start the process and import the target. HandlerImportError; the process is gone then."""
         target = self._setup.target
-        ready = self._ready = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(import_timeout):
                 await self._spawn()
-                problem = await ready
+                problem = await self._ready
         except TimeoutError:
-            await self._kill_and_wait("import hangs")
-            raise HandlerImportError(
+            problem = (
                 f"handler.target {target!r}: its import did not end within {import_timeout:g} s (does the module "
                 "wait for something or run a server when it is imported?)"
-            ) from None
+            )
         except OSError as error:
-            await self._kill_and_wait("start failed")
-            raise HandlerImportError(f"handler.target {target!r}: no worker process can be started: {error}") from error
+            problem = f"handler.target {target!r}: no worker process can be started: {error}"
         except BaseException:
             await self._kill_and_wait("start cancelled")
             raise
         if problem:
-            await self._kill_and_wait("import failed")
+            await self._kill_and_wait("start failed")
             raise HandlerImportError(problem)
 
     async def call(self, call: HandlerCall, event: bytes) -> Outcome:
@@ -141,8 +138,8 @@ class WorkerProcess:
         return self._outcome(answered, call, loop.time() - started)
 
     def kill(self, reason: str) -> None:
-        """SIGKILL for the whole process group. ``wait_gone`` tells when it is over. A process that is gone already
-        keeps its own end as the reason."""
+        """SIGKILL for the whole process group, whose end ``wait_gone`` awaits. A process that is gone already keeps
+        its own end as the reason."""
         if self._gone:
             return
         self._dying = self._dying or reason
@@ -160,8 +157,7 @@ class WorkerProcess:
             with contextlib.suppress(OSError, RuntimeError):
                 self._transport.write_eof()
         # Before the first call there is nothing to finish, and an import may hang.
-        started = self._ready is not None and self._ready.done()
-        if self._watch is not None and started:
+        if self._watch is not None and self._ready.done():
             await asyncio.wait({self._watch}, timeout=grace)
         await self._kill_and_wait("closed")
 
@@ -174,17 +170,17 @@ class WorkerProcess:
     async def _spawn(self) -> None:
         loop = asyncio.get_running_loop()
         near, far = socket.socketpair()
-        with contextlib.ExitStack() as near_until_started, contextlib.ExitStack() as far_always:
-            near_until_started.callback(near.close)
-            far_always.callback(far.close)
+        with contextlib.ExitStack() as until_started, contextlib.ExitStack() as always:
+            until_started.callback(near.close)
+            always.callback(far.close)
             writers = []
             for stream in ("stdout", "stderr"):
                 reading, writing = os.pipe()
-                far_always.callback(os.close, writing)
+                always.callback(os.close, writing)
                 writers.append(writing)
                 output = Output(reading, stream)
                 self._outputs.append(output)
-                near_until_started.callback(output.close)
+                until_started.callback(output.close)
             self._process = await asyncio.create_subprocess_exec(
                 *worker_command(far.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -195,7 +191,7 @@ class WorkerProcess:
                 # Its own process group, so that a Ctrl-C does not reach it and a kill reaches its children.
                 start_new_session=True,
             )
-            near_until_started.pop_all()
+            until_started.pop_all()
         # User code is imported only after the set-up frame, so nothing of it runs before the reaper knows the group.
         self._reaper.add(self._process.pid)
         self._watch = asyncio.create_task(self._watch_exit(self._process), name=f"handler-worker-{self._process.pid}")
@@ -228,7 +224,7 @@ class WorkerProcess:
             self._transport.abort()
         for output in self._outputs:
             output.close()
-        if self._ready is not None and not self._ready.done():
+        if not self._ready.done():
             target, how = self._setup.target, exit_text(process.returncode or 0)
             self._ready.set_result(f"handler.target {target!r}: the worker process ended during the import: {how}")
         if self._answer is not None and not self._answer.done():
@@ -246,7 +242,7 @@ class WorkerProcess:
 
     def _on_reply(self, reply: Reply, body: bytes) -> None:
         if reply.kind in ("ready", "import_failed"):
-            if self._ready is not None and not self._ready.done():
+            if not self._ready.done():
                 self._ready.set_result(reply.message)
         elif reply.serial != self._serial:
             self._on_broken(f"an answer to call {reply.serial} during call {self._serial}")

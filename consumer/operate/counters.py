@@ -1,4 +1,4 @@
-"""What every batch counts, as plain numbers that become samples only when they are scraped.
+"""What every batch counts, as plain numbers that become samples only at a scrape.
 
 A counter of the library takes a lock for each increment; the five that a batch needs were a twelfth of what a handler
 call costs. These have one writer, the main loop; the scrape on the control thread only reads.
@@ -30,18 +30,19 @@ class PlainCounter:
         self.value -= amount
 
 
-class PlainGauge(PlainCounter, Collector):
-    """A gauge without labels."""
+class PlainNumber(PlainCounter, Collector):
+    """A metric without labels, of the type that ``family`` says."""
 
-    __slots__ = ("_name", "_text")
+    __slots__ = ("_family", "_name", "_text")
 
-    def __init__(self, name: str, text: str) -> None:
+    def __init__(self, family: type[CounterMetricFamily | GaugeMetricFamily], name: str, text: str) -> None:
         super().__init__()
+        self._family = family
         self._name = name
         self._text = text
 
     def collect(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily(self._name, self._text, self.value)
+        yield self._family(self._name, self._text, self.value)
 
 
 class PlainCounters(Collector):

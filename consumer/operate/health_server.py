@@ -1,9 +1,9 @@
 """The health, metrics and status server. It runs in the control thread's loop, so it answers while a handler blocks the
-main loop, which is exactly when probes matter.
+main loop, which is exactly when its answers are needed.
 
-It trusts no client: GET and HEAD only, five exact paths, one request a connection, and a protocol in front of aiohttp's
-that bounds what a connection may cost (8 KiB in, five seconds, 32 at a time), because aiohttp itself waits without
-limit for a slow request. It never touches AWS and never waits for the main loop.
+No client is trusted: GET and HEAD only, five exact paths, one request a connection, and a protocol in front of
+aiohttp's that bounds what a connection may cost (8 KiB in, five seconds, 32 at a time), because aiohttp itself waits
+without limit for a slow request. The server never touches AWS and never waits for the main loop.
 """
 
 from __future__ import annotations
@@ -60,7 +60,6 @@ class HealthServer:
         *,
         connection_seconds: float = CONNECTION_SECONDS,
     ) -> None:
-        self._board = board
         self._metrics = metrics
         self._host = host
         self._requested_port = port
@@ -69,11 +68,11 @@ class HealthServer:
         self._web: web.Server | None = None
         self._listener: asyncio.Server | None = None
         self._routes: dict[str, Callable[[web.BaseRequest], Answer]] = {
-            "/": self._page,
-            "/healthz": self._health,
+            "/": lambda _: (200, "text/html; charset=utf-8", status_page(board)),
+            "/healthz": lambda _: _verdict(*board.health()),
             "/metrics": self._exposition,
-            "/readyz": self._readiness,
-            "/status.json": self._json,
+            "/readyz": lambda _: _verdict(*board.readiness()),
+            "/status.json": lambda _: (200, "application/json", status_json(board)),
         }
 
     async def start(self) -> None:
@@ -92,8 +91,8 @@ class HealthServer:
             raise CannotListen(f"{self._host}:{self._requested_port}", reason) from error
 
     async def run(self) -> None:
-        """Returns when the listener has stopped without ``close``. Cancel it before ``close``."""
-        while self._listener is not None and self._listener.is_serving():  # noqa: ASYNC110 - the end of a listener is no event
+        """Returns when the listener was closed, but not by ``close``. Cancel it before ``close``."""
+        while self._listener is not None and self._listener.is_serving():  # noqa: ASYNC110 - it has no event for this
             await asyncio.sleep(LISTENING_CHECK)
 
     async def close(self) -> None:
@@ -115,12 +114,6 @@ class HealthServer:
         port: int = self._listener.sockets[0].getsockname()[1]
         return port
 
-    @property
-    def url(self) -> str:
-        """The address of the status page, as a person on this machine would open it."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104 - shown, not bound
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
-
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         status, content_type, body = self._route(request)
         headers = {**_HEADERS, "Content-Type": content_type}
@@ -138,21 +131,9 @@ class HealthServer:
             return 405, _TEXT, b"only GET and HEAD\n"
         return make(request)
 
-    def _health(self, _: web.BaseRequest) -> Answer:
-        return _verdict(*self._board.health())
-
-    def _readiness(self, _: web.BaseRequest) -> Answer:
-        return _verdict(*self._board.readiness())
-
     def _exposition(self, request: web.BaseRequest) -> Answer:
         body, content_type = self._metrics.render(request.headers.get("Accept", ""))
         return 200, content_type, body
-
-    def _page(self, _: web.BaseRequest) -> Answer:
-        return 200, "text/html; charset=utf-8", status_page(self._board)
-
-    def _json(self, _: web.BaseRequest) -> Answer:
-        return 200, "application/json", status_json(self._board)
 
 
 def _verdict(good: bool, reason: str) -> Answer:
@@ -167,26 +148,24 @@ class _BoundedConnection(asyncio.Protocol):
         self._peers = peers
         self._seconds = seconds
         self._received = 0
-        self._admitted = False
-        self._transport: asyncio.Transport | None = None
+        self._transport: asyncio.Transport | None = None  # none while the connection is not admitted
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if not isinstance(transport, asyncio.Transport):  # pragma: no cover - create_server makes no others
             transport.close()
             return
-        self._transport = transport
         if len(self._peers) >= MAX_CONNECTIONS:
             transport.write(_BUSY)
             transport.close()
             return
-        self._admitted = True
+        self._transport = transport
         self._peers.add(self)
         self._deadline = asyncio.get_running_loop().call_later(self._seconds, self.abort)
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        if not self._admitted or self._transport is None or self._transport.is_closing():
+        if self._transport is None or self._transport.is_closing():
             return
         self._received += len(data)
         if self._received > REQUEST_BYTES:
@@ -196,10 +175,10 @@ class _BoundedConnection(asyncio.Protocol):
         self._inner.data_received(data)
 
     def eof_received(self) -> bool | None:
-        return self._inner.eof_received() if self._admitted else None
+        return None if self._transport is None else self._inner.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._admitted:
+        if self._transport is None:
             return
         self._peers.discard(self)
         if self._deadline is not None:
@@ -207,11 +186,11 @@ class _BoundedConnection(asyncio.Protocol):
         self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        if self._admitted:
+        if self._transport is not None:
             self._inner.pause_writing()
 
     def resume_writing(self) -> None:
-        if self._admitted:
+        if self._transport is not None:
             self._inner.resume_writing()
 
     def abort(self) -> None:

@@ -12,12 +12,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Condition, Thread
 from typing import Final
 
 QUEUE_BYTES: Final = 4 * 1024 * 1024
 FLUSH_SECONDS: Final = 2.0
-_CHUNK: Final = 4096  # PIPE_BUF: handler processes write to the same pipe, and writes up to here are not split
+_CHUNK: Final = 4096  # PIPE_BUF: handler processes write to the same pipe, and up to here no line is split
 
 
 class LogWriter:
@@ -37,11 +38,10 @@ class LogWriter:
         self._limit = limit
         self._lines: deque[bytes] = deque()
         self._bytes = 0
-        self._unreported = 0
+        self._unreported = 0  # lines lost since the last report
         self._closing = False
         self._writing = False
         self._changed = Condition()
-        self.dropped = 0  # lines lost since the start
         self._thread = Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
@@ -49,7 +49,7 @@ class LogWriter:
         """Queue one line (ending in a newline), or drop it when the queue is full."""
         with self._changed:
             if self._closing or self._bytes + len(line) > self._limit:
-                self._lost(1)
+                self._unreported += 1
                 return
             self._lines.append(line)
             self._bytes += len(line)
@@ -74,27 +74,18 @@ class LogWriter:
             self._changed.notify_all()
         self._thread.join(0.1)
 
-    def _lost(self, lines: int) -> None:
-        self.dropped += lines
-        self._unreported += lines
-
     def _run(self) -> None:
         while (taken := self._take()) is not None:
             lines, unreported = taken
-            try:
+            with suppress(OSError, ValueError):  # broken pipe, no space, closed file: lines are lost, and counted
                 if unreported:
                     self._write(self._describe_drops(unreported))
                     unreported = 0
                 self._write(b"".join(lines))
-            except (OSError, ValueError):  # broken pipe, no space, closed file: nowhere to report it
-                written = False
-            else:
-                written = True
+                lines = []
             with self._changed:
                 self._writing = False
-                self._unreported += unreported
-                if not written:
-                    self._lost(len(lines))
+                self._unreported += unreported + len(lines)
                 self._changed.notify_all()
 
     def _take(self) -> tuple[list[bytes], int] | None:
@@ -138,7 +129,7 @@ def write_stdout() -> Callable[[bytes], None]:
         while rest:
             try:
                 rest = rest[os.write(descriptor, rest) :]
-            except BlockingIOError:  # another process made this end of the pipe non-blocking
+            except BlockingIOError:  # another holder of the pipe made it non-blocking
                 time.sleep(0.02)
 
     return write_all

@@ -1,9 +1,9 @@
 """Logging: every event, the daemon's and the libraries', becomes one line of ASCII on standard output.
 
-Records hold what any writer of the source table put there, so nothing in a line is trusted: JSON is written with every
-non-ASCII and control character escaped (no forged lines, no terminal sequences), texts are cut, and exceptions are
-structured with their message marked by its own field. Libraries are kept at WARNING and above, because botocore's DEBUG
-prints request bodies and authorization headers.
+Records come from every program that may write to the source table, so nothing in a line is trusted: JSON is written
+with every non-ASCII and control character escaped (no forged lines, no terminal sequences), texts are cut, and
+exceptions are structured with their message marked by its own field. Libraries are kept at WARNING and above, because
+botocore's DEBUG prints request bodies and authorization headers.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ import traceback
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any, Final
 
 import structlog
-from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
+from structlog.typing import EventDict, WrappedLogger
 
 from consumer.operate.log_writer import LogWriter, write_stdout
 
@@ -71,7 +70,13 @@ def configure_logging(level: str, format: str, *, on_error: OnError | None = Non
     _State.render = renders[format]
     _State.on_error = on_error
     structlog.configure(
-        processors=[*_shared_processors(), _emit],
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.add_log_level,
+            _add_logger,
+            _structure_exception,
+            _emit,
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=_NamedLogger,
         cache_logger_on_first_use=False,  # a changed level must reach loggers that exist already
@@ -110,10 +115,6 @@ class _NamedLogger:
     debug = info = warning = warn = error = critical = fatal = exception = log = msg
 
 
-def _shared_processors() -> list[Processor]:
-    return [structlog.contextvars.merge_contextvars, structlog.stdlib.add_log_level, _add_logger, _structure_exception]
-
-
 def _add_logger(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     event.setdefault("logger", getattr(logger, "name", "consumer"))
     return event
@@ -122,22 +123,14 @@ def _add_logger(logger: WrappedLogger, method: str, event: EventDict) -> EventDi
 def _structure_exception(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     info = event.pop("exc_info", None)
     event.pop("stack_info", None)
-    if method == "exception" and info is None:
-        info = True
-    found = _exception_of(info)
-    if found is not None:
-        event["exception"] = describe_exception(found)
+    if info is None:
+        info = method == "exception"
+    if isinstance(info, int):  # True or 1: the exception that is being handled
+        info = sys.exc_info() if info else None
+    error = info[1] if isinstance(info, tuple) else info
+    if isinstance(error, BaseException):
+        event["exception"] = describe_exception(error)
     return event
-
-
-def _exception_of(info: ExcInfo | BaseException | bool | None) -> BaseException | None:
-    if isinstance(info, BaseException):
-        return info
-    if isinstance(info, tuple):
-        return info[1]
-    if info:
-        return sys.exc_info()[1]
-    return None
 
 
 def describe_exception(error: BaseException, depth: int = CAUSES) -> dict[str, Any]:
@@ -146,7 +139,10 @@ def describe_exception(error: BaseException, depth: int = CAUSES) -> dict[str, A
     described: dict[str, Any] = {
         "type": kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}",
         "message": _cut(_text(error), MESSAGE_LIMIT),
-        "stack": _frames(error.__traceback__),
+        "stack": [
+            f"{frame.f_code.co_filename}:{line} in {frame.f_code.co_name}"
+            for frame, line in traceback.walk_tb(error.__traceback__)
+        ][-FRAMES:],
     }
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if depth > 1:
@@ -155,13 +151,6 @@ def describe_exception(error: BaseException, depth: int = CAUSES) -> dict[str, A
         if cause is not None:
             described["cause"] = describe_exception(cause, depth - 1)
     return described
-
-
-def _frames(trace: TracebackType | None) -> list[str]:
-    frames = [
-        f"{frame.f_code.co_filename}:{line} in {frame.f_code.co_name}" for frame, line in traceback.walk_tb(trace)
-    ]
-    return frames[-FRAMES:]
 
 
 def _emit(logger: WrappedLogger, method: str, event: EventDict) -> str:

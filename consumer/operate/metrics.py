@@ -13,18 +13,20 @@ docs/metrics.md explains each of them; a test keeps the two lists equal.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator
-from threading import Lock
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
 from typing import Final, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from consumer import __version__
-from consumer.operate.counters import Durations, PlainCounters, PlainGauge
+from consumer.operate.counters import Durations, PlainCounters, PlainNumber
 
 PREFIX: Final = "stream_consumer"
 
@@ -67,14 +69,15 @@ _Child = TypeVar("_Child", Counter, Gauge, Histogram)
 
 
 class Family(Generic[_Child]):
-    """A metric with labels, whose children are looked up once: ``metrics.records("handled").inc(n)``."""
+    """A metric with labels, whose children are looked up once: ``metrics.leases("owned").set(n)``. ``labels`` are the
+    values known in advance, by label."""
 
     __slots__ = ("_children", "_parent")
 
-    def __init__(self, parent: _Child, known: Iterable[tuple[str, ...]] = ()) -> None:
+    def __init__(self, parent: _Child, labels: Mapping[str, Iterable[str]]) -> None:
         self._parent: _Child = parent
         self._children: dict[tuple[str, ...], _Child] = {}
-        for values in known:
+        for values in product(*labels.values()):
             self(*values)
 
     def __call__(self, *values: str) -> _Child:
@@ -85,58 +88,41 @@ class Family(Generic[_Child]):
         return child
 
 
-class ShardGauge:
-    """One gauge of one shard. Its series appears with the first measurement, so that no alert fires on a made-up 0,
-    and never comes back after ``close``, however late a straggling task still reports."""
-
-    __slots__ = ("_child", "_closed", "_lock", "_parent", "_shard_id", "_value")
-
-    def __init__(self, parent: Gauge, shard_id: str) -> None:
-        self._parent = parent
-        self._shard_id = shard_id
-        self._child: Gauge | None = None
-        self._value: float | None = None
-        self._closed = False
-        self._lock = Lock()
-
-    def set(self, value: float) -> None:
-        if value == self._value:  # most gauges of an idle shard, every second
-            return
-        self._value = value
-        child = self._child
-        if child is None:
-            with self._lock:
-                if self._closed:
-                    return
-                child = self._child = self._parent.labels(self._shard_id)
-        child.set(value)
-
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            if self._child is not None:
-                self._parent.remove(self._shard_id)
-
-
+@dataclass(slots=True)
 class ShardMetrics:
-    """The gauges of one shard, all in seconds. ``close`` removes its series when the shard is finished or given away:
-    DynamoDB replaces shards about every four hours, so series that stay would grow without bound."""
+    """The gauges of one shard, all in seconds; None until measured, so that no alert fires on a made-up 0."""
 
-    __slots__ = ("_metrics", "checkpoint_age", "iterator_age", "lag", "retention_headroom", "shard_id")
+    lag_seconds: float | None = None
+    iterator_age_seconds: float | None = None
+    retention_headroom_seconds: float | None = None
+    checkpoint_age_seconds: float | None = None
 
-    def __init__(self, metrics: Metrics, shard_id: str) -> None:
-        self._metrics = metrics
-        self.shard_id = shard_id
-        self.lag = ShardGauge(metrics.lag_seconds, shard_id)
-        self.iterator_age = ShardGauge(metrics.iterator_age_seconds, shard_id)
-        self.retention_headroom = ShardGauge(metrics.retention_headroom_seconds, shard_id)
-        self.checkpoint_age = ShardGauge(metrics.checkpoint_age_seconds, shard_id)
 
-    def close(self) -> None:
-        """Remove all series of the shard. Idempotent; later ``set`` calls do nothing."""
-        if self._metrics.forget_shard(self):
-            for gauge in (self.lag, self.iterator_age, self.retention_headroom, self.checkpoint_age):
-                gauge.close()
+_SHARD_GAUGES: Final = {
+    "lag_seconds": "Seconds between now and the newest settled record of a shard; 0 when it is read to its tip.",
+    "iterator_age_seconds": "Age in seconds of the last record read from a shard; 0 when it is read to its tip.",
+    "retention_headroom_seconds": (
+        "Seconds until the oldest unsettled record of a shard is trimmed by the service; less than 0 is loss."
+    ),
+    "checkpoint_age_seconds": "Seconds since everything settled in a shard was last durable; 0 when it all is.",
+}
+
+
+class _ShardGauges(Collector):
+    """The gauges of all shards that ``shards`` holds at the time of the scrape."""
+
+    def __init__(self, shards: Mapping[str, ShardMetrics]) -> None:
+        self._shards = shards
+
+    def collect(self) -> Iterator[Metric]:
+        shards = list(self._shards.items())  # atomic: the main loop adds and removes shards meanwhile
+        for name, text in _SHARD_GAUGES.items():
+            family = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=("shard",))
+            for shard_id, shard in shards:
+                value = getattr(shard, name)
+                if value is not None:
+                    family.add_metric((shard_id,), value)
+            yield family
 
 
 class Metrics:
@@ -145,26 +131,10 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._shards: dict[str, ShardMetrics] = {}
-        self._shards_lock = Lock()
-        self._add_shard_gauges()
+        self.registry.register(_ShardGauges(self._shards))
         self._add_record_metrics()
         self._add_aws_metrics()
         self._add_process_metrics()
-
-    def _add_shard_gauges(self) -> None:
-        self.lag_seconds = self._shard_gauge(
-            "lag_seconds", "Seconds between now and the newest settled record of a shard; 0 when it is read to its tip."
-        )
-        self.iterator_age_seconds = self._shard_gauge(
-            "iterator_age_seconds", "Age in seconds of the last record read from a shard; 0 when it is read to its tip."
-        )
-        self.retention_headroom_seconds = self._shard_gauge(
-            "retention_headroom_seconds",
-            "Seconds until the oldest unsettled record of a shard is trimmed by the service; less than 0 is loss.",
-        )
-        self.checkpoint_age_seconds = self._shard_gauge(
-            "checkpoint_age_seconds", "Seconds since everything settled in a shard was last durable; 0 when it all is."
-        )
 
     def _add_record_metrics(self) -> None:
         self.records = PlainCounters(f"{PREFIX}_records", "Records by what became of them.", "result", RECORD_RESULTS)
@@ -172,36 +142,36 @@ class Metrics:
         self.handler_seconds = Durations(
             f"{PREFIX}_handler_seconds", "Duration of handler calls in seconds.", _HANDLER_BUCKETS
         )
-        self.in_flight_records = PlainGauge(f"{PREFIX}_in_flight_records", "Records read and not yet settled.")
-        for metric in (self.records, self.batches, self.handler_seconds, self.in_flight_records):
-            self.registry.register(metric)
-        self.retries = self._counter("retries", "Handler calls that were repeats after a failure.")
-        self.dead_letters = Family(
-            self._counter(
-                "dead_letters", "Dead letters made durable (or discarded with a trace), by reason.", "reason"
-            ),
-            _each(DEAD_LETTER_REASONS),
+        self.in_flight_records = PlainNumber(
+            GaugeMetricFamily, f"{PREFIX}_in_flight_records", "Records read and not yet settled."
         )
-        self.duplicates_skipped = self._counter(
+        for collector in (self.records, self.batches, self.handler_seconds, self.in_flight_records):
+            self.registry.register(collector)
+        self.retries = self._total("retries", "Handler calls that were repeats after a failure.")
+        self.dead_letters = self._counters(
+            "dead_letters",
+            "Dead letters made durable (or discarded with a trace), by reason.",
+            reason=DEAD_LETTER_REASONS,
+        )
+        self.duplicates_skipped = self._total(
             "duplicates_skipped", "Records read again and recognised as settled, so not given to the handler."
         )
-        self.filtered = self._counter("filtered", "Records that no filter pattern matched.")
-        self.gaps = self._counter("gaps", "Times that records were trimmed by the service before they were read.")
+        self.filtered = self._total("filtered", "Records that no filter pattern matched.")
+        self.gaps = self._total("gaps", "Times that records were trimmed by the service before they were read.")
         self.buffered_bytes = self._gauge("buffered_bytes", "Bytes of records held in memory.")
-        self.retrying_keys = self._gauge("retrying_keys", "Keys whose records wait, or follow, behind a dead letter.")
+        self.retrying_keys = self._gauge(
+            "retrying_keys", "Keys that wait for a retry of their record, or for its dead letter."
+        )
 
     def _add_aws_metrics(self) -> None:
-        self.get_records = Family(
-            self._counter("get_records", "GetRecords calls by what they brought.", "outcome"),
-            _each(GET_RECORDS_OUTCOMES),
+        self.get_records = self._counters(
+            "get_records", "GetRecords calls by what they brought.", outcome=GET_RECORDS_OUTCOMES
         )
-        self.throttles = Family(
-            self._counter("throttles", "Calls that the service refused because of their rate.", "operation"),
-            _each(OPERATIONS),
+        self.throttles = self._counters(
+            "throttles", "Calls that the service refused because of their rate.", operation=OPERATIONS
         )
-        self.api_calls = Family(
-            self._counter("api_calls", "AWS API calls by operation and outcome.", "operation", "outcome"),
-            [(operation, outcome) for operation in OPERATIONS for outcome in API_OUTCOMES],
+        self.api_calls = self._counters(
+            "api_calls", "AWS API calls by operation and outcome.", operation=OPERATIONS, outcome=API_OUTCOMES
         )
         self.api_seconds = Family(
             Histogram(
@@ -211,39 +181,29 @@ class Metrics:
                 namespace=PREFIX,
                 buckets=_API_BUCKETS,
                 registry=self.registry,
-            )
+            ),
+            {"operation": ()},
         )
-        self.leases = Family(self._gauge("leases", "Leases as this worker sees them.", "state"), _each(LEASE_STATES))
-        self.lease_events = Family(
-            self._counter("lease_events", "What happened to this worker's leases.", "event"), _each(LEASE_EVENTS)
-        )
-        self.shards = Family(
-            self._gauge("shards", "Shards of the stream with a lease row, by state.", "state"), _each(SHARD_STATES)
-        )
+        self.leases = self._gauges("leases", "Leases as this worker sees them.", state=LEASE_STATES)
+        self.lease_events = self._counters("lease_events", "What happened to this worker's leases.", event=LEASE_EVENTS)
+        self.shards = self._gauges("shards", "Shards of the stream with a lease row, by state.", state=SHARD_STATES)
 
     def _add_process_metrics(self) -> None:
         self.loop_stall_seconds = self._gauge(
             "loop_stall_seconds", "Longest delay of the main event loop in the last measuring interval, in seconds."
         )
-        build = self._gauge("build_info", "Always 1; the labels name the running build.", "version", "python")
-        build.labels(__version__, platform.python_version()).set(1)
+        build = self._gauges("build_info", "Always 1; the labels name the running build.", version=(), python=())
+        build(__version__, platform.python_version()).set(1)
         ProcessCollector(namespace=PREFIX, registry=self.registry)
 
     def shard(self, shard_id: str) -> ShardMetrics:
-        """The gauges of one shard. The same object until it is closed."""
-        with self._shards_lock:
-            found = self._shards.get(shard_id)
-            if found is None:
-                found = self._shards[shard_id] = ShardMetrics(self, shard_id)
-            return found
+        """The gauges of one shard. The same object until the shard is forgotten."""
+        return self._shards.setdefault(shard_id, ShardMetrics())
 
-    def forget_shard(self, shard: ShardMetrics) -> bool:
-        """True when ``shard`` was the current holder of its id: only then are the series its own to remove."""
-        with self._shards_lock:
-            if self._shards.get(shard.shard_id) is not shard:
-                return False
-            del self._shards[shard.shard_id]
-            return True
+    def forget_shard(self, shard_id: str) -> None:
+        """Remove the series of a shard that is finished or given away: DynamoDB replaces shards about every four hours,
+        so series that stay would grow without bound. Idempotent."""
+        self._shards.pop(shard_id, None)
 
     def observe_api(self, operation: str, outcome: str, seconds: float) -> None:
         """Count one AWS call. ``operation`` is the API's name (``GetRecords``), ``outcome`` one of API_OUTCOMES."""
@@ -253,18 +213,14 @@ class Metrics:
             self.throttles(operation).inc()
 
     def totals(self) -> dict[str, int]:
-        """The counters a person looks at first, since the start of the process, for the status page.
-
-        Asks each counter alone: a look-up through the registry would collect every series of every shard.
-        """
-        totals = {result: int(self.records(result).value) for result in RECORD_RESULTS}
-        others = {
+        """The counters a person looks at first, since the start of the process, for the status page."""
+        totals = {result: self.records(result) for result in RECORD_RESULTS} | {
             "retries": self.retries,
             "duplicates_skipped": self.duplicates_skipped,
             "filtered": self.filtered,
             "gaps": self.gaps,
         }
-        return totals | {name: _total(counter) for name, counter in others.items()}
+        return {name: int(counter.value) for name, counter in totals.items()}
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The exposition and its content type: OpenMetrics if ``accept`` (a request header) asks for it."""
@@ -274,19 +230,24 @@ class Metrics:
             encode, content_type = choose_encoder("")
         return encode(_WithoutCreationTimes(self.registry)), content_type
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(name, text, labels, namespace=PREFIX, registry=self.registry)
+    def _total(self, name: str, text: str) -> PlainNumber:
+        counter = PlainNumber(CounterMetricFamily, f"{PREFIX}_{name}", text)
+        self.registry.register(counter)
+        return counter
 
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(name, text, labels, namespace=PREFIX, registry=self.registry)
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, namespace=PREFIX, registry=self.registry)
 
-    def _shard_gauge(self, name: str, text: str) -> Gauge:
-        return self._gauge(name, text, "shard")
+    def _counters(self, name: str, text: str, **labels: Iterable[str]) -> Family[Counter]:
+        return Family(Counter(name, text, labels, namespace=PREFIX, registry=self.registry), labels)
+
+    def _gauges(self, name: str, text: str, **labels: Iterable[str]) -> Family[Gauge]:
+        return Family(Gauge(name, text, labels, namespace=PREFIX, registry=self.registry), labels)
 
 
 class _WithoutCreationTimes(Collector):
     """Drops the ``_created`` sample of every counter: a third more lines, which Prometheus does not use. The library's
-    own switch is global to the process, and the process may be an embedding application's."""
+    own switch is global to the process, which may hold metrics of other code, too."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -295,12 +256,3 @@ class _WithoutCreationTimes(Collector):
         for family in self._registry.collect():
             family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
             yield family
-
-
-def _each(values: Iterable[str]) -> list[tuple[str, ...]]:
-    return [(value,) for value in values]
-
-
-def _total(counter: Counter) -> int:
-    (family,) = counter.collect()
-    return int(family.samples[0].value)

@@ -20,12 +20,12 @@ RECENT_ERRORS: Final = 20
 _ERROR_LENGTH: Final = 512
 
 StartStep = Literal["config", "lease_table", "first_plan"]
-START_STEPS: Final[tuple[StartStep, ...]] = ("config", "lease_table", "first_plan")
-_MISSING: Final[Mapping[str, str]] = {
+_MISSING: Final[Mapping[StartStep, str]] = {
     "config": "the configuration is not loaded yet",
     "lease_table": "the lease table was not reached yet",
     "first_plan": "the first planning cycle is not done yet",
 }
+START_STEPS: Final = tuple(_MISSING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class RecentError:
 
 
 class StatusBoard:
-    """Written by the main loop and the watchdog, read by the health server and ``sd_notify``. Thread-safe.
+    """Written by the main loop and the watchdog, read by the health server. Thread-safe.
 
     The watchdog sets ``wedged``, a line that says why (empty: the main loop is not wedged), and ``progress_age``, the
     seconds since the last progress of the main loop.
@@ -87,7 +87,7 @@ class StatusBoard:
         self._stopping = False
         self._status: Status | None = None
         self._errors: deque[RecentError] = deque(maxlen=RECENT_ERRORS)
-        self._errors_lock = Lock()  # the session renewal's thread reports errors too
+        self._errors_lock = Lock()  # the control thread reports errors too
 
     # --- the worker's side
 
@@ -143,11 +143,7 @@ class StatusBoard:
         """Whether the start is complete and no shutdown began, and a line that says what is missing."""
         if self._stopping:
             return False, "stopping"
-        for step in START_STEPS:
+        for step, missing in _MISSING.items():
             if step not in self._steps:
-                return False, _MISSING[step]
+                return False, missing
         return True, "ready"
-
-    @property
-    def ready(self) -> bool:
-        return self.readiness()[0]

@@ -42,20 +42,9 @@ def status_json(board: StatusBoard) -> bytes:
         "progress_age": round(board.progress_age, 3),
         "errors": [dataclasses.asdict(error) for error in board.errors],
     }
-    status = board.status
-    if status is not None:
-        body |= {
-            "application": status.application,
-            "table": status.table,
-            "stream_arn": status.stream_arn,
-            "incarnation": status.incarnation,
-            "version": status.version,
-            "started_at": status.started_at,
-            "updated_at": status.updated_at,
-            "workers": status.workers,
-            "totals": dict(status.totals),
-            "shards": [{k: _finite(v) for k, v in dataclasses.asdict(shard).items()} for shard in status.shards],
-        }
+    if board.status is not None:
+        body |= dataclasses.asdict(board.status)
+        body["shards"] = [{name: _finite(value) for name, value in shard.items()} for shard in body["shards"]]
     return json.dumps(body, default=str).encode("ascii")
 
 

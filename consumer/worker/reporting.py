@@ -78,10 +78,10 @@ class Reporter:
     def _shard_gauges(self, worker: ShardWorker, lag: float, now: float) -> None:
         gauges = self._context.metrics.shard(worker.shard_id)
         newest = worker.reader.state.newest_fetched_time
-        gauges.lag.set(lag)
-        gauges.iterator_age.set(0.0 if worker.reader.state.at_tip or not newest else max(0.0, now - newest))
-        gauges.retention_headroom.set(RETENTION - lag)
-        gauges.checkpoint_age.set(worker.lease.checkpoint_age)
+        gauges.lag_seconds = lag
+        gauges.iterator_age_seconds = 0.0 if worker.reader.state.at_tip or not newest else max(0.0, now - newest)
+        gauges.retention_headroom_seconds = RETENTION - lag
+        gauges.checkpoint_age_seconds = worker.lease.checkpoint_age
 
     def _process_gauges(self, rows: list[LeaseRow], workers: dict[str, ShardWorker]) -> None:
         metrics = self._context.metrics

@@ -100,8 +100,8 @@ def test_health_and_readiness(running: Running) -> None:
     for step in START_STEPS:
         running.board.reached(step)
     assert running.get("/readyz")[::2] == (200, b"ready\n")
-    running.board.task_died("session", "a\nb")
-    assert running.get("/healthz")[::2] == (503, b"task session died: a b\n")
+    running.board.task_died("session renewal", "a\nb")
+    assert running.get("/healthz")[::2] == (503, b"task session renewal died: a b\n")
     assert running.get("/readyz")[0] == 200
 
 
@@ -182,7 +182,7 @@ def test_garbage(running: Running, garbage: bytes) -> None:
     assert running.get("/healthz")[0] == 200
 
 
-def test_slow_clients_are_ended_and_hold_up_nobody(running: Running) -> None:
+def test_slow_clients_are_ended_and_hold_up_no_others(running: Running) -> None:
     with running.connect() as silent, running.connect() as slow:
         started = time.monotonic()
         ended = False
@@ -201,7 +201,7 @@ def test_slow_clients_are_ended_and_hold_up_nobody(running: Running) -> None:
 
 def test_a_client_that_does_not_read(running: Running) -> None:
     for number in range(3000):
-        running.metrics.shard(f"shardId-{number:020}").lag.set(1)
+        running.metrics.shard(f"shardId-{number:020}").lag_seconds = 1
     with running.connect() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -218,8 +218,9 @@ def test_a_client_that_does_not_read(running: Running) -> None:
 
 def wait_for_status(running: Running, wanted: int) -> None:
     deadline = time.monotonic() + 5
-    while (status := running.get("/healthz")[0]) != wanted:
-        assert time.monotonic() < deadline, f"/healthz answers {status}, not {wanted}"
+    # Of a refused connection there may be no answer at all.
+    while not (answer := running.raw(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")).startswith(b"HTTP/1.1 %d" % wanted):
+        assert time.monotonic() < deadline, f"/healthz answers {answer!r}, not {wanted}"
         time.sleep(0.01)
 
 
@@ -263,7 +264,6 @@ async def test_close_frees_the_port_and_is_idempotent() -> None:
     server = HealthServer(StatusBoard(), Metrics(), host="127.0.0.1", port=0)
     await server.start()
     port = server.port
-    assert server.url == f"http://127.0.0.1:{port}/"
     await server.close()
     await server.close()
     again = HealthServer(StatusBoard(), Metrics(), host="127.0.0.1", port=port)
@@ -290,7 +290,7 @@ def test_health_command_exit_codes(running: Running) -> None:
     assert "task coordinator died: KeyError" in message
 
 
-def test_health_command_when_nobody_listens() -> None:
+def test_health_command_when_nothing_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     code, message = invoke("--url", f"127.0.0.1:{port}")

@@ -30,8 +30,8 @@ def test_the_stacks_go_to_where_standard_error_was_at_the_start(before: str) -> 
     assert b"Current thread" in done.stderr
 
 
-def test_a_full_pipe_holds_up_nobody() -> None:
-    """Nobody reads the other end. The stacks are lost; a process that hangs on them would be worse."""
+def test_a_full_pipe_holds_up_nothing() -> None:
+    """The other end is not read. The stacks are lost; a process that hangs on them would be worse."""
     reading, writing = os.pipe()
     try:
         os.set_blocking(writing, False)

@@ -33,7 +33,7 @@ ROOTS: dict[str, type[Any]] = {
 
 @pytest.fixture(autouse=True)
 def no_logging_setup(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The logging of a process belongs to the daemon in it; here it is a guest in the tests' process."""
+    """The logging of a process belongs to the daemon in it; here the tests have one of their own."""
     monkeypatch.setattr(app, "configure_logging", lambda *_, **__: None)
 
 
@@ -96,7 +96,7 @@ async def test_a_dead_root_task_ends_the_daemon(name: str, how: Any, settings: A
     assert [entry["task"] for entry in logs if entry["event"] == "task.died"] == [name]
 
 
-async def test_a_listener_that_somebody_closed_ends_the_daemon(settings: Any, monkeypatch: Any) -> None:
+async def test_a_listener_that_user_code_closed_ends_the_daemon(settings: Any, monkeypatch: Any) -> None:
     """User code can close file descriptors that are not its own."""
     daemon = app.Daemon(await settings())
     start = HealthServer.start
@@ -122,8 +122,8 @@ async def test_a_stop_is_no_death(settings: Any) -> None:
     assert daemon._board.health() == (True, "ok")
 
 
-async def test_the_upkeep_thread_itself_may_not_end(monkeypatch: Any) -> None:
-    """With it go renewals, probes and the watchdog, so nobody else could tell."""
+async def test_the_control_thread_itself_may_not_end(monkeypatch: Any) -> None:
+    """With it go renewals, probes and the watchdog, so nothing else could notice."""
     codes: list[int] = []
     monkeypatch.setattr(control_thread, "die", codes.append)
     thread = ControlThread()

@@ -103,7 +103,7 @@ class ShardSupervisor:
             self._not_before[shard_id] = self._clock.monotonic() + RESTART_PAUSE
         finally:
             del self._workers[shard_id], self._tasks[shard_id]
-            self._context.metrics.shard(shard_id).close()
+            self._context.metrics.forget_shard(shard_id)
             if end not in ("done", "released"):
                 self._memory.remember(worker.lease.row)
             self._outdated.add(shard_id)  # the row as last read is out of date: only a new reading may start it again

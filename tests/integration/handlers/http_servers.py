@@ -63,7 +63,7 @@ def failures(*indexes: int) -> str:
     return json.dumps({"batchItemFailures": [{"itemIdentifier": number(index)} for index in indexes]})
 
 
-def a_port_nobody_listens_on() -> int:
+def a_port_without_listener() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

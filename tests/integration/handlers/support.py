@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import textwrap
 import time
@@ -89,8 +90,10 @@ async def running(
 
 def children(name: str, parent: int | None = None) -> list[int]:
     """The living child processes of ``parent`` (this process) with ``name`` in their command line."""
-    tasks = Path(f"/proc/{parent or os.getpid()}/task").iterdir()
-    pids = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+    pids: list[int] = []
+    for task in Path(f"/proc/{parent or os.getpid()}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended meanwhile
+            pids += [int(pid) for pid in (task / "children").read_text().split()]
     return sorted(pid for pid in pids if alive(pid) and name.encode() in _command(pid))
 
 
@@ -114,7 +117,7 @@ async def eventually(check: Callable[[], bool], seconds: float = 5.0) -> None:
 
 
 def alive(pid: int) -> bool:
-    """Running, and not merely a zombie that nobody has reaped yet."""
+    """Running, and not merely a zombie that waits to be reaped."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -81,7 +81,7 @@ async def test_nothing_outlives_a_daemon_that_was_killed(tmp_path: Path, how: st
         assert all(alive(pid) for pid in pids)
         if reaper_dies:
             os.kill(reaper, signal.SIGKILL)
-            await eventually(lambda: len(reapers()) == 1 and reapers() != [reaper])
+            await eventually(lambda: len(found := reapers()) == 1 and found != [reaper])
         pids += workers(daemon.pid) + reapers()
     finally:
         daemon.kill()

@@ -17,7 +17,7 @@ from consumer.domain.errors import HandlerImportError
 from consumer.handlers.http_handler import HttpHandler
 from consumer.ports.handler import Handler
 from tests.integration.handlers.http_servers import (
-    a_port_nobody_listens_on,
+    a_port_without_listener,
     outcome_of,
     serving,
     started,
@@ -61,7 +61,7 @@ async def test_a_connection_that_breaks_after_the_request_is_a_failure(answer: b
 
 
 async def test_an_endpoint_that_is_not_there_spends_no_retry() -> None:
-    for url in (f"http://127.0.0.1:{a_port_nobody_listens_on()}", "http://no-such-host.invalid:9000/"):
+    for url in (f"http://127.0.0.1:{a_port_without_listener()}", "http://no-such-host.invalid:9000/"):
         with capture_logs() as logs:
             async with started(url) as handler:
                 outcome = await handler.invoke(call(1))
@@ -101,7 +101,7 @@ async def test_connecting_that_hangs_spends_no_retry() -> None:
 
 
 async def test_the_log_does_not_show_credentials() -> None:
-    port = a_port_nobody_listens_on()
+    port = a_port_without_listener()
     with capture_logs() as logs:
         async with started(f"http://user:password@127.0.0.1:{port}/x?key=secret"):
             pass
@@ -109,7 +109,7 @@ async def test_the_log_does_not_show_credentials() -> None:
 
 
 async def test_an_endpoint_that_comes_up_later_is_used() -> None:
-    port = a_port_nobody_listens_on()
+    port = a_port_without_listener()
     async with started(f"http://127.0.0.1:{port}") as handler:
         assert (await handler.invoke(call(1))).kind == "not_invoked"
         server = web.Server(lambda request: asyncio.sleep(0, web.Response()))
@@ -184,7 +184,7 @@ async def test_cancelling_closes_the_connection() -> None:
 
 
 async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{a_port_nobody_listens_on()}")
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{a_port_without_listener()}")
     monkeypatch.delenv("no_proxy", raising=False)
     assert (await outcome_of(200, "{}")).kind == "ok"
 

@@ -7,7 +7,8 @@ import sys
 import time
 
 import consumer
-from consumer.handlers.handler_context import Context, FunctionIdentity, function_arn
+from consumer.domain.function_name import function_arn
+from consumer.handlers.handler_context import Context, FunctionIdentity
 
 
 def test_every_attribute_of_lambdas_context_is_there() -> None:

@@ -10,12 +10,12 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from consumer.domain.errors import HandlerImportError
-from consumer.handlers import inline
 from consumer.handlers.inline import InlineHandler
 from tests.integration.handlers.support import call, eventually, number, write_module
 
@@ -26,7 +26,7 @@ def module_name(tmp_path: Path) -> str:
 
 
 @asynccontextmanager
-async def running(tmp_path: Path, text: str, **options: bool) -> AsyncIterator[InlineHandler]:
+async def running(tmp_path: Path, text: str, **options: Any) -> AsyncIterator[InlineHandler]:
     name = module_name(tmp_path)
     handler = InlineHandler(f"{name}:handler", write_module(tmp_path, text, name), **options)
     await handler.start()
@@ -141,10 +141,7 @@ async def test_a_hang_is_cancelled_at_the_time_limit_and_its_clean_up_is_awaited
 
 
 @pytest.mark.parametrize("kind", ["async", "plain"])
-async def test_what_cannot_be_cancelled_is_awaited_and_complained_about(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(inline, "_FIRST_COMPLAINT", 0.05)
+async def test_what_cannot_be_cancelled_is_awaited_and_complained_about(tmp_path: Path, kind: str) -> None:
     text = {
         "async": """
         import asyncio, time
@@ -164,7 +161,7 @@ async def test_what_cannot_be_cancelled_is_awaited_and_complained_about(
             time.sleep(0.5)
         """,
     }[kind]
-    async with running(tmp_path, text) as handler:
+    async with running(tmp_path, text, first_complaint=0.05) as handler:
         with capture_logs() as logs:
             outcome = await handler.invoke(call(timeout=0.05))
         assert outcome.fault is not None

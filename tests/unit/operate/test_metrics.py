@@ -77,8 +77,8 @@ def metrics() -> Metrics:
 @pytest.fixture
 def measured(metrics: Metrics) -> Metrics:
     shard = metrics.shard("shardId-1")
-    for gauge in (shard.lag, shard.iterator_age, shard.retention_headroom, shard.checkpoint_age):
-        gauge.set(1)
+    shard.lag_seconds = shard.iterator_age_seconds = 1
+    shard.retention_headroom_seconds = shard.checkpoint_age_seconds = 1
     return metrics
 
 
@@ -198,28 +198,28 @@ def _build(metrics: Metrics) -> dict[str, str]:
 
 def test_a_shards_series_appear_with_the_first_value_and_go_with_the_shard(metrics: Metrics) -> None:
     shard = metrics.shard("shardId-7")
-    assert "shardId-7" not in exposition(metrics), "a 0 that nobody measured would raise alerts"
+    assert "shardId-7" not in exposition(metrics), "a 0 that was not measured would raise alerts"
     assert metrics.shard("shardId-7") is shard
-    shard.lag.set(4)
-    shard.retention_headroom.set(80000)
+    shard.lag_seconds = 4
+    shard.retention_headroom_seconds = 80000
     assert value(metrics, "lag_seconds", shard="shardId-7") == 4
     assert value(metrics, "iterator_age_seconds", shard="shardId-7") is None
 
-    shard.close()
-    shard.close()
-    shard.lag.set(9)
-    shard.checkpoint_age.set(9)
+    metrics.forget_shard("shardId-7")
+    metrics.forget_shard("shardId-7")
+    shard.lag_seconds = 9
+    shard.checkpoint_age_seconds = 9
     assert "shardId-7" not in exposition(metrics)
 
 
-def test_a_shard_that_comes_back_is_not_removed_by_its_former_holder(metrics: Metrics) -> None:
+def test_a_shard_that_comes_back_gets_no_values_of_its_former_holder(metrics: Metrics) -> None:
     before = metrics.shard("s")
-    before.lag.set(1)
-    before.close()
+    before.lag_seconds = 1
+    metrics.forget_shard("s")
     again = metrics.shard("s")
-    again.lag.set(2)
-    before.close()
-    before.lag.set(5)
+    assert value(metrics, "lag_seconds", shard="s") is None
+    again.lag_seconds = 2
+    before.lag_seconds = 5
     assert value(metrics, "lag_seconds", shard="s") == 2
 
 
@@ -227,8 +227,8 @@ def test_many_shards_over_time_leave_nothing_behind(metrics: Metrics) -> None:
     size = len(exposition(metrics).splitlines())
     for number in range(300):
         shard = metrics.shard(f"shardId-{number}")
-        shard.lag.set(number)
-        shard.close()
+        shard.lag_seconds = number
+        metrics.forget_shard(f"shardId-{number}")
     assert len(exposition(metrics).splitlines()) == size
 
 
@@ -274,8 +274,8 @@ def test_rendering_while_shards_come_and_go(metrics: Metrics) -> None:
         number = 0
         while not stop.is_set():
             shard = metrics.shard(f"s{number % 10}")
-            shard.lag.set(number)
-            shard.close()
+            shard.lag_seconds = number
+            metrics.forget_shard(f"s{number % 10}")
             number += 1
 
     thread = threading.Thread(target=churn)

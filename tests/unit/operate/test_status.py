@@ -71,9 +71,9 @@ def test_readiness_names_what_is_missing(board: StatusBoard) -> None:
     board.reached("config")
     board.reached("first_plan")
     assert board.readiness() == (False, "the lease table was not reached yet")
-    assert not board.ready
+    assert not board.readiness()[0]
     board.reached("lease_table")
-    assert board.ready
+    assert board.readiness() == (True, "ready")
     board.stopping()
     assert board.readiness() == (False, "stopping")
     assert board.health()[0]
