@@ -93,11 +93,6 @@ class BudgetAccount:
     def page_reserve(self) -> int:
         return self._budget.page_reserve
 
-    @property
-    def short(self) -> asyncio.Event:
-        """Set while some reader of the process waits for room."""
-        return self._budget.short
-
     async def reserve(self, size: int) -> None:
         await self._budget.reserve(size)
         if self._closed:
