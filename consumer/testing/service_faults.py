@@ -32,10 +32,34 @@ class TableFaults(Verbs):
             self._set_later(self._up_to(1.0), self._world.table, exists=True)
 
     def delete_row(self) -> None:
-        """A lease row is deleted by hand."""
-        shard_id = self._rng.choice([*self._world.rows(), ""])
-        if shard_id:
-            self._world.delete_row(shard_id)
+        """A lease row is deleted by hand; often one whose children wait for it, and must go on waiting."""
+        rows = self._world.rows()
+        parents = {parent for row in rows.values() if row.state == "waiting" for parent in row.parents}
+        waited_for = sorted(parents & rows.keys())
+        if waited_for and self._rng.random() < 0.7:
+            self._world.delete_row(self._rng.choice(waited_for))
+        elif rows:
+            self._world.delete_row(self._rng.choice(list(rows)))
+
+    def delete_row_before_late_save(self) -> None:
+        """A checkpoint takes so long that its sender has written another one, and its row was deleted and put back,
+        when it arrives: it must change nothing."""
+        world = self._world
+        owned = {worker.incarnation: worker for worker in world.workers.values() if worker.running}
+        rows = [row for row in world.rows().values() if row.owner in owned and not row.finished]
+        if not rows:
+            return
+        row = self._rng.choice(rows)
+        late = owned[row.owner or ""].links["table"].hold_request("save", times=1)
+
+        def delete() -> None:
+            if row.shard_id in world.rows():
+                world.delete_row(row.shard_id)
+
+        deleted_after = self._rng.uniform(5.0, 40.0)
+        self._later(deleted_after, delete)
+        self._later(deleted_after + self._rng.uniform(1.0, 10.0), late.end)
+        self._repairs.append(late.end)
 
     def corrupt_row(self) -> None:
         """The checkpoint of a lease row is spoilt by hand, and repaired later, if no owner has written over it."""

@@ -251,7 +251,7 @@ MUTANTS = (
         "consumer/worker/shard/held_lease.py",
         "return self._store.release(self._label, row, to, window)",
         "return self._store.release(self._label, self._taken, to, window)",
-        ("G4 fenced", "G5 duplicates"),
+        ("G4 fenced", "G5 duplicates", "G7 no silent loss"),
         family="fleet",
     ),
     Mutant(
