@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from consumer.domain.frontier import FrontierSnapshot
 from consumer.testing.worker_faults import Verbs
-from consumer.worker.fleet.shard_listing import SECOND_LOOK
-from consumer.worker.fleet.stream_replacement import FINISHED_FOR
 
 MOST_OPEN_SHARDS = 8
 MOST_STREAMS = 3
@@ -41,48 +38,9 @@ class TableFaults(Verbs):
         elif rows:
             self._world.delete_row(self._rng.choice(list(rows)))
 
-    def delete_row_before_late_save(self) -> None:
-        """A checkpoint takes so long that its sender has written another one, and its row was deleted and put back,
-        when it arrives: it must change nothing."""
-        world = self._world
-        owned = {worker.incarnation: worker for worker in world.workers.values() if worker.running}
-        rows = [row for row in world.rows().values() if row.owner in owned and not row.finished]
-        if not rows:
-            return
-        row = self._rng.choice(rows)
-        late = owned[row.owner or ""].links["table"].hold_request("save", times=1)
-
-        def delete() -> None:
-            if row.shard_id in world.rows():
-                world.delete_row(row.shard_id)
-
-        deleted_after = self._rng.uniform(5.0, 40.0)
-        self._later(deleted_after, delete)
-        self._later(deleted_after + self._rng.uniform(1.0, 10.0), late.end)
-        self._repairs.append(late.end)
-
-    def corrupt_row(self) -> None:
-        """The checkpoint of a lease row is spoilt by hand, and repaired later, if no owner has written over it."""
-        world = self._world
-        rows = [row for row in world.rows().values() if not row.finished and not row.corrupt]
-        if not rows:
-            return
-        row = self._rng.choice(rows)
-        world.edit_row(row.shard_id, frontier=FrontierSnapshot(), corrupt="low is not a sequence number: 'x'")
-
-        def repair() -> None:
-            now = world.rows().get(row.shard_id)
-            if now is not None and now.corrupt:
-                world.edit_row(row.shard_id, frontier=row.frontier, corrupt="")
-
-        self._repairs.append(repair)
-        self._later(self._up_to(4.0), repair)
-
 
 class StreamFaults(Verbs):
     """Lineage, listings, pages and retention."""
-
-    _listed_again = 0.0  # virtual time before which no listing may leave out shards once more
 
     def roll(self) -> None:
         stream = self._world.stream
@@ -99,34 +57,11 @@ class StreamFaults(Verbs):
         if self._reads_newest() and len(self._world.streams) < MOST_STREAMS:
             self._world.enable_again(self._rng.randint(1, 3))
 
-    def lose_replaced_stream(self) -> None:
-        """A shard ends and the stream is replaced; for longer than that takes to look finished, the old one cannot be
-        found, or its listing is empty."""
-        old = self._world.stream
-        if not self._reads_newest() or len(self._world.streams) >= MOST_STREAMS or old.missing or old.blank:
-            return
-        old.missing, old.blank = self._rng.choice(((True, False), (False, True)))
-        self.roll()  # what is written now is in a child that no worker has seen
-        self._later(self._rng.uniform(0.0, 15.0), self.enable_stream_again)
-        self._set_later(self._rng.uniform(1.5, 3.0) * FINISHED_FOR, old, blank=False, missing=False)
-
     def hide_children(self) -> None:
         """Children appear up to two minutes after their parent's end."""
         stream = self._world.stream
         stream.hide_children(self._rng.uniform(0.0, 120.0))
         stream.roll(self._rng.choice(stream.open_shards()))
-
-    def keep_parents_open(self) -> None:
-        """A child is listed while its parent still looks open: no last number, and pages go on without records."""
-        stream = self._world.stream
-        stream.keep_parents_open(self._rng.uniform(0.0, 60.0))
-        getattr(self, self._rng.choice(("roll", "split")))()
-
-    def stale_listing(self) -> None:
-        """DescribeStream answers with what was true a while ago."""
-        stream = self._world.stream
-        stream.freeze_listing()
-        self._later(self._up_to(2.0), lambda: stream.freeze_listing(frozen=False))
 
     def expire_iterators(self) -> None:
         self._world.stream.expire_iterators()
@@ -135,47 +70,9 @@ class StreamFaults(Verbs):
         stream = self._world.stream
         stream.empty_pages(self._rng.choice(stream.open_shards()), self._rng.randint(1, 10))
 
-    def blank_listing(self) -> None:
-        """DescribeStream succeeds and names no shard."""
-        self._world.stream.blank = True
-        self._set_later(self._up_to(2.0), self._world.stream, blank=False)
-
-    def lose_stream(self) -> None:
-        """For a while the service knows no such stream; its listing fails, or succeeds and is empty."""
-        stream = self._world.stream
-        stream.missing = True
-        stream.blank = self._rng.random() < 0.5
-        self._set_later(self._up_to(2.0), stream, blank=False, missing=False)
-
-    def list_partly(self) -> None:
-        """For a while the service knows nothing of some shards. Not for so long that an old one counts as gone: what
-        complete listings leave out for ``SECOND_LOOK`` is gone, unless its id says that it is too young for that."""
-        stream, now = self._world.stream, self._world.loop.now
-        if now < self._listed_again:
-            return
-        seconds = self._up_to(2.0) if stream.dated else self._rng.uniform(0.0, 0.8 * SECOND_LOOK)
-        self._listed_again = now + seconds + 2 * SECOND_LOOK
-        shown = [shard.shard_id for shard in stream.listed()] if not stream.missing else []
-        stream.omitted = frozenset(shard_id for shard_id in shown if self._rng.random() < 0.4)
-        self._set_later(seconds, stream, omitted=frozenset())
-
     def short_pages(self) -> None:
         """Pages are cut anywhere."""
         stream, usual = self._world.stream, self._world.streams[0].usual_page_records
         stream.page_records = self._rng.choice((1, 2, 5))
         stream.last_page = self._rng.choice(("with_records", "empty"))
         self._set_later(self._up_to(2.0), stream, page_records=usual)
-
-    def days_pass(self) -> None:
-        """Three days in which nothing happens, when all is settled; then tombstones are old enough to go."""
-        if not self._world.stream.dated and self._world.everything_settled():
-            self._world.loop.pass_days(3.0)
-
-    def forget_finished_shard(self) -> None:
-        """A shard leaves the stream, as it does 24 hours after its end; all of it was handled long before."""
-        if self._world.stream.dated:
-            return  # it is too young for that
-        rows = self._world.rows()
-        done = [shard for shard in self._world.stream.closed_shards() if shard in rows and rows[shard].finished]
-        if done:
-            self._world.vanish(done[0])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from consumer.testing.faults import EVERYTHING, Nemesis
 from consumer.testing.network import Weather
+from tests.simulation.protocol_faults import PROTOCOL, ProtocolNemesis
 
 RECORDS = {
-    **EVERYTHING,
+    **PROTOCOL,
     "trim_unread": 1,
     "vanish_unread": 1,
     "replace_without_dead_letters": 3,
@@ -14,7 +14,7 @@ RECORDS = {
 }
 
 
-class RecordNemesis(Nemesis):
+class RecordNemesis(ProtocolNemesis):
     """All faults, and records that go unread and destinations that refuse at the wrong moment."""
 
     def replace_without_dead_letters(self) -> None:

@@ -15,12 +15,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from consumer.ports.handler import Handler
-from consumer.testing.faults import EVERYTHING
 from consumer.testing.history import History
 from consumer.testing.observed import FunctionHandler
 from consumer.testing.simulated_worker import Scripted, SimulatedWorker
 from consumer.testing.simulation import Simulation
 from consumer.worker.fleet.stream_replacement import FOLLOW_INTERVAL
+from tests.simulation.protocol_faults import PROTOCOL
 from tests.simulation.record_faults import RECORDS, RecordNemesis
 from tests.simulation.user_code import UserCode
 
@@ -50,7 +50,7 @@ def protocol(seed: int | str, on_event: OnEvent = None) -> Run:
     world = Simulation(seed, shards=rng.randint(1, 4), config=config, on_event=on_event, stream=stream)
     user_code = UserCode(world, busy=rng.choice((0.1, 1.0, 8.0)), failing=0.02)
     _fleet(world, lambda: Scripted(user_code.outcome), rng.randint(2, 4), rng)
-    verbs = _verbs(world, EVERYTHING)
+    verbs = _verbs(world, PROTOCOL)
 
     async def scenario(world: Simulation) -> None:
         await _chaos(world, seconds=1500.0, pause=rng.uniform(10.0, 40.0), verbs=verbs, records=(0.0, 12.0))
