@@ -69,25 +69,6 @@ class MainAdapters:
         await self._stack.aclose()
 
 
-class ControlAdapters:
-    """The lease store of the control thread. ``open`` and ``close`` run on its loop."""
-
-    def __init__(self, settings: Settings, observe: Observe, clock: Clock) -> None:
-        self._settings = settings
-        self._caller = ApiCaller(observe)
-        self._clock = clock
-        self._stack = AsyncExitStack()
-
-    async def open(self) -> LeaseTable:
-        session = await self._stack.enter_async_context(
-            AwsSession(self._settings.aws.region, self._settings.aws.endpoints.as_dict(), max_pool_connections=4)
-        )
-        return lease_store(self._settings, await session.client("dynamodb"), self._caller, self._clock)
-
-    async def close(self) -> None:
-        await self._stack.aclose()
-
-
 def lease_store(settings: Settings, dynamodb: object, caller: ApiCaller, clock: Clock) -> DynamoDBLeaseStore:
     return DynamoDBLeaseStore(
         dynamodb, caller, table=settings.leases.table, application=settings.application, clock_wall=clock.wall
@@ -95,7 +76,7 @@ def lease_store(settings: Settings, dynamodb: object, caller: ApiCaller, clock: 
 
 
 @asynccontextmanager
-async def lease_table(settings: Settings, clock: Clock) -> AsyncIterator[LeaseTable]:
-    """The lease store alone, for commands that need nothing else."""
+async def lease_table(settings: Settings, clock: Clock, observe: Observe | None = None) -> AsyncIterator[LeaseTable]:
+    """The lease table alone, on a session of its own: for the control thread, and for commands."""
     async with AwsSession(settings.aws.region, settings.aws.endpoints.as_dict(), max_pool_connections=4) as session:
-        yield lease_store(settings, await session.client("dynamodb"), ApiCaller(), clock)
+        yield lease_store(settings, await session.client("dynamodb"), ApiCaller(observe), clock)

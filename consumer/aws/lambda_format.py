@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from typing import Final
 
-from consumer.aws.overflow import SUFFIX
+from consumer.aws.overflow import SUFFIX, WithOverflow
 from consumer.aws.s3 import S3DeadLetters, S3Folder
 from consumer.domain.dead_letter import lambda_document, split_payload
 from consumer.ports.dead_letters import DeadLetters
@@ -44,7 +44,7 @@ class LambdaObjects(S3DeadLetters):
         await self._folder.put(self._folder.key(document, named), body, CONTENT_TYPE)
 
 
-class LambdaMessages:
+class LambdaMessages(WithOverflow):
     """``ports.DeadLetters`` around a queue or a topic: Lambda's documents, and the records in S3.
 
     The records are stored first, so a message never stands for records that are nowhere. Its attribute
@@ -57,15 +57,8 @@ class LambdaMessages:
     """
 
     def __init__(self, destination: DeadLetters, store: S3Folder, function_name: str) -> None:
-        self.destination = destination.destination
-        self._inner = destination
-        self._store = store
+        super().__init__(destination, store)
         self._function_name = function_name
-
-    async def prepare(self) -> None:
-        """Check both places."""
-        await self._inner.prepare()
-        await self._store.check()
 
     async def send(self, document: bytes, *, attributes: dict[str, str]) -> None:
         """Store the records, then deliver the document.

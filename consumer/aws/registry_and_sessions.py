@@ -52,12 +52,7 @@ class DynamoDBRegistry(ApplicationRows):
     """``ports.Registry`` on DynamoDB."""
 
     async def prepare(self, *, create: bool) -> bool:
-        """Check the table, create it when allowed and missing, wait until it is active; True when created here.
-
-        Raises:
-            ResourceMissing: there is no such table and it may not be created.
-            MisconfiguredResource: its keys are not ``pk`` and ``sk`` (strings), or it cannot become active.
-        """
+        """``TableRows.prepare``: check or create the table; True when it was created here. Raises what that raises."""
         return await self._rows.prepare(create=create)
 
     async def pin_application(self, table_name: str) -> None:

@@ -224,7 +224,7 @@ class MemoryLeaseStore(MemoryRegistry, MemorySessions):
             return await self._read("lease", mine)
 
     async def save(self, label: str, held: LeaseRow, window: WindowState | None = None) -> None:
-        revision = self._next_revision(held)
+        revision = self._asked_to_save(held)
 
         def apply() -> None:
             lease = self._held(label, held)
@@ -238,7 +238,7 @@ class MemoryLeaseStore(MemoryRegistry, MemorySessions):
     async def release(
         self, label: str, held: LeaseRow, to: str | None = None, window: WindowState | None = None
     ) -> None:
-        revision = self._next_revision(held)
+        revision = self._asked_to_save(held)
         by = (held.owner, held.epoch)
 
         def apply() -> None:
@@ -299,6 +299,11 @@ class MemoryLeaseStore(MemoryRegistry, MemorySessions):
         if (row.owner, row.epoch) != (held.owner, held.epoch):
             raise LeaseLost(held.shard_id, held.epoch, _holder(row))
         return lease
+
+    def _asked_to_save(self, held: LeaseRow) -> int:
+        if self._table.on_save is not None:
+            self._table.on_save(held)
+        return self._next_revision(held)
 
     def _next_revision(self, held: LeaseRow) -> int:
         self._revision = max(self._revision, held.revision) + 1

@@ -45,6 +45,7 @@ class MemoryTable:
     losses: dict[tuple[str, str], dict[tuple[str, str, str], Loss]] = field(default_factory=dict)
     windows: dict[tuple[str, str, str], WindowState] = field(default_factory=dict)
     on_write: Callable[[str, LeaseRow | None, LeaseRow], None] | None = None  # operation, lease row before and after
+    on_save: Callable[[LeaseRow], None] | None = None  # what an owner is about to write, before the table judges it
     on_register: Callable[[Registration], None] | None = None
     on_remove: Callable[[LeaseRow], None] | None = None  # by a worker, not by hand
 

@@ -5,17 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from consumer.domain.lease import LeaseRow
 from consumer.domain.outcome import HandlerCall, Outcome
-from consumer.domain.windows import WindowState
 from consumer.handlers.handler_context import Context
 from consumer.handlers.inline import InlineHandler
 from consumer.handlers.results import is_async
 from consumer.ports.handler import Handler
 from consumer.testing.checkers import Checkers
 from consumer.testing.memory_dead_letters import DeadLetter, MemoryDeadLetters
-from consumer.testing.memory_leases import MemoryLeaseStore
-from consumer.testing.memory_table import MemoryTable
 from consumer.testing.network import Link
 
 
@@ -42,26 +38,6 @@ class ObservedHandler:
         finally:
             self._checkers.ended(incarnation, call, items, outcome)
         return outcome
-
-
-class ObservedStore(MemoryLeaseStore):
-    """``ports.LeaseTable``: what an owner is about to write, before the table has judged it."""
-
-    def __init__(
-        self, checkers: Checkers, table: MemoryTable, application: str, wall: Callable[[], float], link: Link
-    ) -> None:
-        super().__init__(table, application, wall, link)
-        self._checkers = checkers
-
-    async def save(self, label: str, held: LeaseRow, window: WindowState | None = None) -> None:
-        self._checkers.saving(held)
-        await super().save(label, held, window)
-
-    async def release(
-        self, label: str, held: LeaseRow, to: str | None = None, window: WindowState | None = None
-    ) -> None:
-        self._checkers.saving(held)
-        await super().release(label, held, to, window)
 
 
 class ObservedDeadLetters:

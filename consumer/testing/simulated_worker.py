@@ -20,7 +20,7 @@ from consumer.ports.handler import Handler
 from consumer.testing.memory_leases import MemoryLeaseStore
 from consumer.testing.memory_source import MemoryStreamSource
 from consumer.testing.network import Link
-from consumer.testing.observed import ObservedDeadLetters, ObservedHandler, ObservedStore
+from consumer.testing.observed import ObservedDeadLetters, ObservedHandler
 from consumer.testing.virtual_loop import Process
 from consumer.testing.world import World
 from consumer.worker.context import Ports, WorkerContext
@@ -181,7 +181,7 @@ class SimulatedWorker:
         """What ``worker.app.Daemon`` does between start and exit, without what only a real process has."""
         world, links, settings = self._world, self.links, self._world.settings
         checkers = world.checkers
-        store = ObservedStore(checkers, world.table, settings.application, process.wall, links["table"])
+        store = MemoryLeaseStore(world.table, settings.application, process.wall, links["table"])
         session_store = MemoryLeaseStore(world.table, settings.application, process.wall, links["session"])
         source = MemoryStreamSource(world.streams[0], links["stream"]).of(world.stream.arn)
         letters = ObservedDeadLetters(checkers, self._who, world.dead_letters, links["dead_letters"])

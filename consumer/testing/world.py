@@ -50,6 +50,7 @@ class World:
         self._versions: dict[str, int] = defaultdict(int)
         self._gaps_before: set[str] = set()
         self.table.on_write = self.checkers.written
+        self.table.on_save = self.checkers.saving
         self.table.on_register = self.checkers.registered
         self.table.on_remove = self.checkers.removed
 

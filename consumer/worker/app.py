@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack, suppress
 
 import structlog
 
-from consumer.aws.adapters import ControlAdapters, MainAdapters
+from consumer.aws.adapters import MainAdapters, lease_table
 from consumer.domain.errors import StreamConsumerError, first_error
 from consumer.handlers.build import build_handler
 from consumer.operate import sd_notify
@@ -102,9 +102,10 @@ class Daemon:
         await handler.start()
 
         adapters = await stack.enter_async_context(MainAdapters(settings, metrics.observe_api, clock))
-        sessions = ControlAdapters(settings, metrics.observe_api, clock)
-        session_store = await control.spawn(sessions.open())
-        stack.push_async_callback(lambda: control.spawn(sessions.close()))
+        on_control = AsyncExitStack()  # what belongs to the control thread's loop
+        opening = on_control.enter_async_context(lease_table(settings, clock, metrics.observe_api))
+        session_store = await control.spawn(opening)
+        stack.push_async_callback(lambda: control.spawn(on_control.aclose()))
         ports = Ports(adapters.source, adapters.store, handler, adapters.dead_letters, clock, SystemRandomness())
         worker = await start(self._host(), settings, ports, session_store, metrics, self._board.reached)
         gc_tuning.tune()

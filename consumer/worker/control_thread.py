@@ -35,7 +35,6 @@ class ControlThread:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
-
         self._stopping = False
 
     def _run(self) -> None:

@@ -8,6 +8,7 @@ from consumer.aws.errors import ApiCaller
 from consumer.aws.sqs import SqsDeadLetters
 from consumer.domain.errors import DependencyError, MisconfiguredResource, PayloadTooLarge, ResourceMissing
 from consumer.testing.memory_dead_letters import MemoryDeadLetters
+from consumer.testing.network import Link
 
 ATTRIBUTES = {
     "application": "orders-projector",
@@ -125,9 +126,10 @@ class TestSqs:
 
 class TestMemory:
     async def test_faults_follow_the_script(self):
-        destination = MemoryDeadLetters()
-        destination.fail_next(DependencyError("SendMessage", "Timeout"))
-        destination.lose_next(DependencyError("SendMessage", "Timeout"))
+        link = Link()
+        destination = MemoryDeadLetters(link=link)
+        link.refuse(DependencyError("SendMessage", "Timeout"), "send", times=1)
+        link.lose_response("send", times=1)
         for stored in (0, 1):
             with pytest.raises(DependencyError):
                 await destination.send(DOCUMENT, attributes={})
