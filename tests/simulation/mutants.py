@@ -85,7 +85,7 @@ MUTANTS = (
         "consumer/worker/shard/dead_letter_delivery.py",
         "            self._require_lease()\n",
         "",
-        ("G3 one owner",),
+        ("G3 one owner", "G5 duplicates"),
         family="records",
     ),
     Mutant(
@@ -243,7 +243,7 @@ MUTANTS = (
         "consumer/worker/fleet/shard_supervisor.py",
         "        while self._tasks:\n",
         "        while False:\n",
-        ("G3 one owner", "G4 fenced", "G5 duplicates"),
+        ("G3 one owner", "G4 fenced", "G5 duplicates", "G7 no silent loss"),
         family="fleet",
     ),
     Mutant(
