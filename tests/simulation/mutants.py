@@ -319,8 +319,8 @@ MUTANTS = (
     Mutant(
         "an owner puts its deleted row back with the frontier it came with",
         "consumer/worker/shard/held_lease.py",
-        "        row = row or self.row\n",
-        "        row = row or self._taken\n",
+        "        row = self.row\n",
+        "        row = self._taken\n",
         ("G4 fenced",),
     ),
     Mutant(

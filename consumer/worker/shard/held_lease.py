@@ -155,11 +155,10 @@ class HeldLease:
 
         await self._until_durable(lambda: self._write(write, MAX_RUNS_BYTES_GIVEN_AWAY), SOON, failed)
 
-    async def put_back(self, row: LeaseRow | None = None) -> None:
-        """Write the row (as it is now, or the one of an earlier moment) again after it was deleted. Owner and epoch
-        stay, so later writes go on as if nothing had happened. LeaseDeleted when this worker may not trust in its
-        leases at this moment."""
-        row = row or self.row
+    async def put_back(self) -> None:
+        """Write the row again after it was deleted. Owner and epoch stay, so later writes go on as if nothing had
+        happened. LeaseDeleted when this worker may not trust in its leases at this moment."""
+        row = self.row
         if not self._validity.holds(self._clock.monotonic()):
             raise LeaseDeleted(self.shard_id, self.epoch)
         if await self._store.add_lease(self._label, row):
@@ -177,8 +176,9 @@ class HeldLease:
             await write(row, None if window == self._saved_window else window)
         except LeaseDeleted:
             self._saved_window = None
-            await self.put_back(row)
-            await write(row, window)
+            await self.put_back()
+            # As it is now: while this write was under way, the supervisor may have put back a newer row.
+            await write(self._row(max_runs_bytes), self._subscription.window_state)
 
     def _row(self, max_runs_bytes: int = MAX_RUNS_BYTES) -> LeaseRow:
         return replace(self._taken, frontier=self._subscription.snapshot(max_runs_bytes))

@@ -40,13 +40,27 @@ async def _settles(_: HandlerCall) -> Outcome:
     return OK
 
 
+class LateBadNews(MemoryLeaseStore):
+    """A table whose answer that a row is gone arrives when ``arrives`` is set."""
+
+    arrives: asyncio.Event | None = None
+
+    async def save(self, label: str, held: LeaseRow, window: WindowState | None = None) -> None:
+        try:
+            await super().save(label, held, window)
+        except LeaseDeleted:
+            if self.arrives is not None:
+                await self.arrives.wait()
+            raise
+
+
 class Owner:
     """A worker that has taken the only lease of a table in memory."""
 
     def __init__(self, clock: Process, **sections: Any) -> None:
         self.clock = clock
         self.table = MemoryTable()
-        self.store = MemoryLeaseStore(self.table, APPLICATION, clock.wall)
+        self.store = LateBadNews(self.table, APPLICATION, clock.wall)
         self.validity = SessionValidity()
         self.validity.renewed(clock.monotonic(), 1e9)
         stream = MemoryStream(clock)
@@ -136,6 +150,26 @@ def test_a_checkpoint_puts_a_deleted_row_back_too() -> None:
         assert (await owner.row()).frontier.low == "7"
         assert lease.is_saved
         saving.cancel()
+
+    with_owner(work)
+
+
+def test_a_row_that_is_put_back_twice_never_goes_back() -> None:
+    """The answer that the row is gone comes late; meanwhile the supervisor has put back what is newer."""
+
+    async def work(owner: Owner, lease: HeldLease) -> None:
+        lows: list[int] = []
+        owner.settle(5)
+        owner.table.drop_lease(APPLICATION, LABEL, SHARD)
+        owner.table.on_write = lambda _, before, after: lows.append(int(after.frontier.low or 0))
+        arrives = owner.store.arrives = asyncio.Event()
+        saving = asyncio.create_task(lease.change_state("open"))
+        await asyncio.sleep(0.5)
+        owner.settle(6)
+        await lease.put_back()
+        arrives.set()
+        await saving
+        assert lows == [6, 6]
 
     with_owner(work)
 
