@@ -98,6 +98,8 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def retry(self, data: st.DataObject) -> None:
         batch = self.batches[data.draw(st.integers(0, len(self.batches) - 1))]
+        if batch is self.gathering:
+            self.gathering = None  # it has been run: nothing more is gathered for it
         self.queue.retry(batch.keys)
         self.retried |= set(batch.keys)
 
