@@ -160,6 +160,9 @@ class Batch(Section):
     parallelization_factor: Annotated[int, whole_number(1, 256)] = 8
     """Concurrent batches per shard, 1..256, default 8. A key is in at most one of them, so order per key holds. Lambda
     stops at 10."""
+    order: Literal["key", "shard"] = "key"
+    """key (default): a failing key holds up nothing but itself. shard: Lambda's order, nothing of the shard overtakes a
+    failing batch; needs parallelization_factor: 1. A tumbling window always has the order of its shard."""
     report_batch_item_failures: Boolean = True
     """true (default): a returned batchItemFailures list is honoured, by Lambda's rules."""
     tumbling_window: Annotated[float, duration_in(0, 900)] = 0.0

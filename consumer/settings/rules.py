@@ -133,6 +133,16 @@ def _tumbling_window(settings: Settings) -> Iterator[Violation]:
         )
 
 
+def _batch_order(settings: Settings) -> Iterator[Violation]:
+    batch = settings.batch
+    if batch.order == "shard" and batch.parallelization_factor > 1:
+        yield Violation(
+            "batch.order",
+            f"cannot be shard with parallelization_factor {batch.parallelization_factor}",
+            "one batch at a time has one order: set batch.parallelization_factor: 1, or order: key",
+        )
+
+
 def _filters(settings: Settings) -> Iterator[Violation]:
     for error in filter_problems(settings.filters):
         yield Violation(error.path, error.problem)
@@ -157,6 +167,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("handler.kind", "handler.isolation"), _isolation),
     Rule(("retry.backoff.initial", "retry.backoff.max"), _backoff),
     Rule(("on_failure.format", "on_failure.destination", "on_failure.overflow"), _lambda_format),
+    Rule(("batch.order", "batch.parallelization_factor"), _batch_order),
     Rule(("batch.tumbling_window", "batch.parallelization_factor", "handler.kind"), _tumbling_window),
 )
 

@@ -149,6 +149,10 @@ VALUES = [
         "c.yaml:4: retry.backoff.initial: must not be longer than retry.backoff.max (10s), found 1m",
     ),
     (
+        "batch: {order: shard}",
+        "c.yaml:4: batch.order: cannot be shard with parallelization_factor 8 (one batch at a time has one order",
+    ),
+    (
         "batch: {tumbling_window: 5s}",
         "batch.tumbling_window: cannot be used with parallelization_factor 8 (a window's state has one order",
     ),

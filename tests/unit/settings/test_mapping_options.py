@@ -24,6 +24,7 @@ OPTIONS: dict[str, tuple[str, list[str], list[str]]] = {
     "batch.batch_size": ("must be a whole number from 1 to 10000", ["1", "10000"], ["0", "10001", "-1", "2.5", "x"]),
     "batch.batching_window": ("0s to 5m", ["0s", "300s"], ["301s", "6m", "1h", "5", "-1s", "soon", "true", "[]"]),
     "batch.parallelization_factor": ("must be a whole number from 1 to 256", ["1", "256"], ["0", "257", "true"]),
+    "batch.order": ("must be key or shard", ["key", "shard"], ["stream", "KEY", "1"]),
     "batch.report_batch_item_failures": (
         TRUE_OR_FALSE,
         ["true", "false"],
@@ -70,7 +71,7 @@ def one_line(key: str, value: str) -> str:
         text = f"{name}: {{{text}}}"
     if section == "source":
         return BASE.replace("{table: orders}", f"{{table: orders, {text}}}")
-    if key == "batch.tumbling_window":
+    if key in ("batch.tumbling_window", "batch.order"):
         text += ", parallelization_factor: 1"
     return f"{BASE}{section}: {{{text}}}\n"
 
