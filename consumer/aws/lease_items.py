@@ -19,11 +19,13 @@ would either skip records or repeat a day of them.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final, cast, get_args
 
 from consumer.aws.table_rows import AttributeMap, Item, key
+from consumer.domain.deferred import DeferredKey
 from consumer.domain.errors import MisconfiguredResource
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import LeaseRow, LeaseState, SessionRow
@@ -37,6 +39,7 @@ MAX_NOTE: Final = 1000  # characters; a note is for operators, and the row must 
 
 _STATES: Final = frozenset(get_args(LeaseState))
 _LONGEST_NUMBER: Final = 129
+_DEFERRED: Final = re.compile(r"([A-Za-z0-9_-]+)([=>])([0-9]+)@([0-9]+)")
 
 
 class NotAFrontier(ValueError):
@@ -154,12 +157,19 @@ def progress(row: LeaseRow) -> dict[str, dict[str, Any] | None]:
         changes["low"] = text(low) if low is not None else None
         changes["first"] = text(first) if first is not None else None
         changes["runs"] = texts(runs) if runs else None
+        deferred = encode_deferred(row.frontier.deferred)
+        changes["deferred"] = texts(deferred) if deferred else None
     return changes
 
 
 def encode_runs(runs: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     """``first-last`` each. The frontier has bounded them already."""
     return tuple(f"{first}-{last}" for first, last in runs)
+
+
+def encode_deferred(keys: tuple[DeferredKey, ...]) -> tuple[str, ...]:
+    """``digest=number@since``: from that number on nothing of the key is settled; ``digest>number@since``: after it."""
+    return tuple(f"{key.digest}{'>' if key.passed else '='}{key.number}@{key.since:.0f}" for key in keys)
 
 
 def lease_row(item: Item) -> LeaseRow:
@@ -200,7 +210,16 @@ def passed_on_by(row: LeaseRow) -> dict[str, Any]:
 def _read_frontier(item: Item) -> FrontierSnapshot:
     low, first = _read_sequence_number(item, "low"), _read_sequence_number(item, "first")
     runs = tuple(_run(entry) for entry in _read_texts(item, "runs"))
-    return FrontierSnapshot(low, first, runs)
+    deferred = tuple(_deferred(entry) for entry in _read_texts(item, "deferred"))
+    return FrontierSnapshot(low, first, runs, deferred)
+
+
+def _deferred(entry: str) -> DeferredKey:
+    found = _DEFERRED.fullmatch(entry)
+    if found is None:
+        raise NotAFrontier(f"deferred holds something that is not a key and a number: {entry[:80]!r}")
+    digest, sign, number, since = found.groups()
+    return DeferredKey(digest, _sequence_number(number, "deferred"), sign == ">", float(since))
 
 
 def _run(entry: str) -> tuple[str, str]:

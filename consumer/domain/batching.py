@@ -4,6 +4,9 @@ Fixed lanes (hash of the key) collide and cost half the speed-up; a task per rec
 a record is moved at most twice: from ``_arrived`` into a batch, or into the waiting line of its busy key. When a key
 gets free its whole line becomes the front of the queue again, as one block: a hot key costs O(1) a record, too.
 
+What waits behind a failing key is bounded: beyond that the key *overflows*, and its waiting records are taken out again
+(``domain/deferred.py``), so that one key can fill neither the memory of the process nor that of its shard.
+
 Order per key holds because every record enters through ``_arrived`` in stream order, a line is only appended to while
 ``_arrived`` is read, and returned lines are used up before ``_arrived`` is read on.
 """
@@ -11,12 +14,31 @@ Order per key holds because every record enters through ``_arrived`` in stream o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
 
 from consumer.domain.record import Record
+
+
+@dataclass(frozen=True, slots=True)
+class KeyBounds:
+    """How much of failing keys a shard holds in memory.
+
+    ``line_records`` and ``line_bytes`` may wait behind one key: a retry or two of a busy key fit into that, and reading
+    again costs a call a page. ``failing_keys`` are held at a time; ``deferred_keys`` stand in every checkpoint, at 60
+    bytes each.
+    """
+
+    line_records: int = 1000
+    line_bytes: int = 256 * 1024
+    failing_keys: int = 256
+    deferred_keys: int = 512
+
+
+BOUNDS = KeyBounds()
 
 
 class MemoryAccount(Protocol):
@@ -59,6 +81,8 @@ class _CopyHold(PageHold):
 class Entry(msgspec.Struct, gc=False):
     """A tracked record: its position in the frontier's bookkeeping, its ordering key, and the page that it pins.
 
+    ``position`` is negative for a record of a deferred key that was read again: the books do not track it.
+
     A struct because there is one for every record: it is made in a third of the time of a class of ours, and the
     garbage collector need not look at it (it is part of no cycle).
     """
@@ -68,15 +92,16 @@ class Entry(msgspec.Struct, gc=False):
     record: Record
     hold: PageHold
 
-    def copy_out(self) -> None:
-        """Copy the record out of its page: a slice keeps the whole page in memory, and this one may stay for long."""
+    def copy_out(self) -> int:
+        """Copy the record out of its page: a slice keeps the whole page in memory, and this one may stay for long.
+        Returns the bytes that the copy takes."""
         page = self.hold
-        if isinstance(page, _CopyHold):
-            return
-        size = self.record.detach()
-        page.account.charge(size)
-        page.release()
-        self.hold = _CopyHold(page.account, size, left=1, event_bytes=self.record.event_size)
+        if not isinstance(page, _CopyHold):
+            size = self.record.detach()
+            page.account.charge(size)
+            page.release()
+            self.hold = _CopyHold(page.account, size, left=1, event_bytes=self.record.event_size)
+        return self.hold.charged
 
 
 class Batch:
@@ -90,26 +115,39 @@ class Batch:
         self.keys: dict[bytes, None] = {}
 
 
+class _Line(msgspec.Struct):
+    """What waits behind a failing key: how many records, and their bytes."""
+
+    records: int = 0
+    size: int = 0
+
+
 class KeyReadyQueue:
     """Records of one shard waiting for a batch. Not thread-safe; O(1) a record amortised.
 
-    What waits behind a key that is being retried may wait for long, so it is copied out of its page.
+    What waits behind a failing key may wait for long, so it is copied out of its page. ``max_waiting`` bounds the bytes
+    behind all failing keys together: beyond it the longest line overflows.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_waiting: int = 1 << 62, bounds: KeyBounds = BOUNDS) -> None:
         self._arrived: deque[Entry] = deque()
         self._returned: deque[deque[Entry]] = deque()
         self._busy: dict[bytes, deque[Entry] | None] = {}  # key in a batch -> its waiting line (None: no record waits)
-        self._retrying: set[bytes] = set()  # those of them whose batch has failed
+        self._failing: dict[bytes, _Line] = {}  # those of them that wait for another attempt, or for their dead letter
+        self._full: dict[bytes, None] = {}  # those of them with too much behind them
+        self._max_waiting = max_waiting
+        self._bounds = bounds
+        self._waiting_bytes = 0
         self._waiting = 0
+        self._read_again = False  # records of deferred keys come later than newer ones of other keys
 
     def __len__(self) -> int:
         return self._waiting
 
     @property
-    def retrying_keys(self) -> int:
-        """Keys whose records wait for another attempt, or for their dead letter."""
-        return len(self._retrying)
+    def failing_keys(self) -> int:
+        """Keys that wait for another attempt, or for their dead letter."""
+        return len(self._failing)
 
     @property
     def may_have_ready(self) -> bool:
@@ -121,6 +159,11 @@ class KeyReadyQueue:
         self._arrived.extend(entries)
         self._waiting += len(self._arrived) - before
 
+    def add_read_again(self, entries: Iterable[Entry]) -> None:
+        """Records of deferred keys, of which nothing newer is in the queue."""
+        self._read_again = True
+        self.add(entries)
+
     def fill(self, batch: Batch, limit: int, max_bytes: int) -> bool:
         """Move ready records into ``batch``, whose keys are busy until ``free``. A batch that was not full may be
         filled up later, if no other was filled since.
@@ -131,7 +174,7 @@ class KeyReadyQueue:
         entries, own = batch.entries, batch.keys
         before = len(entries)
         returned = self._fill_from_returned(batch, limit)
-        busy, retrying, arrived = self._busy, self._retrying, self._arrived
+        busy, failing, arrived = self._busy, self._failing, self._arrived
         while arrived and len(entries) < limit:
             for _ in range(min(limit - len(entries), len(arrived))):
                 entry = arrived.popleft()
@@ -149,10 +192,10 @@ class KeyReadyQueue:
                     busy[key] = deque((entry,))
                 else:
                     line.append(entry)
-                if key in retrying:
-                    entry.copy_out()
+                if key in failing:
+                    self._wait_behind(key, entry)
         self._waiting -= len(entries) - before
-        if returned:
+        if returned or self._read_again:
             entries.sort(key=_by_position)
         return self._shorten(batch, max_bytes) or len(entries) >= limit
 
@@ -212,16 +255,52 @@ class KeyReadyQueue:
             if line:
                 self._returned.append(line)
 
-    def retry(self, keys: Collection[bytes]) -> None:
-        """The batch that holds these keys has failed and is tried again, or its dead letter is on its way."""
-        self._retrying.update(keys)
-        for key in keys:
-            for entry in self._busy.get(key) or ():
-                entry.copy_out()
+    # --- failing keys --------------------------------------------------------------------------------
 
-    def end_retry(self, keys: Iterable[bytes]) -> None:
-        """The batch that holds these keys is settled, or given up with the lease."""
-        self._retrying.difference_update(keys)
+    def fail(self, keys: Iterable[bytes]) -> None:
+        """The batch that holds these keys waits for another attempt, or for its dead letter."""
+        for key in keys:
+            if key not in self._failing:
+                self._failing[key] = _Line()
+                for entry in self._busy.get(key) or ():
+                    self._wait_behind(key, entry)
+
+    def end_failing(self, keys: Iterable[bytes]) -> None:
+        """These keys are tried again, or are settled."""
+        for key in keys:
+            line = self._failing.pop(key, None)
+            if line is not None:
+                self._waiting_bytes -= line.size
+                self._full.pop(key, None)
+
+    def overflowing(self) -> list[bytes]:
+        """Failing keys behind which more waits than may be held."""
+        if self._waiting_bytes > self._max_waiting and not self._full:
+            return [max(self._failing, key=lambda key: self._failing[key].size)]
+        return list(self._full)
+
+    def take_out(self, key: bytes) -> list[Entry]:
+        """Everything that waits for the busy key ``key`` is in the queue no longer."""
+        line = self._busy[key] or deque()
+        self._busy[key] = None
+        later = [entry for entry in self._arrived if entry.key == key]
+        if later:
+            self._arrived = deque(entry for entry in self._arrived if entry.key != key)
+        taken = [*line, *later]
+        self._waiting -= len(taken)
+        if key in self._failing:
+            self._waiting_bytes -= self._failing[key].size
+            self._failing[key] = _Line()
+            self._full.pop(key, None)
+        return taken
+
+    def _wait_behind(self, key: bytes, entry: Entry) -> None:
+        line, size = self._failing[key], entry.copy_out()
+        line.records += 1
+        line.size += size
+        self._waiting_bytes += size
+        if line.records > self._bounds.line_records or line.size > self._bounds.line_bytes:
+            self._full[key] = None
 
 
 def _by_position(entry: Entry) -> int:

@@ -1,36 +1,56 @@
 """The frontier: which sequence numbers of a shard are settled.
 
 ``low`` is the number up to which everything is settled; ``runs`` are the stretches settled above it, exact because a
-run names its first and last record and every record between them is settled too. Both are small: only what is in
-flight or waits behind a failing key leaves holes. The reader resumes after ``low`` and skips what lies in a run.
+run names its first and last record and every record between them is settled too; ``deferred`` are the keys of which
+that is not true (``domain/deferred.py``). All three are small: only what is in flight leaves holes, and what waits
+behind a failing key leaves the books. The reader resumes after ``low`` and skips what lies in a run.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from consumer.domain.deferred import DeferredKey
 
 # Beyond the bound the newest runs are forgotten: that costs duplicates, never a record. A checkpoint is written every
 # second and billed by the KiB; the write that gives a lease away happens once and must name everything that is settled,
 # or a graceful stop would repeat work (an item may have 400 KB).
 MAX_RUNS_BYTES = 4096
 MAX_RUNS_BYTES_GIVEN_AWAY = 256 * 1024
+BYTES_PER_STRETCH = 320  # of memory: two numbers as text, two positions and four places in lists, measured
 
 
 @dataclass(frozen=True, slots=True)
 class FrontierSnapshot:
     """What is stored. Numbers are the service's text. ``first`` is the first record ever fetched from the shard: until
-    something is settled a restart resumes AT it, so that a trim in between is noticed and not silently skipped."""
+    something is settled a restart resumes AT it, so that a trim in between is noticed and not silently skipped.
+    ``deferred`` are exceptions from ``low`` and ``runs``: records of these keys are not settled from some number on."""
 
     low: str | None = None
     first: str | None = None
     runs: tuple[tuple[str, str], ...] = ()
+    deferred: tuple[DeferredKey, ...] = ()
+
+    @property
+    def untouched(self) -> bool:
+        """Nothing of the shard has been read, as far as is stored."""
+        return self.low is None and self.first is None and not self.deferred
+
+
+def rewound(snapshot: FrontierSnapshot) -> FrontierSnapshot:
+    """From where everything has to be handled once more if no key may be behind the others: the first unsettled record
+    of any. What was settled behind it is repeated."""
+    numbers = [int(key.number) for key in snapshot.deferred]
+    if not numbers:
+        return snapshot
+    first = min(numbers)
+    return FrontierSnapshot(first=str(first) if first else None)
 
 
 class SettledFilter:
-    """Answers, for records re-read after a restart, whether they are settled already."""
+    """Answers, for records re-read after a restart, whether they are settled already. Not for those of deferred keys."""
 
     def __init__(self, snapshot: FrontierSnapshot) -> None:
         low = int(snapshot.low) if snapshot.low is not None else -1
@@ -55,16 +75,21 @@ class SettledFilter:
 class Frontier:
     """The live bookkeeping of one shard: records are tracked in fetch order and settled in any order.
 
-    Cost is O(1) a record amortised; memory is one entry per record above ``low``.
+    A record is known by its position, counted from the start of this bookkeeping. Only stretches of settled positions
+    are kept, so a million records settled behind an old one take as much memory as one.
     """
 
     def __init__(self, snapshot: FrontierSnapshot = FrontierSnapshot()) -> None:
         self._low = snapshot.low
         self._first = snapshot.first
         self._resumed_runs = snapshot.runs
-        self._above_low: deque[str] = deque()  # sequence numbers above low, in stream order
-        self._offset = 0  # index of its first entry since the start
-        self._settled: set[int] = set()
+        self._base = 0  # every position below it is settled
+        self._next = 0  # the position of the next record to be tracked
+        self._starts: list[int] = []  # settled stretches above the base: first and last position, first and last number
+        self._ends: list[int] = []
+        self._firsts: list[str] = []
+        self._lasts: list[str] = []
+        self._settled_above = 0
         self._version = 0
         self._newest_text = snapshot.low or ""
         self._newest = int(snapshot.low) if snapshot.low is not None else -1
@@ -74,22 +99,32 @@ class Frontier:
         return self._low
 
     @property
+    def newest(self) -> int:
+        """The newest number tracked, or resumed from; -1 when there is none."""
+        return self._newest
+
+    @property
     def version(self) -> int:
         """Grows whenever something that a snapshot would show has changed."""
         return self._version
 
     @property
     def outstanding(self) -> int:
-        """Records fetched but not settled."""
-        return len(self._above_low) - len(self._settled)
+        """Records tracked but not settled."""
+        return self._next - self._base - self._settled_above
 
     @property
-    def span(self) -> int:
-        """Records above ``low``, settled or not: what the bookkeeping holds in memory."""
-        return len(self._above_low)
+    def oldest(self) -> int:
+        """The position of the oldest record that is not settled; the next one's when all are."""
+        return self._base
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that the books take."""
+        return len(self._starts) * BYTES_PER_STRETCH
 
     def track(self, numbers: Sequence[str]) -> range:
-        """Add fetched records in stream order; returns their indices. ValueError when order goes backwards, which
+        """Add fetched records in stream order; returns their positions. ValueError when order goes backwards, which
         would break every promise built on it (numbers compare as integers, never as text)."""
         newest = self._newest
         for text in numbers:
@@ -102,45 +137,67 @@ class Frontier:
             self._version += 1
         if numbers:
             self._newest, self._newest_text = newest, numbers[-1]
-        start = self._offset + len(self._above_low)
-        self._above_low.extend(numbers)
-        return range(start, start + len(numbers))
+        start = self._next
+        self._next += len(numbers)
+        return range(start, self._next)
 
-    def settle(self, indices: Sequence[int]) -> None:
-        """Mark records as settled (handled, dead-lettered, filtered or recorded as lost)."""
-        above, settled, offset = self._above_low, self._settled, self._offset
-        low: str | None = None
-        if not settled and list(indices) == list(range(offset, offset + len(indices))):
-            for _ in indices:  # the oldest ones without a hole, as usual: a third of the work
-                low = above.popleft()
-            offset += len(indices)
-        else:
-            settled.update(indices)
-            while above and offset in settled:
-                settled.discard(offset)
-                low = above.popleft()
-                offset += 1
-        if low is not None:
-            self._low = low
-        self._offset = offset
+    def settle(self, positions: Sequence[int], numbers: Sequence[str]) -> None:
+        """Mark records as settled (handled, dead-lettered, filtered, deferred or recorded as lost): their positions in
+        increasing order, each once, and their numbers."""
+        if not positions:
+            return
+        start = 0
+        if positions[-1] - positions[0] != len(positions) - 1:
+            for index in range(1, len(positions)):
+                if positions[index] != positions[index - 1] + 1:
+                    self._add(positions[start], positions[index - 1], numbers[start], numbers[index - 1])
+                    start = index
+        self._add(positions[start], positions[-1], numbers[start], numbers[-1])
         self._version += 1
 
-    def snapshot(self, max_runs_bytes: int = MAX_RUNS_BYTES) -> FrontierSnapshot:
-        """Low and the runs above it, newest runs dropped beyond ``max_runs_bytes``. O(records above low)."""
+    def _add(self, start: int, end: int, first: str, last: str) -> None:
+        """A stretch of positions is settled now, all of which were not."""
+        starts, ends, firsts, lasts = self._starts, self._ends, self._firsts, self._lasts
+        at = bisect_right(starts, start)
+        joins_next = at < len(starts) and starts[at] == end + 1
+        self._settled_above += end - start + 1
+        if start == self._base:
+            if joins_next:
+                end, last = ends[at], lasts[at]
+                del starts[at], ends[at], firsts[at], lasts[at]
+            self._settled_above -= end - start + 1
+            self._base, self._low = end + 1, last
+        elif at and ends[at - 1] == start - 1:
+            if joins_next:
+                end, last = ends[at], lasts[at]
+                del starts[at], ends[at], firsts[at], lasts[at]
+            ends[at - 1], lasts[at - 1] = end, last
+        elif joins_next:
+            starts[at], firsts[at] = start, first
+        else:
+            starts.insert(at, start)
+            ends.insert(at, end)
+            firsts.insert(at, first)
+            lasts.insert(at, last)
+
+    def snapshot(
+        self, max_runs_bytes: int = MAX_RUNS_BYTES, deferred: tuple[DeferredKey, ...] = ()
+    ) -> FrontierSnapshot:
+        """Low and the runs above it, newest runs dropped beyond ``max_runs_bytes``; ``deferred`` goes with them."""
         runs: list[tuple[str, str]] = []
-        if self._settled:
-            first = last = None
-            for index, text in enumerate(self._above_low, self._offset):
-                if index in self._settled:
-                    first = text if first is None else first
-                    last = text
-                elif first is not None and last is not None:
-                    runs.append((first, last))
-                    first = last = None
-            if first is not None and last is not None:
-                runs.append((first, last))
-        runs.extend(self._beyond_re_read())
-        return FrontierSnapshot(self._low, self._first, _bounded(runs, max_runs_bytes))
+        room = max_runs_bytes
+        for run in zip(self._firsts, self._lasts, strict=True):
+            room -= len(run[0]) + len(run[1]) + 6
+            if room < 0:
+                break
+            runs.append(run)
+        else:
+            for run in self._beyond_re_read():
+                room -= len(run[0]) + len(run[1]) + 6
+                if room < 0:
+                    break
+                runs.append(run)
+        return FrontierSnapshot(self._low, self._first, tuple(runs), deferred)
 
     def _beyond_re_read(self) -> list[tuple[str, str]]:
         """What the previous owner settled beyond the records re-read so far; it must not be forgotten meanwhile."""
@@ -149,12 +206,3 @@ class Frontier:
             if int(last) > newest:
                 ahead.append((first if int(first) > newest else self._newest_text, last))
         return ahead
-
-
-def _bounded(runs: list[tuple[str, str]], limit: int) -> tuple[tuple[str, str], ...]:
-    size = 0
-    for count, (first, last) in enumerate(runs):
-        size += len(first) + len(last) + 6
-        if size > limit:
-            return tuple(runs[:count])
-    return tuple(runs)

@@ -19,13 +19,14 @@ from consumer.domain.frontier import FrontierSnapshot
 
 TAKE_MARGIN = 1.1  # observers wait this much longer than owners rely on their leases: clock rates may differ by 10 %
 
-LeaseState = Literal["waiting", "open", "draining", "done", "halted"]
+LeaseState = Literal["waiting", "open", "deferred", "draining", "done", "halted"]
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseRow:
     """One shard's lease as stored. ``epoch`` grows by one with every change of owner; 0 was never owned.
 
+    ``deferred``: read to its end, and settled but for its deferred keys: children may start, and hold these back.
     ``draining``: read and settled to its end, children not visible yet. ``done``: children are registered.
     ``halted``: records were trimmed before they were read and ``on_gap`` is halt; ``note`` says what was found.
     ``corrupt`` is set by the store when the stored frontier cannot be read: the shard is quarantined.
@@ -46,8 +47,13 @@ class LeaseRow:
 
     @property
     def settled(self) -> bool:
-        """Read and settled to its end: children may start."""
+        """Read and settled to its end."""
         return self.state in ("draining", "done")
+
+    @property
+    def lets_children_start(self) -> bool:
+        """Children may start, but for the keys that are deferred here."""
+        return self.settled or self.state == "deferred"
 
     @property
     def finished(self) -> bool:

@@ -52,6 +52,7 @@ class HandlerFault:
 
 class Outcome(msgspec.Struct, frozen=True):
     """``ok``: all settled. ``partial``: ``failed`` (sequence numbers, all from the batch) and later are not.
+    ``exact``: every record that is not named was handled; a Lambda function may also have stopped at the first failure.
     ``failed``: none is. ``not_invoked``: user code never ran (no worker, throttle): no retry is spent.
     ``state`` is what a tumbling window's handler returned, as JSON."""
 
@@ -60,6 +61,7 @@ class Outcome(msgspec.Struct, frozen=True):
     fault: HandlerFault | None = None
     seconds: float = 0.0
     state: bytes | None = None
+    exact: bool = True
 
 
 OK = Outcome("ok")
@@ -79,6 +81,7 @@ def from_lambda_response(response: Any, batch: Collection[str], *, report_failur
     ``response`` is the decoded JSON the function returned, ``batch`` the sequence numbers it was given.
 
     * None, ``{}``, ``[]``, ``""`` and an empty or null ``batchItemFailures`` are success;
+    * it names the records that failed (``exact`` says whether all others were handled, which Lambda never assumes);
     * an item with a missing, null, empty, non-text or unknown identifier fails the whole batch;
     * without ReportBatchItemFailures the response is ignored.
 
@@ -101,7 +104,8 @@ def from_lambda_response(response: Any, batch: Collection[str], *, report_failur
         if not isinstance(identifier, str) or identifier not in batch:
             return bad_response(f"batchItemFailures names {_named(identifier)}, which is not in the batch")
         identifiers.append(identifier)
-    return Outcome("partial", failed=tuple(identifiers))
+    # One name alone: the function may have stopped there, as in AWS's own examples, and left the rest for a retry.
+    return Outcome("partial", failed=tuple(identifiers), exact=len(set(identifiers)) > 1)
 
 
 def from_window_response(response: Any, batch: Collection[str], *, report_failures: bool) -> Outcome:

@@ -135,6 +135,16 @@ class Settlement:
         """The records of the last ``GiveUp`` are durable elsewhere; returns them as settled."""
         return self._pieces.pop().records
 
+    def keep_current(self) -> int:
+        """Forget everything behind the records that are being tried; returns how many these are."""
+        del self._pieces[:-1]
+        return len(self._pieces[-1].records)
+
+    def continue_from(self, other: Settlement) -> None:
+        """The records of this batch were tried as part of ``other``, which knows how often."""
+        mine, known = self._pieces[-1], other._pieces[-1]
+        mine.retries, mine.invocations, mine.fault = known.retries, known.invocations, known.fault
+
     def _expired(self, piece: _Piece, now: float) -> int:
         """How many leading records are too old (1 for a final invocation that is, which has none). The stream's own
         retention only ends *retries*: a backlog near the trim horizon is still handled once. So is the end of a window:

@@ -63,7 +63,7 @@ def may_start(row: LeaseRow, rows: Mapping[str, LeaseRow]) -> bool:
     A parent without a row is unknown, which is not the same as gone: its row may have been left out of a listing, or
     have been deleted. What was started once was started by this rule, so it goes on whatever became of its parents.
     """
-    return row.state != "waiting" or all(parent in rows and rows[parent].settled for parent in row.parents)
+    return row.state != "waiting" or all(parent in rows and rows[parent].lets_children_start for parent in row.parents)
 
 
 def children_of(shard_id: str, rows: Iterable[LeaseRow]) -> list[LeaseRow]:
@@ -71,8 +71,21 @@ def children_of(shard_id: str, rows: Iterable[LeaseRow]) -> list[LeaseRow]:
 
 
 def was_settled(shard_id: str, rows: Iterable[LeaseRow]) -> bool:
-    """A shard without a row was settled to its end when a child of it has been started: its row was removed since."""
-    return any(child.state != "waiting" for child in children_of(shard_id, rows))
+    """A shard without a row was settled to its end when a child of it has been started that waits for none of its keys:
+    its row was removed since."""
+    return any(
+        child.state != "waiting" and not any(key.waits_for_parent for key in child.frontier.deferred)
+        for child in children_of(shard_id, rows)
+    )
+
+
+def keys_held_back(parents: Iterable[str], rows: Mapping[str, LeaseRow]) -> list[tuple[str, ...] | None]:
+    """For each parent that is not settled, the digests of the keys that it has deferred; None when it has not come to
+    its end. A parent without a row was settled: its row was removed since."""
+    unsettled = [rows[parent] for parent in parents if parent in rows and not rows[parent].settled]
+    return [
+        tuple(key.digest for key in row.frontier.deferred) if row.state == "deferred" else None for row in unsettled
+    ]
 
 
 def unknown_parents(listed: Iterable[ShardInfo], rows: Mapping[str, LeaseRow]) -> set[str]:

@@ -36,7 +36,7 @@ DEAD_LETTER_REASONS: Final = ("RetryAttemptsExhausted", "RecordAgeExceeded")
 GET_RECORDS_OUTCOMES: Final = ("data", "empty", "throttled", "expired", "trimmed", "error")
 LEASE_STATES: Final = ("owned", "target", "free", "total")
 LEASE_EVENTS: Final = ("acquired", "released", "handed_over", "finished", "lost", "fenced")
-SHARD_STATES: Final = ("waiting", "open", "draining", "done", "halted", "quarantined")
+SHARD_STATES: Final = ("waiting", "open", "deferred", "draining", "done", "halted", "quarantined")
 API_OUTCOMES: Final = (
     "ok",
     "throttled",

@@ -7,8 +7,9 @@ asks the worker itself.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 from consumer.domain.frontier import MAX_RUNS_BYTES, FrontierSnapshot, SettledFilter
 from consumer.domain.lease import LeaseRow
@@ -34,10 +35,10 @@ class OpenRecords:
         self._newest: dict[str, Item] = {}
         self._registrations: dict[str, Registration] = {}
 
-    def produced(self, number: str, key: str, version: int, shard_id: str) -> Item:
-        """A record was written."""
+    def produced(self, number: str, key: str, version: int, shard_id: str, digest: str = "") -> Item:
+        """A record was written; ``digest`` names its ordering key in frontiers."""
         created = float(int(self._streams[0].clock.wall()))
-        item = Item(int(number), key, version, shard_id, created, self._newest.get(key))
+        item = Item(int(number), key, version, shard_id, created, self._newest.get(key), self._history.now(), digest)
         self._newest[key] = self._history.items[_name(shard_id, number)] = item
         registration = self._registration_of(shard_id)
         if registration is not None:
@@ -110,10 +111,14 @@ class OpenRecords:
 class Checkers(OpenRecords):
     """The rules. Everything that crosses the border of a worker comes by here."""
 
-    def __init__(self, history: History, streams: Sequence[MemoryStream], *, exact: bool = True) -> None:
-        """``exact``: frontiers name what is settled above their low number, too (``idempotency.mode`` is not off)."""
+    def __init__(
+        self, history: History, streams: Sequence[MemoryStream], *, exact: bool = True, by_key: bool = True
+    ) -> None:
+        """``exact``: frontiers name what is settled above their low number, too (``idempotency.mode`` is not off).
+        ``by_key``: a failing record holds up its own key only (``batch.order``)."""
         super().__init__(history, streams)
         self._exact = exact
+        self._by_key = by_key
         self.rows: dict[str, LeaseRow] = {}
         self._deleted: dict[str, list[LeaseRow]] = defaultdict(list)  # by hand: as they were
         self._frontiers: dict[tuple[str, int], FrontierSnapshot] = {}  # what an epoch started from
@@ -125,6 +130,32 @@ class Checkers(OpenRecords):
         self._describes: deque[float] = deque()
         self.moves: list[tuple[float, str, str | None, str | None]] = []  # time, shard, owner before and after
         self.cut_off: list[str] = []  # calls that did not get to their end
+        self._prompt = math.inf  # seconds within which a record is settled, unless its key fails
+        self._prompt_since = 0.0
+        self._failing: Container[str] = ()
+
+    # --- nothing shared --------------------------------------------------------------------------------
+
+    def expect_prompt(self, seconds: float, failing: Container[str]) -> None:
+        """From now on, every record is settled within ``seconds``, whatever becomes of the keys ``failing``. A scenario
+        says so whenever nothing disturbs the fleet (``math.inf`` ends it)."""
+        self._prompt, self._prompt_since, self._failing = seconds, self._history.now(), failing
+
+    def check_prompt(self) -> None:
+        """Records that are late and still not settled."""
+        for item in self.oldest_open():
+            self._check_prompt(item)
+
+    def _settle(self, item: Item) -> None:
+        if item.settled_at is None:
+            self._check_prompt(item)
+        super()._settle(item)
+
+    def _check_prompt(self, item: Item) -> None:
+        waited = self._history.now() - item.put_at
+        if waited > self._prompt and item.put_at >= self._prompt_since and item.key not in self._failing:
+            found = f"{item.key} v{item.version} of {item.shard_id} waits for {waited:.1f} s"
+            self._history.violated("nothing shared", found)
 
     # --- handler calls ---------------------------------------------------------------------------------
 
@@ -136,7 +167,7 @@ class Checkers(OpenRecords):
         history.note("start", incarnation, shard_id, epoch, call.attempt, [item.number for item in items])
         self._begun.add((shard_id, incarnation, epoch))
         self._check_owner(incarnation, shard_id, epoch)
-        self._check_parents(shard_id)
+        self._check_parents(shard_id, items)
         inside: set[int] = set()
         for item in items:
             before = item.previous
@@ -170,16 +201,27 @@ class Checkers(OpenRecords):
         if outcome.kind == "ok":
             done = items
         elif outcome.kind == "partial":
-            lowest = min(int(number) for number in outcome.failed)
-            done = [item for item in items if item.number < lowest]
-        for item in items[len(done) :]:
-            item.failures += 1
+            done = self._handled_in_part(items, outcome)
+        settled = {item.number for item in done}
+        for item in items:
+            item.failures += item.number not in settled
         for item in done:
             item.settles += 1
             if item.settles > 1:
                 history.duplicates.append(Duplicate(history.now(), item, incarnation, call.lease_epoch))
             self._settle(item)
             self._settled_by[call.shard_id, incarnation, call.lease_epoch].append(item.number)
+
+    def _handled_in_part(self, items: Sequence[Item], outcome: Outcome) -> list[Item]:
+        """What counts as handled when the records that failed were named."""
+        failed = {int(number) for number in outcome.failed}
+        if not (self._by_key and outcome.exact):
+            return [item for item in items if item.number < min(failed)]
+        first: dict[str, int] = {}
+        for item in items:
+            if item.number in failed:
+                first.setdefault(item.digest, item.number)
+        return [item for item in items if item.number < first.get(item.digest, item.number + 1)]
 
     def sending_dead_letter(self, incarnation: str, shard_id: str) -> None:
         """A worker is about to send a dead letter: only the owner decides about a record."""
@@ -214,20 +256,22 @@ class Checkers(OpenRecords):
             "G3 one owner", f"{incarnation} starts {shard_id} at epoch {epoch}; the owner is {found}"
         )
 
-    def _check_parents(self, shard_id: str) -> None:
+    def _check_parents(self, shard_id: str, items: Sequence[Item]) -> None:
         number = self._stream_of(shard_id)
         if number:
-            for other, items in self._open.items():
-                if items and self._stream_of(other) < number:
+            for other, unsettled in self._open.items():
+                if unsettled and self._stream_of(other) < number:
                     self._history.violated("G2 order", f"{shard_id} starts, {other} of an older stream is unsettled")
         for parent in self._streams[number].parents_of(shard_id):
-            left = len(self._open[parent])
-            if left:
-                self._history.violated("G2 order", f"{shard_id} starts, its parent {parent} has {left} unsettled")
+            row = self.rows.get(parent)
+            held_back = {key.digest for key in row.frontier.deferred} if row is not None else set()
+            left = [item for item in self._open[parent].values() if item.digest not in held_back]
+            if left or held_back & {item.digest for item in items}:
+                self._history.violated("G2 order", f"{shard_id} starts, its parent {parent} has {len(left)} unsettled")
 
     def _check_known(self, item: Item, incarnation: str, shard_id: str, epoch: int) -> None:
         known = self._frontiers.get((shard_id, epoch))
-        if known is not None and item.number in SettledFilter(known):
+        if known is not None and item.number in SettledFilter(known) and not _is_deferred(item, known):
             self._history.violated(
                 "G5 duplicates",
                 f"{item.key} v{item.version} was settled in the frontier that {incarnation} took over at epoch {epoch}",
@@ -251,6 +295,10 @@ class Checkers(OpenRecords):
         frontier = SettledFilter(held.frontier)
         ends = (int(number) for run in taken_over for number in run)
         missing = [number for number in (*ends, *numbers) if number not in frontier]
+        for number in numbers:
+            item = self._history.items[_name(held.shard_id, str(number))]
+            if _is_deferred(item, held.frontier):
+                missing.append(number)
         size = sum(len(first) + len(last) + 6 for first, last in held.frontier.runs)
         if missing and size < MAX_RUNS_BYTES - 200:
             self._history.violated(
@@ -310,14 +358,18 @@ class Checkers(OpenRecords):
             self._history.violated("G4 fenced", f"{operation} changed the owner of {after.shard_id}, not its epoch")
         if int(after.frontier.low or -1) < int(before.frontier.low or -1):
             self._history.violated("G4 fenced", f"{operation} moved the checkpoint of {after.shard_id} back")
-        order = {"waiting": 0, "open": 1, "halted": 1, "draining": 2, "done": 3}
+        order = {"waiting": 0, "open": 1, "halted": 1, "deferred": 2, "draining": 3, "done": 4}
         if order[after.state] < order[before.state]:
             self._history.violated("G4 fenced", f"{operation} took {after.shard_id} from {before.state} back")
 
     def _check_checkpoint(self, row: LeaseRow) -> None:
         frontier = SettledFilter(row.frontier)
-        unsettled = self._open[row.shard_id].values()
-        passed = [item for item in unsettled if row.settled or item.number in frontier]
+        passed = [
+            item
+            for item in self._open[row.shard_id].values()
+            if row.settled
+            or ((row.state == "deferred" or item.number in frontier) and not _is_deferred(item, row.frontier))
+        ]
         if passed:
             item = passed[0]
             self._history.violated(
@@ -344,6 +396,11 @@ class Checkers(OpenRecords):
         for shard_id, items in self._lost.items():
             if shard_id not in gaps and any(item.settled_at is None for item in items):
                 self._history.violated("G7 no silent loss", f"records of {shard_id} were trimmed, there is no gap row")
+
+
+def _is_deferred(item: Item, frontier: FrontierSnapshot) -> bool:
+    """Whether the frontier leaves the record to the list of its deferred keys."""
+    return any(key.digest == item.digest and item.number >= int(key.number) + key.passed for key in frontier.deferred)
 
 
 def _name(shard_id: str, number: str) -> str:

@@ -17,6 +17,8 @@ class Item:
     shard_id: str
     created: float
     previous: Item | None = None
+    put_at: float = 0.0  # virtual time
+    digest: str = ""  # names its ordering key in frontiers
     settled_at: float | None = None
     settles: int = 0
     failures: int = 0

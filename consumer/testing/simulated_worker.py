@@ -194,6 +194,7 @@ class SimulatedWorker:
             may_renew=lambda: True,
             companion=self._companion,
             on_stopping=lambda: None,
+            bounds=self._world.bounds,
             task_died=lambda name, error: StreamConsumerError(f"background task {name} ended: {error!r}"),
         )
         ports = Ports(source, store, handler, dead_letters, process, rng)

@@ -57,6 +57,7 @@ class Simulation(World):
         config: sections of the configuration file, merged over quick defaults.
         on_event: is given a line for everything that happens, log events of the workers included.
         stream: more arguments of ``MemoryStream``.
+        bounds: of what is held in memory of failing keys.
     """
 
     @cached_property

@@ -7,6 +7,10 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
+from consumer.domain.batching import BOUNDS, KeyBounds
+from consumer.domain.deferred import digest_of
 from consumer.domain.lease import LeaseRow
 from consumer.settings.load import settings_from
 from consumer.settings.model import Settings
@@ -17,6 +21,7 @@ from consumer.testing.memory_stream import MemoryStream
 from consumer.testing.memory_table import MemoryTable
 from consumer.testing.network import Link
 from consumer.testing.virtual_loop import VirtualLoop
+from consumer.testing.wire import to_wire
 from consumer.worker.fleet.stream_replacement import FINISHED_FOR
 
 APPLICATION = "simulated"
@@ -35,8 +40,10 @@ class World:
         config: Mapping[str, Mapping[str, Any]] | None = None,
         on_event: Callable[[str], None] | None = None,
         stream: Mapping[str, Any] | None = None,
+        bounds: KeyBounds = BOUNDS,
     ) -> None:
         self.seed = seed
+        self.bounds = bounds
         self.settings = _settings(config or {})
         self.loop = VirtualLoop(self.rng("schedule"))
         self.clock = self.loop.world  # of AWS
@@ -45,7 +52,8 @@ class World:
         self.dead_letters = MemoryDeadLetters()
         self.history = History(lambda: self.loop.now, on_event)
         exact = self.settings.idempotency.mode != "off"
-        self.checkers = Checkers(self.history, self.streams, exact=exact)
+        by_key = self.settings.batch.order == "key" and not self.settings.batch.tumbling_window
+        self.checkers = Checkers(self.history, self.streams, exact=exact, by_key=by_key)
         self.calls: dict[str, int] = defaultdict(int)  # that have reached a service, by operation
         self._versions: dict[str, int] = defaultdict(int)
         self._gaps_before: set[str] = set()
@@ -82,12 +90,14 @@ class World:
         return self._changed(key, self.stream.delete)
 
     def _changed(self, item: Mapping[str, Any], change: Callable[[Mapping[str, Any]], str | None]) -> str | None:
-        shard_id = self.stream.shard_of(item[self.stream.partition_key])
+        partition = item[self.stream.partition_key]
+        shard_id = self.stream.shard_of(partition)
         number = change(item)
         if number is not None:
             name = ", ".join(_text(item[part]) for part in self.stream.key_names)
             self._versions[name] += 1
-            self.checkers.produced(number, name, self._versions[name], shard_id)
+            digest = digest_of(msgspec.json.encode(to_wire(partition)))
+            self.checkers.produced(number, name, self._versions[name], shard_id, digest)
         return number
 
     def trim(self, shard_id: str, upto: str | None = None) -> None:

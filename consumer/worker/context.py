@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 
+from consumer.domain.batching import BOUNDS, KeyBounds
 from consumer.domain.filters.filters import Filters
 from consumer.domain.lease import SessionValidity
 from consumer.domain.settlement import RetryPolicy
@@ -16,6 +15,7 @@ from consumer.ports.leases import LeaseTable
 from consumer.ports.source import StreamDescription, StreamSource
 from consumer.ports.time import Clock, Randomness
 from consumer.settings.model import Settings
+from consumer.worker.handler_places import HandlerPlaces
 from consumer.worker.memory_budget import ByteBudget
 
 
@@ -42,9 +42,10 @@ class WorkerContext:
     incarnation: str
     validity: SessionValidity
     budget: ByteBudget
-    slots: AbstractAsyncContextManager[None]
+    places: HandlerPlaces
     start_at: float | None
     filters: Filters
+    bounds: KeyBounds = BOUNDS
 
     @property
     def retry_policy(self) -> RetryPolicy:
@@ -56,9 +57,3 @@ class WorkerContext:
             initial_backoff=retry.backoff.initial,
             max_backoff=retry.backoff.max,
         )
-
-
-def handler_slots(width: int) -> AbstractAsyncContextManager[None]:
-    """To hold during a handler call: as many at once as the handler can really run (0: any number), so that the
-    ownership check is made right before user code starts and not before a wait for a free process."""
-    return asyncio.Semaphore(width) if width else nullcontext()

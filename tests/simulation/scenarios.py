@@ -20,6 +20,7 @@ from consumer.testing.observed import FunctionHandler
 from consumer.testing.simulated_worker import Scripted, SimulatedWorker
 from consumer.testing.simulation import Simulation
 from consumer.worker.fleet.stream_replacement import FOLLOW_INTERVAL
+from tests.simulation.failing_keys import failing_keys
 from tests.simulation.protocol_faults import PROTOCOL
 from tests.simulation.record_faults import RECORDS, RecordNemesis
 from tests.simulation.user_code import UserCode
@@ -194,7 +195,7 @@ async def change_fleet(
         world.history.violated("fair share", f"{world.checkers.moves[settled]} moved although nothing changed")
 
 
-FAMILIES: dict[str, Callable[..., Run]] = {"protocol": protocol, "records": records, "fleet": fleet}
+FAMILIES: dict[str, Callable[..., Run]] = {"protocol": protocol, "records": records, "fleet": fleet, "failing_keys": failing_keys}
 
 
 def run(family: str, seed: int | str, on_event: OnEvent = None) -> History:

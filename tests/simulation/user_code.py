@@ -41,9 +41,11 @@ class UserCode:
         self._busy = busy
         self._failing = failing
         self._poison = poison
+        self._by_key = world.settings.batch.order == "key"
         self._reports: bool = world.settings.batch.report_batch_item_failures
         self._poisoned: dict[str, bool] = {}
         few_calls = world.settings.batch.batch_size >= 10  # or one key would need more time than there is
+        self.failing_keys: set[str] = set()  # of which every call fails
         self._slow_key = "k0" if few_calls and self._rng.random() < 0.5 else ""
 
     async def outcome(self, call: HandlerCall) -> Outcome:
@@ -52,11 +54,14 @@ class UserCode:
         await self._take_a_while(call.records, call.shard_id)
         bad = self._bad(call.records)
         whole = not (self._reports and self._rng.random() < 0.7)
-        self._write(self._good_part(call.records, bad, whole=whole), call.shard_id)
+        stops = self._rng.random() < 0.5
+        if stops and bad and not whole:
+            bad = [min(bad, key=lambda record: int(record.sequence_number))]
+        self._write(self._good_part(call.records, bad, whole=whole, stops=stops), call.shard_id)
         if not bad:
             return OK
         if not whole:
-            return Outcome("partial", failed=tuple(record.sequence_number for record in bad))
+            return Outcome("partial", failed=tuple(record.sequence_number for record in bad), exact=not stops)
         return Outcome("failed", fault=HandlerFault("raised", "ValueError", "as the seed wants it"))
 
     async def misbehave(self, records: Sequence[Record], context: Context) -> Any:
@@ -97,16 +102,33 @@ class UserCode:
 
     def _bad(self, records: Sequence[Record]) -> list[Record]:
         bad = [record for record in records if self._is_poison(record.sequence_number)]
+        if self.failing_keys:
+            bad += [record for record in records if self._is_of_failing_key(record) and record not in bad]
         if not bad and self._rng.random() < self._failing:
             bad = [self._rng.choice(records)]
         return bad
 
-    def _good_part(self, records: Sequence[Record], bad: Sequence[Record], *, whole: bool) -> Sequence[Record]:
-        """What takes effect: all before the first bad one; of a call that fails as a whole, any part of that."""
+    def _good_part(
+        self, records: Sequence[Record], bad: Sequence[Record], *, whole: bool, stops: bool = False
+    ) -> Sequence[Record]:
+        """What takes effect: all but the bad ones and what follows them of their keys, or, of a handler that ``stops``,
+        all before the first bad one; of a call that fails as a whole, any part of that."""
         if not bad:
             return records
+        if not (whole or stops) and self._by_key:
+            failing: set[bytes] = set()
+            good = []
+            for record in records:
+                if record in bad:
+                    failing.add(bytes(record.dynamodb.Keys))
+                elif bytes(record.dynamodb.Keys) not in failing:
+                    good.append(record)
+            return good
         good = records[: list(records).index(min(bad, key=lambda record: int(record.sequence_number)))]
         return good[: self._rng.randint(0, len(good))] if whole else good
+
+    def _is_of_failing_key(self, record: Record) -> bool:
+        return record.keys["id"] in self.failing_keys
 
     def _is_poison(self, number: str) -> bool:
         if number not in self._poisoned:

@@ -15,17 +15,19 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
+from consumer.domain.batching import BOUNDS, KeyBounds
 from consumer.domain.errors import first_error
 from consumer.domain.lease import LeaseRow, SessionRow, SessionValidity
 from consumer.operate.metrics import Metrics
 from consumer.ports.leases import Registration, SessionStore
 from consumer.ports.source import StreamDescription
 from consumer.settings.model import Settings
-from consumer.worker.context import Ports, WorkerContext, handler_slots
+from consumer.worker.context import Ports, WorkerContext
 from consumer.worker.fleet.coordinator import Coordinator
 from consumer.worker.fleet.registration import register_start
 from consumer.worker.fleet.session_renewal import SessionRenewal
 from consumer.worker.fleet.stream_replacement import StreamReplacement, describe_older
+from consumer.worker.handler_places import HandlerPlaces
 from consumer.worker.memory_budget import ByteBudget
 from consumer.worker.retrying import at_start, while_up
 from consumer.worker.tasks import Died, Stopped, never_ending, until_stopped
@@ -49,7 +51,7 @@ class Host:
     """The process around the incarnations, a real one or a simulated one.
 
     ``name`` is unique among those that run. ``companion`` is what else lives as long as an incarnation (reporting).
-    ``task_died`` makes known that a root task ended by itself, and returns the error that ends the process.
+    ``bounds`` are smaller in tests only. ``task_died`` makes known that a root task ended by itself, and returns the error that ends the process.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Host:
     companion: Callable[[WorkerContext, Coordinator], Coroutine[Any, Any, None]]
     on_stopping: Callable[[], None]
     task_died: Died
+    bounds: KeyBounds = BOUNDS
 
 
 class IncarnationLoop:
@@ -84,7 +87,7 @@ class IncarnationLoop:
         self._metrics = metrics
         self.stream = stream
         self._registration = registration
-        self._slots = handler_slots(ports.handler.width)
+        self._places = HandlerPlaces(ports.handler.width)
         self._budget = ByteBudget(settings.limits.buffer)
         self._filters = settings.compiled_filters()
         self._remembered: Mapping[str, LeaseRow] = {}
@@ -139,9 +142,10 @@ class IncarnationLoop:
             incarnation=f"{self._host.name}/{ports.random.token()}",
             validity=SessionValidity(),
             budget=self._budget,
-            slots=self._slots,
+            places=self._places,
             start_at=self._registration.start_at,
             filters=self._filters,
+            bounds=self._host.bounds,
         )
         session = SessionRow(
             context.incarnation,

@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import structlog
 
 from consumer.domain.errors import Unavailable
 from consumer.domain.lease import LeaseRow
-from consumer.domain.shards import ShardInfo, expired_tombstones, missing_leases, unknown_parents, was_settled
+from consumer.domain.shards import (
+    ShardInfo,
+    expired_tombstones,
+    keys_held_back,
+    missing_leases,
+    unknown_parents,
+    was_settled,
+)
 from consumer.ports.leases import Registration
 from consumer.worker.context import WorkerContext
 from consumer.worker.fleet.lease_memory import LeaseMemory
@@ -58,6 +65,10 @@ class ShardDiscovery:
     def has_children(self, shard_id: str) -> bool:
         """True when a child of this shard has a row: the shard is closed, or about to be."""
         return self._memory.has_children(shard_id)
+
+    def keys_held_back(self, parents: Collection[str]) -> list[tuple[str, ...] | None]:
+        """For each parent that is not settled, the digests of the keys that it has deferred."""
+        return keys_held_back(parents, self._memory.known)
 
     async def is_gone(self, shard_id: str) -> bool:
         """True when complete listings of a stream that exists do not name the shard, over some time."""

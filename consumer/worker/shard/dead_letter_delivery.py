@@ -41,19 +41,16 @@ class DeadLetterDelivery:
         self._lease = lease
         self._draining = draining
 
-    async def deliver(
-        self, step: GiveUp, request_id: str, window: WindowCall | None, on_refused: Callable[[], None]
-    ) -> bool:
+    async def deliver(self, step: GiveUp, request_id: str, window: WindowCall | None) -> bool:
         """True when the records are durable elsewhere. A destination that refuses is retried for ever with back-off
-        (only the keys of this batch wait; ``on_refused`` is called each time), but never holds up a shard that is being
-        released: after ``draining`` there is one more attempt, then False, and the next owner goes on. LeaseLost when a
+        (only the keys of this batch wait), but never holds up a shard that is being released: after ``draining`` there is one more attempt, then False, and the next owner goes on. LeaseLost when a
         discard is refused."""
         destination = self._context.ports.dead_letters
         if destination is None:
-            stored = await self._persist(step, lambda: self._discard(step), on_refused)
+            stored = await self._persist(step, lambda: self._discard(step))
         else:
             body, attributes = self._letter(step, request_id, window)
-            stored = await self._persist(step, lambda: destination.send(body, attributes=attributes), on_refused)
+            stored = await self._persist(step, lambda: destination.send(body, attributes=attributes))
         if not stored:
             return False
         self._context.metrics.dead_letters(step.condition).inc()
@@ -103,7 +100,7 @@ class DeadLetterDelivery:
         )
         await self._lease.record_loss(loss)
 
-    async def _persist(self, step: GiveUp, send: Callable[[], Awaitable[None]], on_refused: Callable[[], None]) -> bool:
+    async def _persist(self, step: GiveUp, send: Callable[[], Awaitable[None]]) -> bool:
         shard_id = self._lease.shard_id
 
         async def attempt() -> None:
@@ -113,7 +110,6 @@ class DeadLetterDelivery:
         def failed(error: Exception, attempts: int) -> None:
             about = extent(step.records)
             log.error("dead_letter.refused", shard_id=shard_id, **about, attempt=attempts, error=str(error)[:512])
-            on_refused()
 
         backoff = Backoff(FIRST_PAUSE, MOST_PAUSE, self._context.ports.random.random)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from consumer.domain.lease import LeaseRow
@@ -12,6 +13,11 @@ class Lineage(Protocol):
 
     def has_children(self, shard_id: str) -> bool:
         """True when a child of this shard has a row: the shard is closed, or about to be."""
+
+    def keys_held_back(self, parents: Collection[str]) -> list[tuple[str, ...] | None]:
+        """For each parent that is not settled, the digests of the keys that it has deferred; None when it has not come
+        to its end. What was read a moment ago may name keys that are settled by now, and never lacks one that is
+        not."""
 
     async def is_gone(self, shard_id: str) -> bool:
         """True when complete listings of a stream that exists do not name the shard, over some time. An error or an

@@ -7,6 +7,7 @@ The reader resumes after the last record that it fetched, and says when the shar
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -14,6 +15,7 @@ import structlog
 from consumer.domain.batching import PageHold
 from consumer.domain.errors import DependencyError, ExpiredIterator, PermissionDenied, Throttled, TrimmedData
 from consumer.domain.frontier import FrontierSnapshot
+from consumer.domain.record import Record
 from consumer.ports.source import Page, Position
 from consumer.worker.context import WorkerContext
 from consumer.worker.memory_budget import BYTES_PER_WIRE_BYTE, BudgetAccount
@@ -28,17 +30,33 @@ FIRST_IDLE_PAUSE = 0.25  # seconds after the first empty page; doubles up to sou
 PARTIAL_PAGE_PAUSE = 0.2  # a page that was not full means we are near the tip: five reads a second are plenty
 ERROR_BACKOFF = Backoff(0.2, 10.0)
 ADDED_BY_EVENT = 400  # bytes by which a record's Lambda event may be larger than on the wire: an ARN has up to 350
-MAX_SPAN = 1_000_000  # records above the low watermark kept in the books before reading waits for the oldest
+LATE = 1.0  # seconds after the time planned until a look at the shard counts as late
 
 
 @dataclass(slots=True)
 class ReaderState:
-    """What the status page and the metrics show. ``newest_fetched_time`` is the creation time of a record (Unix
-    seconds), 0 when unknown; ``denied`` says which permission is missing."""
+    """What the status page and the metrics show. Times are Unix seconds.
+
+    ``newest_fetched_time`` is the creation time of a record, 0 when unknown. ``looked_at`` is when the last request was
+    sent that was answered (at first: when reading began), ``looks_at`` when the next one is to be sent; a reader that is
+    late waits for room, for the service or for a permission (``denied``). ``ended``: the shard is read to its end.
+    """
 
     newest_fetched_time: float = 0.0
     at_tip: bool = False
+    ended: bool = False
+    looked_at: float = 0.0
+    looks_at: float = 0.0
     denied: str = ""
+
+    def behind(self, now: float) -> float:
+        """Seconds by which a record may be old that was not read yet; 0 when the last look was at the tip, and not
+        long ago."""
+        if self.ended:
+            return 0.0
+        if self.at_tip or not self.newest_fetched_time:
+            return max(0.0, now - self.looked_at) if now - self.looks_at > LATE else 0.0
+        return max(0.0, now - self.newest_fetched_time)
 
 
 class ShardReader:
@@ -64,7 +82,8 @@ class ShardReader:
         self._budget = budget
         self._lineage = lineage
         self._fetched: str | None = resume_from.low
-        self.state = ReaderState()
+        now = self._clock.wall()
+        self.state = ReaderState(looked_at=now, looks_at=now)
 
     def position(self, *, from_horizon: bool = False) -> Position:
         """Where to read next: after the last *fetched* record (never the checkpoint: that would repeat work)."""
@@ -83,12 +102,13 @@ class ShardReader:
         here, for ever, with back-off.
         """
         iterator: str | None = None
+        before = self._fetched
         idle = failures = expired = 0
         while True:
             try:
                 if iterator is None:
                     iterator = await self._source.iterator(self._shard_id, self.position(from_horizon=from_horizon))
-                page = await self._read_page(iterator, dispatcher)
+                page = await self._read_page(iterator, dispatcher, from_horizon=from_horizon)
             except ExpiredIterator:
                 self._metrics.get_records("expired").inc()
                 iterator = None
@@ -105,20 +125,18 @@ class ShardReader:
                 continue
             failures = expired = 0
             self.state.denied = ""
-            if page.records:
+            if self._fetched != before:
                 from_horizon = False
             if page.next_iterator is None:
-                self.state.at_tip = True
+                self.state.at_tip = self.state.ended = True
                 return
             iterator = page.next_iterator
             idle = 0 if page.records else idle + 1
             await self._pace(page, idle)
 
-    async def _read_page(self, iterator: str, dispatcher: Dispatcher) -> Page:
+    async def _read_page(self, iterator: str, dispatcher: Dispatcher, *, from_horizon: bool) -> Page:
         """Reserve room, read one page and deliver it. The budget counts the page until its last record is settled."""
         budget = self._budget
-        while self._subscription.frontier.span > MAX_SPAN:  # noqa: ASYNC110 - settling is too frequent to signal it
-            await asyncio.sleep(FIRST_IDLE_PAUSE)
         held = budget.page_reserve
         await budget.reserve(held)
         try:
@@ -128,17 +146,20 @@ class ShardReader:
             size = int(page.wire_bytes * BYTES_PER_WIRE_BYTE)
             budget.charge(size)
             held += size
-            if self._deliver(page, size, asked_at, dispatcher):
+            self.state.looked_at = asked_at
+            if self._deliver(page, size, asked_at, dispatcher, from_horizon=from_horizon):
                 held -= size  # now the records hold it
             return page
         finally:
             budget.release(held)
 
-    def _deliver(self, page: Page, size: int, asked_at: float, dispatcher: Dispatcher) -> bool:
+    def _deliver(self, page: Page, size: int, asked_at: float, dispatcher: Dispatcher, *, from_horizon: bool) -> bool:
         """Offer a page of ``size`` bytes in memory; True when some record of it is still to be settled."""
         records = page.records
         self.state.at_tip = not records
         self._subscription.tip_seen_at = 0.0 if records else asked_at
+        if from_horizon:
+            records = self._without_known(records)
         if not records:
             return False
         event_bytes = page.wire_bytes + ADDED_BY_EVENT * len(records)
@@ -147,6 +168,11 @@ class ShardReader:
         self.state.newest_fetched_time = records[-1].dynamodb.ApproximateCreationDateTime
         dispatcher.add(entries)
         return bool(entries)
+
+    def _without_known(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Reading from the horizon may begin before what was read already."""
+        newest = self._subscription.frontier.newest
+        return [record for record in records if int(record.dynamodb.SequenceNumber) > newest]
 
     async def _pace(self, page: Page, idle: int) -> None:
         """Full speed while behind; near the tip a short pause; on empty pages doubling pauses (GetRecords is billed).
@@ -160,7 +186,11 @@ class ShardReader:
             pause = PARTIAL_PAGE_PAUSE
         else:
             pause = 0.0
-        await asyncio.sleep(pause * (0.9 + 0.2 * self._random.random()))
+        await self._pause(pause * (0.9 + 0.2 * self._random.random()))
+
+    async def _pause(self, seconds: float) -> None:
+        self.state.looks_at = self._clock.wall() + seconds
+        await asyncio.sleep(seconds)
 
     async def _pause_after(self, error: DependencyError | PermissionDenied, failures: int) -> None:
         outcome = "throttled" if isinstance(error, Throttled) else "error"

@@ -8,16 +8,20 @@ trimmed unread, keeps its owner until its lease is released.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Literal
 
 import structlog
 
+from consumer.domain.deferred import BEGINNING, DeferredKey
 from consumer.domain.errors import LeaseLost, ResourceMissing, TrimmedData, Unavailable, first_error
+from consumer.domain.frontier import FrontierSnapshot, rewound
 from consumer.domain.lease import LeaseRow
 from consumer.domain.windows import TumblingWindow
 from consumer.ports.leases import Loss
 from consumer.worker.context import WorkerContext
 from consumer.worker.memory_budget import BudgetAccount
+from consumer.worker.shard.catch_up import CatchUp
 from consumer.worker.shard.dispatcher import Dispatcher
 from consumer.worker.shard.held_lease import HeldLease
 from consumer.worker.shard.lineage import Lineage
@@ -29,6 +33,7 @@ log = structlog.get_logger()
 
 LeaseEnd = Literal["done", "released", "lost"]
 ReadEnd = Literal["end", "trimmed", "vanished"]
+Gap = Literal["trimmed", "vanished"]
 
 
 class ShardWorker:
@@ -38,14 +43,16 @@ class ShardWorker:
         self._context = context
         self._lineage = lineage
         self._budget = BudgetAccount(context.budget)
-        self._subscription = Subscription(context, row.frontier)
-        self._reader = ShardReader(context, row.shard_id, row.frontier, self._subscription, self._budget, lineage)
+        frontier = resume_from(row, lineage, in_order=bool(context.settings.batch.tumbling_window))
+        self._subscription = Subscription(context, frontier, self._budget)
+        self._reader = ShardReader(context, row.shard_id, frontier, self._subscription, self._budget, lineage)
         self._dispatcher: Dispatcher | None = None
         self._release_asked = asyncio.Event()
         self._release_to: str | None = None
         self._grace: float | None = None
         self._drain_limit: asyncio.Timeout | None = None
-        self.lease = HeldLease(context, row, self._subscription)
+        self.lease = lease = HeldLease(context, row, self._subscription)
+        self._catch_up = CatchUp(context, lease, self._reader, self._subscription, self._budget, lineage)
 
     # --- what the fleet and the operator see -------------------------------------------------------------
 
@@ -64,23 +71,29 @@ class ShardWorker:
 
     @property
     def outstanding(self) -> int:
-        """Records fetched but not settled."""
-        return self._subscription.outstanding
+        """Records that were read and are not settled."""
+        return self._subscription.held
 
     @property
     def retrying_keys(self) -> int:
         """Keys that wait for a retry or for a dead letter."""
-        return self._dispatcher.retrying_keys if self._dispatcher else 0
+        return self._dispatcher.failing_keys if self._dispatcher else 0
+
+    @property
+    def deferred_keys(self) -> int:
+        """Keys whose records wait outside of memory to be read again."""
+        return len(self._subscription.deferred)
+
+    def oldest_unsettled(self, now: float) -> float:
+        """Age in seconds of the oldest record that was read and is not settled; 0 when there is none. ``now`` in Unix
+        seconds."""
+        created = self._subscription.oldest_unsettled()
+        return max(0.0, now - created) if created else 0.0
 
     def lag(self, now: float) -> float:
-        """Seconds by which the oldest unsettled record is behind; 0 when the shard is read to its tip and settled."""
-        state, subscription = self._reader.state, self._subscription
-        if state.at_tip and not subscription.outstanding:
-            return 0.0
-        newest = state.newest_fetched_time
-        # filtered records are settled, too
-        behind = (subscription.newest_settled_time or newest) if subscription.outstanding else newest
-        return max(0.0, now - behind) if behind else 0.0
+        """Seconds by which the shard is behind: the age of the oldest record that is not settled, read or not; 0 when
+        the shard is read to its tip and settled. ``now`` in Unix seconds."""
+        return max(self.oldest_unsettled(now), self._reader.state.behind(now))
 
     # --- the work ----------------------------------------------------------------------------------------
 
@@ -125,27 +138,37 @@ class ShardWorker:
             except Unavailable:
                 return await self._release()
             self._subscription.window = TumblingWindow(window_size, durable)
-        while True:
-            ended = await self._read_and_dispatch(from_horizon=from_horizon)
-            if ended == "end":
-                return await self._finish()
-            if ended == "stop":
+            if not await self._parents_are_settled():
                 return await self._release()
-            if not await self._leave_gap(ended):
-                return await self._wait_halted()
-            if ended == "vanished":
-                return await self._finish()
-            from_horizon = True
+        ended = await self._read_and_dispatch(from_horizon=from_horizon)
+        if ended == "end":
+            return await self._finish()
+        return await (self._release() if ended == "stop" else self._wait_halted())
 
-    async def _read_and_dispatch(self, *, from_horizon: bool) -> ReadEnd | Literal["stop"]:
-        """Run reader, batches and checkpoints until the shard is settled to its end or has to stop."""
-        result: ReadEnd | Literal["stop"] = "stop"
+    async def _parents_are_settled(self) -> bool:
+        """A window has one order, so no key may be held back for a parent alone. False when the lease is to be released
+        before."""
+        while self.lease.row.frontier.low is None and self._lineage.keys_held_back(self.lease.row.parents):
+            try:
+                async with asyncio.timeout(1.0):
+                    await self._release_asked.wait()
+                return False
+            except TimeoutError:
+                pass
+        return True
+
+    async def _read_and_dispatch(self, *, from_horizon: bool) -> Literal["end", "halted", "stop"]:
+        """Run readers, batches and checkpoints until the shard is settled to its end or has to stop."""
+        result: Literal["end", "halted", "stop"] = "stop"
         # Batches live in a group of their own, so that stopping the reader and the checkpoints never cancels a call.
         try:
             async with asyncio.TaskGroup() as batches:
                 self._dispatcher = dispatcher = Dispatcher(self._context, self.lease, self._subscription, batches)
                 checkpoints = batches.create_task(
                     never_ending("checkpoints", self.lease.checkpoint_for_ever()), name=f"checkpoint {self.shard_id}"
+                )
+                catching_up = batches.create_task(
+                    never_ending("catching up", self._catch_up.run(dispatcher)), name=f"catch up {self.shard_id}"
                 )
                 reading = batches.create_task(
                     self._read_and_settle(dispatcher, from_horizon=from_horizon), name=f"read {self.shard_id}"
@@ -155,6 +178,7 @@ class ShardWorker:
                 if reading.done():
                     result = reading.result()
                 reading.cancel()
+                catching_up.cancel()
                 await self._drain(dispatcher)
                 stopping.cancel()
                 async with self.lease.writing:  # a write that is cut off could be applied late, after newer ones
@@ -165,13 +189,38 @@ class ShardWorker:
                 self._dispatcher = None
         return result
 
-    async def _read_and_settle(self, dispatcher: Dispatcher, *, from_horizon: bool) -> ReadEnd:
+    async def _read_and_settle(self, dispatcher: Dispatcher, *, from_horizon: bool) -> Literal["end", "halted"]:
         """Read the shard to its end, and wait until everything that was read is settled."""
-        ended = await self._read(dispatcher, from_horizon=from_horizon)
-        if ended != "trimmed":
+        if self.lease.state == "deferred":
+            self._reader.state.ended = True
+        else:
+            while (ended := await self._read(dispatcher, from_horizon=from_horizon)) != "end":
+                if ended == "vanished":
+                    dispatcher.no_more()
+                await dispatcher.settle_all()
+                if not await self._leave_gap(ended):
+                    return "halted"
+                if ended == "vanished":
+                    self._reader.state.ended = True
+                    break
+                from_horizon = True
             dispatcher.no_more()
-        await dispatcher.settle_all()
-        return ended
+            await dispatcher.settle_all()
+        if self._subscription.deferred:
+            await self._settle_deferred()
+        return "end"
+
+    async def _settle_deferred(self) -> None:
+        """Everything else of the shard is settled: its children may start, but for the deferred keys."""
+        settled = self._subscription.settled
+        await self.lease.change_state("deferred")
+        self._lineage.shard_settled(self.shard_id)
+        async with asyncio.TaskGroup() as tasks:
+            children = tasks.create_task(self._lineage.register_children(self.lease.row))
+            while self._subscription.deferred:
+                settled.clear()
+                await settled.wait()
+            children.cancel()
 
     async def _read(self, dispatcher: Dispatcher, *, from_horizon: bool) -> ReadEnd:
         while True:
@@ -201,7 +250,7 @@ class ShardWorker:
         finally:
             self._drain_limit = None
 
-    async def _leave_gap(self, ended: ReadEnd) -> bool:
+    async def _leave_gap(self, ended: Gap) -> bool:
         """Leave a durable trace of records that were never read; False when the shard must halt."""
         reason = (
             "the shard is not listed any more before it was read to its end"
@@ -246,3 +295,15 @@ class ShardWorker:
         self._context.metrics.lease_events("handed_over" if to else "released").inc()
         log.info("lease.passed_on", shard_id=self.shard_id, epoch=self.lease.epoch, target=to)
         return "released"
+
+
+def resume_from(row: LeaseRow, lineage: Lineage, *, in_order: bool) -> FrontierSnapshot:
+    """Where to go on with a shard. A child that begins holds back the keys that its parents still have deferred.
+    ``in_order``: no key may be behind the others."""
+    frontier = row.frontier
+    if in_order:
+        return rewound(frontier)
+    if not frontier.untouched:
+        return frontier
+    digests = {digest for listed in lineage.keys_held_back(row.parents) for digest in listed or ()}
+    return replace(frontier, deferred=tuple(DeferredKey(digest, BEGINNING) for digest in sorted(digests)))

@@ -1,4 +1,5 @@
-"""What one handler has to see of one shard, and what of it is settled: filters, retry policy, frontier and window.
+"""What one handler has to see of one shard, and what of it is settled: filters, retry policy, frontier, deferred keys
+and window.
 
 A reader offers its pages to a subscription; what the subscription accepts goes to the handler, and everything else is
 settled at once. Only what is settled here may ever be checkpointed.
@@ -10,108 +11,255 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from consumer.domain.batching import Entry, PageHold
+from consumer.domain.batching import Entry, MemoryAccount, PageHold
+from consumer.domain.creation_times import CreationTimes
+from consumer.domain.deferred import DeferredKeys, digest_of
 from consumer.domain.frontier import MAX_RUNS_BYTES, Frontier, FrontierSnapshot, SettledFilter
 from consumer.domain.keys import partition_key_reader
 from consumer.domain.record import Record
 from consumer.domain.windows import TumblingWindow, WindowState
 from consumer.worker.context import WorkerContext
 
+_FIRST_READ_AGAIN = -(1 << 62)  # positions of records that the books do not track: negative, and in their order
+
 
 class Subscription:
     """One handler's part of one shard, from the frontier that its previous owner left.
 
     ``unsaved`` is set when something has to be stored, ``settled`` when records were settled or a batch has ended:
-    each has one waiting task, which clears it. ``window`` is the open tumbling window; None without the feature.
+    each has one waiting task, which clears it; ``may_catch_up`` likewise when a deferred key may be read again.
+    ``window`` is the open tumbling window; None without the feature. ``account`` pays for the books.
     """
 
-    def __init__(self, context: WorkerContext, resume_from: FrontierSnapshot) -> None:
+    def __init__(self, context: WorkerContext, resume_from: FrontierSnapshot, account: MemoryAccount) -> None:
         self.retry_policy = context.retry_policy
         self.frontier = Frontier(resume_from)
+        self.deferred = DeferredKeys(resume_from.deferred, context.bounds.deferred_keys)
         self.window: TumblingWindow | None = None
         self.unsaved = asyncio.Event()
         self.settled = asyncio.Event()
+        self.may_catch_up = asyncio.Event()
         self.newest_settled_time = 0.0  # creation time (Unix seconds) of the newest record settled; 0: none yet
         self.tip_seen_at = 0.0  # when the request was sent that found nothing more to read; 0: there is more
+        self._created = CreationTimes()
         self._filters = context.filters or None
         self._start_at = context.start_at
         self._metrics = context.metrics
+        # Keys that wait are not waited for by the others, although the order is another one by now.
+        self._by_key = context.settings.batch.order == "key" or bool(resume_from.deferred)
         self._exact = context.settings.idempotency.mode != "off"
         self._settled_before = SettledFilter(resume_from)
         self._key_of = partition_key_reader(context.stream.partition_key)
+        self._next_read_again = _FIRST_READ_AGAIN
+        self._account = account
+        self._charged = 0
+
+    @property
+    def in_order(self) -> bool:
+        """Whether nothing of the shard may overtake a failing batch."""
+        return self.window is not None or not self._by_key
 
     @property
     def outstanding(self) -> int:
-        """Records fetched but not settled."""
+        """Records tracked in the books but not settled."""
         return self.frontier.outstanding
+
+    @property
+    def has_read_known(self) -> bool:
+        """Whether everything that was settled before the last restart has been read again."""
+        return self.frontier.newest >= self._settled_before.top
+
+    @property
+    def held(self) -> int:
+        """Records that were read and are not settled."""
+        return self.frontier.outstanding + self.deferred.in_memory
 
     @property
     def version(self) -> int:
         """Grows whenever something that has to be stored has changed."""
-        return self.frontier.version + (self.window.version if self.window is not None else 0)
+        return self.frontier.version + self.deferred.version + (self.window.version if self.window is not None else 0)
 
     @property
     def window_state(self) -> WindowState | None:
         """What is to be stored of the tumbling window; None without the feature."""
         return self.window.durable if self.window is not None else None
 
+    def oldest_unsettled(self) -> float:
+        """Creation time (Unix seconds) of the oldest record that was read or deferred and is not settled, or up to a
+        second earlier; 0 when there is none, or unknown."""
+        deferred = self.deferred.oldest()
+        if not self.frontier.outstanding:
+            return deferred
+        tracked = self._created.at(self.frontier.oldest)
+        return min(tracked, deferred) if tracked and deferred else tracked or deferred
+
     def snapshot(self, max_runs_bytes: int = MAX_RUNS_BYTES) -> FrontierSnapshot:
         """What is settled. With ``idempotency.mode: off`` it is the low watermark alone, as the KCL keeps it."""
-        snapshot = self.frontier.snapshot(max_runs_bytes)
+        snapshot = self.frontier.snapshot(max_runs_bytes, self.deferred.snapshot())
         return snapshot if self._exact else replace(snapshot, runs=())
+
+    # --- what the reader offers --------------------------------------------------------------------------
 
     def accept(self, records: Sequence[Record], hold: PageHold) -> list[Entry]:
         """Track the records of a page, in stream order, and return those that the handler has to see; ``hold`` then
         counts them. ValueError when a record is not after the one before it."""
-        positions = self.frontier.track([record.dynamodb.SequenceNumber for record in records])
+        numbers = [record.dynamodb.SequenceNumber for record in records]
+        positions = self.frontier.track(numbers)
+        self._created.add(positions.start, [record.dynamodb.ApproximateCreationDateTime for record in records])
         entries, skipped = self._entries(records, positions, hold)
         hold.left = len(entries)
         if skipped:
-            self.frontier.settle(skipped)
+            self.frontier.settle(skipped, [numbers[position - positions.start] for position in skipped])
+        self._charge_books()
         self.unsaved.set()  # also the first record that is read is stored
         return entries
 
     def _entries(self, records: Sequence[Record], positions: range, hold: PageHold) -> tuple[list[Entry], list[int]]:
         """What is to be handled, and the positions of what is settled by being skipped."""
-        key_of, filters = self._key_of, self._filters
+        key_of, filters, deferred = self._key_of, self._filters, self.deferred
         top, start_at = self._settled_before.top, self._start_at
         check_settled = int(records[0].dynamodb.SequenceNumber) <= top
-        if not check_settled and start_at is None and filters is None:  # as usual: 0.9 us a record instead of 1.5
+        if not check_settled and start_at is None and filters is None and not deferred:  # 0.9 us instead of 1.5
             return [Entry(p, key_of(r), r, hold) for p, r in zip(positions, records, strict=True)], []
         entries: list[Entry] = []
         skipped: list[int] = []
-        duplicates = too_old = 0
+        duplicates = too_old = filtered = 0
         for position, record in zip(positions, records, strict=True):
-            change = record.dynamodb
-            if check_settled and int(change.SequenceNumber) in self._settled_before:
+            key = key_of(record)
+            if deferred and (digest := digest_of(key)) in deferred and not deferred.has_met(digest):
+                skipped.append(position)
+                if not deferred.drops(
+                    digest,
+                    int(record.dynamodb.SequenceNumber),
+                    record.dynamodb.ApproximateCreationDateTime,
+                ):
+                    duplicates += 1
+            elif check_settled and int(record.dynamodb.SequenceNumber) in self._settled_before:
                 duplicates += 1
                 skipped.append(position)
-            elif start_at is not None and 0 < change.ApproximateCreationDateTime < start_at:  # 0: unknown
+            elif start_at is not None and 0 < record.dynamodb.ApproximateCreationDateTime < start_at:  # 0: unknown
                 skipped.append(position)
                 too_old += 1
             elif filters is not None and not filters.matches(record):
                 skipped.append(position)
+                filtered += 1
             else:
-                entries.append(Entry(position, key_of(record), record, hold))
+                entries.append(Entry(position, key, record, hold))
         if skipped:
             self._metrics.duplicates_skipped.inc(duplicates)
             self._metrics.records("before_start").inc(too_old)
-            self._metrics.filtered.inc(len(skipped) - duplicates - too_old)
+            self._metrics.filtered.inc(filtered)
         return entries, skipped
 
     def settle(self, entries: Sequence[Entry], result: str) -> None:
-        """These records are handled, or durable at the dead letters (``result`` as in ``records_total``)."""
-        self.frontier.settle([entry.position for entry in entries])
-        hold, count = entries[0].hold, 0
-        for entry in entries:  # a call a page, not a call a record
-            if entry.hold is not hold:
-                hold.release(count)
-                hold, count = entry.hold, 0
-            count += 1
-        hold.release(count)
+        """These records are handled, or durable at the dead letters (``result`` as in ``records_total``); in the order
+        of their positions."""
+        if entries[0].position >= 0:
+            tracked: Sequence[Entry] = entries
+        else:
+            tracked = [entry for entry in entries if entry.position >= 0]
+            self._settle_read_again(entries[: len(entries) - len(tracked)])
+        if tracked:
+            self.frontier.settle(
+                [entry.position for entry in tracked], [entry.record.dynamodb.SequenceNumber for entry in tracked]
+            )
+        _release(entries)
         newest = entries[-1].record.dynamodb.ApproximateCreationDateTime
         self.newest_settled_time = max(self.newest_settled_time, newest)
         self._metrics.records(result).inc(len(entries))
         self._metrics.in_flight_records.dec(len(entries))
         self.unsaved.set()
         self.settled.set()
+
+    # --- deferred keys -----------------------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """The list of deferred keys is another one."""
+        self._charge_books()
+        self.unsaved.set()
+        self.settled.set()
+
+    def is_deferred(self, key: bytes) -> bool:
+        """Whether only the list of deferred keys speaks of the records of this key."""
+        digest = digest_of(key)
+        return digest in self.deferred and not self.deferred.has_met(digest)
+
+    def can_defer(self, key: bytes) -> bool:
+        """Whether there is room in the list of deferred keys."""
+        return not self.deferred.is_full or digest_of(key) in self.deferred
+
+    def defer(self, key: bytes, kept: Sequence[Entry], dropped: Sequence[Entry]) -> None:
+        """Leave the records of a failing key to its entry in the list of deferred keys: ``kept``, its oldest ones, stay
+        in memory, ``dropped`` are read again later."""
+        digest, head = digest_of(key), kept[0].record.dynamodb
+        left = [entry for entry in (*kept, *dropped) if entry.position >= 0]
+        self.frontier.settle(
+            [entry.position for entry in left], [entry.record.dynamodb.SequenceNumber for entry in left]
+        )
+        self.deferred.defer(
+            digest,
+            head.SequenceNumber,
+            head.ApproximateCreationDateTime,
+            in_memory=len(kept),
+            size=sum(entry.hold.charged for entry in kept),
+        )
+        for entry in kept:
+            if entry.position >= 0:
+                entry.position = self._position_read_again()
+        if dropped:
+            _release(dropped)
+            self._metrics.in_flight_records.dec(len(dropped))
+        self.changed()
+
+    def accept_again(self, record: Record, wanted: dict[str, None], hold: PageHold) -> tuple[Entry, str] | None:
+        """The entry of a record that was read again, with its key's digest, if it is one of the deferred keys
+        ``wanted`` and not settled. It is copied out of its page, which ``hold`` is a part of."""
+        key = self._key_of(record)
+        digest = digest_of(key)
+        if digest not in wanted:
+            return None
+        created = record.dynamodb.ApproximateCreationDateTime
+        if self._start_at is not None and 0 < created < self._start_at:
+            return None
+        if self._filters is not None and not self._filters.matches(record):
+            return None
+        if not self.deferred.is_unsettled(digest, int(record.dynamodb.SequenceNumber)):
+            return None
+        entry = Entry(self._position_read_again(), key, record, hold)
+        hold.left += 1
+        self.deferred.takes(digest, entry.copy_out())
+        return entry, digest
+
+    def _settle_read_again(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            change = entry.record.dynamodb
+            self.deferred.settled(
+                digest_of(entry.key),
+                change.SequenceNumber,
+                change.ApproximateCreationDateTime,
+                entry.hold.charged,
+            )
+        self.may_catch_up.set()
+
+    def _position_read_again(self) -> int:
+        self._next_read_again += 1
+        return self._next_read_again
+
+    def _charge_books(self) -> None:
+        """The books count against ``limits.buffer``, too."""
+        size = self.frontier.size + self.deferred.size
+        if size > self._charged:
+            self._account.charge(size - self._charged)
+        elif size < self._charged:
+            self._account.release(self._charged - size)
+        self._charged = size
+
+
+def _release(entries: Sequence[Entry]) -> None:
+    hold, count = entries[0].hold, 0
+    for entry in entries:  # a call a page, not a call a record
+        if entry.hold is not hold:
+            hold.release(count)
+            hold, count = entry.hold, 0
+        count += 1
+    hold.release(count)

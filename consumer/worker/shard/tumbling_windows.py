@@ -12,7 +12,7 @@ import structlog
 from consumer.domain.batching import Batch
 from consumer.domain.windows import MAX_STATE, TimeWindow, WindowCall
 from consumer.worker.context import WorkerContext
-from consumer.worker.shard.batch_runner import BatchRunner
+from consumer.worker.shard.shard_order import InOrderRunner
 from consumer.worker.shard.subscription import Subscription
 
 log = structlog.get_logger()
@@ -25,7 +25,7 @@ IDLE_MARGIN = 30.0
 class WindowedRunner:
     """Runs the batches of a shard one after the other, each within one window."""
 
-    def __init__(self, context: WorkerContext, runner: BatchRunner, subscription: Subscription) -> None:
+    def __init__(self, context: WorkerContext, runner: InOrderRunner, subscription: Subscription) -> None:
         if subscription.window is None:
             raise ValueError("the subscription has no window")
         self._context = context
@@ -61,7 +61,7 @@ class WindowedRunner:
                 if not await self._close(_Final(self._part())):
                     return False
                 continue
-            if not await self._runner.run(entries[:count], batch.keys, self):
+            if not await self._runner.run(entries[:count], self):
                 return False
             entries = entries[count:]
         return True
@@ -87,7 +87,7 @@ class WindowedRunner:
         return await self._close(_Final(WindowCall(part.window, state, part.stream_arn, terminated_early=True)))
 
     async def _close(self, final: _Final) -> bool:
-        if not await self._runner.run((), (), final):
+        if not await self._runner.run((), final):
             return False
         self._window.close()
         return True

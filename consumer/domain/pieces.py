@@ -1,0 +1,117 @@
+"""How a batch is settled when a failing key holds up nothing but itself (``batch.order: key``). Pure.
+
+A *piece* is some keys and their records, in stream order. A batch begins as one piece. When its call fails, it is cut
+into halves by keys, which costs no retry, until the failing keys stand alone; a partial answer separates them at once.
+From then on each key is settled by Lambda's rules, as if the batch had held only its records
+(``domain/settlement.py``). Pieces share no key, so each goes on by itself, in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from consumer.domain.batching import Entry
+from consumer.domain.outcome import Outcome
+from consumer.domain.settlement import GiveUp, RetryPolicy, Settlement, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What came of a piece: the entries that are settled now, and the pieces that go on."""
+
+    settled: Sequence[Entry]
+    pieces: Sequence[Piece] = ()
+
+
+class Piece:
+    """Records that go to the handler together, and the keys that they hold. ``request_id`` belongs to its user."""
+
+    __slots__ = ("_settlement", "entries", "keys", "policy", "request_id")
+
+    def __init__(self, policy: RetryPolicy, entries: Sequence[Entry], keys: Collection[bytes] | None = None) -> None:
+        self.policy = policy
+        self.entries = entries
+        self.keys = dict.fromkeys([entry.key for entry in entries] if keys is None else keys)
+        self.request_id = ""
+        self._settlement = Settlement(policy, [entry.record for entry in entries])
+
+    @property
+    def stands_alone(self) -> bool:
+        """Whether it is of one key."""
+        return len(self.keys) == 1
+
+    def next(self, now: float) -> Step:
+        """What to do now (Unix seconds): a call after a pause, or a dead letter."""
+        step = self._settlement.next(now)
+        if step is None:
+            raise RuntimeError("a piece that is settled goes on no more")
+        return step
+
+    def expired(self, step: GiveUp) -> tuple[Piece, Piece | None]:
+        """This piece without the keys that have nothing in the dead letter, and a piece of those."""
+        given_up = {entry.key for entry in self.entries[: len(step.records)]}
+        rest = [entry for entry in self.entries if entry.key not in given_up]
+        if not rest:
+            return self, None
+        first = Piece(self.policy, [entry for entry in self.entries if entry.key in given_up], given_up)
+        first.request_id = self.request_id
+        first._settlement.continue_from(self._settlement)
+        return first, Piece(self.policy, rest)
+
+    def answered(self, outcome: Outcome) -> Cut:
+        """The last call ended so."""
+        if self.stands_alone or outcome.kind == "not_invoked":
+            return self._rest(len(self._settlement.answered(outcome)))
+        if outcome.kind == "ok":
+            return Cut(self.entries)
+        if outcome.kind == "partial":
+            return self._by_key(outcome)
+        keys = list(self.keys)
+        left = dict.fromkeys(keys[: len(keys) // 2])
+        right = dict.fromkeys(keys[len(keys) // 2 :])
+        halves = [(half, [entry for entry in self.entries if entry.key in half]) for half in (left, right)]
+        return Cut((), [Piece(self.policy, entries, half) for half, entries in halves])
+
+    def gave_up(self) -> Cut:
+        """The records of the last dead letter are durable at its destination."""
+        return self._rest(len(self._settlement.gave_up()))
+
+    def keep_current(self) -> Sequence[Entry]:
+        """Give up what waits behind the records that are being tried; returns it. The piece stands alone."""
+        count = self._settlement.keep_current()
+        later, self.entries = self.entries[count:], self.entries[:count]
+        return later
+
+    def _rest(self, settled: int) -> Cut:
+        done, self.entries = self.entries[:settled], self.entries[settled:]
+        if not settled:
+            return Cut((), (self,))
+        if not self.entries:
+            return Cut(done)
+        if self.stands_alone:
+            return Cut(done, (self,))
+        return Cut(done, (Piece(self.policy, self.entries),))  # some of its keys are settled as a whole
+
+    def _by_key(self, outcome: Outcome) -> Cut:
+        """Every key by itself: settled up to its first failed record. What the handler may not have come to goes on as
+        a piece of its own."""
+        failed = set(outcome.failed)
+        failing = dict.fromkeys(entry.key for entry in self.entries if entry.record.sequence_number in failed)
+        settled = [entry for entry in self.entries if entry.key not in failing]
+        pieces: list[Piece] = []
+        if not outcome.exact:
+            lowest = min(map(int, failed))
+            untried = [entry for entry in settled if int(entry.record.sequence_number) > lowest]
+            settled = [entry for entry in settled if int(entry.record.sequence_number) < lowest]
+            pieces += [Piece(self.policy, untried)] if untried else []
+        for key in failing:
+            piece = Piece(self.policy, [entry for entry in self.entries if entry.key == key], (key,))
+            own = tuple(number for entry in piece.entries if (number := entry.record.sequence_number) in failed)
+            cut = piece.answered(msgspec.structs.replace(outcome, failed=own))
+            settled += cut.settled
+            pieces += cut.pieces
+        settled.sort(key=lambda entry: entry.position)
+        return Cut(settled, pieces)

@@ -1,0 +1,209 @@
+"""Reads the records of deferred keys again, with a second iterator, once what is in memory of them is settled.
+
+One pass at a time for a shard, which all keys share that may catch up when it begins: it starts at the first unsettled
+record among them and goes on until it has seen everything that the main reader has. A key of which too much is in
+memory leaves the pass; it begins another one when that is settled. The rules, and why no record is lost or overtaken by
+a later one, are in ``domain/deferred.py``. Everything here runs on one event loop: taking a page, by either reader, and
+changing the list of deferred keys never interleave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from consumer.domain.batching import Entry, PageHold
+from consumer.domain.deferred import DeferredKey, blocked_by_parents
+from consumer.domain.errors import (
+    DependencyError,
+    ExpiredIterator,
+    PermissionDenied,
+    ResourceMissing,
+    TrimmedData,
+)
+from consumer.ports.leases import Loss
+from consumer.ports.source import Page, Position
+from consumer.worker.context import WorkerContext
+from consumer.worker.memory_budget import BYTES_PER_WIRE_BYTE, BudgetAccount
+from consumer.worker.retrying import Backoff
+from consumer.worker.shard.dispatcher import Dispatcher
+from consumer.worker.shard.held_lease import HeldLease
+from consumer.worker.shard.lineage import Lineage
+from consumer.worker.shard.reader import ShardReader
+from consumer.worker.shard.subscription import Subscription
+
+log = structlog.get_logger()
+
+PAUSE = (
+    0.2  # seconds between two pages: the service takes few reads of a shard a second, and the main reader goes first
+)
+LOOK = 1.0  # seconds between looks at a parent shard that holds keys back
+ERROR_BACKOFF = Backoff(0.2, 10.0)
+
+
+class CatchUp:
+    """The second reader of one shard."""
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        lease: HeldLease,
+        reader: ShardReader,
+        subscription: Subscription,
+        budget: BudgetAccount,
+        lineage: Lineage,
+    ) -> None:
+        self._context = context
+        self._source = context.ports.source
+        self._lease = lease
+        self._shard_id = lease.shard_id
+        self._parents = lease.row.parents
+        self._reader = reader
+        self._subscription = subscription
+        self._deferred = subscription.deferred
+        self._budget = budget
+        self._lineage = lineage
+        self._most_records = max(1, context.bounds.line_records // 2)  # of a key: room for what comes after the meeting
+        self._most_bytes = context.bounds.line_bytes // 2
+        self._lost = False  # records at the horizon; where it is shows the next page
+
+    async def run(self, dispatcher: Dispatcher) -> None:
+        """Catch up whenever a deferred key may, for ever. LeaseLost."""
+        woken = self._subscription.may_catch_up
+        while True:
+            ready = self._ready()
+            if ready:
+                await self._pass(ready, dispatcher)
+                continue
+            woken.clear()
+            try:
+                async with asyncio.timeout(LOOK if self._deferred else None):
+                    await woken.wait()
+            except TimeoutError:
+                pass
+
+    def _ready(self) -> list[DeferredKey]:
+        """Keys that may be read again now. Not before the main reader has read again what was settled before a restart:
+        a key would meet it below a stretch that hides its records."""
+        if not self._deferred or not (self._reader.state.ended or self._subscription.has_read_known):
+            return []
+        return self._deferred.ready(self._is_blocked)
+
+    def _is_blocked(self, key: DeferredKey) -> bool:
+        return key.waits_for_parent and blocked_by_parents(key, self._lineage.keys_held_back(self._parents))
+
+    # --- one pass --------------------------------------------------------------------------------------
+
+    async def _pass(self, ready: list[DeferredKey], dispatcher: Dispatcher) -> None:
+        wanted = dict.fromkeys(key.digest for key in ready)
+        oldest = min(ready, key=lambda key: int(key.number) + key.passed)
+        position = self._position(oldest)
+        log.debug("keys.catching_up", shard_id=self._shard_id, keys=len(ready), after=position.sequence_number)
+        iterator: str | None = None
+        failures = 0
+        while True:
+            if _reached(position) >= self._subscription.frontier.newest:
+                self._meet(wanted)
+            if not wanted:
+                return
+            try:
+                if iterator is None:
+                    iterator = await self._source.iterator(self._shard_id, position)
+                page = await self._read_page(iterator, wanted, dispatcher)
+            except ExpiredIterator:
+                iterator = None
+                failures += 1
+                await asyncio.sleep(ERROR_BACKOFF.after(failures))
+                continue
+            except TrimmedData:
+                await self._lose(wanted, position)
+                position, iterator = Position("TRIM_HORIZON"), None
+                continue
+            except (DependencyError, PermissionDenied, ResourceMissing) as error:
+                if isinstance(error, ResourceMissing) and await self._lineage.is_gone(self._shard_id):
+                    await self._lose(wanted, position)
+                    self._meet(wanted)
+                    return
+                failures += 1
+                about = {"shard_id": self._shard_id, "error": str(error), "failures": failures}
+                log.warning("keys.catch_up_failed", **about)
+                await asyncio.sleep(ERROR_BACKOFF.after(failures))
+                continue
+            failures = 0
+            if page.records:
+                position = Position("AFTER_SEQUENCE_NUMBER", page.records[-1].dynamodb.SequenceNumber)
+            iterator = page.next_iterator
+            if iterator is None:
+                self._meet(wanted)
+            elif wanted:
+                await asyncio.sleep(PAUSE)
+
+    def _position(self, key: DeferredKey) -> Position:
+        if not key.waits_for_parent:
+            return Position("AFTER_SEQUENCE_NUMBER" if key.passed else "AT_SEQUENCE_NUMBER", key.number)
+        first = self._subscription.snapshot(0).first
+        return Position("AT_SEQUENCE_NUMBER", first) if first is not None else Position("TRIM_HORIZON")
+
+    async def _read_page(self, iterator: str, wanted: dict[str, None], dispatcher: Dispatcher) -> Page:
+        """Read a page, and hand on what it holds of the keys ``wanted``; those that have met the main reader, or of
+        which enough is in memory, are wanted no longer."""
+        held = self._budget.page_reserve
+        await self._budget.reserve(held)
+        try:
+            limit = self._context.settings.source.poll.max_records
+            page = await self._source.get_records(self._shard_id, iterator, limit)
+            self._context.metrics.get_records("data" if page.records else "empty").inc()
+            size = int(page.wire_bytes * BYTES_PER_WIRE_BYTE)
+            self._budget.charge(size)
+            held += size
+            self._take(page, wanted, dispatcher)
+            return page
+        finally:
+            self._budget.release(held)
+
+    def _take(self, page: Page, wanted: dict[str, None], dispatcher: Dispatcher) -> None:
+        newest = self._subscription.frontier.newest
+        hold = PageHold(self._budget, 0, left=0, event_bytes=0)
+        entries: list[Entry] = []
+        if self._lost and page.records:
+            self._lost = False
+            first = page.records[0].dynamodb
+            for digest in wanted:
+                self._deferred.lost(digest, first.SequenceNumber, first.ApproximateCreationDateTime)
+        for record in page.records:
+            number = int(record.dynamodb.SequenceNumber)
+            if number <= newest:
+                taken = self._subscription.accept_again(record, wanted, hold)
+                if taken is not None:
+                    entries.append(taken[0])
+                    if self._deferred.is_full_of(taken[1], self._most_records, self._most_bytes):
+                        del wanted[taken[1]]
+            if number >= newest:  # at this moment, not later: the main reader may drop what follows here
+                self._meet(wanted)
+                break
+        dispatcher.add_read_again(entries)
+
+    def _meet(self, wanted: dict[str, None]) -> None:
+        for digest in wanted:
+            self._deferred.met(digest)
+        wanted.clear()
+        self._subscription.changed()
+
+    async def _lose(self, wanted: dict[str, None], position: Position) -> None:
+        """Records of deferred keys were trimmed before they could be read again: a loss with a durable trace."""
+        reason = f"trimmed while {len(wanted)} keys were deferred: {' '.join(sorted(wanted)[:16])}"
+        now = self._context.ports.clock.wall()
+        after = position.sequence_number
+        await self._lease.record_gap(Loss("gap", self._shard_id, after, None, reason, now))
+        self._context.metrics.gaps.inc()
+        self._lost = True
+        log.error("keys.trimmed", shard_id=self._shard_id, keys=len(wanted), after=after)
+
+
+def _reached(position: Position) -> int:
+    """The number up to which a reader at this position has seen everything."""
+    number = position.sequence_number
+    if number is None:
+        return -1
+    return int(number) - (position.kind == "AT_SEQUENCE_NUMBER")

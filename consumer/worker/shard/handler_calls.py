@@ -1,0 +1,106 @@
+"""Calls of the handler for one shard: ownership right before user code starts, back-off, metrics and what is logged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import structlog
+
+from consumer.domain.outcome import HandlerCall, Outcome
+from consumer.domain.record import Record
+from consumer.domain.settlement import Invoke
+from consumer.domain.windows import WindowCall
+from consumer.worker.context import WorkerContext
+from consumer.worker.shard.dead_letter_delivery import extent
+from consumer.worker.shard.held_lease import HeldLease
+
+log = structlog.get_logger()
+
+LOGGED_FRAMES = 10  # of the handler's stack, the innermost ones; a dead letter has more
+
+
+class HandlerCalls:
+    """Calls the handler while the lease is held. ``draining`` stops new calls."""
+
+    def __init__(self, context: WorkerContext, lease: HeldLease, draining: asyncio.Event) -> None:
+        self._context = context
+        self._clock = context.ports.clock
+        self._lease = lease
+        self._draining = draining
+
+    @property
+    def shard_id(self) -> str:
+        return self._lease.shard_id
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether anything may be done with records that are not settled yet."""
+        return not (self._draining.is_set() or self._context.validity.fenced)
+
+    @asynccontextmanager
+    async def turn(self, *, again: bool) -> AsyncIterator[bool]:
+        """A place of the handler, held until the end of the block. The block gets whether it may call: then the lease
+        is held at this moment, and nothing may be awaited before the call. ``again``: it is a retry; those never take
+        all places."""
+        places = self._context.places
+        await places.take(again=again)
+        try:
+            # Right before the call, with no await in between: a worker that was frozen while its lease was taken starts
+            # nothing when it wakes up.
+            yield await self.still_owns() and not self._draining.is_set()
+        finally:
+            places.give_back(again=again)
+
+    async def still_owns(self) -> bool:
+        """Wait out a late renewal; False when the lease is over or being released. True without giving up the loop when
+        the session is valid, so nothing can come between this and what the caller does next."""
+        validity = self._context.validity
+        while not validity.holds(self._clock.monotonic()):
+            if not self.may_go_on:
+                return False
+            await asyncio.sleep(0.05)
+        return True
+
+    async def call(self, step: Invoke, request_id: str, window: WindowCall | None = None) -> Outcome:
+        """One handler call. Nothing is awaited before it."""
+        settings = self._context.settings
+        call = HandlerCall(
+            records=step.records,
+            request_id=request_id,
+            attempt=step.attempt,
+            application=settings.application,
+            shard_id=self._lease.shard_id,
+            lease_epoch=self._lease.epoch,
+            timeout=settings.handler.timeout,
+            window=window,
+        )
+        outcome = await self._context.ports.handler.invoke(call)
+        metrics = self._context.metrics
+        metrics.handler_seconds.observe(outcome.seconds)
+        metrics.batches(outcome.kind).inc()
+        if outcome.kind != "ok":
+            self._failed(step, outcome, request_id)
+        return outcome
+
+    def retry_scheduled(self, records: Sequence[Record], attempt: int, after: float) -> None:
+        """Count and log that these records are tried again ``after`` seconds."""
+        self._context.metrics.retries.inc()
+        about = extent(records)
+        log.info("batch.retry_scheduled", shard_id=self._lease.shard_id, **about, attempt=attempt, after=after)
+
+    def _failed(self, step: Invoke, outcome: Outcome, request_id: str) -> None:
+        fault = outcome.fault
+        log.warning(
+            "batch.failed",
+            shard_id=self._lease.shard_id,
+            outcome=outcome.kind,
+            **extent(step.records),
+            attempt=step.attempt,
+            request_id=request_id,
+            fault=fault.kind if fault else None,
+            error_type=fault.type if fault else None,
+            error=fault.message[:512] if fault else None,
+            error_stack=fault.stack[-LOGGED_FRAMES:] if fault else (),
+        )

@@ -1,0 +1,234 @@
+"""Batches of a shard, in which a failing key holds up nothing but itself (``batch.order: key``).
+
+A piece of a batch (``domain/pieces.py``) that waits, for its back-off or for its dead letter, keeps its keys and nothing
+else: it has no slot, no place of the handler and no task that runs, and its records are copied out of their pages. What
+waits behind its keys is bounded, and deferred beyond that. When so many keys fail that not even they fit, the shard
+starts nothing new, loudly, until some get through: then it is most likely the handler that fails, and not a record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any
+
+import structlog
+
+from consumer.domain.batching import KeyReadyQueue
+from consumer.domain.pieces import Cut, Piece
+from consumer.domain.settlement import GiveUp, Invoke
+from consumer.worker.context import WorkerContext
+from consumer.worker.shard.batch_forming import BatchForming
+from consumer.worker.shard.dead_letter_delivery import DeadLetterDelivery
+from consumer.worker.shard.handler_calls import HandlerCalls
+from consumer.worker.shard.order import Work
+from consumer.worker.shard.subscription import Subscription
+
+log = structlog.get_logger()
+
+FAILING_SHARE = 8  # one part in so many of ``limits.buffer`` is for the failing records of a shard,
+WAITING_SHARE = 16  # and one in so many for what waits behind them
+
+
+class KeyOrder:
+    """``width`` is how many slots the shard has, ``spawn`` runs something beside them, ``start`` fills slots that are
+    free."""
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        calls: HandlerCalls,
+        dead_letters: DeadLetterDelivery,
+        subscription: Subscription,
+        queue: KeyReadyQueue,
+        forming: BatchForming,
+        *,
+        width: int,
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        start: Callable[[], None],
+    ) -> None:
+        self._clock = context.ports.clock
+        self._random = context.ports.random
+        self._calls = calls
+        self._dead_letters = dead_letters
+        self._subscription = subscription
+        self._policy = subscription.retry_policy
+        self._shard_id = calls.shard_id
+        self._queue = queue
+        self._forming = forming
+        self._alone = width == 1
+        self._most_retrying = max(1, width // 2)
+        self._spawn = spawn
+        self._start = start
+        self._most_failing = context.bounds.failing_keys
+        self._max_failing_bytes = context.settings.limits.buffer // FAILING_SHARE
+        self._ready: deque[Piece] = deque()  # cut off from a batch that failed, not tried yet
+        self._due: deque[Piece] = deque()  # the pause before their next attempt is over
+        self._pausing: dict[Piece, asyncio.TimerHandle] = {}
+        self._failing: dict[bytes, Piece] = {}  # by key: what was tried by itself and has failed
+        self._failing_bytes: dict[Piece, int] = {}
+        self._retrying = 0  # slots that retries have now
+        self._retried_last = False
+        self._is_full = False
+        self._ending = False
+
+    @property
+    def failing_keys(self) -> int:
+        return len(self._failing)
+
+    @property
+    def is_through(self) -> bool:
+        return True
+
+    # --- what is done next -----------------------------------------------------------------------------
+
+    def next(self, *, alone: bool) -> Work | None:
+        may_retry = bool(self._due) and self._retrying < self._most_retrying
+        if may_retry and not (self._alone and self._retried_last):
+            return self._retry()
+        piece = self._ready.popleft() if self._ready else self._fresh()
+        if piece is not None:
+            self._retried_last = False
+            return lambda: self._run(piece, again=False)
+        return self._retry() if may_retry else None
+
+    def _retry(self) -> Work:
+        piece = self._due.popleft()
+        self._retrying += 1
+        self._retried_last = True
+        return lambda: self._run(piece, again=True)
+
+    def _fresh(self) -> Piece | None:
+        if self._is_full:
+            return None
+        batch = self._forming.next()
+        if self._failing:
+            self._bound()  # forming a batch has moved what is not ready behind its keys
+        return None if batch is None else Piece(self._policy, batch.entries, batch.keys)
+
+    def no_more(self) -> None:
+        """Children wait for what is not settled, so from now on a failing key is deferred at once."""
+        self._ending = True
+        self._bound()
+
+    def stop(self) -> None:
+        for timer in self._pausing.values():
+            timer.cancel()
+        self._pausing.clear()
+
+    # --- one piece -------------------------------------------------------------------------------------
+
+    async def _run(self, piece: Piece, *, again: bool) -> None:
+        """One call of a piece, and what follows from it. The piece is left as it is when the lease is over."""
+        try:
+            async with self._calls.turn(again=again) as is_mine:
+                if not is_mine:
+                    return
+                step = piece.next(self._clock.wall())
+                if not isinstance(step, Invoke):  # it grew too old meanwhile: what is too old is never sent
+                    self._go_on(piece)
+                    return
+                if step.fresh_request or not piece.request_id:
+                    piece.request_id = self._random.token()
+                outcome = await self._calls.call(step, piece.request_id)
+        finally:
+            if again:
+                self._retrying -= 1
+        if outcome.kind == "ok" and not self._failing and len(step.records) == len(piece.entries):  # as usual
+            self._subscription.settle(piece.entries, "handled")
+            self._queue.free(piece.keys)
+            return
+        self._follow(piece, piece.keys, piece.answered(outcome), "handled")
+
+    def _follow(self, piece: Piece, keys: Collection[bytes], cut: Cut, result: str) -> None:
+        """Settle what is settled, free the keys that are through, go on with the rest."""
+        if cut.settled:
+            self._subscription.settle(cut.settled, result)
+        held = {key for rest in cut.pieces for key in rest.keys}
+        through = [key for key in keys if key not in held]
+        self._forget(piece, through if piece in cut.pieces else keys)
+        self._queue.free(through)
+        for rest in cut.pieces:
+            self._go_on(rest)
+        if self._failing or self._is_full:
+            self._bound()
+
+    def _go_on(self, piece: Piece) -> None:
+        """Try a piece at once, after a pause, or have its dead letter sent."""
+        step = piece.next(self._clock.wall())
+        if isinstance(step, GiveUp):
+            piece, rest = piece.expired(step)
+            if rest is not None:
+                self._ready.append(rest)
+            self._fails(piece)
+            self._spawn(self._give_up(piece, step))
+        elif step.after > 0:
+            self._fails(piece)
+            self._calls.retry_scheduled(step.records, step.attempt, step.after)
+            loop = asyncio.get_running_loop()
+            self._pausing[piece] = loop.call_later(step.after, self._pause_is_over, piece)
+        else:
+            self._ready.append(piece)
+
+    def _pause_is_over(self, piece: Piece) -> None:
+        del self._pausing[piece]
+        self._due.append(piece)
+        self._start()
+
+    async def _give_up(self, piece: Piece, step: GiveUp) -> None:
+        if not await self._calls.still_owns():
+            return  # the next owner decides about these records
+        if await self._dead_letters.deliver(step, piece.request_id or self._random.token(), None):
+            self._follow(piece, piece.keys, piece.gave_up(), "dead_lettered")
+            self._start()
+
+    # --- bounds ----------------------------------------------------------------------------------------
+
+    def _fails(self, piece: Piece) -> None:
+        """This piece lives longer now: copied out of its pages, and what waits behind it is bounded."""
+        self._queue.fail(piece.keys)
+        self._failing.update(dict.fromkeys(piece.keys, piece))
+        self._failing_bytes[piece] = sum(entry.copy_out() for entry in piece.entries)
+        for entry in piece.entries:
+            entry.record.forget()
+
+    def _forget(self, piece: Piece, keys: Collection[bytes]) -> None:
+        self._failing_bytes.pop(piece, None)
+        for key in keys:
+            if self._failing.pop(key, None) is not None:
+                self._queue.end_failing((key,))
+
+    def _bound(self) -> None:
+        """Defer the keys behind which too much waits, and start nothing new while that is not enough."""
+        unable = False
+        overflowing = self._to_defer()
+        while overflowing and not unable:
+            for key in overflowing:
+                if self._subscription.can_defer(key):
+                    self._defer(key)
+                else:
+                    unable = True
+            overflowing = self._queue.overflowing()
+        is_full = (
+            unable
+            or len(self._failing) >= self._most_failing
+            or sum(self._failing_bytes.values()) > self._max_failing_bytes
+        )
+        if is_full != self._is_full:
+            self._is_full = is_full
+            event, say = ("shard.paused", log.error) if is_full else ("shard.resumed", log.warning)
+            say(event, shard_id=self._shard_id, failing_keys=len(self._failing))
+
+    def _to_defer(self) -> list[bytes]:
+        if self._ending:
+            return [key for key in self._failing if not self._subscription.is_deferred(key)]
+        return self._queue.overflowing()
+
+    def _defer(self, key: bytes) -> None:
+        piece = self._failing[key]
+        later = piece.keep_current() if piece.stands_alone else ()
+        waiting = self._queue.take_out(key)
+        kept = [entry for entry in piece.entries if entry.key == key]
+        self._subscription.defer(key, kept, [*later, *waiting])
+        self._failing_bytes[piece] = sum(entry.copy_out() for entry in piece.entries)
