@@ -8,7 +8,9 @@ trimmed unread, keeps its owner until its lease is released.
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, Literal
 
 import structlog
 
@@ -23,6 +25,7 @@ from consumer.worker.shard.held_lease import HeldLease
 from consumer.worker.shard.lineage import Lineage
 from consumer.worker.shard.reader import ShardReader
 from consumer.worker.shard.subscription import Subscription
+from consumer.worker.shard.tumbling_windows import discard_window
 from consumer.worker.tasks import Stopped, never_ending, until_stopped
 
 log = structlog.get_logger()
@@ -118,15 +121,10 @@ class ShardWorker:
         return await self._process(from_horizon=False)
 
     async def _process(self, *, from_horizon: bool) -> LeaseEnd:
-        window_size = int(self._context.settings.batch.tumbling_window)
-        if window_size:  # nothing may be handled before the window of the previous owner is known
-            try:
-                durable = await self.lease.read_window(self._release_asked)
-            except Unavailable:
-                return await self._release()
-            self._subscription.window = TumblingWindow(window_size, durable)
+        if not await self._take_over_window():
+            return await self._release()
         while True:
-            ended = await self._read_and_dispatch(from_horizon=from_horizon)
+            ended = await self._read_and_dispatch(partial(self._read_and_settle, from_horizon=from_horizon))
             if ended == "end":
                 return await self._finish()
             if ended == "stop":
@@ -137,8 +135,31 @@ class ShardWorker:
                 return await self._finish()
             from_horizon = True
 
-    async def _read_and_dispatch(self, *, from_horizon: bool) -> ReadEnd | Literal["stop"]:
-        """Run reader, batches and checkpoints until the shard is settled to its end or has to stop."""
+    async def _take_over_window(self) -> bool:
+        """Go on with the window of the previous owner, or end it when other settings have opened it: nothing may be
+        handled before. False when the shard has to stop first."""
+        settings, subscription = self._context.settings, self._subscription
+        size = int(settings.batch.tumbling_window)
+        if not size and not self.lease.row.window_open:
+            return True
+        try:
+            left = await self.lease.read_window(self._release_asked)
+        except Unavailable:
+            return False
+        subscription.window = TumblingWindow(size, left)
+        if left.is_left_over(size):
+            if not settings.handler.takes_windows:
+                await discard_window(self._context, self.lease, left)
+            elif await self._read_and_dispatch(_end_window) == "stop":
+                return False
+        if not size:
+            await self.lease.end_windows()
+        return True
+
+    async def _read_and_dispatch(
+        self, read_and_settle: Callable[[Dispatcher], Coroutine[Any, Any, ReadEnd]]
+    ) -> ReadEnd | Literal["stop"]:
+        """Run ``read_and_settle``, batches and checkpoints until the first is through or the shard has to stop."""
         result: ReadEnd | Literal["stop"] = "stop"
         # Batches live in a group of their own, so that stopping the reader and the checkpoints never cancels a call.
         try:
@@ -147,9 +168,7 @@ class ShardWorker:
                 checkpoints = batches.create_task(
                     never_ending("checkpoints", self.lease.checkpoint_for_ever()), name=f"checkpoint {self.shard_id}"
                 )
-                reading = batches.create_task(
-                    self._read_and_settle(dispatcher, from_horizon=from_horizon), name=f"read {self.shard_id}"
-                )
+                reading = batches.create_task(read_and_settle(dispatcher), name=f"read {self.shard_id}")
                 stopping = batches.create_task(self._release_asked.wait(), name=f"stop {self.shard_id}")
                 await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
                 if reading.done():
@@ -246,3 +265,10 @@ class ShardWorker:
         self._context.metrics.lease_events("handed_over" if to else "released").inc()
         log.info("lease.passed_on", shard_id=self.shard_id, epoch=self.lease.epoch, target=to)
         return "released"
+
+
+async def _end_window(dispatcher: Dispatcher) -> ReadEnd:
+    """Read nothing: with nothing to come, the open window ends."""
+    dispatcher.no_more()
+    await dispatcher.settle_all()
+    return "end"
