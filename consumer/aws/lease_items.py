@@ -159,6 +159,7 @@ def progress(row: LeaseRow) -> dict[str, dict[str, Any] | None]:
         changes["runs"] = texts(runs) if runs else None
         deferred = encode_deferred(row.frontier.deferred)
         changes["deferred"] = texts(deferred) if deferred else None
+        changes["window_open"] = {"BOOL": True} if row.window_open else None
     return changes
 
 
@@ -195,6 +196,7 @@ def lease_row(item: Item) -> LeaseRow:
         state=cast("LeaseState", state),
         frontier=read(FrontierSnapshot(), _read_frontier),
         starting_sequence_number=read(None, _read_sequence_number, "starting_sequence_number"),
+        window_open="window_open" in item,
         note=_lenient_text(item, "note"),
         corrupt="; ".join(problems),
         updated_at=_lenient_number(item, "updated_at"),

@@ -1,9 +1,10 @@
 """DynamoDB attribute values to Python values, as boto3's ``TypeDeserializer`` gives them, several times faster.
 
-N becomes ``Decimal`` in DynamoDB's context (38 digits, inexact numbers refused), B becomes boto3's ``Binary``,
-sets become ``set``. A value that DynamoDB could not have written (two descriptors, an unknown one, a number of
-39 digits, NaN, a type that does not fit) raises ``ValueError`` for that record only, so that one odd record never
-fails its page.
+N becomes ``Decimal``, exactly equal and with at most 38 digits, so that it can be written back; B becomes boto3's
+``Binary``, sets become ``set``. The one difference is what boto3 fails for: a number that the service writes out, such
+as 1 and 125 zeros, is a number. A value that DynamoDB could not have written (two descriptors, an unknown one, 39
+significant digits, NaN, a type that does not fit) raises ``ValueError`` for that record only, so that one odd record
+never fails its page.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from __future__ import annotations
 import binascii
 import functools
 from collections.abc import Callable
-from decimal import Clamped, Context, Decimal, DecimalException, Inexact, Overflow, Rounded, Underflow
+from decimal import Context, Decimal, DecimalException, Inexact, Overflow
 from typing import Any
 
 import msgspec
 
-# The limits of boto3.dynamodb.types.DYNAMODB_CONTEXT.
-_CONTEXT = Context(Emin=-128, Emax=126, prec=38, traps=[Clamped, Overflow, Inexact, Rounded, Underflow])
+# The limits of boto3.dynamodb.types.DYNAMODB_CONTEXT, which traps Rounded and Clamped, too. Those come also when no
+# more than zeros are cut off, and the service writes numbers of up to 38 significant digits out with all their zeros.
+_CONTEXT = Context(Emin=-128, Emax=126, prec=38, traps=[Overflow, Inexact])
 _create_decimal = _CONTEXT.create_decimal
 _decode_json = msgspec.json.Decoder().decode
 

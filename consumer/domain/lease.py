@@ -29,6 +29,7 @@ class LeaseRow:
     ``deferred``: read to its end, and settled but for its deferred keys: children may start, and hold these back.
     ``draining``: read and settled to its end, children not visible yet. ``done``: children are registered.
     ``halted``: records were trimmed before they were read and ``on_gap`` is halt; ``note`` says what was found.
+    ``window_open``: a tumbling window is stored beside the row; written with it, so that only its finder reads it.
     ``corrupt`` is set by the store when the stored frontier cannot be read: the shard is quarantined.
     ``revision`` counts the writes of one owner and epoch; the store sets it, callers leave it alone.
     """
@@ -40,6 +41,7 @@ class LeaseRow:
     state: LeaseState = "waiting"
     frontier: FrontierSnapshot = FrontierSnapshot()
     starting_sequence_number: str | None = None
+    window_open: bool = False
     note: str = ""
     corrupt: str = ""
     updated_at: float = 0.0

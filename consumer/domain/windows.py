@@ -58,17 +58,23 @@ class WindowState:
     window: TimeWindow | None = None
     state: bytes = b"{}"
 
+    def is_left_over(self, size: int) -> bool:
+        """Whether a window is open that windows of ``size`` seconds (0: there are none) do not go on with."""
+        return self.window is not None and self.window.end - self.window.start != size
+
 
 @dataclass(frozen=True, slots=True)
 class WindowCall:
     """What an invocation is told about its window: which one, the state so far, whether it is the last call for it
-    (such calls carry no records) and whether that came too early."""
+    (such calls carry no records) and whether that came too early. ``left_over``: other settings opened it, so the
+    handler may know of no windows."""
 
     window: TimeWindow
     state: bytes = b"{}"
     stream_arn: str = ""
     final: bool = False
     terminated_early: bool = False
+    left_over: bool = False
 
     def event_fields(self, shard_id: str) -> bytes:
         """The fields beside ``Records``, in Lambda's order, to be spliced into the event."""
@@ -79,6 +85,12 @@ class WindowCall:
             "isWindowTerminatedEarly": self.terminated_early,
         }
         return b'"window":' + _json(self.window.text) + b',"state":' + self.state + b"," + _json(rest)[1:-1]
+
+    @property
+    def asks_for_state(self) -> bool:
+        """Whether a response without a state has failed. Not for a window that other settings have opened: nothing goes
+        on with its state, and a handler that knows no windows any more would fail for ever."""
+        return not self.left_over
 
     @property
     def info(self) -> dict[str, object]:
@@ -98,7 +110,8 @@ class TumblingWindow:
     """The open window of one shard. A record of a later window closes it; one of an earlier window (the service's
     clock went back) still belongs to it, because a window that is closed is over.
 
-    ``size`` in seconds. ``durable`` is what the previous owner left: its window keeps its own ends.
+    ``size`` in seconds. ``durable`` is what the previous owner left; a window of another size has to be closed before
+    any record is handled.
     """
 
     def __init__(self, size: int, durable: WindowState = WindowState()) -> None:
@@ -119,6 +132,11 @@ class TumblingWindow:
     @property
     def open(self) -> TimeWindow | None:
         return self._durable.window
+
+    @property
+    def is_left_over(self) -> bool:
+        """Whether the open window is one of other settings."""
+        return self._durable.is_left_over(self._size)
 
     def leading(self, times: Sequence[float]) -> int:
         """How many of these records (creation times in Unix seconds, stream order) the next invocation may carry. Opens

@@ -175,7 +175,7 @@ class HttpHandler:
         if error is not None:
             return Outcome("failed", fault=error)
         numbers = frozenset([record.sequence_number for record in call.records])
-        windowed = call.window is not None
+        windowed = call.window is not None and call.window.asks_for_state
         outcome = lambda_outcome(body.strip(), numbers, report_failures=self._report_failures, windowed=windowed)
         if outcome.fault is not None:
             message = f"HTTP {response.status}: {outcome.fault.message}: {_excerpt(body)}"

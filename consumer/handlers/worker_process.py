@@ -268,7 +268,7 @@ class WorkerProcess:
         reply, body = answered
         numbers = frozenset([record.sequence_number for record in call.records])
         if reply.kind == "returned":
-            windowed = call.window is not None
+            windowed = call.window is not None and call.window.asks_for_state
             outcome = lambda_outcome(body, numbers, report_failures=self._setup.report_failures, windowed=windowed)
         else:
             outcome = reply.outcome or bad_response("the worker process sent no outcome")

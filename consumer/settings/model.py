@@ -148,6 +148,11 @@ class Handler(Section):
     timeout: Annotated[float, duration_in(0.1, _DAY)] = 60.0
     """Duration 100ms..24h, default 60s. An invocation that takes longer is killed and has failed."""
 
+    @property
+    def takes_windows(self) -> bool:
+        """Whether calls can carry a tumbling window: its state travels in Lambda's event and response."""
+        return self.kind != "python"
+
 
 class Batch(Section):
     """How records are grouped into invocations."""

@@ -125,7 +125,7 @@ def _tumbling_window(settings: Settings) -> Iterator[Violation]:
             f"cannot be used with parallelization_factor {batch.parallelization_factor}",
             "a window's state has one order; Lambda refuses it, too: set batch.parallelization_factor: 1",
         )
-    elif settings.handler.kind == "python":
+    elif not settings.handler.takes_windows:
         yield Violation(
             path,
             "needs handler.kind lambda or http, found python",

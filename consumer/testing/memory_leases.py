@@ -312,7 +312,9 @@ class MemoryLeaseStore(MemoryRegistry, MemorySessions):
     def _progress(self, stored: LeaseRow, held: LeaseRow) -> LeaseRow:
         """What an owner may change. The frontier of a corrupt row is evidence and stays."""
         row = replace(stored, state=held.state, note=held.note, updated_at=self._wall())
-        return row if held.corrupt else replace(row, frontier=held.frontier, corrupt="")
+        if held.corrupt:
+            return row
+        return replace(row, frontier=held.frontier, window_open=held.window_open, corrupt="")
 
 
 def _holder(row: LeaseRow) -> str:

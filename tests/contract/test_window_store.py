@@ -72,3 +72,16 @@ async def test_windows_are_not_among_the_leases_and_belong_to_one_shard(leases):
     assert [lease.shard_id for lease in await store.leases(LABEL)] == [SHARD, f"{SHARD}-b"]
     assert await store.window_state(LABEL, SHARD) == SMALL
     assert await leases.store("other").window_state(LABEL, SHARD) == WindowState()
+
+
+async def test_the_row_says_whether_a_window_is_open(leases):
+    """Whoever takes the shard knows it without another read."""
+    store = leases.store()
+    row = await held(store)
+    assert not row.window_open
+    await store.save(LABEL, replace(row, window_open=True), SMALL)
+    assert (await store.lease(LABEL, SHARD)).window_open
+    taken = await store.take(LABEL, row, "b", "nonce")
+    assert taken.window_open
+    await store.release(LABEL, replace(taken, window_open=False), None, WindowState())
+    assert not (await store.lease(LABEL, SHARD)).window_open

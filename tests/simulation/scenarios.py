@@ -195,7 +195,12 @@ async def change_fleet(
         world.history.violated("fair share", f"{world.checkers.moves[settled]} moved although nothing changed")
 
 
-FAMILIES: dict[str, Callable[..., Run]] = {"protocol": protocol, "records": records, "fleet": fleet, "failing_keys": failing_keys}
+FAMILIES: dict[str, Callable[..., Run]] = {
+    "protocol": protocol,
+    "records": records,
+    "fleet": fleet,
+    "failing_keys": failing_keys,
+}
 
 
 def run(family: str, seed: int | str, on_event: OnEvent = None) -> History:

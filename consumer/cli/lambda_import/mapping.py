@@ -35,6 +35,11 @@ from consumer.settings.units import format_duration
 _ARN_NAME = re.compile(r"arn:[^:]*:lambda:[^:]*:[^:]*:function:([^:]+)(?::[^:]+)?")
 _MAX_FUNCTION_SECONDS = 900
 _HERE_TRUE = "here true would be the default"
+_RECOMMENDED = (
+    "Recommended once all runs as before: `order: key` with a higher factor, such as 8. Then a record that fails holds "
+    "up the later records of its own key and nothing else; with `shard` all that is behind it waits, as in Lambda, "
+    "until it is given up or has expired."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +224,23 @@ class _Import:
         self._out.section("batch")
         self._out.value("batch_size", *self._in.whole("BatchSize", 100, 1, 10_000))
         self._out.value("batching_window", *self._in.seconds("MaximumBatchingWindowInSeconds", 300))
-        self._out.value(
-            "parallelization_factor",
-            *self._in.whole("ParallelizationFactor", 1, 1, 10, "here 8 would be the default"),
-        )
+        factor, comment = self._in.whole("ParallelizationFactor", 1, 1, 10, "here 8 would be the default")
+        window, of_window = self._in.seconds("TumblingWindowInSeconds", 900)
+        self._out.value("parallelization_factor", factor, comment)
+        if factor == 1 and window == "0s":  # a window always has the order of its shard
+            self._out.comment(_RECOMMENDED)
+        self._out.value("order", *self._order(factor))
         self._out.value("report_batch_item_failures", *self._report())
-        self._out.value("tumbling_window", *self._in.seconds("TumblingWindowInSeconds", 900))
+        self._out.value("tumbling_window", window, of_window)
+
+    def _order(self, factor: Any) -> tuple[Any, str]:
+        option = "ParallelizationFactor"
+        if isinstance(factor, Reference):
+            self._in.note(option, "batch.order follows from it: set BATCH_ORDER to shard for 1, to key above")
+            return Reference("${BATCH_ORDER}"), f"{option}: shard for 1, key above"
+        if factor == 1:
+            return "shard", f"{option} 1: nothing of a shard overtakes a batch that fails"
+        return "key", f"{option} above 1: a key that fails does not hold up the others"
 
     def _report(self) -> tuple[Any, str]:
         option = "FunctionResponseTypes"

@@ -88,14 +88,12 @@ class HeldLease:
             while not self.is_saved:
                 await asyncio.sleep(self._interval)
                 async with self.writing:
-                    if not self.is_saved:
-                        await self._checkpoint_once()
-
-    async def _checkpoint_once(self) -> None:
-        try:
-            await self._save()
-        except Unavailable as error:
-            log.warning("checkpoint.failed", shard_id=self.shard_id, error=str(error))
+                    if self.is_saved:
+                        continue
+                    try:
+                        await self._save()
+                    except Unavailable as error:
+                        log.warning("checkpoint.failed", shard_id=self.shard_id, error=str(error))
 
     def reopen(self) -> None:
         """Work on a halted shard again: its next write says so."""
@@ -123,7 +121,7 @@ class HeldLease:
         await self._write(lambda row, _: self._store.record_loss(self._label, row, loss))
 
     async def record_gap(self, loss: Loss) -> None:
-        """The trace of records that were never read; repeated until it is durable. LeaseLost."""
+        """The trace of records that were never read, or of a window; repeated until it is durable. LeaseLost."""
 
         def failed(error: Exception, _: int) -> None:
             log.warning("gap.record_failed", shard_id=self.shard_id, error=str(error))
@@ -140,6 +138,17 @@ class HeldLease:
         durable = await self._until_durable(lambda: read(self._label, self.shard_id), STEADY, failed, stop)
         self._saved_window = durable
         return durable
+
+    async def end_windows(self) -> None:
+        """This shard has no tumbling windows any more: close what is left of one, and store that; repeated until it is
+        durable. LeaseLost. Nothing may be settled meanwhile."""
+        subscription = self._subscription
+        if subscription.window is not None:
+            subscription.window.close()
+        await self.change_state(self.state, self._taken.note)
+        self._taken = replace(self._taken, window_open=False)
+        subscription.window = None
+        self._saved_version = subscription.version  # which no longer counts the changes of the window
 
     # --- the end ---------------------------------------------------------------------------------------
 
@@ -181,7 +190,10 @@ class HeldLease:
             await write(self._row(max_runs_bytes), self._subscription.window_state)
 
     def _row(self, max_runs_bytes: int = MAX_RUNS_BYTES) -> LeaseRow:
-        return replace(self._taken, frontier=self._subscription.snapshot(max_runs_bytes))
+        window = self._subscription.window_state  # None: there are no windows, or it is not read yet
+        window_open = self._taken.window_open if window is None else window.window is not None
+        frontier = self._subscription.snapshot(max_runs_bytes)
+        return replace(self._taken, frontier=frontier, window_open=window_open)
 
     async def _until_durable(
         self, attempt: Callable[[], Awaitable[T]], backoff: Backoff, failed: Failed, stop: asyncio.Event | None = None

@@ -2,16 +2,21 @@
 
 Observed on Lambda: ``[1] [2] [3] [4] [] [5]``, the empty call with the state of the window so far. A window closes when
 a later record arrives, when the shard ends, when its time is over and nothing came for a while, and early when its
-state grows beyond 1 MB. State and frontier are stored in one write, so that no record counts twice or never.
+state grows beyond 1 MB. State and frontier are stored in one write, so that no record counts twice or never. A window
+that other settings have opened is closed early, before anything else of its shard is handled.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import structlog
 
 from consumer.domain.batching import Batch
-from consumer.domain.windows import MAX_STATE, TimeWindow, WindowCall
+from consumer.domain.windows import MAX_STATE, TimeWindow, WindowCall, WindowState
+from consumer.ports.leases import Loss
 from consumer.worker.context import WorkerContext
+from consumer.worker.shard.held_lease import HeldLease
 from consumer.worker.shard.shard_order import InOrderRunner
 from consumer.worker.shard.subscription import Subscription
 
@@ -83,10 +88,12 @@ class WindowedRunner:
             return True
         part = self._part()
         self._ended_early = part.window
-        log.warning("window.terminated_early", window=part.window.text, state_bytes=len(state))
         return await self._close(_Final(WindowCall(part.window, state, part.stream_arn, terminated_early=True)))
 
     async def _close(self, final: _Final) -> bool:
+        part = final.part()
+        if part.terminated_early:
+            log.warning("window.terminated_early", window=part.window.text, state_bytes=len(part.state))
         if not await self._runner.run((), final):
             return False
         self._window.close()
@@ -96,19 +103,33 @@ class WindowedRunner:
         window = self._window.open
         if window is None:
             raise RuntimeError("no window is open")
-        return WindowCall(window, self._window.durable.state, self._context.stream.stream_arn)
+        early = self._window.is_left_over  # records of it may follow, and are handled outside of it
+        arn = self._context.stream.stream_arn
+        return WindowCall(window, self._window.durable.state, arn, terminated_early=early, left_over=early)
 
 
 class _Final:
     """The end of a window as its runner sees it. What the final call returns is not kept."""
 
     def __init__(self, part: WindowCall) -> None:
-        self._part = WindowCall(
-            part.window, part.state, part.stream_arn, final=True, terminated_early=part.terminated_early
-        )
+        self._part = replace(part, final=True)
 
     def part(self) -> WindowCall:
         return self._part
 
     async def accept(self, state: bytes | None) -> bool:
         return True
+
+
+async def discard_window(context: WorkerContext, lease: HeldLease, left: WindowState) -> None:
+    """Leave a durable trace of an open window that the handler cannot be told of; repeated until it is durable.
+    LeaseLost."""
+    if left.window is None:
+        raise ValueError("no window is open")
+    window, size = left.window.text, len(left.state)
+    reason = (
+        f"the tumbling window {window['start']} to {window['end']} with a state of {size} bytes was open, but now "
+        f"handler.kind is {context.settings.handler.kind}, which takes no final call"
+    )
+    await lease.record_gap(Loss("discarded", lease.shard_id, None, None, reason, context.ports.clock.wall()))
+    log.error("window.discarded", shard_id=lease.shard_id, window=window, state_bytes=size, reason=reason)

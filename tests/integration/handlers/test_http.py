@@ -53,6 +53,20 @@ async def test_success(status: int, body: str) -> None:
     assert outcome.seconds > 0
 
 
+@pytest.mark.parametrize(("left_over", "kind"), [(False, "failed"), (True, "ok")])
+async def test_a_server_that_knows_no_windows_may_end_one_of_other_settings(*, left_over: bool, kind: str) -> None:
+    """It answers without a state, which fails any other call of a window."""
+    window = WindowCall(TimeWindow(60, 120), b'{"count":3}', final=True, terminated_early=True, left_over=left_over)
+
+    async def answer(request: web.Request) -> web.Response:
+        assert (await request.json())["isFinalInvokeForWindow"]
+        return web.Response(text="{}")
+
+    async with serving(answer) as url, started(url) as handler:
+        outcome = await handler.invoke(msgspec.structs.replace(call(0), window=window))
+    assert outcome.kind == kind
+
+
 async def test_a_windows_state_comes_back() -> None:
     """What the server counted so far is what the next call of the window is told."""
     window = WindowCall(TimeWindow(1_789_651_620, 1_789_651_680), b'{"count":3}', "arn:aws:dynamodb:stream")

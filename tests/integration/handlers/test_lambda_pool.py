@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from consumer.domain.windows import TimeWindow, WindowCall
 from tests.integration.handlers.support import SOURCE_ARN, call, number, running, workers, write_module
 
 
@@ -358,3 +361,19 @@ async def test_powertools_unmodified(tmp_path: Path) -> None:
     handling = [line for line in lines if line.get("message") == "handling"]
     assert handling[0]["function_request_id"] == "request-1"
     assert handling[0]["function_name"] == "orders-projector"
+
+
+async def test_a_function_that_knows_no_windows_may_end_one_of_other_settings(tmp_path: Path) -> None:
+    """It returns no state, which fails any other call of a window."""
+    path = write_module(
+        tmp_path,
+        """
+        def handler(event, context):
+            assert event["isFinalInvokeForWindow"] and event["state"] == {"count": 3}
+        """,
+    )
+    window = WindowCall(TimeWindow(60, 120), b'{"count":3}', final=True, terminated_early=True)
+    async with running(path) as handler:
+        for left_over, kind in ((False, "failed"), (True, "ok")):
+            asked = msgspec.structs.replace(call(0), window=replace(window, left_over=left_over))
+            assert (await handler.invoke(asked)).kind == kind

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from msgspec import Raw
 from structlog.testing import capture_logs
 
 from tests.integration.handlers.support import call, number, running, workers, write_module
@@ -64,6 +65,26 @@ async def asynchronous(records, context):
                         assert outcome.fault.kind == "bad_response"
                 assert workers() == pids
     assert not [entry for entry in logs if "never awaited" in str(entry.get("line"))]
+
+
+async def test_a_number_with_its_zeros_written_out_is_no_poison(tmp_path: Path) -> None:
+    """The service sends 1E+125 as a one and 125 zeros; boto3's deserializer raises for it."""
+    path = write_module(
+        tmp_path,
+        """
+        from decimal import Decimal
+
+        def handler(records, context):
+            image = records[0].new_image
+            assert image == {"n": Decimal("-1E+125"), "ns": {Decimal("1E+125"), Decimal("0.5")}}, image
+        """,
+    )
+    zeros = "0" * 125
+    one = call()
+    one.records[0].dynamodb.NewImage = Raw(f'{{"n":{{"N":"-1{zeros}"}},"ns":{{"NS":["1{zeros}","0.50"]}}}}'.encode())
+    async with running(path, "python") as handler:
+        outcome = await handler.invoke(one)
+    assert outcome.kind == "ok", outcome
 
 
 async def test_records_are_decoded_and_one_loop_serves_all_calls(tmp_path: Path) -> None:

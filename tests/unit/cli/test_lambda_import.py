@@ -2,98 +2,33 @@
 
 from __future__ import annotations
 
-import copy
-import json
-import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from consumer.cli.lambda_import.document import NotAMapping, parse
-from consumer.cli.lambda_import.mapping import Imported, import_mapping
+from consumer.cli.lambda_import.document import Unresolved
+from consumer.cli.lambda_import.mapping import import_mapping
 from consumer.settings import Settings, load_settings
-from consumer.settings.rules import RULES
-from consumer.settings.yaml_file import parse as parse_values
-from consumer.settings.yaml_file import read_text
-
-STREAM = "arn:aws:dynamodb:eu-west-1:123456789012:table/orders/stream/2026-09-17T13:26:53.746"
-QUEUE = "arn:aws:sqs:eu-west-1:123456789012:orders-dlq"
-FUNCTION = "arn:aws:lambda:eu-west-1:123456789012:function:orders-projector"
-
-FROM_CLI: dict[str, Any] = {
-    "UUID": "14e0db71-3c1f-4f0e-8b1b-1f2d3c4b5a69",
-    "StartingPosition": "TRIM_HORIZON",
-    "BatchSize": 100,
-    "MaximumBatchingWindowInSeconds": 0,
-    "ParallelizationFactor": 1,
-    "EventSourceArn": STREAM,
-    "FunctionArn": FUNCTION,
-    "LastModified": "2026-09-17T15:26:53.746000+02:00",
-    "LastProcessingResult": "No records processed",
-    "State": "Enabled",
-    "StateTransitionReason": "User action",
-    "DestinationConfig": {"OnFailure": {}},
-    "MaximumRecordAgeInSeconds": -1,
-    "BisectBatchOnFunctionError": False,
-    "MaximumRetryAttempts": -1,
-    "TumblingWindowInSeconds": 0,
-    "FunctionResponseTypes": [],
-    "EventSourceMappingArn": "arn:aws:lambda:eu-west-1:123456789012:event-source-mapping:14e0db71",
-}
-
-LIKE_LAMBDA: dict[str, Any] = {
-    "application": "orders-projector",
-    "aws": {"region": "eu-west-1"},
-    "source": {
-        "kind": "dynamodb",
-        "stream_arn": STREAM,
-        "starting_position": "trim_horizon",
-        "on_gap": "continue",
-    },
-    "handler": {"kind": "lambda", "target": "app:handler", "timeout": "60s", "processes": 2},
-    "batch": {
-        "batch_size": 100,
-        "batching_window": "0s",
-        "parallelization_factor": 1,
-        "report_batch_item_failures": False,
-        "tumbling_window": "0s",
-    },
-    "retry": {"max_retry_attempts": -1, "max_record_age": -1, "bisect_on_error": False},
-}
-ALWAYS = {"StartingPosition", "Timeout"}  # what is always to be looked at when the target is given
-
-
-def settings_of(imported: Imported, tmp_path: Path, **environ: str) -> Settings:
-    """Through this package's own reader and model, without the list of what this version cannot do yet."""
-    file = tmp_path / "imported.yaml"
-    file.write_text(imported.yaml, encoding="utf-8")
-    values = parse_values(read_text(file), str(file), environ)
-    assert values.problems == []
-    settings = Settings.model_validate(values.data, context={"base_dir": tmp_path})
-    assert [broken for rule in RULES for broken in rule.check(settings)] == []
-    return settings
-
-
-def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    result = copy.deepcopy(base)
-    for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if both else value
-    return result
-
-
-def options(imported: Imported) -> set[str]:
-    return {note.option for note in imported.notes}
-
+from tests.unit.cli.lambda_mappings import (
+    ALWAYS,
+    FROM_CLI,
+    FUNCTION,
+    LIKE_LAMBDA,
+    QUEUE,
+    STREAM,
+    merged,
+    options,
+    settings_of,
+)
 
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
     "as created": ({}, {}, set()),
     "batch": (
         {"BatchSize": 500, "MaximumBatchingWindowInSeconds": 90, "ParallelizationFactor": 10},
         {
-            "batch": {"batch_size": 500, "batching_window": "90s", "parallelization_factor": 10},
+            "batch": {"batch_size": 500, "batching_window": "90s", "parallelization_factor": 10, "order": "key"},
             "handler": {"processes": 10},
         },
         set(),
@@ -298,6 +233,35 @@ def test_sources_that_are_no_stream(source: dict[str, Any], tmp_path: Path) -> N
     assert settings_of(imported, tmp_path, EVENT_SOURCE_ARN=STREAM).source.stream_arn == STREAM
 
 
+class TestOrder:
+    """Lambda with a factor of 1 has the order of the shard; what a mapping leaves out is 1."""
+
+    @pytest.mark.parametrize(
+        ("factor", "order"), [(None, "shard"), (1, "shard"), ("1", "shard"), (2, "key"), (10, "key")]
+    )
+    def test_it_follows_from_the_parallelization_factor(self, factor: Any, order: str, tmp_path: Path) -> None:
+        imported = import_mapping(FROM_CLI | {"ParallelizationFactor": factor}, target="app:handler")
+        assert settings_of(imported, tmp_path).batch.order == order
+
+    @pytest.mark.parametrize(
+        ("changes", "recommended"),
+        [({}, True), ({"ParallelizationFactor": 2}, False), ({"TumblingWindowInSeconds": 60}, False)],
+    )
+    def test_another_one_is_recommended_where_it_can_be_chosen(
+        self, changes: dict[str, Any], *, recommended: bool
+    ) -> None:
+        written = import_mapping(FROM_CLI | changes, target="app:handler").yaml
+        assert ("`order: key`" in written) == recommended
+
+    def test_a_factor_that_only_a_deployment_knows_leaves_it_to_be_chosen(self, tmp_path: Path) -> None:
+        document = FROM_CLI | {"ParallelizationFactor": Unresolved("Ref", "Factor")}
+        imported = import_mapping(document, target="app:handler")
+        assert yaml.safe_load(imported.yaml)["batch"]["order"] == "${BATCH_ORDER}"
+        assert any("BATCH_ORDER" in note.reason for note in imported.notes)
+        chosen = settings_of(imported, tmp_path, PARALLELIZATION_FACTOR="4", BATCH_ORDER="key")
+        assert (chosen.batch.parallelization_factor, chosen.batch.order) == (4, "key")
+
+
 class TestTarget:
     def test_without_one_the_daemon_does_not_start(self, tmp_path: Path) -> None:
         imported = import_mapping(FROM_CLI)
@@ -322,191 +286,3 @@ class TestTarget:
         """They would be ignored: the server says how much it can do at once."""
         assert "processes" in import_mapping(FROM_CLI, target="app.handler").yaml
         assert "processes" not in import_mapping(FROM_CLI, target="http://localhost:9000/").yaml
-
-
-TEMPLATE = """
-AWSTemplateFormatVersion: "2010-09-09"
-Transform: AWS::Serverless-2016-10-31
-Parameters:
-  Size: {Type: Number, Default: 10}
-Resources:
-  Orders:
-    Type: AWS::DynamoDB::Table
-  Projector:
-    Type: AWS::Serverless::Function
-    Properties:
-      Handler: src/app.handler
-      Timeout: 30
-      Events:
-        Api: {Type: Api, Properties: {Path: /}}
-        Stream:
-          Type: DynamoDB
-          Properties:
-            Stream: !GetAtt Orders.StreamArn
-            StartingPosition: TRIM_HORIZON
-            BatchSize: !Ref Size
-            Enabled: !If [Production, true, false]
-            MaximumBatchingWindowInSeconds: !Ref AWS::NoValue
-            BisectBatchOnFunctionError: true
-            FunctionResponseTypes:
-              - ReportBatchItemFailures
-            DestinationConfig:
-              OnFailure:
-                Type: SQS
-                Destination: !Sub "arn:aws:sqs:${AWS::Region}:${AWS::AccountId}:dlq"
-            FilterCriteria:
-              Filters:
-                - Pattern: '{"eventName": ["INSERT"]}'
-                - Pattern: !Sub '{"eventName": ["${Name}"]}'
-"""
-
-
-def test_a_sam_template(tmp_path: Path) -> None:
-    imported = import_mapping(parse(TEMPLATE))
-    written = yaml.safe_load(imported.yaml)
-    assert written["application"] == "Projector"
-    assert written["source"]["stream_arn"] == "${STREAM}"
-    assert written["batch"]["batch_size"] == "${BATCH_SIZE}"
-    assert written["handler"] == {"kind": "lambda", "target": "src.app:handler", "timeout": "30s", "processes": 2}
-    assert "!GetAtt Orders.StreamArn" in imported.yaml
-    assert options(imported) >= {"Stream", "BatchSize", "Enabled", "OnFailureDestination"}
-    assert "FilterCriteria.Filters[1].Pattern" in options(imported)
-    settings = settings_of(imported, tmp_path, STREAM=STREAM, BATCH_SIZE="10", ON_FAILURE_DESTINATION=QUEUE)
-    assert settings.batch.batch_size == 10
-    assert settings.batch.batching_window == 0
-    assert settings.on_failure.destination == QUEUE
-    assert settings.filters == ({"eventName": ["INSERT"]},)
-
-
-def in_template(function: dict[str, Any], reference: Any = None, **shared: Any) -> Imported:
-    """A template with one function and a mapping that refers to it."""
-    mapping = {"EventSourceArn": STREAM, "FunctionName": reference or {"Fn::GetAtt": ["Projector", "Arn"]}}
-    resources = {
-        "Mapping": {"Type": "AWS::Lambda::EventSourceMapping", "Properties": mapping},
-        "Other": {"Type": "AWS::Lambda::Function", "Properties": {"Handler": "other.handler", "Timeout": 1}},
-        "Projector": function,
-    }
-    return import_mapping(parse(json.dumps({"Resources": resources, **shared})))
-
-
-def test_what_a_template_says_about_the_function(tmp_path: Path) -> None:
-    """Its own function is found behind the reference, with SAM's Globals where it is silent."""
-    variables = {"Variables": {"TABLE": "x", "MODE": {"Ref": "Mode"}}}
-    properties = {"Handler": "app.handler", "Environment": variables, "Runtime": "python3.12"}
-    shared = {"Function": {"Timeout": 90, "Handler": "never.used", "Environment": {"Variables": {"STAGE": "x"}}}}
-    imported = in_template({"Type": "AWS::Serverless::Function", "Properties": properties}, Globals=shared)
-    handler = yaml.safe_load(imported.yaml)["handler"]
-    assert (handler["kind"], handler["target"], handler["timeout"]) == ("lambda", "app:handler", "90s")
-    assert "Environment: the function's variables are the daemon's to set: STAGE, TABLE, MODE" in map(
-        str, imported.notes
-    )
-    assert settings_of(imported, tmp_path).handler.timeout == 90
-    imported = in_template({"Type": "AWS::Lambda::Function", "Properties": {"Handler": "app.handler"}}, Globals=shared)
-    assert yaml.safe_load(imported.yaml)["handler"]["timeout"] == "60s", "Globals are SAM's"
-    assert "Timeout" in options(imported)
-
-
-@pytest.mark.parametrize(
-    "reference",
-    [
-        {"Ref": "Projector"},
-        {"Fn::GetAtt": "Projector.Arn"},
-        {"Fn::Sub": "${Projector}"},
-        {"Fn::Sub": "${Projector.Arn}"},
-    ],
-)
-def test_every_way_to_refer_to_the_function(reference: dict[str, Any]) -> None:
-    imported = in_template({"Type": "AWS::Lambda::Function", "Properties": {"Handler": "app.handler"}}, reference)
-    written = yaml.safe_load(imported.yaml)
-    assert (written["application"], written["handler"]["target"]) == ("Projector", "app:handler")
-
-
-@pytest.mark.parametrize(
-    "variables", [{"Ref": "Variables"}, {"Variables": {"Fn::If": ["Live", {"A": "1"}, {"B": "2"}]}}]
-)
-def test_variables_that_depend_on_the_deployment_are_mentioned(variables: dict[str, Any]) -> None:
-    properties = {"Handler": "app.handler", "Environment": variables}
-    assert "Environment" in options(in_template({"Type": "AWS::Lambda::Function", "Properties": properties}))
-
-
-@pytest.mark.parametrize(
-    ("properties", "option"),
-    [
-        ({"Handler": "index.handler", "Runtime": "nodejs22.x"}, "Runtime"),
-        ({"PackageType": "Image", "Code": {"ImageUri": "x"}}, "PackageType"),
-    ],
-)
-def test_code_that_is_not_python_goes_behind_a_url(properties: dict[str, Any], option: str, tmp_path: Path) -> None:
-    imported = in_template({"Type": "AWS::Lambda::Function", "Properties": properties})
-    assert yaml.safe_load(imported.yaml)["handler"]["kind"] == "http"
-    assert option in options(imported)
-    url = "http://127.0.0.1:9000/2015-03-31/functions/function/invocations"
-    assert settings_of(imported, tmp_path, HANDLER_TARGET=url).handler.target == url
-
-
-def test_every_place_of_a_cloudformation_function(tmp_path: Path) -> None:
-    keys = [
-        "FunctionName", "StartingPosition", "BatchSize", "MaximumBatchingWindowInSeconds", "ParallelizationFactor",
-        "FunctionResponseTypes", "TumblingWindowInSeconds", "FilterCriteria", "MaximumRetryAttempts", "Enabled",
-        "MaximumRecordAgeInSeconds", "BisectBatchOnFunctionError", "DestinationConfig", "EventSourceArn", "Tags",
-    ]  # fmt: skip
-    in_json = {key: {"Fn::GetAtt": ["Some", "Thing"]} for key in keys}
-    in_yaml = "\n".join(f"{key}: !GetAtt Some.Thing" for key in keys)
-    for text in (json.dumps({"Type": "AWS::Lambda::EventSourceMapping", "Properties": in_json}), in_yaml):
-        imported = import_mapping(parse(text), target="app:handler")
-        assert options(imported) >= set(keys) - {"FunctionName"}
-        written = yaml.safe_load(imported.yaml)
-        assert written["application"] == "Some"
-        assert written["batch"]["parallelization_factor"] == "${PARALLELIZATION_FACTOR}"
-
-
-def test_one_of_a_list() -> None:
-    assert yaml.safe_load(import_mapping({"EventSourceMappings": [FROM_CLI]}, target="app:handler").yaml) == LIKE_LAMBDA
-    with pytest.raises(NotAMapping, match=r"holds 2 event source mappings \(a, b\)"):
-        import_mapping({"EventSourceMappings": [FROM_CLI | {"UUID": "a"}, FROM_CLI | {"UUID": "b"}]})
-
-
-@pytest.mark.parametrize(
-    "document",
-    [{}, {"a": 1}, {"Resources": {}}, {"Resources": {"A": None}}, {"Type": "AWS::S3::Bucket"}, [], None, 5, "text"],
-)
-def test_what_is_no_mapping(document: Any) -> None:
-    with pytest.raises(NotAMapping, match="is no event source mapping"):
-        import_mapping(document)
-
-
-@pytest.mark.parametrize(
-    "text", ["{", '{"a": 1,}]', "a: [", "\x00", "a: b: c", "[" * 100_000, "a: 2026-13-45", "? [a]: 1"]
-)
-def test_what_is_neither_json_nor_yaml(text: str) -> None:
-    with pytest.raises(NotAMapping):
-        import_mapping(parse(text))
-
-
-HOSTILE = ["x\ny: 1", "# a", "a: b", "${HOME}", "\u2028", "\x7f\x1b[31m", "'\"", "yes", "010", "", "é😀", "2026-13-45"]
-
-
-@pytest.mark.parametrize("text", HOSTILE)
-def test_texts_cannot_break_the_file(text: str, tmp_path: Path) -> None:
-    pattern = {"eventName": [text, {"prefix": text}]}
-    document = FROM_CLI | {
-        "FunctionArn": text,
-        text: text,
-        "BatchSize": text,
-        "StartingPosition": text,
-        "FilterCriteria": {"Filters": [{"Pattern": json.dumps(pattern)}]},
-    }
-    imported = import_mapping(document, target="app:handler")
-    settings = settings_of(imported, tmp_path)
-    assert settings.filters == (pattern,)
-    assert all(line.isprintable() for line in imported.yaml.split("\n"))
-    assert all(str(note).isprintable() for note in imported.notes)
-
-
-def test_anything_in_any_place_is_noted_and_never_crashes(tmp_path: Path) -> None:
-    choose = random.Random(4)
-    values: list[Any] = [None, 0, -1, 1e308, float("inf"), True, "", "x", [], [None], {}, {"a": []}, [[{}]], QUEUE]
-    for _ in range(500):
-        document = {key: choose.choice([value, *values]) for key, value in (FROM_CLI | {"FilterCriteria": {}}).items()}
-        imported = import_mapping(document, target="app:handler")
-        settings_of(imported, tmp_path, EVENT_SOURCE_ARN=STREAM)

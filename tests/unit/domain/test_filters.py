@@ -217,6 +217,8 @@ def test_operators(alternatives: list[Any], value: Any, expected: bool) -> None:
         ([{"numeric": ["=", 0.1]}], "0.1", True),
         ([{"numeric": ["=", 0.1]}], "0.10000000000000000001", False),
         ([{"numeric": ["=", 150]}], "1.5E+2", True),
+        ([{"numeric": ["=", 1e125]}], "1" + "0" * 125, True),
+        ([{"numeric": ["<", 1e125]}], "1" + "0" * 125, False),
         ([{"numeric": ["<", 0]}], "-1E-130", True),
         ([{"numeric": ["<", 9]}], "1_0", False),
         ([{"numeric": [">", 0]}], "Infinity", False),

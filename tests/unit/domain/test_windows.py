@@ -70,9 +70,8 @@ def test_every_record_is_in_one_window_and_windows_do_not_overlap(
 
 
 def test_a_window_goes_on_as_the_previous_owner_left_it() -> None:
-    """Also after the configured size has changed: it keeps its own ends."""
     left = WindowState(TimeWindow(60, 120), b'{"count":1}')
-    window = TumblingWindow(30, left)
+    window = TumblingWindow(60, left)
     assert window.durable == left
     assert window.leading([61.0, 119.0, 120.0]) == 2
     window.aggregated(b'{"count":3}')
@@ -80,8 +79,17 @@ def test_a_window_goes_on_as_the_previous_owner_left_it() -> None:
     assert window.leading([120.0]) == 0
     window.close()
     assert window.durable == WindowState()
-    assert window.leading([120.0, 149.0, 150.0]) == 2
-    assert window.open == TimeWindow(120, 150)
+    assert window.leading([120.0, 179.0, 180.0]) == 2
+    assert window.open == TimeWindow(120, 180)
+
+
+@pytest.mark.parametrize(("size", "left_over"), [(60, False), (30, True), (61, True), (0, True)])
+def test_a_window_of_other_settings_is_left_over(size: int, *, left_over: bool) -> None:
+    """Windows that are off (0) or of another size do not go on with it."""
+    window = TumblingWindow(size, WindowState(TimeWindow(60, 120), b'{"count":1}'))
+    assert window.is_left_over == left_over
+    window.close()
+    assert not window.is_left_over
 
 
 def test_the_version_grows_with_every_change() -> None:

@@ -268,3 +268,23 @@ def test_a_window_is_written_with_the_frontier_when_it_changed_and_put_back_with
         assert (await owner.row()).frontier.low == "6"
 
     with_owner(work, batch={"tumbling_window": "10s", "parallelization_factor": 1})
+
+
+def test_what_is_settled_after_the_last_window_is_still_noticed() -> None:
+    """The end of the windows is durable with the row, and its changes count for nothing afterwards."""
+
+    async def work(owner: Owner, lease: HeldLease) -> None:
+        owner.subscription.window = TumblingWindow(60, WindowState(TimeWindow(0, 60), b'{"count":1}'))
+        owner.settle(4)
+        await lease.change_state("open")
+        assert (await owner.row()).window_open
+        await lease.end_windows()
+        assert (lease.is_saved, lease.checkpoint_age) == (True, 0.0)
+        assert not (await owner.row()).window_open
+        assert await owner.store.window_state(LABEL, SHARD) == WindowState()
+        for number in range(5, 10):
+            owner.settle(number)
+            assert not lease.is_saved
+        assert not lease.row.window_open
+
+    with_owner(work)

@@ -1,0 +1,67 @@
+"""Documents that hold no mapping or several, and texts that try to break the file that is written."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from consumer.cli.lambda_import.document import NotAMapping, parse
+from consumer.cli.lambda_import.mapping import import_mapping
+from tests.unit.cli.lambda_mappings import FROM_CLI, LIKE_LAMBDA, QUEUE, STREAM, settings_of
+
+
+def test_one_of_a_list() -> None:
+    assert yaml.safe_load(import_mapping({"EventSourceMappings": [FROM_CLI]}, target="app:handler").yaml) == LIKE_LAMBDA
+    with pytest.raises(NotAMapping, match=r"holds 2 event source mappings \(a, b\)"):
+        import_mapping({"EventSourceMappings": [FROM_CLI | {"UUID": "a"}, FROM_CLI | {"UUID": "b"}]})
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{}, {"a": 1}, {"Resources": {}}, {"Resources": {"A": None}}, {"Type": "AWS::S3::Bucket"}, [], None, 5, "text"],
+)
+def test_what_is_no_mapping(document: Any) -> None:
+    with pytest.raises(NotAMapping, match="is no event source mapping"):
+        import_mapping(document)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", '{"a": 1,}]', "a: [", "\x00", "a: b: c", "[" * 100_000, "a: 2026-13-45", "? [a]: 1"]
+)
+def test_what_is_neither_json_nor_yaml(text: str) -> None:
+    with pytest.raises(NotAMapping):
+        import_mapping(parse(text))
+
+
+HOSTILE = ["x\ny: 1", "# a", "a: b", "${HOME}", "\u2028", "\x7f\x1b[31m", "'\"", "yes", "010", "", "é😀", "2026-13-45"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_texts_cannot_break_the_file(text: str, tmp_path: Path) -> None:
+    pattern = {"eventName": [text, {"prefix": text}]}
+    document = FROM_CLI | {
+        "FunctionArn": text,
+        text: text,
+        "BatchSize": text,
+        "StartingPosition": text,
+        "FilterCriteria": {"Filters": [{"Pattern": json.dumps(pattern)}]},
+    }
+    imported = import_mapping(document, target="app:handler")
+    settings = settings_of(imported, tmp_path)
+    assert settings.filters == (pattern,)
+    assert all(line.isprintable() for line in imported.yaml.split("\n"))
+    assert all(str(note).isprintable() for note in imported.notes)
+
+
+def test_anything_in_any_place_is_noted_and_never_crashes(tmp_path: Path) -> None:
+    choose = random.Random(4)
+    values: list[Any] = [None, 0, -1, 1e308, float("inf"), True, "", "x", [], [None], {}, {"a": []}, [[{}]], QUEUE]
+    for _ in range(500):
+        document = {key: choose.choice([value, *values]) for key, value in (FROM_CLI | {"FilterCriteria": {}}).items()}
+        imported = import_mapping(document, target="app:handler")
+        settings_of(imported, tmp_path, EVENT_SOURCE_ARN=STREAM)
