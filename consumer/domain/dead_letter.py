@@ -26,6 +26,7 @@ from consumer.domain.record import batch_event_json
 from consumer.domain.settlement import GiveUp
 from consumer.domain.windows import WindowCall, second_text
 
+GZIP_LEVEL: Final = 3  # half the time of the usual 6 (70 ms for 6 MB of items), and 8 % larger
 PART_BYTES: Final = 300 * 1024  # of a payload in one row of the lease table; an item holds 400 KB
 
 _ADDED: Final = ("application", "error", "idempotencyKey", "part")
@@ -227,7 +228,7 @@ def compressed_document(document: bytes) -> bytes:
     """The document with its payload as a text, ``payloadEncoding`` says how: gzip, then base64. All of it is ASCII.
     ValueError when it has no payload."""
     rest, payload = _with_payload(document)
-    packed = base64.b64encode(gzip.compress(payload, mtime=0))
+    packed = base64.b64encode(gzip.compress(payload, GZIP_LEVEL, mtime=0))
     return _ascii(rest)[:-1] + b',"payloadEncoding":"gzip+base64"' + _PAYLOAD + b'"' + packed + b'"}'
 
 

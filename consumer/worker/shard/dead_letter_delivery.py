@@ -105,6 +105,7 @@ class DeadLetterDelivery:
         self, destination: DeadLetters, letter: Letter, document: bytes, on_refused: Callable[[], None]
     ) -> LetterRefused | None:
         """Send one form of a letter, for as long as it takes. None when it is durable."""
+        await asyncio.sleep(0)  # a form of 6 MB takes long to make, and a refusal no time: others get their turn here
         sending = partial(destination.send, document, attributes=letter.attributes)
         try:
             await self._repeat(sending, letter.step, on_refused)
