@@ -255,6 +255,7 @@ class MemoryLeases:
     WRITES = (
         *("prepare", "pin_application", "switch_stream", "register", "open_session", "bump_session", "announce"),
         *("close_session", "fence_session", "add_lease", "take", "save", "release", "remove_lease", "record_loss"),
+        "store_part",
     )
 
     def __init__(self) -> None:
@@ -273,6 +274,10 @@ class MemoryLeases:
 
     async def losses(self, label: str, application: str = "app") -> list[Loss]:
         return list(self.table.losses.get((application, label), {}).values())
+
+    async def payload(self, label: str, key: str, application: str = "app") -> bytes:
+        parts = self.table.letters.get((application, label, key), {})
+        return b"".join(part.payload for _, part in sorted(parts.items()))
 
     async def delete_lease(self, label: str, shard_id: str, application: str = "app") -> None:
         self.table.drop_lease(application, label, shard_id)
@@ -316,7 +321,7 @@ class DynamoDBLeases:
     async def losses(self, label: str, application: str = "app") -> list[Loss]:
         """The rows that say which records no handler settled, as an operator reads them."""
         found = []
-        for kind in ("gap", "discarded"):
+        for kind in ("gap", "discarded", "kept"):
             answer = await self.client.query(
                 TableName=self.table,
                 ConsistentRead=True,
@@ -325,6 +330,17 @@ class DynamoDBLeases:
             )
             found += [_loss(kind, item) for item in answer["Items"]]
         return found
+
+    async def payload(self, label: str, key: str, application: str = "app") -> bytes:
+        """What is kept of a dead letter, put together as an operator does it."""
+        answer = await self.client.query(
+            TableName=self.table,
+            ConsistentRead=True,
+            KeyConditionExpression="pk = :pk AND begins_with(sk, :key)",
+            ExpressionAttributeValues={":pk": {"S": f"{application}#{label}#letters"}, ":key": {"S": f"{key}#"}},
+        )
+        assert {int(item["parts"]["N"]) for item in answer["Items"]} <= {len(answer["Items"])}
+        return b"".join(item["payload"]["B"] for item in answer["Items"])
 
     async def delete_lease(self, label: str, shard_id: str, application: str = "app") -> None:
         await self._delete(f"{application}#{label}", f"shard#{shard_id}")
@@ -337,8 +353,9 @@ class DynamoDBLeases:
 
 
 def _loss(kind: Any, item: Any) -> Loss:
-    first, last = (item.get(name, {}).get("S") for name in ("first", "last"))
-    return Loss(kind, item["shard_id"]["S"], first, last, item["reason"]["S"], float(item["detected_at"]["N"]))
+    first, last, location = (item.get(name, {}).get("S") for name in ("first", "last", "location"))
+    at = float(item["detected_at"]["N"])
+    return Loss(kind, item["shard_id"]["S"], first, last, item["reason"]["S"], at, location)
 
 
 @pytest.fixture(params=["memory", *DYNAMODB_SERVERS])

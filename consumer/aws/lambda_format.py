@@ -12,6 +12,7 @@ from typing import Final
 from consumer.aws.overflow import SUFFIX, WithOverflow
 from consumer.aws.s3 import S3DeadLetters, S3Folder
 from consumer.domain.dead_letter import lambda_document, split_payload
+from consumer.domain.errors import LetterRefused
 from consumer.ports.dead_letters import DeadLetters
 
 CONTENT_TYPE: Final = "application/octet-stream"  # what Lambda's objects have
@@ -64,10 +65,15 @@ class LambdaMessages(WithOverflow):
         """Store the records, then deliver the document.
 
         Raises:
-            PayloadTooLarge: the destination does not even take the document without records.
+            LetterRefused: the destination does not even take the document without records, which are at
+                ``payload_location``.
             ResourceMissing, PermissionDenied, DependencyError: of either place; the caller tries again.
         """
         _, payload = split_payload(document)
         location = await self._store.put(self._store.key(document, attributes, SUFFIX), payload)
         body = lambda_document(document, self._function_name, with_payload=False)
-        await self._inner.send(body, attributes=attributes | {LOCATION: location})
+        try:
+            await self._inner.send(body, attributes=attributes | {LOCATION: location})
+        except LetterRefused as error:
+            error.payload_location = location
+            raise

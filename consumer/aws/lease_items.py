@@ -9,6 +9,8 @@
 ``app#<stream label>``    ``shard#<shard id>``        one lease with its frontier
 ``app#<stream label>``    ``gap#...``                 records that were trimmed before they were read
 ``app#<stream label>``    ``discarded#...``           records that were given up without a destination
+``app#<stream label>``    ``kept#...``                where records are that their destination can never take
+``app#<label>#letters``   ``<idempotencyKey>#<no>``   their payload, in parts of 300 KiB
 ========================  ==========================  ===========================================================
 
 Sequence numbers are strings of up to 40 digits (Kinesis: 129), more than a DynamoDB number holds, and are stored as
@@ -25,6 +27,7 @@ from decimal import Decimal
 from typing import Any, Final, cast, get_args
 
 from consumer.aws.table_rows import AttributeMap, Item, key
+from consumer.domain.dead_letter import PayloadPart
 from consumer.domain.deferred import DeferredKey
 from consumer.domain.errors import MisconfiguredResource
 from consumer.domain.frontier import FrontierSnapshot
@@ -35,6 +38,7 @@ SCHEMA_VERSION: Final = 1
 META: Final = "meta"
 SESSIONS: Final = "sessions"
 SHARD: Final = "shard#"
+LETTERS: Final = "letters"
 MAX_NOTE: Final = 1000  # characters; a note is for operators, and the row must stay small
 
 _STATES: Final = frozenset(get_args(LeaseState))
@@ -354,4 +358,11 @@ def loss_item(pk: str, loss: Loss) -> AttributeMap:
         item["first"] = text(loss.first_sequence_number)
     if loss.last_sequence_number is not None:
         item["last"] = text(loss.last_sequence_number)
+    if loss.location is not None:
+        item["location"] = text(loss.location)
     return item
+
+
+def part_item(pk: str, part: PayloadPart) -> AttributeMap:
+    item = key(pk, f"{part.key}#{part.number:04}")
+    return item | {"payload": {"B": part.payload}, "part": number(part.number), "parts": number(part.count)}

@@ -20,7 +20,8 @@ from consumer.aws import lease_items as items
 from consumer.aws import window_items
 from consumer.aws.errors import Unanswered
 from consumer.aws.registry_and_sessions import DynamoDBRegistry, DynamoDBSessions
-from consumer.aws.table_rows import PRESENT, WRITES, Changes, Clause, Written, expressions, key
+from consumer.aws.table_rows import PRESENT, WRITES, AttributeMap, Changes, Clause, Written, expressions, key
+from consumer.domain.dead_letter import PayloadPart
 from consumer.domain.errors import LeaseDeleted, LeaseLost, MisconfiguredResource
 from consumer.domain.lease import LeaseRow
 from consumer.domain.windows import WindowState
@@ -138,13 +139,19 @@ class DynamoDBLeaseStore(DynamoDBRegistry, DynamoDBSessions):
             return True
         return written.doubtful and not written.found and await self.lease(label, seen.shard_id) is None
 
-    # --- losses ------------------------------------------------------------------------------------
+    # --- losses, letters ---------------------------------------------------------------------------
 
     async def record_loss(self, label: str, held: LeaseRow, loss: Loss) -> None:
+        await self._put_if_held(label, held, items.loss_item(self._pk(label), loss))
+
+    async def store_part(self, label: str, held: LeaseRow, part: PayloadPart) -> None:
+        """In a partition of their own, so that the listing of the leases stays small."""
+        await self._put_if_held(label, held, items.part_item(f"{self._pk(label)}#{items.LETTERS}", part))
+
+    async def _put_if_held(self, label: str, held: LeaseRow, item: AttributeMap) -> None:
         """One transaction, so that a worker that lost the shard cannot leave a trace of what the new owner handles."""
         check = {"Key": key(self._pk(label), items.SHARD + held.shard_id), **expressions(_held(held))}
-        put = {"Item": items.loss_item(self._pk(label), loss)}
-        written = await self._rows.transact([{"ConditionCheck": check}, {"Put": put}])
+        written = await self._rows.transact([{"ConditionCheck": check}, {"Put": {"Item": item}}])
         if written.refused:
             raise await self._lost(label, held, written)
 

@@ -6,12 +6,11 @@ place however often they are repeated; an object whose document was never delive
 
 from __future__ import annotations
 
-import json
 from typing import Final
 
 from consumer.aws.s3 import S3Folder
-from consumer.domain.dead_letter import split_payload
-from consumer.domain.errors import PayloadTooLarge
+from consumer.domain.dead_letter import pointing_documents, split_payload
+from consumer.domain.errors import LetterRefused
 from consumer.ports.dead_letters import DeadLetters
 
 SUFFIX: Final = ".payload.json"  # tells the records from documents that lie under the same prefix
@@ -21,7 +20,8 @@ class WithOverflow:
     """``ports.DeadLetters`` around another destination.
 
     Documents that fit are sent as they are. Of the others ``payload`` is written to the store and replaced by
-    ``payloadLocation`` (``s3://bucket/key``); every other field keeps its place and its bytes.
+    ``payloadLocation`` (``s3://bucket/key``); every other field keeps its place and its value, or, when even that is
+    too much, the text of the error is cut.
 
     Args:
         destination: where documents go.
@@ -42,16 +42,22 @@ class WithOverflow:
         """Deliver one document, whole or pointing to its payload.
 
         Raises:
-            PayloadTooLarge: even without its payload, or there is none to take out of it.
+            LetterRefused: even without its payload, which is at ``payload_location`` then, or it has none.
             ResourceMissing, PermissionDenied, DependencyError: of either place; the caller tries again.
         """
         try:
             await self._inner.send(document, attributes=attributes)
             return
-        except PayloadTooLarge:
+        except LetterRefused:
             rest, payload = split_payload(document)
             if not payload:
                 raise
         location = await self._store.put(self._store.key(rest, attributes, SUFFIX), payload)
-        pointer = rest[:-1] + b',"payloadLocation":' + json.dumps(location).encode("ascii") + b"}"
-        await self._inner.send(pointer, attributes=attributes)
+        for pointer in pointing_documents(document, location):
+            try:
+                await self._inner.send(pointer, attributes=attributes)
+                return
+            except LetterRefused as error:
+                refusal = error
+        refusal.payload_location = location
+        raise refusal

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from consumer.aws.errors import ApiCaller
 from consumer.aws.messages import check_size, message_attributes
-from consumer.domain.errors import DependencyError, MisconfiguredResource, ResourceMissing
+from consumer.domain.errors import DependencyError, MisconfiguredResource, ResourceMissing, UnsuitableCharacters
 
 SERVICE_LIMIT: Final = 1024 * 1024  # bytes of a message, its attributes included
 
@@ -56,6 +56,7 @@ class SqsDeadLetters:
 
         Raises:
             PayloadTooLarge: the queue does not take messages of this size.
+            UnsuitableCharacters: the queue does not take what is in it.
             ResourceMissing, PermissionDenied, DependencyError: the caller tries again.
         """
         if not self._url:
@@ -71,6 +72,8 @@ class SqsDeadLetters:
             self._url = ""  # deleted, perhaps made again: look anew next time
             raise
         except DependencyError as error:
+            if error.code.startswith("InvalidMessageContents"):
+                raise UnsuitableCharacters(f"{self.destination} refuses a dead letter: {error}") from error
             if error.code.startswith("InvalidParameter"):
                 self._url = ""  # the queue's size limit may have been lowered: read it again next time
             raise

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from consumer.cli.failures import one_line_errors, settings_or_exit
+from consumer.cli.failures import EX_CONFIG, checked_or_exit, one_line_errors
 from consumer.settings.model import Settings
 from consumer.settings.printed import effective_yaml
 
@@ -16,14 +16,20 @@ from consumer.settings.printed import effective_yaml
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--print-effective", is_flag=True, help="Print the YAML with every default, secrets redacted.")
 @click.option("--aws", is_flag=True, help="Also ask AWS: stream, lease table, destination, permissions.")
-def check_config(file: Path, print_effective: bool, aws: bool) -> None:
+@click.option("--strict", is_flag=True, help="Warnings are errors.")
+def check_config(file: Path, print_effective: bool, aws: bool, strict: bool) -> None:
     """Check the configuration FILE and report every problem with its line.
 
-    Exit code 0 when the file is good, 78 when it is not; with --aws also 69 and 77, as for ``run``: the stream is
-    read once, writes are asked for on a condition that never holds, and nothing is sent to the destination. With
-    --print-effective standard output is only the YAML, so that it can be piped.
+    Exit code 0 when the file is good, 78 when it is not. Warnings about what works and may surprise go to standard
+    error and change no exit code, unless --strict makes errors of them. With --aws also 69 and 77, as for ``run``: the
+    stream is read once, writes are asked for on a condition that never holds, and nothing is sent to the destination.
+    With --print-effective standard output is only the YAML, so that it can be piped.
     """
-    settings = settings_or_exit(file)
+    settings, warnings = checked_or_exit(file)
+    for warning in warnings:
+        click.echo(str(warning) if strict else f"warning: {warning}", err=True)
+    if warnings and strict:
+        raise SystemExit(EX_CONFIG)
     if aws:
         _probe(settings)
     if print_effective:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from consumer.domain.errors import StreamConsumerError, first_error
 
 if TYPE_CHECKING:  # imported on use: neither --help nor a health check must wait for it
+    from consumer.settings.errors import Problem
     from consumer.settings.model import Settings
 
 # Numbers of sysexits.h. 70 is also a wedged daemon.
@@ -29,11 +30,16 @@ def fail(message: str, code: int) -> NoReturn:
 
 def settings_or_exit(path: Path) -> Settings:
     """The settings of ``path``, or every problem on stderr and exit 78."""
+    return checked_or_exit(path)[0]
+
+
+def checked_or_exit(path: Path) -> tuple[Settings, list[Problem]]:
+    """The same, with the warnings about what can be used as it is."""
     from consumer.settings.errors import ConfigError
-    from consumer.settings.load import load_settings
+    from consumer.settings.load import load_with_warnings
 
     try:
-        return load_settings(path, os.environ)
+        return load_with_warnings(path, os.environ)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(EX_CONFIG)

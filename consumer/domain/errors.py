@@ -117,7 +117,21 @@ class HandlerImportError(StreamConsumerError):
     exit_code = 78
 
 
-class PayloadTooLarge(StreamConsumerError):
+class LetterRefused(StreamConsumerError):
+    """The destination can never take this document, however often it is sent; it may take the records in another form.
+
+    ``payload_location`` says where the payload is durable already when not even a document without it was taken; else
+    it is empty.
+    """
+
+    payload_location = ""
+
+
+class UnsuitableCharacters(LetterRefused):
+    """The destination does not take a character in the document (``InvalidMessageContents`` of SQS)."""
+
+
+class PayloadTooLarge(LetterRefused):
     """A dead letter is larger than its destination takes. It is never truncated."""
 
     def __init__(self, destination: str, size: int, limit: int) -> None:

@@ -14,4 +14,5 @@ class DeadLetters(Protocol):
         """Check that the destination exists and may be used. ResourceMissing, PermissionDenied."""
 
     async def send(self, document: bytes, *, attributes: dict[str, str]) -> None:
-        """Raises DependencyError, PermissionDenied, ResourceMissing or PayloadTooLarge; the caller retries."""
+        """Raises DependencyError, PermissionDenied or ResourceMissing: the caller sends it again. LetterRefused: this
+        document will never be taken."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from consumer.domain.dead_letter import PayloadPart
 from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.domain.windows import WindowState
 
@@ -27,14 +28,16 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """The durable trace of records that no handler will settle: a trim gap or a discard without destination."""
+    """The durable trace of records that no handler will settle: a trim gap, a discard without destination, or records
+    that are kept at ``location`` because their destination can never take them."""
 
-    kind: Literal["gap", "discarded"]
+    kind: Literal["gap", "discarded", "kept"]
     shard_id: str
     first_sequence_number: str | None
     last_sequence_number: str | None
     reason: str
     detected_at: float
+    location: str | None = None
 
 
 class Registry(Protocol):
@@ -120,6 +123,10 @@ class LeaseStore(Protocol):
 
     async def record_loss(self, label: str, held: LeaseRow, loss: Loss) -> None:
         """Write the durable trace IF the lease is held (one transaction or check-and-put). LeaseLost."""
+
+    async def store_part(self, label: str, held: LeaseRow, part: PayloadPart) -> None:
+        """Keep a piece of a dead letter's payload, at most 300 KiB, IF the lease is held; the same piece may be stored
+        again. LeaseLost."""
 
 
 class LeaseTable(Registry, SessionStore, LeaseStore, Protocol):

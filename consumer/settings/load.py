@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 from consumer.settings.errors import ConfigError, Location, Problem, read_location, write_location
 from consumer.settings.messages import explain, is_unknown_key
 from consumer.settings.model import Settings
-from consumer.settings.rules import RULES, UNSUPPORTED
+from consumer.settings.rules import RULES, UNSUPPORTED, WARNINGS, Rule
 from consumer.settings.yaml_file import Values, parse, read_text
 
 INSECURE_OK = "STREAM_CONSUMER_INSECURE_OK"
@@ -47,13 +47,22 @@ def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
     Raises:
         ConfigError: with every problem found, sorted by line.
     """
+    return load_with_warnings(path, environ)[0]
+
+
+def load_with_warnings(path: Path, environ: Mapping[str, str]) -> tuple[Settings, list[Problem]]:
+    """As `load_settings`, with what can be used as it is and may surprise.
+
+    Raises:
+        ConfigError: with every problem found, sorted by line; a warning is none.
+    """
     values = parse(read_text(path), str(path), environ)
     settings, problems = _checked(values, path.absolute().parent)
     if settings is not None and environ.get(INSECURE_OK) != "1":
         problems += _writable_by_all(path, settings, values)
     if settings is None or problems:
         raise ConfigError(problems)
-    return settings
+    return settings, list(_broken_rules(WARNINGS, settings, values, set()))
 
 
 def settings_from(data: Mapping[str, Any]) -> Settings:
@@ -77,7 +86,7 @@ def _checked(values: Values, base_dir: Path) -> tuple[Settings | None, list[Prob
         settings, _ = _validate(_without(values.data, bad), base_dir)
     problems = [*values.problems, *(_problem(error, values) for error in errors)]
     if settings is not None:
-        problems += _broken_rules(settings, values, bad)
+        problems += _broken_rules(RULES + UNSUPPORTED, settings, values, bad)
     return settings, problems
 
 
@@ -126,8 +135,8 @@ def _problem(error: ErrorDetails, values: Values) -> Problem:
     return Problem(values.file, line, write_location(location), *explain(error, values))
 
 
-def _broken_rules(settings: Settings, values: Values, bad: set[Location]) -> Iterator[Problem]:
-    for rule in RULES + UNSUPPORTED:
+def _broken_rules(rules: tuple[Rule, ...], settings: Settings, values: Values, bad: set[Location]) -> Iterator[Problem]:
+    for rule in rules:
         if any(_touches(read_location(path), bad) for path in rule.reads):
             continue
         for found in rule.check(settings):

@@ -203,7 +203,8 @@ class OnFailure(Section):
     destination: Annotated[str, AfterValidator(require_destination)] | None = None
     """ARN of a standard SQS queue or SNS topic, or s3://bucket/prefix. Default: none."""
     overflow: Annotated[str, AfterValidator(require_s3_url)] | None = None
-    """s3://bucket/prefix for payloads that the destination cannot hold. Default: none."""
+    """s3://bucket/prefix for payloads that the destination cannot hold. Default: none; then they are compressed, split,
+    or kept in the lease table."""
     format: Literal["full", "lambda"] = "full"
     """full (default): Lambda's document with error and the records in it. lambda: exactly Lambda's document. Its
     messages in SQS and SNS hold no records, so these then go to overflow, which is required."""

@@ -158,6 +158,18 @@ def _lambda_format(settings: Settings) -> Iterator[Violation]:
         )
 
 
+def _no_overflow(settings: Settings) -> Iterator[Violation]:
+    chosen = settings.on_failure
+    limit = {"sqs": "1 MiB, or less if the queue says so", "sns": "256 KiB"}.get(chosen.destination_kind or "")
+    if limit and chosen.overflow is None:
+        yield Violation(
+            "on_failure.destination",
+            f"takes at most {limit}: without on_failure.overflow larger dead letters are compressed, split, or kept in"
+            " the lease table",
+            "set overflow: s3://bucket/prefix to have their records in one place",
+        )
+
+
 RULES: tuple[Rule, ...] = (
     Rule(("filters",), _filters),  # what a filter may say does not depend on filter_options
     Rule(("source.table", "source.stream_arn"), _one_source),
@@ -170,6 +182,10 @@ RULES: tuple[Rule, ...] = (
     Rule(("batch.order", "batch.parallelization_factor"), _batch_order),
     Rule(("batch.tumbling_window", "batch.parallelization_factor", "handler.kind"), _tumbling_window),
 )
+
+
+WARNINGS: tuple[Rule, ...] = (Rule(("on_failure.destination", "on_failure.overflow"), _no_overflow),)
+"""What works and may surprise."""
 
 
 def _not_built(path: str, values: tuple[str, ...], feature: str, instead: str) -> Rule:

@@ -37,7 +37,7 @@ class MemoryDeadLetters:
     ) -> None:
         self.destination = destination
         self.delivered: list[DeadLetter] = []
-        self._maximum_size = maximum_size
+        self.maximum_size = maximum_size
         self._link = link or Link()
 
     async def prepare(self) -> None:
@@ -45,7 +45,11 @@ class MemoryDeadLetters:
         await asyncio.sleep(0)
 
     async def send(self, document: bytes, *, attributes: dict[str, str]) -> None:
-        """Keep the document."""
-        if self._maximum_size and len(document) > self._maximum_size:
-            raise PayloadTooLarge(self.destination, len(document), self._maximum_size)
+        """Keep the document. PayloadTooLarge, and what ``link`` is told to raise."""
+        self.check_size(document)
         await self._link.carry("send", lambda: self.delivered.append(DeadLetter(document, dict(attributes))))
+
+    def check_size(self, document: bytes) -> None:
+        """PayloadTooLarge when the document is larger than ``maximum_size``."""
+        if self.maximum_size and len(document) > self.maximum_size:
+            raise PayloadTooLarge(self.destination, len(document), self.maximum_size)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
+from consumer.domain.dead_letter import PayloadPart
 from consumer.domain.errors import (
     DependencyError,
     LeaseDeleted,
@@ -281,6 +282,13 @@ class MemoryLeaseStore(MemoryRegistry, MemorySessions):
             self._table.losses.setdefault((self._application, label), {})[key] = loss
 
         await self._write("record_loss", apply)
+
+    async def store_part(self, label: str, held: LeaseRow, part: PayloadPart) -> None:
+        def apply() -> None:
+            self._held(label, held)
+            self._table.letters.setdefault((self._application, label, part.key), {})[part.number] = part
+
+        await self._write("store_part", apply)
 
     def _leases(self, label: str) -> dict[str, HeldLease]:
         return self._table.leases.setdefault((self._application, label), {})

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from consumer.domain.dead_letter import PayloadPart
 from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.domain.windows import WindowState
 from consumer.ports.leases import Loss, Registration
@@ -44,6 +45,7 @@ class MemoryTable:
     sessions: dict[str, dict[str, HeldSession]] = field(default_factory=dict)
     losses: dict[tuple[str, str], dict[tuple[str, str, str], Loss]] = field(default_factory=dict)
     windows: dict[tuple[str, str, str], WindowState] = field(default_factory=dict)
+    letters: dict[tuple[str, str, str], dict[int, PayloadPart]] = field(default_factory=dict)
     on_write: Callable[[str, LeaseRow | None, LeaseRow], None] | None = None  # operation, lease row before and after
     on_save: Callable[[LeaseRow], None] | None = None  # what an owner is about to write, before the table judges it
     on_register: Callable[[Registration], None] | None = None
@@ -60,6 +62,15 @@ class MemoryTable:
             self.on_write(operation, before, row)
         return lease
 
+    def payload(self, location: str) -> bytes:
+        """The payload that a dead letter's ``payloadLocation`` names, put together from its parts. ValueError when one
+        is missing."""
+        _, application, label, key = location.removeprefix("dynamodb://").split("/")
+        parts = self.letters.get((application, label, key), {})
+        if not parts or len(parts) != parts[min(parts)].count:
+            raise ValueError(f"{location} is not complete")
+        return b"".join(part.payload for _, part in sorted(parts.items()))
+
     def edit(self, application: str, label: str, shard_id: str, **changes: Any) -> None:
         """Change fields of a lease row by hand: no worker knows of it."""
         lease = self.leases[application, label][shard_id]
@@ -75,5 +86,5 @@ class MemoryTable:
 
     def drop_rows(self) -> None:
         """What remains of a table that was deleted and made anew: nothing. Set ``exists`` for the time in between."""
-        for name in ("applications", "streams", "registrations", "leases", "sessions", "losses", "windows"):
+        for name in ("applications", "streams", "registrations", "leases", "sessions", "losses", "windows", "letters"):
             getattr(self, name).clear()

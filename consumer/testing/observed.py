@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import gzip
+import json
 from collections.abc import Callable
 
+from consumer.domain.dead_letter import split_payload
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.handlers.handler_context import Context
 from consumer.handlers.inline import InlineHandler
@@ -12,6 +16,7 @@ from consumer.handlers.results import is_async
 from consumer.ports.handler import Handler
 from consumer.testing.checkers import Checkers
 from consumer.testing.memory_dead_letters import DeadLetter, MemoryDeadLetters
+from consumer.testing.memory_table import MemoryTable
 from consumer.testing.network import Link
 
 
@@ -41,16 +46,23 @@ class ObservedHandler:
 
 
 class ObservedDeadLetters:
-    """``ports.DeadLetters`` behind a network. A document that arrives is durable, answered or not."""
+    """``ports.DeadLetters`` behind a network. A document that arrives is durable, answered or not; the checkers see it
+    with its records, in whatever form it came and wherever they are kept."""
 
     def __init__(
-        self, checkers: Checkers, incarnation: Callable[[], str], inner: MemoryDeadLetters, link: Link
+        self,
+        checkers: Checkers,
+        incarnation: Callable[[], str],
+        inner: MemoryDeadLetters,
+        link: Link,
+        table: MemoryTable,
     ) -> None:
         self.destination = inner.destination
         self._checkers = checkers
         self._incarnation = incarnation
         self._inner = inner
         self._link = link
+        self._table = table
 
     async def prepare(self) -> None:
         await asyncio.sleep(0)
@@ -58,10 +70,21 @@ class ObservedDeadLetters:
     async def send(self, document: bytes, *, attributes: dict[str, str]) -> None:
         def store() -> None:
             self._inner.delivered.append(DeadLetter(document, dict(attributes)))
-            self._checkers.dead_lettered(document, attributes["shard_id"])
+            self._checkers.dead_lettered(self._whole(document), attributes["shard_id"])
 
         self._checkers.sending_dead_letter(self._incarnation(), attributes["shard_id"])
+        self._inner.check_size(document)
         await self._link.carry("send", store)
+
+    def _whole(self, document: bytes) -> bytes:
+        if split_payload(document)[1]:
+            return document
+        found = json.loads(document)
+        if "payloadEncoding" in found:
+            payload = gzip.decompress(base64.b64decode(found["payload"]))
+        else:
+            payload = self._table.payload(found["payloadLocation"])
+        return b'{"payload":' + payload + b"}"
 
 
 class FunctionHandler(InlineHandler):

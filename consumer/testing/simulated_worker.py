@@ -184,7 +184,7 @@ class SimulatedWorker:
         store = MemoryLeaseStore(world.table, settings.application, process.wall, links["table"])
         session_store = MemoryLeaseStore(world.table, settings.application, process.wall, links["session"])
         source = MemoryStreamSource(world.streams[0], links["stream"]).of(world.stream.arn)
-        letters = ObservedDeadLetters(checkers, self._who, world.dead_letters, links["dead_letters"])
+        letters = ObservedDeadLetters(checkers, self._who, world.dead_letters, links["dead_letters"], world.table)
         dead_letters = letters if settings.on_failure.destination else None
         handler = ObservedHandler(checkers, self._who, self.handler)
         host = Host(

@@ -26,6 +26,7 @@ from consumer.worker.fleet.stream_replacement import FINISHED_FOR
 
 APPLICATION = "simulated"
 SHARDS_PER_PAGE = 100  # of DescribeStream
+LETTER_LIMIT = 1024 * 1024  # bytes of a message in SQS
 
 
 class World:
@@ -49,7 +50,7 @@ class World:
         self.clock = self.loop.world  # of AWS
         self.streams = [MemoryStream(self.clock, shards=shards, **(stream or {}))]
         self.table = MemoryTable()
-        self.dead_letters = MemoryDeadLetters()
+        self.dead_letters = MemoryDeadLetters(maximum_size=LETTER_LIMIT)
         self.history = History(lambda: self.loop.now, on_event)
         exact = self.settings.idempotency.mode != "off"
         by_key = self.settings.batch.order == "key" and not self.settings.batch.tumbling_window

@@ -6,9 +6,18 @@ import pytest
 
 from consumer.aws.errors import ApiCaller
 from consumer.aws.sqs import SqsDeadLetters
-from consumer.domain.errors import DependencyError, MisconfiguredResource, PayloadTooLarge, ResourceMissing
+from consumer.domain.errors import (
+    DependencyError,
+    LetterRefused,
+    MisconfiguredResource,
+    PayloadTooLarge,
+    ResourceMissing,
+    Unavailable,
+    UnsuitableCharacters,
+)
 from consumer.testing.memory_dead_letters import MemoryDeadLetters
 from consumer.testing.network import Link
+from tests.support.destination_worlds import Wire, refused
 
 ATTRIBUTES = {
     "application": "orders-projector",
@@ -122,6 +131,22 @@ class TestSqs:
         (message,) = await made.receive()
         assert message["MessageAttributes"]["error_type"]["StringValue"] == "Bad??Name"
         assert "empty" not in message["MessageAttributes"]
+
+    async def test_characters_that_the_service_refuses_are_not_sent_again_as_they_are(self, local_clients, queue):
+        client = Wire(await local_clients.client("sqs"), [refused("InvalidMessageContents")])
+        destination = SqsDeadLetters(client, ApiCaller(), (await queue()).arn)
+        with pytest.raises(UnsuitableCharacters, match="InvalidMessageContents") as caught:
+            await destination.send(DOCUMENT, attributes={})
+        assert isinstance(caught.value, LetterRefused)
+
+    @pytest.mark.parametrize("code", ["KmsDisabled", "AccessDenied", "AWS.SimpleQueueService.NonExistentQueue"])
+    async def test_what_a_person_can_mend_is_no_fault_of_the_letter(self, local_clients, queue, code):
+        client = Wire(await local_clients.client("sqs"), [refused(code)])
+        destination = SqsDeadLetters(client, ApiCaller(), (await queue()).arn)
+        with pytest.raises(Unavailable) as caught:
+            await destination.send(DOCUMENT, attributes={})
+        assert not isinstance(caught.value, LetterRefused)
+        await destination.send(DOCUMENT, attributes={})
 
 
 class TestMemory:

@@ -180,6 +180,25 @@ class TestTooLarge:
         stored = await objects(roomy.session, roomy.overflow_bucket)
         assert len(stored) == 1, "only what had a payload"
 
+    async def test_a_refusal_says_where_the_payload_is(self, roomy):
+        """Whoever delivers the letter need not keep it a second time."""
+        letter = Letter(BIG)
+        bloated = letter.body.replace(b'"version":"1.0"', b'"version":"' + b"1" * 2 * LIMIT + b'"')
+        with pytest.raises(PayloadTooLarge) as caught:
+            await roomy.destination.send(bloated, attributes=letter.attributes)
+        (key,) = await objects(roomy.session, roomy.overflow_bucket)
+        assert caught.value.payload_location == f"s3://{roomy.overflow_bucket}/{key}"
+
+    async def test_a_long_error_is_cut_when_nothing_else_helps(self, roomy):
+        letter = Letter(BIG)
+        long = letter.body.replace(b'"stackTrace":["line 1"', b'"stackTrace":["' + b"x" * 2 * LIMIT + b'"')
+        assert long != letter.body
+        await roomy.destination.send(long, attributes=letter.attributes)
+        (arrived,) = await roomy.delivered()
+        found = json.loads(arrived)
+        assert found["payloadLocation"].startswith("s3://")
+        assert (found["error"]["errorType"], found["error"]["stackTrace"]) == ("ValueError", [])
+
     async def test_records_that_no_parser_can_read_are_moved_all_the_same(self, roomy):
         deep = b'{"id":' + b'{"M":{"a":' * 4000 + b'{"S":"a"}' + b"}}" * 4000 + b"}"
         letter = Letter(deep)

@@ -167,9 +167,10 @@ class TestMessages:
         bucket = await bucket_of(local_clients)
         destination = await built(local_clients, destination=made.arn, overflow=f"s3://{bucket}")
         letter = Letter()
-        with pytest.raises(PayloadTooLarge):
+        with pytest.raises(PayloadTooLarge) as caught:
             await destination.send(letter.body, attributes=letter.attributes)
-        assert len(await objects(local_clients, bucket)) == 1
+        (key,) = await objects(local_clients, bucket)
+        assert caught.value.payload_location == f"s3://{bucket}/{key}"
 
 
 class TestObjects:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from consumer.domain.dead_letter import PART_BYTES, PayloadPart, payload_parts
 from consumer.domain.errors import DependencyError, LeaseLost, MisconfiguredResource, ResourceMissing, SessionFenced
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import LeaseRow, SessionRow
@@ -145,12 +146,14 @@ class TestLeases:
             store.release(LABEL, stale, None),
             store.release(LABEL, stale, "c"),
             store.record_loss(LABEL, stale, Loss("gap", SHARD, NUMBER, NUMBER, "trimmed", 1.0)),
+            store.store_part(LABEL, stale, PayloadPart("key", 0, 1, b"{}")),
         ):
             with pytest.raises(LeaseLost, match=r"owner b, epoch 2") as caught:
                 await write
             assert caught.value.found == "owner b, epoch 2"
         assert await store.lease(LABEL, SHARD) == current
         assert await leases.losses(LABEL) == []
+        assert await leases.payload(LABEL, "key") == b""
 
     async def test_a_deleted_row_is_lost_and_not_made_again(self, leases):
         store = leases.store()
@@ -220,6 +223,21 @@ class TestLeases:
         for loss in (gap, discarded, gap):
             await store.record_loss(LABEL, row, loss)
         assert await leases.losses(LABEL) == [gap, discarded]
+        kept = Loss("kept", SHARD, NUMBER, NUMBER, "does not fit", 1_700_000_002.0, "dynamodb://t/app/label/key")
+        await store.record_loss(LABEL, row, kept)
+        assert await leases.losses(LABEL) == [gap, discarded, kept]
+
+    async def test_a_payload_is_kept_in_parts_and_each_once(self, leases):
+        """The largest of a record; the same part again, as after a lost answer, changes nothing."""
+        store = leases.store()
+        row = await held(store)
+        payload = bytes(number % 251 for number in range(2 * PART_BYTES + 5))
+        parts = payload_parts("f" * 64, payload)
+        for part in (*parts, parts[0], *payload_parts("e" * 64, b"another")):
+            await store.store_part(LABEL, row, part)
+        assert await leases.payload(LABEL, "f" * 64) == payload
+        assert await leases.payload(LABEL, "e" * 64) == b"another"
+        assert await store.leases(LABEL) == [await store.lease(LABEL, SHARD)], "it is not among the leases"
 
 
 class TestSessions:

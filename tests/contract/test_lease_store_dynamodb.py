@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from consumer.domain.dead_letter import PayloadPart
 from consumer.domain.errors import LeaseLost, MisconfiguredResource, ResourceMissing, SessionFenced
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import LeaseRow, SessionRow
@@ -82,6 +83,8 @@ class TestItems:
         row = await held(store)
         await store.save(LABEL, replace(row, frontier=FrontierSnapshot(NUMBER, NUMBER, (("50", LONG),))))
         await store.record_loss(LABEL, row, Loss("gap", SHARD, NUMBER, None, "trimmed", 5.0))
+        await store.store_part(LABEL, row, PayloadPart("f" * 64, 1, 2, b"half"))
+        await store.record_loss(LABEL, row, Loss("kept", SHARD, NUMBER, None, "does not fit", 5.0, "dynamodb://..."))
         answer = await table.client.scan(TableName=table.table)
         assert {(item["pk"]["S"], item["sk"]["S"]) for item in answer["Items"]} == {
             ("app", "meta"),
@@ -89,6 +92,8 @@ class TestItems:
             ("app#sessions", "host/1/u"),
             (PK, SK),
             (PK, f"gap#{SHARD}#{NUMBER}"),
+            (PK, f"kept#{SHARD}#{NUMBER}"),
+            (f"{PK}#letters", f"{'f' * 64}#0001"),
         }
         lease = await raw(table, PK, SK)
         assert lease["low"] == {"S": NUMBER}  # leading zeros and all
@@ -177,6 +182,7 @@ class TestPermissions:
         row = await held(store)
         await store.save(LABEL, row)
         await store.record_loss(LABEL, row, Loss("gap", SHARD, NUMBER, None, "trimmed", 5.0))
+        await store.store_part(LABEL, row, PayloadPart("key", 0, 1, b"{}"))
         await store.sessions()
         await store.release(LABEL, row, None)
         with pytest.raises(LeaseLost):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from consumer.domain.dead_letter import PayloadPart
 from consumer.domain.errors import DependencyError, LeaseLost, SessionFenced
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import LeaseRow, SessionRow
@@ -125,6 +126,9 @@ async def test_the_rest_survives_a_fault(leases, fault):
     once_more()
     await store.record_loss(LABEL, row, Loss("gap", SHARD, NUMBER, NUMBER, "trimmed", 5.0))
     assert len(await leases.losses(LABEL)) == 1
+    once_more()
+    await store.store_part(LABEL, row, PayloadPart("key", 0, 1, b"{}"))
+    assert await leases.payload(LABEL, "key") == b"{}"
     await store.open_session(SessionRow("s"))
     once_more()
     await store.announce("s", handoffs=1, leaving=False)

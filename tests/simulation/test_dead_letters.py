@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import gzip
+import json
+import random
 from typing import Any
 
 import pytest
 
-from consumer.domain.errors import DependencyError
+from consumer.domain.errors import DependencyError, PayloadTooLarge, Throttled, UnsuitableCharacters
 from consumer.domain.outcome import OK, HandlerCall, Outcome
 from consumer.testing.network import Weather
 from consumer.testing.simulated_worker import SimulatedWorker
@@ -218,6 +222,134 @@ def test_poison_does_not_hold_up_other_keys() -> None:
         assert tried == [first], "one attempt, and nothing of its key behind it"
         mended = True
         await until(world, world.everything_settled, "the poison's retry and what waits behind it", 900.0)
+
+    run(world, scenario)
+
+
+# --- letters that never fit ------------------------------------------------------------------------------
+
+
+def blob(size: int) -> bytes:
+    """What no compression makes smaller; in JSON a third larger."""
+    return random.Random(size).randbytes(size)
+
+
+def test_a_letter_that_never_fits_holds_up_neither_other_keys_nor_the_child() -> None:
+    """Default settings and what SQS takes. Its records are complete in the lease table, and the letter says where."""
+    world = shard_world("never fits")
+    (shard,) = world.stream.open_shards()
+
+    async def scenario() -> None:
+        worker = start(world, "a", Recorder(poison))
+        write(world, 20)
+        world.put("poison", blob=blob(399_000))
+        number = world.put("poison", blob=blob(398_000))  # with the old image more than 1 MiB
+        write(world, 40)
+        child = world.stream.roll(shard)
+        write(world, 20)
+        await until(world, lambda: others_settled(world), "all other keys are handled, those of the child as well")
+        assert child in world.rows()
+        await until(world, lambda: len(letters(world)) == 2, "both letters are sent")
+        first, pointer = letters(world)
+        assert len(first["payload"]["Records"]) == 1
+        assert pointer["DDBStreamBatchInfo"]["startSequenceNumber"] == number
+        assert "payload" not in pointer
+        location = f"dynamodb://stream-consumer/simulated/{world.stream.label}/{pointer['idempotencyKey']}"
+        assert pointer["payloadLocation"] == location
+        (record,) = json.loads(world.table.payload(location))["Records"]
+        assert record["dynamodb"]["SequenceNumber"] == number
+        assert base64.b64decode(record["dynamodb"]["NewImage"]["blob"]["B"]) == blob(398_000)
+        (loss,) = losses(world)
+        assert (loss.kind, loss.first_sequence_number, loss.location) == ("kept", number, location)
+        assert "does not fit" in loss.reason
+        assert metric(worker, "dead_letters") == 2
+
+    run(world, scenario)
+
+
+def test_what_is_kept_survives_throttles_and_lost_answers() -> None:
+    """Parts, trace, letter: each is repeated until it is durable, and stored once."""
+    world = shard_world("kept after all", stream={"page_records": 1})
+
+    async def scenario() -> None:
+        worker = start(world, "a", Recorder(poison))
+        table = worker.links["table"]
+        Refusal(table, Throttled("TransactWriteItems", "ThrottlingError"), "store_part", but=1, times=4)
+        table.lose_response("store_part", "record_loss", times=5)
+        worker.links["dead_letters"].lose_response("send", times=1)
+        world.dead_letters.maximum_size = 256 * 1024
+        world.put("poison", blob=blob(399_000))
+        await until(
+            world, lambda: len(losses(world)) == 1 and len(letters(world)) == 2, "trace and letter, one repeated"
+        )
+        assert len({letter["payloadLocation"] for letter in letters(world)}) == 1
+        assert world.table.payload(letters(world)[0]["payloadLocation"]).startswith(b'{"Records":[{')
+
+    run(world, scenario)
+
+
+def test_records_that_do_not_fit_into_one_letter_get_several() -> None:
+    """Each is complete by itself and says which part of the batch it is."""
+    world = shard_world("several", {"retry": {"bisect_on_error": False}})
+    world.dead_letters.maximum_size = 256 * 1024
+
+    async def scenario() -> None:
+        numbers = [world.put("poison", blob=blob(40_000 + index)) for index in range(4)]
+        start(world, "a", Recorder(poison))
+        await until(world, lambda: len(letters(world)) == 2, "two letters")
+        found = [
+            [one["dynamodb"]["SequenceNumber"] for one in letter["payload"]["Records"]] for letter in letters(world)
+        ]
+        assert found == [numbers[:2], numbers[2:]]
+        parts = [letter["part"] for letter in letters(world)]
+        (whole,) = {part.pop("of") for part in parts}
+        assert parts == [{"first": 1, "last": 2, "records": 4}, {"first": 3, "last": 4, "records": 4}]
+        assert len({whole, *(letter["idempotencyKey"] for letter in letters(world))}) == 3
+        assert losses(world) == []
+
+    run(world, scenario)
+
+
+@pytest.mark.parametrize("refusal", [None, UnsuitableCharacters("not that one")], ids=["too large", "characters"])
+def test_a_compressed_letter_goes_where_the_plain_one_is_refused(refusal: UnsuitableCharacters | None) -> None:
+    world = shard_world("compressed")
+
+    async def scenario() -> None:
+        worker = start(world, "a", Recorder(poison))
+        if refusal is not None:
+            Refusal(worker.links["dead_letters"], refusal, "send", times=1)
+        number = world.put("poison", text="x" * (100 if refusal else 390_000))
+        world.dead_letters.maximum_size = 256 * 1024
+        await until(world, lambda: len(letters(world)) == 1, "the letter")
+        (letter,) = letters(world)
+        assert letter["payloadEncoding"] == "gzip+base64"
+        event = json.loads(gzip.decompress(base64.b64decode(letter["payload"])))
+        assert event["Records"][0]["dynamodb"]["SequenceNumber"] == number
+
+    run(world, scenario)
+
+
+@pytest.mark.parametrize("location", ["", "s3://kept/payload.json"], ids=["no overflow", "overflow"])
+def test_a_destination_that_takes_no_letter_at_all_ends_with_the_trace(location: str) -> None:
+    world = shard_world("no letter")
+
+    async def scenario() -> None:
+        worker = start(world, "a", Recorder(poison))
+        refusal = PayloadTooLarge("queue", 2000, 1024)
+        refusal.payload_location = location
+        Refusal(worker.links["dead_letters"], refusal, "send")
+        world.put("poison")
+        world.put("other")
+        await until(world, lambda: len(losses(world)) == 1, "the trace")
+        (loss,) = losses(world)
+        assert loss.location is not None
+        if location:
+            assert loss.location == location
+        else:
+            assert world.table.payload(loss.location).startswith(b'{"Records":[{')
+        await until(world, world.everything_settled, "the key goes on")
+        assert metric(worker, "dead_letters") == 1
+        assert letters(world) == []
 
     run(world, scenario)
 

@@ -314,8 +314,8 @@ class Delay(Fault):
 
 
 def _watch_discards(world: Simulation) -> None:
-    """Let the checkers know that a ``discarded`` row, too, settles its record: it is the dead letter of a mapping that
-    has no destination."""
+    """Let the checkers know that a ``discarded`` or ``kept`` row, too, settles its record: it is the dead letter of a
+    mapping that has no destination, or one that can never take it."""
     world.table.losses[APPLICATION, world.stream.label] = _Losses(world)
 
 
@@ -325,7 +325,7 @@ class _Losses(dict[tuple[str, str, str], Loss]):
 
     def __setitem__(self, key: tuple[str, str, str], loss: Loss) -> None:
         super().__setitem__(key, loss)
-        if loss.kind == "discarded":
+        if loss.kind != "gap":
             assert loss.first_sequence_number == loss.last_sequence_number, "records are discarded one by one here"
             record = {"dynamodb": {"SequenceNumber": loss.first_sequence_number}}
             document = b'{"payload":' + msgspec.json.encode({"Records": [record]}) + b"}"

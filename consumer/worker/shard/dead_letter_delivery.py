@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import structlog
 
-from consumer.domain.dead_letter import DeadLetterContext, document, idempotency_key
-from consumer.domain.errors import DependencyError, LeaseLost, StreamConsumerError
-from consumer.domain.record import Record, batch_event_json
+from consumer.domain.dead_letter import (
+    DeadLetterContext,
+    Letter,
+    PayloadPart,
+    compressed_document,
+    location_in_table,
+    payload_parts,
+    pointing_documents,
+    split_payload,
+)
+from consumer.domain.errors import DependencyError, LeaseLost, LetterRefused, StreamConsumerError
+from consumer.domain.record import Record
 from consumer.domain.settlement import GiveUp
 from consumer.domain.windows import WindowCall
+from consumer.ports.dead_letters import DeadLetters
 from consumer.ports.leases import Loss
 from consumer.worker.context import WorkerContext
 from consumer.worker.retrying import Backoff, retrying
@@ -43,19 +54,118 @@ class DeadLetterDelivery:
 
     async def deliver(self, step: GiveUp, request_id: str, window: WindowCall | None) -> bool:
         """True when the records are durable elsewhere. A destination that refuses is retried for ever with back-off
-        (only the keys of this batch wait), but never holds up a shard that is being released: after ``draining`` there is one more attempt, then False, and the next owner goes on. LeaseLost when a
-        discard is refused."""
+        (only the keys of this batch wait), but never holds up a shard that is being
+        released: after ``draining`` there is one more attempt, then False, and the next owner goes on. What the
+        destination can never take is not waited for (``_send``). LeaseLost when a discard is refused."""
         destination = self._context.ports.dead_letters
-        if destination is None:
-            stored = await self._persist(step, lambda: self._discard(step))
-        else:
-            body, attributes = self._letter(step, request_id, window)
-            stored = await self._persist(step, lambda: destination.send(body, attributes=attributes))
-        if not stored:
+        try:
+            if destination is None:
+                await self._repeat(lambda: self._discard(step), step)
+                self._report(step, window, None)
+            else:
+                await self._send(destination, self._letter(step, request_id, window))
+        except LeaseLost:
+            raise
+        except StreamConsumerError as error:
+            log.warning("dead_letter.left", shard_id=self._lease.shard_id, **extent(step.records), error=str(error))
             return False
+        return True
+
+    def _letter(self, step: GiveUp, request_id: str, window: WindowCall | None) -> Letter:
+        settings = self._context.settings
+        where = DeadLetterContext(
+            application=settings.application,
+            target=settings.handler.target,
+            stream_arn=self._context.stream.stream_arn,
+            shard_id=self._lease.shard_id,
+            request_id=request_id,
+        )
+        return Letter(where, step, self._context.ports.clock.wall(), window)
+
+    # --- with a destination ------------------------------------------------------------------------------
+
+    async def _send(self, destination: DeadLetters, letter: Letter) -> None:
+        """Send the letter in the first form that the destination takes: plain, compressed, as several letters with
+        fewer records each; what of it never fits is kept in the lease table, and the letter says where."""
+        plain = letter.document()
+        refusal = await self._attempt(destination, letter, plain)
+        if refusal is not None and not refusal.payload_location:
+            refusal = await self._attempt(destination, letter, compressed_document(plain))
+        if refusal is None:
+            return
+        if len(letter.step.records) > 1 and not refusal.payload_location:
+            for half in letter.halves():
+                await self._send(destination, half)
+        else:
+            await self._keep(destination, letter, plain, refusal)
+
+    async def _attempt(self, destination: DeadLetters, letter: Letter, document: bytes) -> LetterRefused | None:
+        """Send one form of a letter, for as long as it takes. None when it is durable."""
+        await asyncio.sleep(0)  # a form of 6 MB takes long to make, and a refusal no time: others get their turn here
+        sending = partial(destination.send, document, attributes=letter.attributes)
+        try:
+            await self._repeat(sending, letter.step)
+        except LetterRefused as refusal:
+            return refusal
+        self._report(letter.step, letter.window, destination.destination)
+        return None
+
+    async def _keep(
+        self,
+        destination: DeadLetters,
+        letter: Letter,
+        plain: bytes,
+        refusal: LetterRefused,
+    ) -> None:
+        """Payload, trace, letter, in this order: nothing ever points to what is not there."""
+        step, location = letter.step, refusal.payload_location
+        if not location:
+            table, label = self._context.settings.leases.table, self._context.stream.label
+            for part in payload_parts(letter.key, split_payload(plain)[1]):
+                await self._repeat(partial(self._store, label, part), step)
+            location = location_in_table(table, letter.context.application, label, letter.key)
+        loss = self._loss("kept", step, f"{step.condition}; {refusal}", location)
+        await self._repeat(partial(self._lease.record_loss, loss), step)
+        log.error(
+            "dead_letter.kept",
+            shard_id=self._lease.shard_id,
+            **extent(step.records),
+            location=location,
+            reason=str(refusal),
+        )
+        if not refusal.payload_location:
+            for pointer in pointing_documents(plain, location):
+                if await self._attempt(destination, letter, pointer) is None:
+                    return
+        self._context.metrics.dead_letters(step.condition).inc()
+
+    async def _store(self, label: str, part: PayloadPart) -> None:
+        store = self._context.ports.store
+        await self._lease.write(lambda row, _: store.store_part(label, row, part))
+
+    # --- without a destination ---------------------------------------------------------------------------
+
+    async def _discard(self, step: GiveUp) -> None:
+        reason = f"{step.condition}; no on_failure.destination is configured"
+        await self._lease.record_loss(self._loss("discarded", step, reason))
+
+    # --- both --------------------------------------------------------------------------------------------
+
+    def _loss(self, kind: Literal["discarded", "kept"], step: GiveUp, reason: str, location: str | None = None) -> Loss:
+        return Loss(
+            kind=kind,
+            shard_id=self._lease.shard_id,
+            first_sequence_number=step.records[0].sequence_number if step.records else None,
+            last_sequence_number=step.records[-1].sequence_number if step.records else None,
+            reason=reason,
+            detected_at=self._context.ports.clock.wall(),
+            location=location,
+        )
+
+    def _report(self, step: GiveUp, window: WindowCall | None, destination: str | None) -> None:
         self._context.metrics.dead_letters(step.condition).inc()
         in_window = {} if window is None else {"window": window.window.text}
-        stored_at = {} if destination is None else {"destination": destination.destination}
+        stored_at = {} if destination is None else {"destination": destination}
         log.error(
             "records.discarded" if destination is None else "dead_letter.sent",
             shard_id=self._lease.shard_id,
@@ -66,60 +176,21 @@ class DeadLetterDelivery:
             **in_window,
             **stored_at,
         )
-        return True
 
-    def _letter(self, step: GiveUp, request_id: str, window: WindowCall | None) -> tuple[bytes, dict[str, str]]:
-        settings = self._context.settings
-        where = DeadLetterContext(
-            application=settings.application,
-            target=settings.handler.target,
-            stream_arn=self._context.stream.stream_arn,
-            shard_id=self._lease.shard_id,
-            request_id=request_id,
-        )
-        attributes = {
-            "application": settings.application,
-            "shard_id": self._lease.shard_id,
-            "condition": step.condition,
-            "idempotency_key": idempotency_key(where, step, window),
-        }
-        if step.fault is not None:
-            attributes["error_type"] = step.fault.type[:256] or "unknown"
-        fields = window.event_fields(self._lease.shard_id) if window is not None else b""
-        event = batch_event_json(step.records, fields)
-        return document(where, step, self._context.ports.clock.wall(), window=window, event=event), attributes
-
-    async def _discard(self, step: GiveUp) -> None:
-        loss = Loss(
-            kind="discarded",
-            shard_id=self._lease.shard_id,
-            first_sequence_number=step.records[0].sequence_number if step.records else None,
-            last_sequence_number=step.records[-1].sequence_number if step.records else None,
-            reason=f"{step.condition}; no on_failure.destination is configured",
-            detected_at=self._context.ports.clock.wall(),
-        )
-        await self._lease.record_loss(loss)
-
-    async def _persist(self, step: GiveUp, send: Callable[[], Awaitable[None]]) -> bool:
+    async def _repeat(self, store: Callable[[], Awaitable[None]], step: GiveUp) -> None:
+        """Until it is durable. LeaseLost, LetterRefused; after ``draining`` whatever the last attempt raises."""
         shard_id = self._lease.shard_id
 
         async def attempt() -> None:
             self._require_lease()
-            await send()
+            await store()
 
         def failed(error: Exception, attempts: int) -> None:
             about = extent(step.records)
             log.error("dead_letter.refused", shard_id=shard_id, **about, attempt=attempts, error=str(error)[:512])
 
         backoff = Backoff(FIRST_PAUSE, MOST_PAUSE, self._context.ports.random.random)
-        try:
-            await retrying(attempt, backoff, failed, on=_may_be_accepted_later, stop=self._draining)
-        except LeaseLost:
-            raise
-        except StreamConsumerError as error:
-            log.warning("dead_letter.left", shard_id=shard_id, **extent(step.records), error=str(error))
-            return False
-        return True
+        await retrying(attempt, backoff, failed, on=_may_be_accepted_later, stop=self._draining)
 
     def _require_lease(self) -> None:
         """Between two attempts the lease may have gone to another worker, which decides about these records now."""
@@ -131,5 +202,5 @@ class DeadLetterDelivery:
 
 
 def _may_be_accepted_later(error: BaseException) -> bool:
-    """Also what a person has to mend, such as a letter that is too large: it is never given up."""
-    return isinstance(error, StreamConsumerError) and not isinstance(error, LeaseLost)
+    """Also what a person has to mend, such as a queue that was deleted: it is never given up."""
+    return isinstance(error, StreamConsumerError) and not isinstance(error, LeaseLost | LetterRefused)

@@ -110,7 +110,7 @@ class HeldLease:
 
     async def _save(self) -> None:
         version, window = self._subscription.version, self._subscription.window_state
-        await self._write(lambda row, window: self._store.save(self._label, row, window))
+        await self.write(lambda row, window: self._store.save(self._label, row, window))
         self._saved_version, self._saved_at = version, self._clock.monotonic()
         self._saved_window = window
 
@@ -118,7 +118,7 @@ class HeldLease:
 
     async def record_loss(self, loss: Loss) -> None:
         """One attempt to write the durable trace of records that no handler will settle. LeaseLost, Unavailable."""
-        await self._write(lambda row, _: self._store.record_loss(self._label, row, loss))
+        await self.write(lambda row, _: self._store.record_loss(self._label, row, loss))
 
     async def record_gap(self, loss: Loss) -> None:
         """The trace of records that were never read, or of a window; repeated until it is durable. LeaseLost."""
@@ -162,7 +162,7 @@ class HeldLease:
         def write(row: LeaseRow, window: WindowState | None) -> Awaitable[None]:
             return self._store.release(self._label, row, to, window)
 
-        await self._until_durable(lambda: self._write(write, MAX_RUNS_BYTES_GIVEN_AWAY), SOON, failed)
+        await self._until_durable(lambda: self.write(write, MAX_RUNS_BYTES_GIVEN_AWAY), SOON, failed)
 
     async def put_back(self) -> None:
         """Write the row again after it was deleted. Owner and epoch stay, so later writes go on as if nothing had
@@ -175,11 +175,12 @@ class HeldLease:
 
     # --- one write -------------------------------------------------------------------------------------
 
-    async def _write(
+    async def write(
         self, write: Callable[[LeaseRow, WindowState | None], Awaitable[None]], max_runs_bytes: int = MAX_RUNS_BYTES
     ) -> None:
-        """``write`` the row as it is now, and the window if that has changed (writing it costs a transaction). When the
-        row was deleted, row and window are put back first."""
+        """One attempt at a ``write`` that is conditional on the lease. It is given the row as it is now, and the window
+        if that has changed (writing it costs a transaction). When the row was deleted, row and window are put back
+        first. LeaseLost, Unavailable."""
         row, window = self._row(max_runs_bytes), self._subscription.window_state
         try:
             await write(row, None if window == self._saved_window else window)

@@ -65,6 +65,7 @@ def test_an_object_is_the_message_with_its_payload_as_a_text_after_the_version()
     assert json.loads(payload) == {"Records": [one.as_event() for one in batch()]}
     escaped = json.dumps(payload, ensure_ascii=True)
     assert body.decode() == METADATA.replace('"version":"1.0",', f'"version":"1.0","payload":{escaped},')
+    assert "漢" in stored(give_up(of=[Record(Change("1", NewImage=Raw('{"a":{"S":"漢"}}'.encode())))])).decode()
     assert escaped.startswith('"{\\"Records\\":[{')
 
 

@@ -134,6 +134,43 @@ class TestCommands:
         assert result.stderr.count("\n") == 2
         assert f"{file}:4: bacth: unknown key (did you mean batch?)\n" in result.stderr
 
+    @pytest.mark.parametrize(("service", "limit"), [("sqs", "1 MiB"), ("sns", "256 KiB")])
+    def test_a_destination_with_a_limit_and_no_overflow_is_a_warning(
+        self, tmp_path: Path, service: str, limit: str
+    ) -> None:
+        file = tmp_path / "c.yaml"
+        file.write_text(BASE + f"on_failure:\n  destination: arn:aws:{service}:eu-west-1:123456789012:dlq\n")
+        place = f"{file}:{BASE.count(chr(10)) + 2}: on_failure.destination: takes at most {limit}"
+        result = CliRunner().invoke(check_config, [str(file)])
+        assert (result.exit_code, result.stdout) == (0, f"{file}: ok\n")
+        assert result.stderr.startswith(f"warning: {place}")
+        assert result.stderr.count("\n") == 1
+        strict = CliRunner().invoke(check_config, ["--strict", str(file)])
+        assert (strict.exit_code, strict.stdout) == (78, "")
+        assert strict.stderr == result.stderr.removeprefix("warning: ")
+        assert load_settings(file, {}), "the daemon starts with it"
+
+    @pytest.mark.parametrize(
+        "on_failure",
+        [
+            "{}",
+            "{destination: 's3://dead'}",
+            "{destination: 'arn:aws:sqs:eu-west-1:123456789012:dlq', overflow: 's3://kept'}",
+        ],
+    )
+    def test_what_holds_any_letter_is_no_warning(self, tmp_path: Path, on_failure: str) -> None:
+        file = tmp_path / "c.yaml"
+        file.write_text(BASE + f"on_failure: {on_failure}\n")
+        result = CliRunner().invoke(check_config, ["--strict", str(file)])
+        assert (result.exit_code, result.stderr) == (0, "")
+
+    def test_a_file_that_cannot_be_used_has_errors_and_no_warnings(self, tmp_path: Path) -> None:
+        file = tmp_path / "c.yaml"
+        file.write_text(BASE + "bacth: 1\non_failure: {destination: 'arn:aws:sns:eu-west-1:123456789012:dlq'}\n")
+        result = CliRunner().invoke(check_config, [str(file)])
+        assert result.exit_code == 78
+        assert "takes at most" not in result.stderr
+
     @pytest.mark.parametrize("name", ["missing.yaml", "."])
     def test_a_file_that_cannot_be_read(self, tmp_path: Path, name: str) -> None:
         result = CliRunner().invoke(check_config, [str(tmp_path / name)])
