@@ -245,7 +245,8 @@ class Limits(Section):
     """Bounds for the whole process."""
 
     buffer: Annotated[int, size_in(_MIB, 1024 * 1024 * _MIB)] = 64 * _MIB
-    """Size 1MiB..1024GiB, default 64MiB: records read but not yet settled, over all shards."""
+    """Size 1MiB..1024GiB, default 64MiB: records read but not yet settled, over all shards. When it is used up, a
+    shard that holds little still gets a page."""
     max_shards: Annotated[int, whole_number(0, 100_000)] = 0
     """Most shards this process takes, 0..100000, default 0 = no limit."""
 

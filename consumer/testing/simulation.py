@@ -183,14 +183,16 @@ class Simulation(World):
             self._check_budget(link.sender)
 
     def _check_budget(self, process: str) -> None:
-        """``limits.buffer``, and beyond it at most one page a reader, and what was copied out of that page."""
+        """``limits.buffer``, beyond it the page that every shard is sure of, and for each reader what its page is
+        larger than its reserve, and what was copied out of that page."""
         worker = self.workers.get(process.partition("#")[0])
         if worker is None or worker.context is None or worker.coordinator is None:
             return
+        budget, shards = worker.context.budget, len(list(worker.coordinator.workers))
         page = int(max(stream.largest_page for stream in self.streams) * BYTES_PER_WIRE_BYTE)
-        most = self.settings.limits.buffer + 2 * page * len(list(worker.coordinator.workers))
-        if worker.context.budget.used > most:
-            self.history.violated("byte budget", f"{process} holds {worker.context.budget.used} bytes, not {most}")
+        most = self.settings.limits.buffer + shards * (budget.small + budget.page_reserve + 2 * page)
+        if budget.used > most:
+            self.history.violated("byte budget", f"{process} holds {budget.used} bytes, not {most}")
 
 
 @contextmanager

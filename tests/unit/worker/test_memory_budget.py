@@ -1,4 +1,4 @@
-"""The byte budget: first come first served, and nothing leaks."""
+"""The byte budget: first come first served, a page for every shard, and nothing leaks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from consumer.worker import memory_budget
 from consumer.worker.memory_budget import BudgetAccount, ByteBudget
 
 
@@ -213,3 +214,131 @@ async def test_accounts_cancelled_while_waiting_hold_nothing() -> None:
     assert account.held == 0
     account.close()
     assert budget.used == 10
+
+
+# --- a page for every shard ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patience is over at the next turn of the loop."""
+    monkeypatch.setattr(memory_budget, "PAGE_PATIENCE", 0.0)
+
+
+async def used_up(limit: int = 100) -> tuple[ByteBudget, BudgetAccount]:
+    """A budget, and the account that holds all of it."""
+    budget = ByteBudget(limit)
+    account = BudgetAccount(budget)
+    await account.reserve(limit)
+    return budget, account
+
+
+async def test_patience_comes_before_a_page_that_does_not_fit() -> None:
+    """A budget that is full for a moment is not exceeded."""
+    budget, other = await used_up()
+    account = BudgetAccount(budget)
+    waiter = asyncio.create_task(account.reserve(25))
+    await turn()
+    assert not waiter.done()
+    other.release(25)
+    await waiter
+    assert budget.used == 100
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_what_another_shard_holds_never_stops_one_that_holds_little() -> None:
+    budget, _ = await used_up()
+    account = BudgetAccount(budget)
+    account.charge(budget.small - 1)
+    await account.reserve(budget.page_reserve)
+    assert (account.held, budget.used) == (24 + 25, 100 + 24 + 25)
+    assert not budget.short.is_set(), "nobody waits"
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_shard_that_holds_enough_waits_until_it_holds_less() -> None:
+    budget, _ = await used_up()
+    account = BudgetAccount(budget)
+    account.charge(budget.small)
+    waiter = asyncio.create_task(account.reserve(budget.page_reserve))
+    await turn()
+    assert not waiter.done()
+    account.release(1)
+    await waiter
+    assert account.held == 24 + 25
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_two_readers_of_a_shard_are_sure_of_one_page_together() -> None:
+    budget, _ = await used_up()
+    account = BudgetAccount(budget)
+    first, second = (asyncio.create_task(account.reserve(budget.page_reserve)) for _ in range(2))
+    await first
+    await turn()
+    assert not second.done()
+    account.release(budget.page_reserve)
+    await second
+    assert account.held == budget.page_reserve
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_an_overdue_reader_that_is_cancelled_holds_nothing() -> None:
+    """Before its page is granted, and between the grant and its arrival."""
+    budget, _ = await used_up()
+    account = BudgetAccount(budget)
+    account.charge(budget.small)
+    before, between = (asyncio.create_task(account.reserve(20)) for _ in range(2))
+    await turn()
+    before.cancel()
+    await turn()
+    account.release(budget.small)
+    between.cancel()
+    for waiter in (before, between):
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+    assert (account.held, budget.used) == (0, 100)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_closed_account_is_granted_nothing_out_of_turn() -> None:
+    budget, _ = await used_up()
+    account = BudgetAccount(budget)
+    account.charge(budget.small)
+    waiter = asyncio.create_task(account.reserve(20))
+    await turn()
+    account.close()
+    await waiter
+    assert (account.held, budget.used) == (0, 100)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("seed", range(20))
+async def test_the_sum_stays_below_the_buffer_and_a_page_for_each_shard(seed: int) -> None:
+    """Whatever is reserved, kept, released and cancelled, with two readers a shard; and nothing leaks."""
+    randomness, budget = random.Random(seed), ByteBudget(1000)
+    accounts = [BudgetAccount(budget) for _ in range(8)]
+    page, peak = budget.page_reserve, 0
+
+    async def read(account: BudgetAccount) -> None:
+        nonlocal peak
+        for _ in range(20):
+            await account.reserve(page)
+            peak = max(peak, budget.used)
+            for _ in range(randomness.choice([0, 1, 5, 50])):
+                await asyncio.sleep(0)
+            account.release(page - randomness.choice([0, 0, 10, page]))  # the rest is kept for ever
+
+    tasks = [asyncio.create_task(read(account)) for account in accounts for _ in range(2)]
+    for _ in range(300):
+        await asyncio.sleep(0)
+        if randomness.random() < 0.02:
+            randomness.choice(tasks).cancel()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert 1000 < peak <= 1000 + len(accounts) * (budget.small + page)
+    assert budget.used == sum(account.held for account in accounts)
+    for account in accounts:
+        account.close()
+    assert budget.used == 0
+    assert not budget.short.is_set()
