@@ -150,6 +150,11 @@ class KeyReadyQueue:
         return len(self._failing)
 
     @property
+    def waiting_bytes(self) -> int:
+        """Bytes of what waits behind failing keys."""
+        return self._waiting_bytes
+
+    @property
     def may_have_ready(self) -> bool:
         """False only when no batch can be formed until a key gets free."""
         return bool(self._returned or self._arrived)

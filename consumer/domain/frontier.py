@@ -50,7 +50,7 @@ def rewound(snapshot: FrontierSnapshot) -> FrontierSnapshot:
 
 
 class SettledFilter:
-    """Answers, for records re-read after a restart, whether they are settled already. Not for those of deferred keys."""
+    """Answers, for records re-read after a restart, whether they are settled already; not for deferred keys."""
 
     def __init__(self, snapshot: FrontierSnapshot) -> None:
         low = int(snapshot.low) if snapshot.low is not None else -1

@@ -7,7 +7,8 @@ shards hold, for whatever reason and however long, never stops it.
 So the sum of what is reserved stays below ``limits.buffer`` and, for each owned shard, a page and ``SMALL``. Proof:
 when a page was last granted because it fitted, the sum was within the buffer. Since then an account has grown only by
 pages that were granted without that, and when it got the last of them it held less than ``SMALL``. Beyond this come,
-for each reader, what its page is larger than the reserve, and what is copied out of pages (which releases them).
+for each shard, what its page is larger than the reserve, what is copied out of pages (which releases them), and what
+its failing keys hold, which ``shard/key_order.py`` bounds.
 """
 
 from __future__ import annotations
@@ -133,6 +134,8 @@ class BudgetAccount:
         self._budget = budget
         self._held = 0
         self._closed = False
+        self.short = False  # the last page was granted out of turn: a reader should ask for few records
+        self._aside = 0
         self._overdue: list[Claim] = []  # claims that are granted as soon as little is held
 
     @property
@@ -147,6 +150,7 @@ class BudgetAccount:
         """Wait for ``size`` bytes (a page) and take them: in line, and for ``PAGE_PATIENCE`` at most once this account
         holds less than ``ByteBudget.small``."""
         claim = self._budget.claim(size, self)
+        self.short = False
         if claim is None:
             return
         timer = asyncio.get_running_loop().call_later(PAGE_PATIENCE, self._is_overdue, claim)
@@ -168,6 +172,11 @@ class BudgetAccount:
             self._budget.release(size)
             self._take_page()
 
+    def set_aside(self, size: int) -> None:
+        """So many of the bytes held are bounded otherwise (those of failing keys), and take no page from this shard."""
+        self._aside = size
+        self._take_page()
+
     def close(self) -> None:
         if not self._closed:
             self._closed = True
@@ -180,5 +189,6 @@ class BudgetAccount:
         self._take_page()
 
     def _take_page(self) -> None:
-        while self._overdue and self._held < self._budget.small:
+        while self._overdue and self._held - self._aside < self._budget.small:
+            self.short = True
             self._budget.grant(self._overdue.pop(0))

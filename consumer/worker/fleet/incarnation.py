@@ -51,7 +51,8 @@ class Host:
     """The process around the incarnations, a real one or a simulated one.
 
     ``name`` is unique among those that run. ``companion`` is what else lives as long as an incarnation (reporting).
-    ``bounds`` are smaller in tests only. ``task_died`` makes known that a root task ended by itself, and returns the error that ends the process.
+    ``bounds`` are smaller in tests only. ``task_died`` makes known that a root task ended by itself, and returns the
+    error that ends the process.
     """
 
     name: str

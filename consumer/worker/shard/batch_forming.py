@@ -14,8 +14,8 @@ EVENT_FRAME = 1024  # bytes of them for what surrounds the records
 
 
 class BatchForming:
-    """Batches of ready records of ``queue``. ``on_ready`` is called when a window is over; ``max_event`` bounds the bytes
-    of a call's event, ``state_size`` says how many of them something else takes."""
+    """Batches of ready records of ``queue``. ``on_ready`` is called when a window is over; ``max_event`` bounds the
+    bytes of a call's event, ``state_size`` says how many of them something else takes."""
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ from consumer.worker.retrying import Backoff
 from consumer.worker.shard.dispatcher import Dispatcher
 from consumer.worker.shard.held_lease import HeldLease
 from consumer.worker.shard.lineage import Lineage
-from consumer.worker.shard.reader import ShardReader
+from consumer.worker.shard.reader import FEW_RECORDS, ShardReader
 from consumer.worker.shard.subscription import Subscription
 
 log = structlog.get_logger()
@@ -151,8 +151,9 @@ class CatchUp:
         held = self._budget.page_reserve
         await self._budget.reserve(held)
         try:
-            limit = self._context.settings.source.poll.max_records
-            page = await self._source.get_records(self._shard_id, iterator, limit)
+            most = self._context.settings.source.poll.max_records
+            most = min(FEW_RECORDS, most) if self._budget.short else most
+            page = await self._source.get_records(self._shard_id, iterator, most)
             self._context.metrics.get_records("data" if page.records else "empty").inc()
             size = int(page.wire_bytes * BYTES_PER_WIRE_BYTE)
             self._budget.charge(size)

@@ -1,8 +1,8 @@
 """Batches of a shard, in which a failing key holds up nothing but itself (``batch.order: key``).
 
-A piece of a batch (``domain/pieces.py``) that waits, for its back-off or for its dead letter, keeps its keys and nothing
-else: it has no slot, no place of the handler and no task that runs, and its records are copied out of their pages. What
-waits behind its keys is bounded, and deferred beyond that. When so many keys fail that not even they fit, the shard
+A piece of a batch (``domain/pieces.py``) that waits, for its back-off or for its dead letter, keeps its keys and
+nothing else: it has no slot and no place of the handler, and its records are copied out of their pages. What waits
+behind its keys is bounded, and deferred beyond that. When so many keys fail that not even they fit, the shard
 starts nothing new, loudly, until some get through: then it is most likely the handler that fails, and not a record.
 """
 
@@ -151,8 +151,7 @@ class KeyOrder:
         self._queue.free(through)
         for rest in cut.pieces:
             self._go_on(rest)
-        if self._failing or self._is_full:
-            self._bound()
+        self._bound()
 
     def _go_on(self, piece: Piece) -> None:
         """Try a piece at once, after a pause, or have its dead letter sent."""
@@ -210,11 +209,9 @@ class KeyOrder:
                 else:
                     unable = True
             overflowing = self._queue.overflowing()
-        is_full = (
-            unable
-            or len(self._failing) >= self._most_failing
-            or sum(self._failing_bytes.values()) > self._max_failing_bytes
-        )
+        failing_bytes = sum(self._failing_bytes.values())
+        self._subscription.failing_keys_hold(failing_bytes + self._queue.waiting_bytes)
+        is_full = unable or len(self._failing) >= self._most_failing or failing_bytes > self._max_failing_bytes
         if is_full != self._is_full:
             self._is_full = is_full
             event, say = ("shard.paused", log.error) if is_full else ("shard.resumed", log.warning)

@@ -1,5 +1,5 @@
-"""The work on one shard while its lease is held: readers, batches and checkpoints, until it is settled to its end or has
-to stop."""
+"""The work on one shard while its lease is held: readers, batches and checkpoints, until everything is settled or the
+lease is to be released."""
 
 from __future__ import annotations
 

@@ -30,6 +30,7 @@ FIRST_IDLE_PAUSE = 0.25  # seconds after the first empty page; doubles up to sou
 PARTIAL_PAGE_PAUSE = 0.2  # a page that was not full means we are near the tip: five reads a second are plenty
 ERROR_BACKOFF = Backoff(0.2, 10.0)
 ADDED_BY_EVENT = 400  # bytes by which a record's Lambda event may be larger than on the wire: an ARN has up to 350
+FEW_RECORDS = 100  # of a page granted although the buffer is used up: a stall of all handlers costs one a shard
 LATE = 1.0  # seconds after the time planned until a look at the shard counts as late
 
 
@@ -38,8 +39,8 @@ class ReaderState:
     """What the status page and the metrics show. Times are Unix seconds.
 
     ``newest_fetched_time`` is the creation time of a record, 0 when unknown. ``looked_at`` is when the last request was
-    sent that was answered (at first: when reading began), ``looks_at`` when the next one is to be sent; a reader that is
-    late waits for room, for the service or for a permission (``denied``). ``ended``: the shard is read to its end.
+    sent that was answered (at first: when reading began), ``looks_at`` when the next one is to be sent; a reader that
+    is late waits for room, for the service or for a permission (``denied``). ``ended``: it has read all of the shard.
     """
 
     newest_fetched_time: float = 0.0
@@ -141,7 +142,8 @@ class ShardReader:
         await budget.reserve(held)
         try:
             asked_at = self._clock.wall()
-            page = await self._source.get_records(self._shard_id, iterator, self._poll.max_records)
+            most = min(FEW_RECORDS, self._poll.max_records) if budget.short else self._poll.max_records
+            page = await self._source.get_records(self._shard_id, iterator, most)
             self._metrics.get_records("data" if page.records else "empty").inc()
             size = int(page.wire_bytes * BYTES_PER_WIRE_BYTE)
             budget.charge(size)

@@ -17,8 +17,8 @@ class Release:
         self._limit: asyncio.Timeout | None = None
 
     def ask(self, to: str | None = None, *, grace: float | None = None) -> None:
-        """``grace`` limits the wait for calls under way, in seconds from now (None: no limit). A second wish (a shutdown
-        during a hand-over) replaces both."""
+        """``grace`` limits the wait for calls under way, in seconds from now (None: no limit). A second wish (a
+        shutdown during a hand-over) replaces both."""
         self.to, self.grace = to, grace
         self.asked.set()
         limit = self._limit

@@ -1,7 +1,7 @@
 """One batch of the shard at a time, to the letter of Lambda: nothing overtakes a failing one (``batch.order: shard``).
 
-What to do next is the decision of ``domain/settlement.py``. Here it is done: calls, pauses, dead letters; each record is
-settled exactly once, in stream order. Tumbling windows have this order, too, whatever ``batch.order`` says.
+What to do next is the decision of ``domain/settlement.py``. Here it is done: calls, pauses, dead letters; each record
+is settled exactly once, in stream order. Tumbling windows have this order, too, whatever ``batch.order`` says.
 """
 
 from __future__ import annotations

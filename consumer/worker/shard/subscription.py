@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from consumer.domain.batching import Entry, MemoryAccount, PageHold
+from consumer.domain.batching import Entry, PageHold
 from consumer.domain.creation_times import CreationTimes
 from consumer.domain.deferred import DeferredKeys, digest_of
 from consumer.domain.frontier import MAX_RUNS_BYTES, Frontier, FrontierSnapshot, SettledFilter
@@ -19,6 +19,7 @@ from consumer.domain.keys import partition_key_reader
 from consumer.domain.record import Record
 from consumer.domain.windows import TumblingWindow, WindowState
 from consumer.worker.context import WorkerContext
+from consumer.worker.memory_budget import BudgetAccount
 
 _FIRST_READ_AGAIN = -(1 << 62)  # positions of records that the books do not track: negative, and in their order
 
@@ -31,7 +32,7 @@ class Subscription:
     ``window`` is the open tumbling window; None without the feature. ``account`` pays for the books.
     """
 
-    def __init__(self, context: WorkerContext, resume_from: FrontierSnapshot, account: MemoryAccount) -> None:
+    def __init__(self, context: WorkerContext, resume_from: FrontierSnapshot, account: BudgetAccount) -> None:
         self.retry_policy = context.retry_policy
         self.frontier = Frontier(resume_from)
         self.deferred = DeferredKeys(resume_from.deferred, context.bounds.deferred_keys)
@@ -172,6 +173,10 @@ class Subscription:
         self.settled.set()
 
     # --- deferred keys -----------------------------------------------------------------------------------
+
+    def failing_keys_hold(self, size: int) -> None:
+        """So many bytes of what the shard holds are of failing keys and of what waits behind them."""
+        self._account.set_aside(size)
 
     def changed(self) -> None:
         """The list of deferred keys is another one."""
