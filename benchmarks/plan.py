@@ -98,6 +98,17 @@ def repeated(scale: float) -> list[Row]:
         *_lag(scale),
         Row("concurrency", "5 ms, bare tasks, width 100", "concurrency", "bare_tasks", width, None, table=False),
         Row("concurrency", "5 ms, 1000 keys, width 100", "concurrency", "daemon", {"keys": 1000, **width}, keys),
+        Row(
+            "concurrency",
+            "5 ms, 1000 keys, width 100, one fails",
+            "concurrency",
+            "daemon",
+            {"keys": 1000, "one_fails": True, **width},
+            keys,
+        ),
+        Row(
+            "books", "books behind an old record", "books", "one_old_record", {"records": int(1_000_000 * scale)}, None
+        ),
     ]
 
 

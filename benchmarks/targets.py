@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+BOOKS = "books behind an old record"
 Medians = Mapping[str, Mapping[str, Any]]
 
 
@@ -57,6 +58,13 @@ TARGETS = (
     Target("lambda in worker processes against the naive loop (the worse of 1 and 2)", 10, True, _lambda_best, "x"),
     Target("event-loop lag at full load, p99", 50, False, _value("loop lag, daemon", "wall_p99_ms"), " ms"),
     Target("5 ms, 1000 keys, width 100: speed-up", 70, True, _value("5 ms, 1000 keys, width 100", "speed_up"), "x"),
+    Target(
+        "5 ms, 1000 keys, width 100: one key fails, against none",
+        0.95,
+        True,
+        _ratio("5 ms, 1000 keys, width 100, one fails", "5 ms, 1000 keys, width 100", "speed_up"),
+    ),
+    Target("books behind an old record: MiB a million records", 10, False, _value(BOOKS, "mib_a_million")),
     Target("1000 idle shards: share of a core", 0.20, False, _value("idle, 1000 shards", "core_share")),
     Target(
         "1000 idle shards: GetRecords a shard-hour", 720, False, _value("idle, 1000 shards", "polls_per_shard_hour")

@@ -21,11 +21,18 @@ def shards_for(width: int) -> int:
     return -(-width // MOST_OF_A_SHARD)
 
 
-def daemon(stream: str, table: str, keys: int, width: int, records: int) -> dict[str, float]:
-    """One record a call over ``keys`` keys (over all shards), ``width`` calls at the same time."""
+def daemon(stream: str, table: str, keys: int, width: int, records: int, one_fails: bool = False) -> dict[str, float]:
+    """One record a call over ``keys`` keys (over all shards), ``width`` calls at the same time. With ``one_fails``
+    every call for the key of the first record fails."""
     seen: list[tuple[str, Record, bool]] = []
+    failing: list[bytes] = []
 
     async def wait(batch: Sequence[Record], context: Any) -> None:
+        if one_fails and not failing:
+            failing.append(bytes(batch[0].dynamodb.Keys))
+        if failing and bytes(batch[0].dynamodb.Keys) in failing:
+            await asyncio.sleep(PAUSE)
+            raise ValueError("one key fails")
         seen.extend((context.shard_id, record, True) for record in batch)
         await asyncio.sleep(PAUSE)
         seen.extend((context.shard_id, record, False) for record in batch)
