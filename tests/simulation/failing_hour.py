@@ -1,4 +1,4 @@
-"""An hour with keys that fail for ever, at default settings: 4 shards, 200 keys, 80 writes a second, and the promise that
+"""An hour with keys that fail for ever, at default settings: 4 shards, 200 keys, 80 writes a second. The promise is that
 none of the others notices. ``python -m tests.simulation.failing_hour`` runs every variation (``make soak`` does);
 ``--minutes`` makes it shorter, ``--only`` picks one.
 """
