@@ -62,6 +62,7 @@ class DeferredKeys:
             one.digest: _Entry(one.number, int(one.number) + one.passed, one.since, one.passed) for one in stored
         }
         self.version = 0  # grows whenever ``snapshot`` changes
+        self.in_pass: dict[str, None] = {}  # keys whose records the second reader hands on now, without a gap
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -103,6 +104,7 @@ class DeferredKeys:
             self._entries[digest] = _Entry(number, int(number), since, in_memory=in_memory, size=size)
         else:
             entry.in_memory, entry.size, entry.met = in_memory, size, False
+            self.in_pass.pop(digest, None)  # what it reads next does not follow what is held
         self.version += 1
 
     def has_met(self, digest: str) -> bool:
@@ -127,9 +129,9 @@ class DeferredKeys:
             if not (entry := self._entries[key.digest]).in_memory and not entry.met and not is_blocked(key)
         ]
 
-    def is_unsettled(self, digest: str, number: int) -> bool:
-        """Whether a record of the key with this number is not settled."""
-        return number >= self._entries[digest].first
+    def is_wanted(self, digest: str, number: int) -> bool:
+        """Whether the second reader has to hand on a record of the key with this number."""
+        return digest in self.in_pass and number >= self._entries[digest].first
 
     def takes(self, digest: str, size: int) -> None:
         """The second reader hands on the next unsettled record of the key, of ``size`` bytes."""
@@ -156,6 +158,7 @@ class DeferredKeys:
         """Both readers have come to the same place: what the main one reads from now on is tracked in the books."""
         entry = self._entries[digest]
         entry.met = True
+        self.in_pass.pop(digest, None)
         self._end_if_through(digest, entry)
 
     def lost(self, digest: str, number: str, created: float) -> None:

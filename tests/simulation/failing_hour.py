@@ -1,5 +1,6 @@
-"""An hour with keys that fail for ever, at default settings: 4 shards, 200 keys, 80 writes a second. The promise is that
-none of the others notices. ``python -m tests.simulation.failing_hour`` runs every variation (``make soak`` does);
+"""An hour with keys that fail for ever, at default settings: 4 shards, 200 keys, 80 writes a second.
+
+None of the other keys notices. ``python -m tests.simulation.failing_hour`` runs every variation (``make soak`` does);
 ``--minutes`` makes it shorter, ``--only`` picks one.
 """
 

@@ -9,6 +9,7 @@ bounded time.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -28,6 +29,8 @@ from tests.simulation.user_code import UserCode
 SETTLED_WITHIN = 240.0  # seconds after healing: the longest back-offs of all parts, one after the other
 BALANCED_WITHIN = 60.0
 START_POSITIONS = ("trim_horizon", "trim_horizon", "latest")
+PROMPT = 3.0  # seconds from the write of a record to its end, in a fleet that is well
+IDLE_AT_MOST = 35.0  # between two polls of a shard without records
 MOST_DRIFT = 0.045  # of a clock's rate: any two differ by less than 10 %
 
 OnEvent = Callable[[str], None] | None
@@ -54,7 +57,8 @@ def protocol(seed: int | str, on_event: OnEvent = None) -> Run:
     verbs = _verbs(world, PROTOCOL)
 
     async def scenario(world: Simulation) -> None:
-        await _chaos(world, seconds=1500.0, pause=rng.uniform(10.0, 40.0), verbs=verbs, records=(0.0, 12.0))
+        pause = rng.uniform(10.0, 40.0)
+        await _chaos(world, user_code, seconds=1500.0, pause=pause, verbs=verbs, records=(0.0, 12.0))
         user_code.sink.check()
 
     return world, scenario
@@ -110,7 +114,8 @@ def records(seed: int | str, on_event: OnEvent = None) -> Run:
 
     async def scenario(world: Simulation) -> None:
         pauses = (0.0, rng.choice((0.7, 2.0)))
-        await _chaos(world, seconds=240.0, pause=rng.uniform(6.0, 20.0), verbs=verbs, records=pauses)
+        pause = rng.uniform(6.0, 20.0)
+        await _chaos(world, user_code, seconds=240.0, pause=pause, verbs=verbs, records=pauses)
         user_code.sink.check()
 
     return world, scenario
@@ -222,7 +227,13 @@ def _verbs(world: Simulation, verbs: dict[str, int]) -> dict[str, int]:
 
 
 async def _chaos(
-    world: Simulation, *, seconds: float, pause: float, verbs: dict[str, int], records: tuple[float, float]
+    world: Simulation,
+    user_code: UserCode,
+    *,
+    seconds: float,
+    pause: float,
+    verbs: dict[str, int],
+    records: tuple[float, float],
 ) -> None:
     """Records all the time, faults for ``seconds``; then everything must come right."""
     rng = world.rng("start")
@@ -236,7 +247,22 @@ async def _chaos(
     await world.until(world.everything_settled, SETTLED_WITHIN + following, "everything settled")
     await world.until(world.closed_shards_done, SETTLED_WITHIN, "all closed shards done")
     await world.until(world.balanced, BALANCED_WITHIN + following, "balance")
+    await _nothing_is_shared(world, user_code)
     await world.finish()
+
+
+async def _nothing_is_shared(world: Simulation, user_code: UserCode) -> None:
+    """The fleet is well again, and one key fails: the others do not notice. Then it is mended, and comes in order."""
+    user_code.calm, user_code.failing_keys = True, {"k0"}
+    writing = asyncio.create_task(_write(world, (0.0, 1.0)))  # some runs have pages of three records
+    await asyncio.sleep(IDLE_AT_MOST)  # no shard is polled slowly any more
+    world.checkers.expect_prompt(PROMPT, user_code.failing_keys)
+    await asyncio.sleep(20.0)
+    world.checkers.check_prompt()
+    world.checkers.expect_prompt(math.inf, ())
+    writing.cancel()
+    user_code.failing_keys = set()
+    await world.until(world.everything_settled, SETTLED_WITHIN, "everything settled after a key has failed")
 
 
 async def _write(world: Simulation, pauses: tuple[float, float]) -> None:

@@ -26,6 +26,9 @@ RAISED: tuple[Callable[[], BaseException], ...] = (
 GARBAGE: tuple[Any, ...] = (7, "done", object(), float("nan"), {"batchItemFailures": [{}]}, [None], [7])
 
 
+MANNERS = ("raise", "raise", "partial", "garbage", "hang", "ignore")
+
+
 class UserCode:
     """What a handler does with a call: take a while, write to the sink, succeed or not.
 
@@ -46,6 +49,7 @@ class UserCode:
         self._poisoned: dict[str, bool] = {}
         few_calls = world.settings.batch.batch_size >= 10  # or one key would need more time than there is
         self.failing_keys: set[str] = set()  # of which every call fails
+        self.calm = False  # quick and good from now on, but for those keys
         self._slow_key = "k0" if few_calls and self._rng.random() < 0.5 else ""
 
     async def outcome(self, call: HandlerCall) -> Outcome:
@@ -68,7 +72,7 @@ class UserCode:
         """For ``FunctionHandler``: an ``async def handle`` with every bad manner that user code can have."""
         await self._take_a_while(records, context.shard_id)
         bad = self._bad(records)
-        manner = self._rng.choice(("raise", "raise", "partial", "garbage", "hang", "ignore"))
+        manner = "raise" if self.calm else self._rng.choice(MANNERS)
         partial = manner == "partial" and self._reports
         self._write(self._good_part(records, bad, whole=not partial), context.shard_id)
         if not bad:
@@ -92,6 +96,9 @@ class UserCode:
 
     async def _take_a_while(self, records: Sequence[Record], shard_id: str) -> None:
         """Half of the time is between two writes to the sink: a zombie may wake up there."""
+        if self.calm:
+            await asyncio.sleep(0.01)
+            return
         seconds = self._busy * self._rng.random() * (20.0 if self._rng.random() < 0.02 else 1.0)
         if self._item(records[0], shard_id).key == self._slow_key:
             seconds += 2 * self._busy
@@ -101,6 +108,8 @@ class UserCode:
         await asyncio.sleep(seconds / 2)
 
     def _bad(self, records: Sequence[Record]) -> list[Record]:
+        if self.calm:
+            return [record for record in records if self._is_of_failing_key(record)]
         bad = [record for record in records if self._is_poison(record.sequence_number)]
         if self.failing_keys:
             bad += [record for record in records if self._is_of_failing_key(record) and record not in bad]

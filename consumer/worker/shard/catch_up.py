@@ -96,7 +96,8 @@ class CatchUp:
     # --- one pass --------------------------------------------------------------------------------------
 
     async def _pass(self, ready: list[DeferredKey], dispatcher: Dispatcher) -> None:
-        wanted = dict.fromkeys(key.digest for key in ready)
+        deferred = self._deferred
+        deferred.in_pass.update(dict.fromkeys(key.digest for key in ready))
         oldest = min(ready, key=lambda key: int(key.number) + key.passed)
         position = self._position(oldest)
         log.debug("keys.catching_up", shard_id=self._shard_id, keys=len(ready), after=position.sequence_number)
@@ -104,26 +105,26 @@ class CatchUp:
         failures = 0
         while True:
             if _reached(position) >= self._subscription.frontier.newest:
-                self._meet(wanted)
-            if not wanted:
+                self._meet()
+            if not deferred.in_pass:
                 return
             try:
                 if iterator is None:
                     iterator = await self._source.iterator(self._shard_id, position)
-                page = await self._read_page(iterator, wanted, dispatcher)
+                page = await self._read_page(iterator, dispatcher)
             except ExpiredIterator:
                 iterator = None
                 failures += 1
                 await asyncio.sleep(ERROR_BACKOFF.after(failures))
                 continue
             except TrimmedData:
-                await self._lose(wanted, position)
+                await self._lose(position)
                 position, iterator = Position("TRIM_HORIZON"), None
                 continue
             except (DependencyError, PermissionDenied, ResourceMissing) as error:
                 if isinstance(error, ResourceMissing) and await self._lineage.is_gone(self._shard_id):
-                    await self._lose(wanted, position)
-                    self._meet(wanted)
+                    await self._lose(position)
+                    self._meet()
                     return
                 failures += 1
                 about = {"shard_id": self._shard_id, "error": str(error), "failures": failures}
@@ -135,8 +136,8 @@ class CatchUp:
                 position = Position("AFTER_SEQUENCE_NUMBER", page.records[-1].dynamodb.SequenceNumber)
             iterator = page.next_iterator
             if iterator is None:
-                self._meet(wanted)
-            elif wanted:
+                self._meet()
+            elif deferred.in_pass:
                 await asyncio.sleep(PAUSE)
 
     def _position(self, key: DeferredKey) -> Position:
@@ -145,9 +146,9 @@ class CatchUp:
         first = self._subscription.snapshot(0).first
         return Position("AT_SEQUENCE_NUMBER", first) if first is not None else Position("TRIM_HORIZON")
 
-    async def _read_page(self, iterator: str, wanted: dict[str, None], dispatcher: Dispatcher) -> Page:
-        """Read a page, and hand on what it holds of the keys ``wanted``; those that have met the main reader, or of
-        which enough is in memory, are wanted no longer."""
+    async def _read_page(self, iterator: str, dispatcher: Dispatcher) -> Page:
+        """Read a page, and hand on what it holds of the keys in the pass; those that have met the main reader, or of
+        which enough is in memory, leave it."""
         held = self._budget.page_reserve
         await self._budget.reserve(held)
         try:
@@ -158,48 +159,48 @@ class CatchUp:
             size = int(page.wire_bytes * BYTES_PER_WIRE_BYTE)
             self._budget.charge(size)
             held += size
-            self._take(page, wanted, dispatcher)
+            self._take(page, dispatcher)
             return page
         finally:
             self._budget.release(held)
 
-    def _take(self, page: Page, wanted: dict[str, None], dispatcher: Dispatcher) -> None:
+    def _take(self, page: Page, dispatcher: Dispatcher) -> None:
         newest = self._subscription.frontier.newest
         hold = PageHold(self._budget, 0, left=0, event_bytes=0)
         entries: list[Entry] = []
         if self._lost and page.records:
             self._lost = False
             first = page.records[0].dynamodb
-            for digest in wanted:
+            for digest in self._deferred.in_pass:
                 self._deferred.lost(digest, first.SequenceNumber, first.ApproximateCreationDateTime)
         for record in page.records:
             number = int(record.dynamodb.SequenceNumber)
             if number <= newest:
-                taken = self._subscription.accept_again(record, wanted, hold)
+                taken = self._subscription.accept_again(record, hold)
                 if taken is not None:
                     entries.append(taken[0])
                     if self._deferred.is_full_of(taken[1], self._most_records, self._most_bytes):
-                        del wanted[taken[1]]
+                        del self._deferred.in_pass[taken[1]]
             if number >= newest:  # at this moment, not later: the main reader may drop what follows here
-                self._meet(wanted)
+                self._meet()
                 break
         dispatcher.add_read_again(entries)
 
-    def _meet(self, wanted: dict[str, None]) -> None:
-        for digest in wanted:
+    def _meet(self) -> None:
+        for digest in list(self._deferred.in_pass):
             self._deferred.met(digest)
-        wanted.clear()
         self._subscription.changed()
 
-    async def _lose(self, wanted: dict[str, None], position: Position) -> None:
+    async def _lose(self, position: Position) -> None:
         """Records of deferred keys were trimmed before they could be read again: a loss with a durable trace."""
-        reason = f"trimmed while {len(wanted)} keys were deferred: {' '.join(sorted(wanted)[:16])}"
+        keys = sorted(self._deferred.in_pass)
+        reason = f"trimmed while {len(keys)} keys were deferred: {' '.join(keys[:16])}"
         now = self._context.ports.clock.wall()
         after = position.sequence_number
         await self._lease.record_gap(Loss("gap", self._shard_id, after, None, reason, now))
         self._context.metrics.gaps.inc()
         self._lost = True
-        log.error("keys.trimmed", shard_id=self._shard_id, keys=len(wanted), after=after)
+        log.error("keys.trimmed", shard_id=self._shard_id, keys=len(keys), after=after)
 
 
 def _reached(position: Position) -> int:

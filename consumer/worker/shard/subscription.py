@@ -216,19 +216,17 @@ class Subscription:
             self._metrics.in_flight_records.dec(len(dropped))
         self.changed()
 
-    def accept_again(self, record: Record, wanted: dict[str, None], hold: PageHold) -> tuple[Entry, str] | None:
-        """The entry of a record that was read again, with its key's digest, if it is one of the deferred keys
-        ``wanted`` and not settled. It is copied out of its page, which ``hold`` is a part of."""
+    def accept_again(self, record: Record, hold: PageHold) -> tuple[Entry, str] | None:
+        """The entry of a record that was read again, with its key's digest, if it is of a deferred key in the pass and
+        not settled. It is copied out of its page, which ``hold`` is a part of."""
         key = self._key_of(record)
         digest = digest_of(key)
-        if digest not in wanted:
+        if not self.deferred.is_wanted(digest, int(record.dynamodb.SequenceNumber)):
             return None
         created = record.dynamodb.ApproximateCreationDateTime
         if self._start_at is not None and 0 < created < self._start_at:
             return None
         if self._filters is not None and not self._filters.matches(record):
-            return None
-        if not self.deferred.is_unsettled(digest, int(record.dynamodb.SequenceNumber)):
             return None
         entry = Entry(self._position_read_again(), key, record, hold)
         hold.left += 1
