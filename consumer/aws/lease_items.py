@@ -34,7 +34,9 @@ from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import LeaseRow, LeaseState, SessionRow
 from consumer.ports.leases import Loss, Registration
 
-SCHEMA_VERSION: Final = 1
+# 2: a frontier has deferred keys. A program that does not know them would read on behind their records, so programs of
+# another version than the rows refuse to start.
+SCHEMA_VERSION: Final = 2
 META: Final = "meta"
 SESSIONS: Final = "sessions"
 SHARD: Final = "shard#"
@@ -336,6 +338,9 @@ def application_problem(item: Item, source_table: str) -> str:
         return f"its meta row cannot be read: {problem}"
     if version > SCHEMA_VERSION:
         return f"its rows have schema version {version}, this program knows {SCHEMA_VERSION}: upgrade it"
+    if version < SCHEMA_VERSION:
+        found = f"its rows have schema version {version}, older than this program's {SCHEMA_VERSION}"
+        return f"{found}: finish with the version that wrote them, or choose another application name"
     if table != source_table:
         return f"it reads the table {table}, not {source_table}: choose another application name"
     return ""

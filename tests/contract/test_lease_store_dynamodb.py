@@ -101,10 +101,11 @@ class TestItems:
         assert lease["epoch"] == {"N": "1"}
         assert lease["owner"] == {"S": "a"}
 
-    async def test_a_newer_schema_is_refused(self, table):
+    @pytest.mark.parametrize(("version", "what_to_do"), [("3", "upgrade"), ("1", "another application name")])
+    async def test_another_schema_is_refused(self, table, version, what_to_do):
         await table.store().pin_application("orders")
-        await table.set_attribute("app", "meta", "schema_version", {"N": "2"})
-        with pytest.raises(MisconfiguredResource, match=r"schema version 2.*upgrade"):
+        await table.set_attribute("app", "meta", "schema_version", {"N": version})
+        with pytest.raises(MisconfiguredResource, match=rf"schema version {version}.*{what_to_do}"):
             await table.store().pin_application("orders")
 
     async def test_a_damaged_registration_is_never_guessed(self, table):

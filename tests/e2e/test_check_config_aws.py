@@ -103,7 +103,7 @@ def test_an_application_of_another_table_is_found(aws: Aws, fleet: Fleet, leases
             "pk": {"S": f"app-{fleet.table}"},
             "sk": {"S": "meta"},
             "table": {"S": "another"},
-            "schema_version": {"N": "1"},
+            "schema_version": {"N": "2"},
         },
     )
     code, said = check(fleet)
