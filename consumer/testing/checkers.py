@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict, deque
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 from consumer.domain.frontier import MAX_RUNS_BYTES, FrontierSnapshot, SettledFilter
 from consumer.domain.lease import LeaseRow
@@ -271,7 +271,7 @@ class Checkers(OpenRecords):
 
     def _check_known(self, item: Item, incarnation: str, shard_id: str, epoch: int) -> None:
         known = self._frontiers.get((shard_id, epoch))
-        if known is not None and item.number in SettledFilter(known) and not _is_deferred(item, known):
+        if known is not None and item.number in SettledFilter(known) and not _is_deferred(item, _deferred_from(known)):
             self._history.violated(
                 "G5 duplicates",
                 f"{item.key} v{item.version} was settled in the frontier that {incarnation} took over at epoch {epoch}",
@@ -295,9 +295,9 @@ class Checkers(OpenRecords):
         frontier = SettledFilter(held.frontier)
         ends = (int(number) for run in taken_over for number in run)
         missing = [number for number in (*ends, *numbers) if number not in frontier]
-        for number in numbers:
-            item = self._history.items[_name(held.shard_id, str(number))]
-            if _is_deferred(item, held.frontier):
+        deferred_from = _deferred_from(held.frontier)
+        for number in numbers if deferred_from else ():
+            if _is_deferred(self._history.items[_name(held.shard_id, str(number))], deferred_from):
                 missing.append(number)
         size = sum(len(first) + len(last) + 6 for first, last in held.frontier.runs)
         if missing and size < MAX_RUNS_BYTES - 200:
@@ -364,11 +364,12 @@ class Checkers(OpenRecords):
 
     def _check_checkpoint(self, row: LeaseRow) -> None:
         frontier = SettledFilter(row.frontier)
+        deferred_from = _deferred_from(row.frontier)
         passed = [
             item
             for item in self._open[row.shard_id].values()
             if row.settled
-            or ((row.state == "deferred" or item.number in frontier) and not _is_deferred(item, row.frontier))
+            or ((row.state == "deferred" or item.number in frontier) and not _is_deferred(item, deferred_from))
         ]
         if passed:
             item = passed[0]
@@ -398,9 +399,13 @@ class Checkers(OpenRecords):
                 self._history.violated("G7 no silent loss", f"records of {shard_id} were trimmed, there is no gap row")
 
 
-def _is_deferred(item: Item, frontier: FrontierSnapshot) -> bool:
-    """Whether the frontier leaves the record to the list of its deferred keys."""
-    return any(key.digest == item.digest and item.number >= int(key.number) + key.passed for key in frontier.deferred)
+def _deferred_from(frontier: FrontierSnapshot) -> dict[str, int]:
+    """From which number on the frontier leaves the records of a key to the list of its deferred keys, by digest."""
+    return {key.digest: int(key.number) + key.passed for key in frontier.deferred}
+
+
+def _is_deferred(item: Item, deferred_from: Mapping[str, int]) -> bool:
+    return item.number >= deferred_from.get(item.digest, math.inf)
 
 
 def _name(shard_id: str, number: str) -> str:
