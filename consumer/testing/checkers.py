@@ -364,12 +364,11 @@ class Checkers(OpenRecords):
 
     def _check_checkpoint(self, row: LeaseRow) -> None:
         frontier = SettledFilter(row.frontier)
-        deferred_from = _deferred_from(row.frontier)
+        deferred_from = _deferred_from(row.frontier) if not row.settled else {}
         passed = [
             item
             for item in self._open[row.shard_id].values()
-            if row.settled
-            or ((row.state == "deferred" or item.number in frontier) and not _is_deferred(item, deferred_from))
+            if not _is_deferred(item, deferred_from) and (row.lets_children_start or item.number in frontier)
         ]
         if passed:
             item = passed[0]
