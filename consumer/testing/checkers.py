@@ -9,103 +9,18 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict, deque
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from consumer.domain.frontier import MAX_RUNS_BYTES, FrontierSnapshot, SettledFilter
 from consumer.domain.lease import LeaseRow
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.domain.record import records_from_event
-from consumer.ports.leases import Registration
 from consumer.testing.history import Duplicate, History, Item
 from consumer.testing.memory_stream import MemoryStream
+from consumer.testing.open_records import OpenRecords, record_name
 
 DESCRIBE_WINDOW = 10.0  # seconds
 DESCRIBE_LIMIT = 10.0  # DescribeStream calls a second, for the whole fleet: an AWS quota
-
-
-class OpenRecords:
-    """The records of all streams, and which of them are still to be settled."""
-
-    def __init__(self, history: History, streams: Sequence[MemoryStream]) -> None:
-        """``streams`` of the table, oldest first; more may be added."""
-        self._history = history
-        self._streams = streams
-        self._open: dict[str, dict[int, Item]] = defaultdict(dict)  # by shard
-        self._lost: dict[str, list[Item]] = defaultdict(list)
-        self._newest: dict[str, Item] = {}
-        self._registrations: dict[str, Registration] = {}
-
-    def produced(self, number: str, key: str, version: int, shard_id: str, digest: str = "") -> Item:
-        """A record was written; ``digest`` names its ordering key in frontiers."""
-        created = float(int(self._streams[0].clock.wall()))
-        item = Item(int(number), key, version, shard_id, created, self._newest.get(key), self._history.now(), digest)
-        self._newest[key] = self._history.items[_name(shard_id, number)] = item
-        registration = self._registration_of(shard_id)
-        if registration is not None:
-            item.before_start = self._is_before(item, registration)
-        if item.open:
-            self._open[shard_id][item.number] = item
-        self._history.note("put", key, version, shard_id, number)
-        return item
-
-    def trimmed(self, shard_id: str, upto: int | None = None) -> None:
-        """Records were dropped by the service. Those that were not settled are lost; a gap row must name them."""
-        for item in list(self._open[shard_id].values()):
-            if upto is None or item.number <= upto:
-                item.lost = True
-                if self._registration_of(shard_id) is not None:  # before that none had to be read
-                    self._lost[shard_id].append(item)
-                self._closed(item)
-        self._history.note("trim", shard_id, upto)
-
-    def registered(self, registration: Registration) -> None:
-        """The application's start is durable: older records are not its concern."""
-        before = next(iter(self._registrations.values()), registration)
-        if registration.stream_arn != before.stream_arn and (
-            registration.skip_shards or registration.start_at != before.start_at
-        ):
-            self._history.violated("start position", f"{registration.stream_arn} follows, and is not read whole")
-        self._registrations[registration.stream_arn] = registration
-        for item in self._history.items.values():
-            if self._registration_of(item.shard_id) is not registration:
-                continue
-            item.before_start = self._is_before(item, registration)
-            if item.before_start:
-                self._closed(item)
-
-    def item(self, shard_id: str, number: str) -> Item:
-        """The record with a SequenceNumber."""
-        return self._history.items[_name(shard_id, number)]
-
-    @property
-    def left(self) -> int:
-        """Records still to be settled."""
-        return sum(map(len, self._open.values()))
-
-    def oldest_open(self) -> Iterator[Item]:
-        """Records still to be settled, shard by shard, oldest first."""
-        for items in self._open.values():
-            yield from items.values()
-
-    def _stream_of(self, shard_id: str) -> int:
-        return next(number for number, stream in enumerate(self._streams) if stream.knows(shard_id))
-
-    def _registration_of(self, shard_id: str) -> Registration | None:
-        return self._registrations.get(self._streams[self._stream_of(shard_id)].arn)
-
-    def _closed(self, item: Item) -> None:
-        self._open[item.shard_id].pop(item.number, None)
-
-    @staticmethod
-    def _is_before(item: Item, registration: Registration) -> bool:
-        if item.shard_id in registration.skip_shards:
-            return True
-        return registration.start_at is not None and item.created < registration.start_at
-
-    def _settle(self, item: Item) -> None:
-        if item.settled_at is None:
-            item.settled_at = self._history.now()
-            self._closed(item)
 
 
 class Checkers(OpenRecords):
@@ -163,7 +78,7 @@ class Checkers(OpenRecords):
         """User code is about to run."""
         history = self._history
         shard_id, epoch = call.shard_id, call.lease_epoch
-        items = [history.items[_name(shard_id, record.sequence_number)] for record in call.records]
+        items = [history.items[record_name(shard_id, record.sequence_number)] for record in call.records]
         history.note("start", incarnation, shard_id, epoch, call.attempt, [item.number for item in items])
         self._begun.add((shard_id, incarnation, epoch))
         self._check_owner(incarnation, shard_id, epoch)
@@ -236,7 +151,7 @@ class Checkers(OpenRecords):
         """A dead letter is durable."""
         text = document[document.rindex(b'"payload":') + len(b'"payload":') : -1]
         for record in records_from_event(text):
-            item = self._history.items[_name(shard_id, record.sequence_number)]
+            item = self._history.items[record_name(shard_id, record.sequence_number)]
             item.dead_lettered += 1
             if not item.failures:
                 self._history.violated("dead letters", f"{item.key} v{item.version} never failed")
@@ -297,7 +212,7 @@ class Checkers(OpenRecords):
         missing = [number for number in (*ends, *numbers) if number not in frontier]
         deferred_from = _deferred_from(held.frontier)
         for number in numbers if deferred_from else ():
-            if _is_deferred(self._history.items[_name(held.shard_id, str(number))], deferred_from):
+            if _is_deferred(self._history.items[record_name(held.shard_id, str(number))], deferred_from):
                 missing.append(number)
         size = sum(len(first) + len(last) + 6 for first, last in held.frontier.runs)
         if missing and size < MAX_RUNS_BYTES - 200:
@@ -405,8 +320,3 @@ def _deferred_from(frontier: FrontierSnapshot) -> dict[str, int]:
 
 def _is_deferred(item: Item, deferred_from: Mapping[str, int]) -> bool:
     return item.number >= deferred_from.get(item.digest, math.inf)
-
-
-def _name(shard_id: str, number: str) -> str:
-    """Of a record: the numbers of a stream say nothing about those of the next one."""
-    return f"{shard_id} {number}"
