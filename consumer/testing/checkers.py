@@ -211,9 +211,12 @@ class Checkers(OpenRecords):
         ends = (int(number) for run in taken_over for number in run)
         missing = [number for number in (*ends, *numbers) if number not in frontier]
         deferred_from = _deferred_from(held.frontier)
-        for number in numbers if deferred_from else ():
-            if _is_deferred(self._history.items[record_name(held.shard_id, str(number))], deferred_from):
-                missing.append(number)
+        items = self._history.items
+        missing.extend(
+            number
+            for number in (numbers if deferred_from else ())
+            if _is_deferred(items[record_name(held.shard_id, str(number))], deferred_from)
+        )
         size = sum(len(first) + len(last) + 6 for first, last in held.frontier.runs)
         if missing and size < MAX_RUNS_BYTES - 200:
             self._history.violated(
