@@ -43,10 +43,10 @@ class Recording:
         self.scrapes: list[dict[Series, float]] = []
 
     async def record(self, world: Simulation, seconds: float) -> None:
-        """Scrape for so many seconds of virtual time."""
+        """Scrape for so many seconds of virtual time, the first time at once."""
         for _ in range(int(seconds / self.interval)):
-            await asyncio.sleep(self.interval)
             self.scrapes.append(self._scrape(world))
+            await asyncio.sleep(self.interval)
 
     def _scrape(self, world: Simulation) -> dict[Series, float]:
         found: dict[Series, float] = {}
