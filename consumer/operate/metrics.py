@@ -33,6 +33,7 @@ PREFIX: Final = "stream_consumer"
 RECORD_RESULTS: Final = ("handled", "dead_lettered", "before_start")
 BATCH_RESULTS: Final = ("ok", "partial", "failed", "not_invoked")
 DEAD_LETTER_REASONS: Final = ("RetryAttemptsExhausted", "RecordAgeExceeded")
+REFUSALS: Final = ("throttled", "denied", "missing", "misconfigured", "unfit", "lease_in_doubt", "error")
 GET_RECORDS_OUTCOMES: Final = ("data", "empty", "throttled", "expired", "trimmed", "error")
 LEASE_STATES: Final = ("owned", "target", "free", "total")
 LEASE_EVENTS: Final = ("acquired", "released", "handed_over", "finished", "lost", "fenced")
@@ -93,14 +94,22 @@ class ShardMetrics:
     """The gauges of one shard, all in seconds; None until measured, so that no alert fires on a made-up 0."""
 
     lag_seconds: float | None = None
+    oldest_unsettled_seconds: float | None = None
     iterator_age_seconds: float | None = None
     retention_headroom_seconds: float | None = None
     checkpoint_age_seconds: float | None = None
 
 
 _SHARD_GAUGES: Final = {
-    "lag_seconds": "Seconds between now and the newest settled record of a shard; 0 when it is read to its tip.",
-    "iterator_age_seconds": "Age in seconds of the last record read from a shard; 0 when it is read to its tip.",
+    "lag_seconds": (
+        "Seconds that a shard is behind: the age of its oldest unsettled record, read or not; 0 with all settled."
+    ),
+    "oldest_unsettled_seconds": (
+        "Age in seconds of the oldest record of a shard that was read or deferred and is not settled; 0 without one."
+    ),
+    "iterator_age_seconds": (
+        "Seconds by which reading is behind: age of the last record read, or since the tip was seen; 0 at the tip."
+    ),
     "retention_headroom_seconds": (
         "Seconds until the oldest unsettled record of a shard is trimmed by the service; less than 0 is loss."
     ),
@@ -153,6 +162,13 @@ class Metrics:
             "Dead letters made durable (or discarded with a trace), by reason.",
             reason=DEAD_LETTER_REASONS,
         )
+        self.dead_letters_refused = self._counters(
+            "dead_letters_refused", "Times that a dead letter was not taken by its destination.", reason=REFUSALS
+        )
+        self.dead_letters_waiting = PlainNumber(
+            GaugeMetricFamily, f"{PREFIX}_dead_letters_waiting", "Dead letters refused so far, and tried again."
+        )
+        self.registry.register(self.dead_letters_waiting)
         self.duplicates_skipped = self._total(
             "duplicates_skipped", "Records read again and recognised as settled, so not given to the handler."
         )
@@ -161,6 +177,12 @@ class Metrics:
         self.buffered_bytes = self._gauge("buffered_bytes", "Bytes of records held in memory.")
         self.retrying_keys = self._gauge(
             "retrying_keys", "Keys that wait for a retry of their record, or for its dead letter."
+        )
+        self.deferred_keys = self._gauge(
+            "deferred_keys", "Keys whose records wait outside of memory, to be read again once they get through."
+        )
+        self.paused_shards = self._gauge(
+            "paused_shards", "Owned shards that start nothing new, because too many of their keys fail."
         )
 
     def _add_aws_metrics(self) -> None:

@@ -32,7 +32,8 @@ START_STEPS: Final = tuple(_MISSING)
 class ShardStatus:
     """One lease as this worker sees it. What only the owner knows is None for other workers' shards.
 
-    ``lag`` and ``checkpoint_age`` in seconds, ``in_flight`` in records.
+    ``lag`` and ``checkpoint_age`` in seconds, ``in_flight`` in records. ``retrying_keys`` wait for another attempt or
+    for their dead letter; records of ``deferred_keys`` wait outside of memory.
     """
 
     shard_id: str
@@ -42,6 +43,8 @@ class ShardStatus:
     epoch: int = 0
     lag: float | None = None
     in_flight: int | None = None
+    retrying_keys: int | None = None
+    deferred_keys: int | None = None
     checkpoint_age: float | None = None
     note: str = ""
 

@@ -104,7 +104,8 @@ def _totals(status: Status) -> str:
 def _shards(shards: tuple[ShardStatus, ...]) -> str:
     head = (
         "<h2>Shards</h2><table><tr><th>shard</th><th>state</th><th>owner</th><th class=n>epoch</th><th class=n>lag</th>"
-        "<th class=n>in flight</th><th class=n>checkpoint age</th><th>note</th></tr>"
+        "<th class=n>in flight</th><th class=n>retrying keys</th><th class=n>deferred keys</th>"
+        "<th class=n>checkpoint age</th><th>note</th></tr>"
     )
     ordered = sorted(shards, key=lambda shard: (not shard.mine, shard.state == "done", shard.shard_id))
     rows = "".join(_shard_row(shard) for shard in ordered[:MAX_ROWS])
@@ -115,11 +116,12 @@ def _shards(shards: tuple[ShardStatus, ...]) -> str:
 def _shard_row(shard: ShardStatus) -> str:
     alarming = shard.state in ("halted", "quarantined")
     owner = "this worker" if shard.mine else (shard.owner or DASH)
-    in_flight = DASH if shard.in_flight is None else f"{shard.in_flight:,}"
     return (
         f"<tr{' class=mine' if shard.mine else ''}><td>{escape(shard.shard_id)}</td>"
         f"<td{' class=bad' if alarming else ''}>{escape(shard.state)}</td><td>{escape(owner)}</td>"
-        f"<td class=n>{shard.epoch}</td><td class=n>{_seconds(shard.lag)}</td><td class=n>{in_flight}</td>"
+        f"<td class=n>{shard.epoch}</td><td class=n>{_seconds(shard.lag)}</td>"
+        f"<td class=n>{_count(shard.in_flight)}</td><td class=n>{_count(shard.retrying_keys)}</td>"
+        f"<td class=n>{_count(shard.deferred_keys)}</td>"
         f"<td class=n>{_seconds(shard.checkpoint_age)}</td><td>{escape(shard.note)}</td></tr>"
     )
 
@@ -138,6 +140,10 @@ def _errors(board: StatusBoard) -> str:
 
 def _times(count: int) -> str:
     return f" x{count}" if count > 1 else ""
+
+
+def _count(value: int | None) -> str:
+    return DASH if value is None else f"{value:,}"
 
 
 def _seconds(value: float | None) -> str:

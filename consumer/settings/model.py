@@ -188,11 +188,13 @@ class Retry(Section):
     """What happens after a failed invocation."""
 
     max_retry_attempts: Annotated[int, whole_number(-1, 10000)] = -1
-    """Retries, -1..10000, default -1 = until the record expires. n means n+1 invocations."""
+    """Retries, -1..10000, default -1 = until the record expires. n means n+1 invocations; the count starts anew when
+    the shard changes its owner."""
     max_record_age: Annotated[float, duration_in(60, 7 * _DAY, or_forever=True)] = -1.0
     """Duration 1m..7d, or -1 (default) for no limit: older records are not invoked any more."""
     bisect_on_error: Boolean = True
-    """true (default): a failed batch is split, so that one bad record fails alone."""
+    """true (default): a failed batch is split, so that one bad record fails alone. With batch.order: key it is cut by
+    keys in any case, and this is about several records of one key."""
     backoff: Backoff = Field(default_factory=Backoff)
     """Pauses between attempts."""
 

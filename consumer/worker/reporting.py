@@ -77,9 +77,9 @@ class Reporter:
 
     def _shard_gauges(self, worker: ShardWorker, lag: float, now: float) -> None:
         gauges = self._context.metrics.shard(worker.shard_id)
-        newest = worker.reader.state.newest_fetched_time
         gauges.lag_seconds = lag
-        gauges.iterator_age_seconds = 0.0 if worker.reader.state.at_tip or not newest else max(0.0, now - newest)
+        gauges.oldest_unsettled_seconds = worker.oldest_unsettled(now)
+        gauges.iterator_age_seconds = worker.reader.state.behind(now)
         gauges.retention_headroom_seconds = RETENTION - lag
         gauges.checkpoint_age_seconds = worker.lease.checkpoint_age
 
@@ -100,6 +100,8 @@ class Reporter:
             metrics.leases(state).set(counts[state])
         metrics.buffered_bytes.set(self._context.budget.used)
         metrics.retrying_keys.set(sum(worker.retrying_keys for worker in workers.values()))
+        metrics.deferred_keys.set(sum(worker.deferred_keys for worker in workers.values()))
+        metrics.paused_shards.set(sum(worker.is_paused for worker in workers.values()))
 
     def _shard_status(self, row: LeaseRow, worker: ShardWorker | None, lag: float) -> ShardStatus:
         if worker is None:
@@ -112,8 +114,10 @@ class Reporter:
             epoch=worker.lease.epoch,
             lag=lag,
             in_flight=worker.outstanding,
+            retrying_keys=worker.retrying_keys,
+            deferred_keys=worker.deferred_keys,
             checkpoint_age=worker.lease.checkpoint_age,
-            note=worker.reader.state.denied or row.note,
+            note=_note(worker) or row.note,
         )
 
     def _status(self, shards: tuple[ShardStatus, ...], now: float) -> Status:
@@ -130,6 +134,15 @@ class Reporter:
             shards=shards,
             totals=context.metrics.totals(),
         )
+
+
+def _note(worker: ShardWorker) -> str:
+    """Why a shard gets no further, in a few words; empty when it does."""
+    if worker.is_paused:
+        return "paused: so many keys fail that nothing new is started"
+    if worker.reader.state.denied:
+        return worker.reader.state.denied
+    return "the reader waits for room in limits.buffer" if worker.reader.state.waits_for_room else ""
 
 
 def _state(row: LeaseRow, worker: ShardWorker | None) -> str:

@@ -344,7 +344,7 @@ def test_alerts_use_metrics_that_exist() -> None:
     groups = load(DEPLOY / "prometheus" / "alerts.yaml")["groups"]
     metrics = Metrics()
     shard = metrics.shard("s")
-    shard.lag_seconds = shard.retention_headroom_seconds = 0
+    shard.lag_seconds = shard.oldest_unsettled_seconds = shard.retention_headroom_seconds = 0
     shard.checkpoint_age_seconds = shard.iterator_age_seconds = 0
     exposed = set(re.findall(r"^# TYPE (\S+)", metrics.render()[0].decode(), re.MULTILINE))
     for rule in groups[0]["rules"]:

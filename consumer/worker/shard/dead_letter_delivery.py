@@ -19,7 +19,16 @@ from consumer.domain.dead_letter import (
     pointing_documents,
     split_payload,
 )
-from consumer.domain.errors import DependencyError, LeaseLost, LetterRefused, StreamConsumerError
+from consumer.domain.errors import (
+    DependencyError,
+    LeaseLost,
+    LetterRefused,
+    MisconfiguredResource,
+    PermissionDenied,
+    ResourceMissing,
+    StreamConsumerError,
+    Throttled,
+)
 from consumer.domain.record import Record
 from consumer.domain.settlement import GiveUp
 from consumer.domain.windows import WindowCall
@@ -106,6 +115,7 @@ class DeadLetterDelivery:
         try:
             await self._repeat(sending, letter.step)
         except LetterRefused as refusal:
+            self._context.metrics.dead_letters_refused("unfit").inc()
             return refusal
         self._report(letter.step, letter.window, destination.destination)
         return None
@@ -179,18 +189,27 @@ class DeadLetterDelivery:
 
     async def _repeat(self, store: Callable[[], Awaitable[None]], step: GiveUp) -> None:
         """Until it is durable. LeaseLost, LetterRefused; after ``draining`` whatever the last attempt raises."""
-        shard_id = self._lease.shard_id
+        shard_id, metrics = self._lease.shard_id, self._context.metrics
+        waiting = 0
 
         async def attempt() -> None:
             self._require_lease()
             await store()
 
         def failed(error: Exception, attempts: int) -> None:
+            nonlocal waiting
+            if not waiting:
+                waiting = 1
+                metrics.dead_letters_waiting.inc()
+            metrics.dead_letters_refused(_reason(error)).inc()
             about = extent(step.records)
             log.error("dead_letter.refused", shard_id=shard_id, **about, attempt=attempts, error=str(error)[:512])
 
         backoff = Backoff(FIRST_PAUSE, MOST_PAUSE, self._context.ports.random.random)
-        await retrying(attempt, backoff, failed, on=_may_be_accepted_later, stop=self._draining)
+        try:
+            await retrying(attempt, backoff, failed, on=_may_be_accepted_later, stop=self._draining)
+        finally:
+            metrics.dead_letters_waiting.dec(waiting)
 
     def _require_lease(self) -> None:
         """Between two attempts the lease may have gone to another worker, which decides about these records now."""
@@ -204,3 +223,20 @@ class DeadLetterDelivery:
 def _may_be_accepted_later(error: BaseException) -> bool:
     """Also what a person has to mend, such as a queue that was deleted: it is never given up."""
     return isinstance(error, StreamConsumerError) and not isinstance(error, LeaseLost | LetterRefused)
+
+
+def _reason(error: Exception) -> str:
+    """Of ``dead_letters_refused_total``."""
+    match error:
+        case Throttled():
+            return "throttled"
+        case DependencyError(code="LeaseInDoubt"):
+            return "lease_in_doubt"
+        case PermissionDenied():
+            return "denied"
+        case ResourceMissing():
+            return "missing"
+        case MisconfiguredResource():
+            return "misconfigured"
+        case _:
+            return "error"

@@ -81,6 +81,11 @@ class Dispatcher:
         """Keys that wait for another attempt, or for their dead letter."""
         return self._order.failing_keys
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether so many keys fail that nothing new is started."""
+        return self._order.is_paused
+
     def add(self, entries: list[Entry]) -> None:
         """New records, in stream order."""
         if entries:

@@ -78,6 +78,10 @@ class KeyOrder:
         return len(self._failing)
 
     @property
+    def is_paused(self) -> bool:
+        return self._is_full
+
+    @property
     def is_through(self) -> bool:
         return True
 
@@ -214,8 +218,10 @@ class KeyOrder:
         is_full = unable or len(self._failing) >= self._most_failing or failing_bytes > self._max_failing_bytes
         if is_full != self._is_full:
             self._is_full = is_full
-            event, say = ("shard.paused", log.error) if is_full else ("shard.resumed", log.warning)
-            say(event, shard_id=self._shard_id, failing_keys=len(self._failing))
+            if is_full:
+                log.error("shard.paused", shard_id=self._shard_id, failing_keys=len(self._failing))
+            else:
+                log.warning("shard.resumed", shard_id=self._shard_id, failing_keys=len(self._failing))
 
     def _to_defer(self) -> list[bytes]:
         if self._ending:
@@ -227,5 +233,6 @@ class KeyOrder:
         later = piece.keep_current() if piece.stands_alone else ()
         waiting = self._queue.take_out(key)
         kept = [entry for entry in piece.entries if entry.key == key]
+        log.info("key.deferred", shard_id=self._shard_id, first_sequence_number=kept[0].record.sequence_number)
         self._subscription.defer(key, kept, [*later, *waiting])
         self._failing_bytes[piece] = sum(entry.copy_out() for entry in piece.entries)

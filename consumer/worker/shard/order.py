@@ -21,6 +21,10 @@ class Order(Protocol):
         """Keys that wait for another attempt, or for their dead letter."""
 
     @property
+    def is_paused(self) -> bool:
+        """Whether so many keys fail that nothing new is started."""
+
+    @property
     def is_through(self) -> bool:
         """False while something is left to do although everything that was added is settled."""
 

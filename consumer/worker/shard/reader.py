@@ -40,7 +40,8 @@ class ReaderState:
 
     ``newest_fetched_time`` is the creation time of a record, 0 when unknown. ``looked_at`` is when the last request was
     sent that was answered (at first: when reading began), ``looks_at`` when the next one is to be sent; a reader that
-    is late waits for room, for the service or for a permission (``denied``). ``ended``: it has read all of the shard.
+    is late waits for room (``waits_for_room``), for the service or for a permission (``denied``). ``ended``: it has
+    read all of the shard.
     """
 
     newest_fetched_time: float = 0.0
@@ -48,6 +49,7 @@ class ReaderState:
     ended: bool = False
     looked_at: float = 0.0
     looks_at: float = 0.0
+    waits_for_room: bool = False
     denied: str = ""
 
     def behind(self, now: float) -> float:
@@ -139,7 +141,9 @@ class ShardReader:
         """Reserve room, read one page and deliver it. The budget counts the page until its last record is settled."""
         budget = self._budget
         held = budget.page_reserve
+        self.state.waits_for_room = True
         await budget.reserve(held)
+        self.state.waits_for_room = False
         try:
             asked_at = self._clock.wall()
             most = min(FEW_RECORDS, self._poll.max_records) if budget.short else self._poll.max_records

@@ -132,6 +132,10 @@ class ShardOrder:
         return self._runner.failing_keys
 
     @property
+    def is_paused(self) -> bool:
+        return False
+
+    @property
     def is_through(self) -> bool:
         return True
 

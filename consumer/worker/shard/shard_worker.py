@@ -82,6 +82,12 @@ class ShardWorker:
         """Keys whose records wait outside of memory to be read again."""
         return len(self._subscription.deferred)
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether so many keys fail that nothing new is started."""
+        dispatcher = self._processing.dispatcher
+        return dispatcher.is_paused if dispatcher else False
+
     def oldest_unsettled(self, now: float) -> float:
         """Age in seconds of the oldest record that was read and is not settled; 0 when there is none. ``now`` in Unix
         seconds."""
@@ -119,6 +125,7 @@ class ShardWorker:
                 return await self._wait_halted()
             self.lease.reopen()
         elif state in ("draining", "done"):
+            self._reader.state.ended = True
             return await self._finish()
         if not await self._take_over_window():
             return await self._release()

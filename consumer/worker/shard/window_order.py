@@ -42,6 +42,10 @@ class WindowOrder:
         return self._runner.failing_keys
 
     @property
+    def is_paused(self) -> bool:
+        return False
+
+    @property
     def is_through(self) -> bool:
         """The window is closed if nothing more will be added."""
         return not (self._no_more and self._windowed.is_open)

@@ -19,6 +19,7 @@ from consumer.operate.metrics import (
     LEASE_STATES,
     OPERATIONS,
     RECORD_RESULTS,
+    REFUSALS,
     SHARD_STATES,
     Metrics,
 )
@@ -28,6 +29,7 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"
 # CONTRACT: name as it appears in the exposition, type, label names.
 CONTRACT = {
     "lag_seconds": ("gauge", {"shard"}),
+    "oldest_unsettled_seconds": ("gauge", {"shard"}),
     "iterator_age_seconds": ("gauge", {"shard"}),
     "retention_headroom_seconds": ("gauge", {"shard"}),
     "checkpoint_age_seconds": ("gauge", {"shard"}),
@@ -36,6 +38,8 @@ CONTRACT = {
     "handler_seconds": ("histogram", set()),
     "retries_total": ("counter", set()),
     "dead_letters_total": ("counter", {"reason"}),
+    "dead_letters_refused_total": ("counter", {"reason"}),
+    "dead_letters_waiting": ("gauge", set()),
     "duplicates_skipped_total": ("counter", set()),
     "filtered_total": ("counter", set()),
     "gaps_total": ("counter", set()),
@@ -47,6 +51,8 @@ CONTRACT = {
     "in_flight_records": ("gauge", set()),
     "buffered_bytes": ("gauge", set()),
     "retrying_keys": ("gauge", set()),
+    "deferred_keys": ("gauge", set()),
+    "paused_shards": ("gauge", set()),
     "shards": ("gauge", {"state"}),
     "loop_stall_seconds": ("gauge", set()),
     "build_info": ("gauge", {"version", "python"}),
@@ -77,7 +83,7 @@ def metrics() -> Metrics:
 @pytest.fixture
 def measured(metrics: Metrics) -> Metrics:
     shard = metrics.shard("shardId-1")
-    shard.lag_seconds = shard.iterator_age_seconds = 1
+    shard.lag_seconds = shard.oldest_unsettled_seconds = shard.iterator_age_seconds = 1
     shard.retention_headroom_seconds = shard.checkpoint_age_seconds = 1
     return metrics
 
@@ -115,6 +121,7 @@ def test_every_metric_is_documented_and_the_other_way_round(measured: Metrics) -
         ("records_total", RECORD_RESULTS),
         ("batches_total", BATCH_RESULTS),
         ("dead_letters_total", DEAD_LETTER_REASONS),
+        ("dead_letters_refused_total", REFUSALS),
         ("get_records_total", GET_RECORDS_OUTCOMES),
         ("api_calls_total", API_OUTCOMES),
         ("leases", LEASE_STATES),
@@ -153,6 +160,8 @@ def test_known_labels_start_at_zero(metrics: Metrics) -> None:
         for outcome in API_OUTCOMES:
             assert value(metrics, "api_calls_total", operation=operation, outcome=outcome) == 0
     assert value(metrics, "dead_letters_total", reason="RetryAttemptsExhausted") == 0
+    for reason in REFUSALS:
+        assert value(metrics, "dead_letters_refused_total", reason=reason) == 0
     assert value(metrics, "gaps_total") == 0
 
 

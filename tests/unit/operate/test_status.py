@@ -103,7 +103,17 @@ HOSTILE = "<script>alert('x')</script>\"&\n\x1b[31m\ud800"
 
 def hostile_status() -> Status:
     shard = ShardStatus(HOSTILE, HOSTILE, owner=HOSTILE, note=HOSTILE, lag=float("nan"))
-    mine = ShardStatus("shardId-mine", "open", owner="me", mine=True, epoch=3, lag=75.25, in_flight=12345)
+    mine = ShardStatus(
+        "shardId-mine",
+        "open",
+        owner="me",
+        mine=True,
+        epoch=3,
+        lag=75.25,
+        in_flight=12345,
+        retrying_keys=1717,
+        deferred_keys=2828,
+    )
     return Status(HOSTILE, HOSTILE, HOSTILE, stream_arn=HOSTILE, shards=(shard, mine), totals={HOSTILE: 1234})
 
 
@@ -123,7 +133,17 @@ def test_the_page_escapes_everything_and_loads_nothing(board: StatusBoard) -> No
 def test_the_page_shows_what_an_operator_looks_for(board: StatusBoard) -> None:
     board.publish(hostile_status())
     page = status_page(board).decode()
-    for text in ("this worker", "shardId-mine", "75.2s", "12,345", "1,234", "Recent errors", "in flight"):
+    for text in (
+        "this worker",
+        "shardId-mine",
+        "75.2s",
+        "12,345",
+        "1,234",
+        "1,717",
+        "2,828",
+        "Recent errors",
+        "in flight",
+    ):
         assert text in page, text
     assert page.index("shardId-mine") < page.rindex("<td>&lt;script"), "own shards come first"
 
@@ -152,5 +172,6 @@ def test_the_json_is_valid_json(board: StatusBoard) -> None:
     body = json.loads(status_json(board), parse_constant=refuse)
     assert body["shards"][0]["lag"] is None
     assert body["shards"][1]["lag"] == 75.25
+    assert (body["shards"][1]["retrying_keys"], body["shards"][1]["deferred_keys"]) == (1717, 2828)
     assert body["errors"][0]["event"] == "e"
     assert body["healthy"] is True
