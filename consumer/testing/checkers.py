@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict, deque
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from consumer.domain.frontier import MAX_RUNS_BYTES, FrontierSnapshot, SettledFilter
 from consumer.domain.lease import LeaseRow
@@ -17,13 +17,13 @@ from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.domain.record import records_from_event
 from consumer.testing.history import Duplicate, History, Item
 from consumer.testing.memory_stream import MemoryStream
-from consumer.testing.open_records import OpenRecords, record_name
+from consumer.testing.open_records import Promptness, record_name
 
 DESCRIBE_WINDOW = 10.0  # seconds
 DESCRIBE_LIMIT = 10.0  # DescribeStream calls a second, for the whole fleet: an AWS quota
 
 
-class Checkers(OpenRecords):
+class Checkers(Promptness):
     """The rules. Everything that crosses the border of a worker comes by here."""
 
     def __init__(
@@ -45,32 +45,6 @@ class Checkers(OpenRecords):
         self._describes: deque[float] = deque()
         self.moves: list[tuple[float, str, str | None, str | None]] = []  # time, shard, owner before and after
         self.cut_off: list[str] = []  # calls that did not get to their end
-        self._prompt = math.inf  # seconds within which a record is settled, unless its key fails
-        self._prompt_since = 0.0
-        self._failing: Container[str] = ()
-
-    # --- nothing shared --------------------------------------------------------------------------------
-
-    def expect_prompt(self, seconds: float, failing: Container[str]) -> None:
-        """From now on, every record is settled within ``seconds``, whatever becomes of the keys ``failing``. A scenario
-        says so whenever nothing disturbs the fleet (``math.inf`` ends it)."""
-        self._prompt, self._prompt_since, self._failing = seconds, self._history.now(), failing
-
-    def check_prompt(self) -> None:
-        """Records that are late and still not settled."""
-        for item in self.oldest_open():
-            self._check_prompt(item)
-
-    def _settle(self, item: Item) -> None:
-        if item.settled_at is None:
-            self._check_prompt(item)
-        super()._settle(item)
-
-    def _check_prompt(self, item: Item) -> None:
-        waited = self._history.now() - item.put_at
-        if waited > self._prompt and item.put_at >= self._prompt_since and item.key not in self._failing:
-            found = f"{item.key} v{item.version} of {item.shard_id} waits for {waited:.1f} s"
-            self._history.violated("nothing shared", found)
 
     # --- handler calls ---------------------------------------------------------------------------------
 

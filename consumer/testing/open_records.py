@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 from consumer.ports.leases import Registration
 from consumer.testing.history import History, Item
@@ -98,3 +99,34 @@ class OpenRecords:
         if item.settled_at is None:
             item.settled_at = self._history.now()
             self._closed(item)
+
+
+class Promptness(OpenRecords):
+    """Nothing is shared: a record waits for no other key than its own, however long that fails."""
+
+    def __init__(self, history: History, streams: Sequence[MemoryStream]) -> None:
+        super().__init__(history, streams)
+        self._prompt = math.inf  # seconds within which a record is settled, unless its key fails
+        self._prompt_since = 0.0
+        self._failing: Container[str] = ()
+
+    def expect_prompt(self, seconds: float, failing: Container[str]) -> None:
+        """From now on, every record is settled within ``seconds``, whatever becomes of the keys ``failing``. A scenario
+        says so whenever nothing disturbs the fleet (``math.inf`` ends it)."""
+        self._prompt, self._prompt_since, self._failing = seconds, self._history.now(), failing
+
+    def check_prompt(self) -> None:
+        """Records that are late and still not settled."""
+        for item in self.oldest_open():
+            self._check_prompt(item)
+
+    def _settle(self, item: Item) -> None:
+        if item.settled_at is None:
+            self._check_prompt(item)
+        super()._settle(item)
+
+    def _check_prompt(self, item: Item) -> None:
+        waited = self._history.now() - item.put_at
+        if waited > self._prompt and item.put_at >= self._prompt_since and item.key not in self._failing:
+            found = f"{item.key} v{item.version} of {item.shard_id} waits for {waited:.1f} s"
+            self._history.violated("nothing shared", found)

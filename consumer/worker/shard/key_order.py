@@ -214,7 +214,7 @@ class KeyOrder:
                     unable = True
             overflowing = self._queue.overflowing()
         failing_bytes = sum(self._failing_bytes.values())
-        self._subscription.failing_keys_hold(failing_bytes + self._queue.waiting_bytes)
+        self._subscription.account.set_aside(failing_bytes + self._queue.waiting_bytes)
         is_full = unable or len(self._failing) >= self._most_failing or failing_bytes > self._max_failing_bytes
         if is_full != self._is_full:
             self._is_full = is_full

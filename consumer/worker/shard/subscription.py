@@ -29,7 +29,7 @@ class Subscription:
 
     ``unsaved`` is set when something has to be stored, ``settled`` when records were settled or a batch has ended:
     each has one waiting task, which clears it; ``may_catch_up`` likewise when a deferred key may be read again.
-    ``window`` is the open tumbling window; None without the feature. ``account`` pays for the books.
+    ``window`` is the open tumbling window; None without the feature. ``account`` pays for the records and the books.
     """
 
     def __init__(self, context: WorkerContext, resume_from: FrontierSnapshot, account: BudgetAccount) -> None:
@@ -52,7 +52,7 @@ class Subscription:
         self._settled_before = SettledFilter(resume_from)
         self._key_of = partition_key_reader(context.stream.partition_key)
         self._next_read_again = _FIRST_READ_AGAIN
-        self._account = account
+        self.account = account
         self._charged = 0
 
     @property
@@ -174,10 +174,6 @@ class Subscription:
 
     # --- deferred keys -----------------------------------------------------------------------------------
 
-    def failing_keys_hold(self, size: int) -> None:
-        """So many bytes of what the shard holds are of failing keys and of what waits behind them."""
-        self._account.set_aside(size)
-
     def changed(self) -> None:
         """The list of deferred keys is another one."""
         self._charge_books()
@@ -252,9 +248,9 @@ class Subscription:
         """The books count against ``limits.buffer``, too."""
         size = self.frontier.size + self.deferred.size
         if size > self._charged:
-            self._account.charge(size - self._charged)
+            self.account.charge(size - self._charged)
         elif size < self._charged:
-            self._account.release(self._charged - size)
+            self.account.release(self._charged - size)
         self._charged = size
 
 
