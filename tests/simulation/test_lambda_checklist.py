@@ -1,4 +1,5 @@
 """What was recorded of Lambda's DynamoDB mappings on AWS, case by case, in the order of the reference (section 3).
+With ``order: shard``, which is Lambda's; what ``order: key`` makes of the same is in ``test_batch_orders.py``.
 
 Each test names its case. Those that are covered elsewhere are in the second table of ``docs/lambda-parity.md``; what
 every answer of a function means is in ``unit/domain/test_outcome.py``.
@@ -7,17 +8,17 @@ every answer of a function means is in ``unit/domain/test_outcome.py``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 import pytest
 
 from consumer.domain.dead_letter import lambda_document
-from consumer.domain.outcome import OK, HandlerCall, Outcome, from_lambda_response
+from consumer.domain.outcome import OK, HandlerCall, Outcome
 from tests.support.simulated_shards import (
     FAILED,
     Recorder,
+    answers,
     append_too_old,
     checkpointed,
     fails,
@@ -35,23 +36,13 @@ Items = list[dict[str, Any]]
 
 # As a mapping that sets nothing but the size, the retries and ReportBatchItemFailures.
 LIKE_LAMBDA: dict[str, dict[str, Any]] = {
-    "batch": {"batch_size": 3, "parallelization_factor": 1, "report_batch_item_failures": True},
+    "batch": {"batch_size": 3, "order": "shard", "parallelization_factor": 1, "report_batch_item_failures": True},
     "retry": {"max_retry_attempts": 3, "bisect_on_error": False},
 }
 
 
 def image(attributes: dict[str, Any]) -> dict[str, Any]:
     return {"dynamodb": {"NewImage": attributes}}
-
-
-def answers(answer: Callable[[HandlerCall], Any]) -> Callable[[HandlerCall], Awaitable[Outcome]]:
-    """A function whose return value is read by Lambda's rules."""
-
-    async def behave(call: HandlerCall) -> Outcome:
-        numbers = frozenset(one.sequence_number for one in call.records)
-        return from_lambda_response(answer(call), numbers, report_failures=True)
-
-    return behave
 
 
 # --- test_dynamodb_event_filter ----------------------------------------------------------------------------

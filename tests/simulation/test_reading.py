@@ -13,6 +13,7 @@ from consumer.domain.errors import (
     PermissionDenied,
     ResourceMissing,
     Throttled,
+    TrimmedData,
 )
 from consumer.domain.outcome import OK, HandlerCall, Outcome
 from consumer.testing.simulation import Simulation
@@ -30,6 +31,7 @@ from tests.support.simulated_shards import (
     until,
     write,
 )
+from tests.support.windows import deploy
 
 MISSING = ResourceMissing("the stream")
 HALT = {"source": {"on_gap": "halt"}}
@@ -92,6 +94,42 @@ def test_a_gap_is_recorded_and_passed_with_continue() -> None:
         assert 10 < refusal.taken < 100, "attempts in a minute"
         refusal.end()
         await until(world, handled(world, 10), "what is left is handled")
+        assert [loss.kind for loss in losses(world)] == ["gap"]
+
+    run(world, scenario)
+
+
+@pytest.mark.parametrize("page_records", [1000, 3])
+@pytest.mark.parametrize("policy", ["halt, then continue", "continue"])
+def test_what_lies_between_the_horizon_and_the_checkpoint_is_skipped(policy: str, page_records: int) -> None:
+    """A position is refused as trimmed although everything is there: reading goes on from the horizon, over whole pages
+    of what was handled, also when an iterator expires among them; not one record is handled twice, or an error."""
+    world = shard_world(f"horizon, {policy}", stream={"page_records": page_records})
+    (shard,) = world.stream.open_shards()
+    refusing = TrimmedData("trimmed")
+
+    async def scenario() -> None:
+        first = start(world, "a")
+        write(world, 20)
+        await until(world, handled(world, 20), "the first twenty are handled")
+        await first.stop()
+        write(world, 5)
+        if policy != "continue":
+            deploy(world, source=HALT["source"])
+            halting = start(world, "b")
+            Refusal(halting.links["stream"], refusing, "iterator", times=1)
+            await until(world, lambda: world.rows()[shard].state == "halted", "the shard halts")
+            await halting.stop()
+            deploy(world, source={"on_gap": "continue"})
+        going_on = start(world, "c")
+        if policy == "continue":
+            Refusal(going_on.links["stream"], refusing, "iterator", times=1)
+        expired = Refusal(going_on.links["stream"], ExpiredIterator("expired"), "get_records", but=2, times=1)
+        await until(world, handled(world, 25), "the other five are handled")
+        write(world, 5)
+        await until(world, handled(world, 30), "it goes on")
+        await until(world, lambda: expired.taken > 3, "the iterator has expired")
+        await until(world, lambda: world.rows()[shard].state == "open", "its row says so")
         assert [loss.kind for loss in losses(world)] == ["gap"]
 
     run(world, scenario)

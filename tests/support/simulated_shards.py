@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from consumer.domain.errors import StreamConsumerError
-from consumer.domain.outcome import OK, HandlerCall, HandlerFault, Outcome
+from consumer.domain.outcome import OK, HandlerCall, HandlerFault, Outcome, from_lambda_response
 from consumer.ports.handler import Handler
 from consumer.ports.leases import Loss
 from consumer.testing.history import Item
@@ -45,6 +45,16 @@ async def fails(call: HandlerCall) -> Outcome:
 async def poison(call: HandlerCall) -> Outcome:
     """Fails with every record whose key begins with ``poison``."""
     return FAILED if any(key.startswith("poison") for key in keys(call)) else OK
+
+
+def answers(answer: Callable[[HandlerCall], Any]) -> Callable[[HandlerCall], Awaitable[Outcome]]:
+    """A function whose return value is read by Lambda's rules."""
+
+    async def behave(call: HandlerCall) -> Outcome:
+        numbers = frozenset(one.sequence_number for one in call.records)
+        return from_lambda_response(answer(call), numbers, report_failures=True)
+
+    return behave
 
 
 def keys(call: HandlerCall) -> list[str]:
