@@ -21,6 +21,9 @@ from consumer.domain.outcome import OK, HandlerCall, HandlerFault, Outcome
 from consumer.domain.record import Record
 
 RAISED = HandlerFault("raised", "ValueError", "poison")
+SOME = KeyBounds(
+    line_records=6, failing_keys=3, deferred_keys=2
+)  # of a key: three records of it are read again at once
 TIGHT = KeyBounds(line_records=2, failing_keys=3, deferred_keys=2)
 TIGHTEST = KeyBounds(line_records=1, line_bytes=100, failing_keys=2, deferred_keys=1)
 
@@ -99,18 +102,18 @@ def refused_plans() -> st.SearchStrategy[Plan]:
 def deferred_plans() -> st.SearchStrategy[Plan]:
     """Few keys that fail for long, with more behind each than may wait: they are deferred, and catch up."""
     page = st.lists(
-        st.tuples(st.sampled_from("aabc"), st.sampled_from(["good", "flaky", "poison", "filtered"])),
-        min_size=3,
-        max_size=10,
+        st.tuples(st.sampled_from("aabc"), st.sampled_from(["good", "flaky", "flaky", "poison", "filtered"])),
+        min_size=2,
+        max_size=6,
     )
     changes = {
-        "pages": st.lists(page, min_size=3, max_size=5),
-        "pauses": st.lists(st.sampled_from([0.0, 0.1, 0.4, 3.0]), min_size=5, max_size=5),
+        "pages": st.lists(page, min_size=6, max_size=10),
+        "pauses": st.lists(st.sampled_from([0.1, 1.0, 3.0, 10.0]), min_size=10, max_size=10),
         "order": st.just("key"),
         "batch_size": st.sampled_from([1, 3, 100]),
         "factor": st.sampled_from([1, 2, 10]),
-        "retries": st.sampled_from([2, 6]),
-        "bounds": st.sampled_from([TIGHT, TIGHTEST]),
+        "retries": st.sampled_from([1, 2, 2, 6]),
+        "bounds": st.sampled_from([SOME, SOME, TIGHT, TIGHTEST]),
     }
     return st.builds(replace, plans(windows=False), **changes)
 

@@ -53,7 +53,7 @@ SHARD = "shardId-1"
 WINDOW = 10  # seconds
 MOST_AGE = 60
 FOR_EVER = 3600.0
-RE_READ = 3  # records in a page of the second reader
+RE_READ = 8  # records in a page of the second reader
 KEY_OF = partition_key_reader("id")
 
 
