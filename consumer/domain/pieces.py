@@ -58,7 +58,7 @@ class Piece:
             return self, None
         first = Piece(self.policy, [entry for entry in self.entries if entry.key in given_up], given_up)
         first.request_id = self.request_id
-        first._settlement.continue_from(self._settlement)
+        first._settlement.continue_from(self._settlement, len(step.records))
         return first, Piece(self.policy, rest)
 
     def answered(self, outcome: Outcome) -> Cut:

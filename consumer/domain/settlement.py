@@ -140,8 +140,12 @@ class Settlement:
         del self._pieces[:-1]
         return len(self._pieces[-1].records)
 
-    def continue_from(self, other: Settlement) -> None:
-        """The records of this batch were tried as part of ``other``, which knows how often."""
+    def continue_from(self, other: Settlement, count: int) -> None:
+        """The first ``count`` records of this batch were tried as part of ``other``, which knows how often, and are
+        given up now; those behind them are not."""
+        records = self._pieces[-1].records
+        if count < len(records):
+            self._replace(records[:count], records[count:])
         mine, known = self._pieces[-1], other._pieces[-1]
         mine.retries, mine.invocations, mine.fault = known.retries, known.invocations, known.fault
 

@@ -155,11 +155,11 @@ class Subscription:
     def settle(self, entries: Sequence[Entry], result: str) -> None:
         """These records are handled, or durable at the dead letters (``result`` as in ``records_total``); in the order
         of their positions."""
-        if entries[0].position >= 0:
-            tracked: Sequence[Entry] = entries
-        else:
+        tracked = entries
+        if self.deferred:  # of a batch whose call never ran a key in the middle may have been deferred meanwhile
             tracked = [entry for entry in entries if entry.position >= 0]
-            self._settle_read_again(entries[: len(entries) - len(tracked)])
+            if len(tracked) < len(entries):
+                self._settle_read_again([entry for entry in entries if entry.position < 0])
         if tracked:
             self.frontier.settle(
                 [entry.position for entry in tracked], [entry.record.dynamodb.SequenceNumber for entry in tracked]
@@ -169,6 +169,7 @@ class Subscription:
         self.newest_settled_time = max(self.newest_settled_time, newest)
         self._metrics.records(result).inc(len(entries))
         self._metrics.in_flight_records.dec(len(entries))
+        self._charge_books()  # an idle shard reads no page that would give back what they took
         self.unsaved.set()
         self.settled.set()
 

@@ -1,4 +1,5 @@
-"""The model of batching, settlement, dead letters and frontier holds, and notices one-line mistakes in any of them."""
+"""The model of batching, pieces, settlement, dead letters, deferred keys and frontier holds, and notices one-line
+mistakes in any of them."""
 
 from __future__ import annotations
 
@@ -11,12 +12,13 @@ import pytest
 from hypothesis import Phase, given, settings
 
 from tests.simulation.mutants import Mutant, applied, occurrences
-from tests.unit.worker.dispatch_model import Plan, plans, refused_plans, run
+from tests.unit.worker.dispatch_model import FAMILIES, Plan
+from tests.unit.worker.dispatch_world import run
 
 QUICK = tuple(phase for phase in Phase if phase is not Phase.explain)
 
 
-@given(plans(windows=False))
+@given(FAMILIES["batches"])
 @settings(max_examples=400, report_multiple_bugs=False, phases=QUICK)
 def test_every_record_is_settled_once_in_order_and_no_checkpoint_passes_one(plan: Plan) -> None:
     """Never two attempts of a key at once, never past an unsettled record. A hand-over repeats nothing, a crash
@@ -24,17 +26,24 @@ def test_every_record_is_settled_once_in_order_and_no_checkpoint_passes_one(plan
     run(plan)
 
 
-@given(plans(windows=True))
+@given(FAMILIES["windows"])
 @settings(max_examples=200, report_multiple_bugs=False, phases=QUICK)
 def test_windows_count_every_record_once_also_across_hand_overs(plan: Plan) -> None:
     """And across crashes: state and frontier belong together at every moment at which they may be stored."""
     run(plan)
 
 
-@given(refused_plans())
+@given(FAMILIES["refused"])
 @settings(max_examples=200, report_multiple_bugs=False, phases=QUICK)
-def test_refused_letters_let_other_keys_pass_and_take_no_place_of_theirs(plan: Plan) -> None:
-    """Batches that leave their places and come back: never more calls at once than there are places, none lost."""
+def test_refused_letters_let_other_keys_pass_and_take_no_slot_of_theirs(plan: Plan) -> None:
+    """Never more calls at once than there are slots and places, of which retries take half: none is lost, either."""
+    run(plan)
+
+
+@given(FAMILIES["deferred"])
+@settings(max_examples=200, report_multiple_bugs=False, phases=QUICK)
+def test_deferred_keys_catch_up_in_order_also_across_hand_overs_and_crashes(plan: Plan) -> None:
+    """What waits behind a failing key leaves the books and comes back, once: no checkpoint passes it."""
     run(plan)
 
 
@@ -63,36 +72,105 @@ WRONG = (
         "            piece.fault = outcome.fault or piece.fault\n            piece.retries += 1\n",
     ),
     wrong(
+        "with what is too old go the later records of its key",
+        "consumer/domain/settlement.py",
+        "        if count < len(records):\n",
+        "        if False:\n",
+        kind="deferred",
+    ),
+    wrong(
+        "what a failing piece does not try now stays in the books when its key is deferred",
+        "consumer/worker/shard/key_order.py",
+        "self._subscription.defer(key, kept, [*later, *waiting])",
+        "self._subscription.defer(key, kept, waiting)",
+        kind="deferred",
+    ),
+    wrong(
         "an answer settles the first records of the batch",
-        "consumer/worker/shard/batch_runner.py",
+        "consumer/worker/shard/shard_order.py",
         "self._subscription.settle(entries[settled : settled + len(done)], result)",
         "self._subscription.settle(entries[: len(done)], result)",
     ),
     wrong(
-        "a retry gets another request id",
-        "consumer/worker/shard/batch_runner.py",
+        "a retry gets another request id in the order of the shard",
+        "consumer/worker/shard/shard_order.py",
         "if step.fresh_request or not request_id:",
         "if True:",
+        kind="windows",
     ),
     wrong(
         "a record may expire during the back-off or in the queue",
-        "consumer/worker/shard/batch_runner.py",
+        "consumer/worker/shard/shard_order.py",
         "                    step = settlement.next(clock.wall())\n",
         "",
     ),
     wrong(
-        "a suspended batch goes on without a slot",
-        "consumer/worker/shard/batch_runner.py",
-        "                    await permit.resume()\n",
-        "                    pass\n",
+        "the order of the shard is that of its keys",
+        "consumer/worker/shard/subscription.py",
+        "return self.window is not None or not self._by_key",
+        "return self.window is not None",
+    ),
+    wrong(
+        "a retry gets another request id",
+        "consumer/worker/shard/key_order.py",
+        "if step.fresh_request or not piece.request_id:",
+        "if True:",
+    ),
+    wrong(
+        "a record of a piece may expire during its back-off",
+        "consumer/worker/shard/key_order.py",
+        "                step = piece.next(self._clock.wall())\n",
+        "                step = piece.next(0.0)\n",
+    ),
+    wrong(
+        "a piece is freed too early",
+        "consumer/worker/shard/key_order.py",
+        "held = {key for rest in cut.pieces for key in rest.keys}",
+        "held = {key for rest in cut.pieces[:1] for key in rest.keys}",
+    ),
+    wrong(
+        "retries take all slots",
+        "consumer/worker/shard/key_order.py",
+        "may_retry = bool(self._due) and self._retrying < self._most_retrying",
+        "may_retry = bool(self._due)",
         kind="refused",
     ),
     wrong(
-        "a new batch takes the slot that was passed on",
-        "consumer/worker/shard/batch_slots.py",
-        "                turn.set_result(None)\n                return\n",
-        "                turn.set_result(None)\n                break\n",
-        kind="refused",
+        "retries take all places of the handler",
+        "consumer/worker/handler_places.py",
+        "asyncio.Semaphore(max(1, width // 2))",
+        "asyncio.Semaphore(width)",
+        kind="deferred",
+    ),
+    wrong(
+        "a slot more than there are",
+        "consumer/worker/shard/dispatcher.py",
+        "while self._taken < self._width and",
+        "while self._taken <= self._width and",
+    ),
+    wrong(
+        "a cut loses the rest",
+        "consumer/domain/pieces.py",
+        "for half, entries in halves]",
+        "for half, entries in halves[:1]]",
+    ),
+    wrong(
+        "what a function may not have come to counts as handled",
+        "consumer/domain/pieces.py",
+        "        if not outcome.exact:\n",
+        "        if False:\n",
+    ),
+    wrong(
+        "a partial answer settles the later records of a failing key",
+        "consumer/domain/pieces.py",
+        "settled = [entry for entry in self.entries if entry.key not in failing]",
+        "settled = [entry for entry in self.entries if entry.record.sequence_number not in failed]",
+    ),
+    wrong(
+        "keys without a record in the letter of what is too old are forgotten",
+        "consumer/domain/pieces.py",
+        "        return first, Piece(self.policy, rest)\n",
+        "        return first, None\n",
     ),
     wrong(
         "a letter that was refused counts as sent",
@@ -103,8 +181,8 @@ WRONG = (
     wrong(
         "a key in two batches",
         "consumer/domain/batching.py",
-        "            if key not in busy:\n",
-        "            if True:\n",
+        "                if key not in busy:\n",
+        "                if True:\n",
     ),
     wrong(
         "what does not fit forgets what waits behind it",
@@ -113,23 +191,56 @@ WRONG = (
         "            self._busy.pop(key)\n",
     ),
     wrong(
-        "keys get free while their batch is under way",
-        "consumer/worker/shard/dispatcher.py",
-        "                if self._windowed is None:\n",
-        "                self._queue.free(batch.keys)\n                batch.keys = {}\n"
-        "                if self._windowed is None:\n",
+        "what is taken out of the queue comes back",
+        "consumer/domain/batching.py",
+        "            self._arrived = deque(entry for entry in self._arrived if entry.key != key)\n",
+        "            pass\n",
+        kind="deferred",
     ),
     wrong(
         "the checkpoint passes what is in flight",
         "consumer/domain/frontier.py",
-        "while above and offset in settled:",
-        "while above:",
+        "elif at and ends[at - 1] == start - 1:",
+        "elif at:",
     ),
     wrong(
         "a hand-over forgets what was settled further on",
         "consumer/domain/frontier.py",
-        "        runs.extend(self._beyond_re_read())\n",
+        "for run in self._beyond_re_read():",
+        "for run in ():",
+    ),
+    wrong(
+        "the checkpoint forgets the deferred keys",
+        "consumer/worker/shard/subscription.py",
+        "self.frontier.snapshot(max_runs_bytes, self.deferred.snapshot())",
+        "self.frontier.snapshot(max_runs_bytes)",
+        kind="deferred",
+    ),
+    wrong(
+        "records read again come first in every batch",
+        "consumer/worker/shard/subscription.py",
+        "self._settle_read_again([entry for entry in entries if entry.position < 0])",
+        "self._settle_read_again(entries[: len(entries) - len(tracked)])",
+    ),
+    wrong(
+        "the books of an idle shard stay charged",
+        "consumer/worker/shard/subscription.py",
+        "        self._charge_books()  # an idle shard reads no page that would give back what they took\n",
         "",
+    ),
+    wrong(
+        "the first reader drops after the meeting",
+        "consumer/worker/shard/subscription.py",
+        "in deferred and not deferred.has_met(digest):",
+        "in deferred:",
+        kind="deferred",
+    ),
+    wrong(
+        "catch-up takes what is settled",
+        "consumer/domain/deferred.py",
+        "        return number >= self._entries[digest].first\n",
+        "        return True\n",
+        kind="deferred",
     ),
     wrong(
         "a state is not kept",
@@ -140,7 +251,7 @@ WRONG = (
     ),
     wrong(
         "a state is kept before its records are settled",
-        "consumer/worker/shard/batch_runner.py",
+        "consumer/worker/shard/shard_order.py",
         '                done, result = settlement.answered(outcome), "handled"\n',
         "                if window is not None and outcome.state:\n"
         "                    await window.accept(outcome.state)\n"
@@ -157,8 +268,8 @@ WRONG = (
     ),
     wrong(
         "the last window stays open",
-        "consumer/worker/shard/dispatcher.py",
-        "return not (self._no_more and self._windowed is not None and self._windowed.is_open)",
+        "consumer/worker/shard/window_order.py",
+        "return not (self._no_more and self._windowed.is_open)",
         "return True",
         kind="windows",
     ),
@@ -171,7 +282,7 @@ def test_the_model_notices(mutant: Mutant) -> None:
     here = Path(__file__).parents[3]
     with applied(mutant) as folder:
         environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{here}", "PYTHONDONTWRITEBYTECODE": "1"}
-        command = [sys.executable, "-m", "tests.unit.worker.dispatch_model", mutant.family]
+        command = [sys.executable, "-m", "tests.unit.worker.dispatch_world", mutant.family]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stdout
     assert "plan=Plan(" in done.stderr, done.stderr
