@@ -241,7 +241,7 @@ def test_every_record_is_settled_once_and_only_keys_that_fail_are_in_letters(
     text = " ".join(f"{key}{number}" for number, key in enumerate(keys, 1))
     bad = sorted(number for number in poison if number <= len(keys))
     outcomes = {
-        "raises": {number: RAISED for number in bad},
+        "raises": dict.fromkeys(bad, RAISED),
         "names all": {number: partial(*bad) for number in bad},
         "stops at the first": {number: partial(number, exact=False) for number in bad},
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
@@ -16,18 +15,18 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def taking(places: HandlerPlaces, *, again: bool) -> Callable[[], asyncio.Task[None]]:
-    return lambda: asyncio.ensure_future(places.take(again=again))
+def taking(places: HandlerPlaces, *, again: bool) -> asyncio.Task[None]:
+    return asyncio.create_task(places.take(again=again))
 
 
 @pytest.mark.parametrize(("width", "retries"), [(1, 1), (2, 1), (3, 1), (4, 2), (9, 4)])
 async def test_retries_get_half_of_the_places_and_one_at_least(width: int, retries: int) -> None:
     """The other half is always there for calls that are none."""
     places = HandlerPlaces(width)
-    again = [taking(places, again=True)() for _ in range(width + 2)]
+    again = [taking(places, again=True) for _ in range(width + 2)]
     await settle()
     assert sum(task.done() for task in again) == retries
-    fresh = [taking(places, again=False)() for _ in range(width + 2)]
+    fresh = [taking(places, again=False) for _ in range(width + 2)]
     await settle()
     assert sum(task.done() for task in fresh) == width - retries
     places.give_back(again=True)
@@ -70,7 +69,7 @@ async def test_a_cancelled_retry_keeps_no_place() -> None:
     await places.take(again=False)
     await places.take(again=False)
     for _ in range(3):
-        waiting = taking(places, again=True)()
+        waiting = taking(places, again=True)
         await settle()
         waiting.cancel()
         await settle()
