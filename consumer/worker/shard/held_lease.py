@@ -96,7 +96,7 @@ class HeldLease:
                         log.warning("checkpoint.failed", shard_id=self.shard_id, error=str(error))
 
     def reopen(self) -> None:
-        """Work on a halted shard again: its next write says so."""
+        """Read a shard again that is halted, or was read to its end before: its next write says so."""
         self._taken = replace(self._taken, state="open", note="")
 
     async def change_state(self, state: LeaseState, note: str = "") -> None:

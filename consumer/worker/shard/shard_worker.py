@@ -43,6 +43,7 @@ class ShardWorker:
         self._lineage = lineage
         self._budget = BudgetAccount(context.budget)
         frontier = resume_from(row, lineage, in_order=bool(context.settings.batch.tumbling_window))
+        self._reads_again = row.state == "deferred" and frontier != row.frontier
         self._subscription = Subscription(context, frontier, self._budget)
         self._reader = ShardReader(context, row.shard_id, frontier, self._subscription, self._budget, lineage)
         self._release_wish = Release()
@@ -127,6 +128,8 @@ class ShardWorker:
         elif state in ("draining", "done"):
             self._reader.state.ended = True
             return await self._finish()
+        elif self._reads_again:
+            self.lease.reopen()  # its keys are deferred no more: it has records to read
         if not await self._take_over_window():
             return await self._release()
         ended = await self._processing.read(from_horizon=state == "halted")

@@ -276,3 +276,37 @@ def test_every_record_settles_once_in_order_whatever_the_handler_answers(
     assert poison & set(range(1, size + 1)) <= dead
     for call in run.calls:
         assert not too_old & set(call)
+
+
+def test_what_waits_behind_the_records_that_are_tried_can_be_given_up() -> None:
+    """A key that is deferred keeps the half that fails; the other one is read again later."""
+    settlement = Settlement(RetryPolicy(max_retries=5), records(1, 2, 3, 4))
+    settlement.next(NOW)
+    settlement.answered(RAISED)
+    settlement.next(NOW)
+    settlement.answered(RAISED)
+    assert settlement.keep_current() == 1
+    assert settlement.keep_current() == 1, "there is nothing more behind it"
+    step = settlement.next(NOW)
+    assert isinstance(step, Invoke)
+    assert numbers(step.records) == [1]
+    assert numbers(settlement.answered(OK)) == [1]
+    assert settlement.next(NOW) is None
+
+
+def test_a_part_of_a_batch_continues_its_history_for_what_is_given_up_only() -> None:
+    """The letter says how often its records were tried; those behind them are a new batch, and in no letter."""
+    whole = Settlement(RetryPolicy(max_age=60, bisect=False), [record(1, created=NOW), record(2, created=NOW + 30)])
+    whole.next(NOW)
+    whole.answered(RAISED)
+    part = Settlement(RetryPolicy(max_age=60, bisect=False), records(1, 3))
+    part.continue_from(whole, 1)
+    assert numbers(part.gave_up()) == [1]
+    step = part.next(NOW)
+    assert isinstance(step, Invoke)
+    assert (numbers(step.records), step.attempt) == ([3], 1)
+    same = Settlement(RetryPolicy(max_retries=0), records(1))
+    same.continue_from(whole, 1)
+    step = same.next(NOW)
+    assert isinstance(step, GiveUp)
+    assert (step.invocations, step.fault) == (1, RAISED.fault)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import sys
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumer.domain.deferred import BEGINNING, DeferredKey
+from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import LeaseRow, LeaseState
 from consumer.domain.shards import (
     RETENTION,
     TOMBSTONE_AGE,
     ShardInfo,
+    all_settled,
     children_of,
     expired_tombstones,
     is_young,
+    keys_held_back,
     may_start,
     missing_leases,
     unknown_parents,
@@ -99,6 +104,10 @@ def test_listing_a_shard_twice_gives_one_lease() -> None:
         (["waiting"], False),
         (["open"], False),
         (["halted"], False),
+        (["deferred"], True),
+        (["deferred", "open"], False),
+        (["deferred", None], False),
+        (["done", "deferred"], True),
         (["draining"], True),
         (["done"], True),
         (["done", "open"], False),
@@ -108,7 +117,8 @@ def test_listing_a_shard_twice_gives_one_lease() -> None:
     ],
 )
 def test_may_start(states: list[LeaseState | None], may: bool) -> None:
-    """A child starts when every parent is known to be settled to its end; None is a parent without a row."""
+    """A child starts when every parent is known to be settled to its end, but for deferred keys, which the child holds
+    back; None is a parent without a row."""
     rows = {f"p{n}": LeaseRow(f"p{n}", state=state) for n, state in enumerate(states) if state is not None}
     child = LeaseRow("c", parents=tuple(f"p{n}" for n in range(len(states))))
     assert may_start(child, rows | {"c": child}) is may
@@ -125,11 +135,11 @@ def test_children_of() -> None:
     assert [row.shard_id for row in children_of("a", rows)] == ["b", "c"]
 
 
-STATES: tuple[LeaseState, ...] = ("waiting", "open", "draining", "done", "halted")
+STATES: tuple[LeaseState, ...] = get_args(LeaseState)
 NOW = 1_800_000_000.0
 
 
-@pytest.mark.parametrize("state", ["open", "draining", "halted", "done"])
+@pytest.mark.parametrize("state", [state for state in STATES if state != "waiting"])
 def test_what_was_started_goes_on_whatever_became_of_its_parents(state: LeaseState) -> None:
     """The rule was applied when it started; a tombstone removed since must not stop it."""
     child = LeaseRow("c", parents=("p",), state=state)
@@ -155,7 +165,7 @@ def test_a_waiting_child_starts_only_behind_settled_rows(data: st.DataObject) ->
     for row in rows.values():
         if row.state != "waiting":
             continue
-        held_up = [p for p in row.parents if p not in rows or not rows[p].settled]
+        held_up = [p for p in row.parents if p not in rows or rows[p].state not in ("deferred", "draining", "done")]
         assert may_start(row, rows) is (not held_up)
         assert all(p in rows or p in known or p in unknown for p in held_up)
     entombed = rows | {p: LeaseRow(p, state="done") for p in unknown}
@@ -163,12 +173,71 @@ def test_a_waiting_child_starts_only_behind_settled_rows(data: st.DataObject) ->
 
 
 @pytest.mark.parametrize(
-    ("child", "settled"), [(None, False), ("waiting", False), ("open", True), ("done", True), ("halted", True)]
+    ("child", "settled"),
+    [(None, False), ("waiting", False), ("open", True), ("deferred", True), ("done", True), ("halted", True)],
 )
 def test_a_started_child_proves_that_its_parent_was_settled(child: LeaseState | None, *, settled: bool) -> None:
     """So a parent whose row was removed is not read a second time."""
     rows = [LeaseRow("x", state="open")] + ([LeaseRow("c", parents=("p",), state=child)] if child else [])
     assert was_settled("p", rows) is settled
+
+
+WAITS, WAITS_NO_MORE = DeferredKey("a", BEGINNING), DeferredKey("a", "7")
+
+
+@pytest.mark.parametrize(
+    ("children", "settled"),
+    [
+        ([(WAITS,)], False),
+        ([(WAITS_NO_MORE,)], True),
+        ([(WAITS_NO_MORE, WAITS)], False),
+        ([(WAITS,), ()], True),
+    ],
+)
+def test_a_child_that_waits_for_a_key_proves_nothing(children: list[tuple[DeferredKey, ...]], *, settled: bool) -> None:
+    """It was started before its parent was through. A sibling that waits for none was started after that."""
+    rows = [
+        LeaseRow(f"c{n}", ("p",), state="open", frontier=FrontierSnapshot(first="1", deferred=deferred))
+        for n, deferred in enumerate(children)
+    ]
+    assert was_settled("p", rows) is settled
+
+
+@pytest.mark.parametrize(
+    ("states", "held_back"),
+    [
+        ([], []),
+        ([None], []),
+        (["done"], []),
+        (["draining"], []),
+        (["deferred"], [("a", "b")]),
+        (["open"], [None]),
+        (["waiting"], [None]),
+        (["halted"], [None]),
+        (["deferred", "done"], [("a", "b")]),
+        (["open", "deferred"], [None, ("a", "b")]),
+    ],
+)
+def test_keys_held_back(states: list[LeaseState | None], held_back: list[tuple[str, ...] | None]) -> None:
+    """What a parent lists, once it lists all that is left; before its end it may come to defer anything. A parent
+    without a row was settled: its row was removed since, for a child of it has been started."""
+    frontier = FrontierSnapshot("9", "1", deferred=(DeferredKey("a", "2"), DeferredKey("b", "3", passed=True)))
+    rows = {
+        f"p{n}": LeaseRow(f"p{n}", state=state, frontier=frontier)
+        for n, state in enumerate(states)
+        if state is not None
+    }
+    assert keys_held_back([f"p{n}" for n in range(len(states))], rows) == held_back
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_all_settled_waits_for_deferred_keys(state: LeaseState) -> None:
+    """A stream that replaces this one is not begun before they are through: their order would be lost."""
+    rows = {"a": LeaseRow("a", state="done"), "b": LeaseRow("b", state=state)}
+    settled = state in ("draining", "done")
+    assert all_settled([ShardInfo("a"), ShardInfo("b")], rows) is settled
+    assert not all_settled([ShardInfo("a"), ShardInfo("c")], rows)
+    assert not all_settled([], {})
 
 
 @pytest.mark.parametrize(
@@ -200,6 +269,7 @@ OLD = NOW - TOMBSTONE_AGE - 1
         ("an empty listing", LeaseRow("p", state="done", updated_at=OLD), [], [], False),
         ("not finished", LeaseRow("p", state="draining", updated_at=OLD), [], ["c"], False),
         ("halted", LeaseRow("p", state="halted", updated_at=OLD), [], ["c"], False),
+        ("keys are deferred", LeaseRow("p", state="deferred", updated_at=OLD), [], ["c"], False),
         ("a child waits", LeaseRow("p", state="done", updated_at=OLD), [LeaseRow("c", ("p",))], ["c"], False),
         (
             "one of two waits",

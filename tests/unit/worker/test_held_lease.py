@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from consumer.domain.batching import PageHold
+from consumer.domain.deferred import DeferredKey, digest_of
 from consumer.domain.errors import DependencyError, LeaseDeleted, LeaseLost
 from consumer.domain.filters.filters import compile_filters
 from consumer.domain.frontier import FrontierSnapshot
@@ -26,7 +27,8 @@ from consumer.testing.memory_stream import MemoryStream
 from consumer.testing.memory_table import MemoryTable
 from consumer.testing.simulated_worker import ProcessRandomness, Scripted
 from consumer.testing.virtual_loop import Process, VirtualLoop
-from consumer.worker.context import Ports, WorkerContext, handler_slots
+from consumer.worker.context import Ports, WorkerContext
+from consumer.worker.handler_places import HandlerPlaces
 from consumer.worker.memory_budget import BudgetAccount, ByteBudget
 from consumer.worker.shard.held_lease import HeldLease
 from consumer.worker.shard.subscription import Subscription
@@ -81,7 +83,7 @@ class Owner:
             incarnation=ME,
             validity=self.validity,
             budget=ByteBudget(1 << 20),
-            slots=handler_slots(0),
+            places=HandlerPlaces(0),
             start_at=None,
             filters=compile_filters([]),
         )
@@ -90,7 +92,7 @@ class Owner:
         await self.store.add_lease(LABEL, LeaseRow(SHARD))
         row = await self.store.take(LABEL, LeaseRow(SHARD), ME, "nonce")
         assert row is not None
-        self.subscription = Subscription(self.context, row.frontier)
+        self.subscription = Subscription(self.context, row.frontier, BudgetAccount(self.context.budget))
         return HeldLease(self.context, row, self.subscription)
 
     def settle(self, *numbers: int) -> None:
@@ -286,5 +288,27 @@ def test_what_is_settled_after_the_last_window_is_still_noticed() -> None:
             owner.settle(number)
             assert not lease.is_saved
         assert not lease.row.window_open
+
+    with_owner(work)
+
+
+def test_a_deferred_key_is_written_with_the_frontier_and_put_back_with_a_deleted_row() -> None:
+    """The list of deferred keys is part of what is settled, whatever becomes of the row."""
+
+    async def work(owner: Owner, lease: HeldLease) -> None:
+        hold = PageHold(BudgetAccount(owner.context.budget), 0, left=0, event_bytes=0)
+        entries = owner.subscription.accept(records(5, 6, 7), hold)
+        owner.subscription.defer(entries[0].key, entries[:1], entries[1:])
+        assert not lease.is_saved
+        await lease.change_state("deferred")
+        stored = (await owner.row()).frontier
+        assert stored == FrontierSnapshot("7", "5", deferred=(DeferredKey(digest_of(entries[0].key), "5"),))
+        owner.table.drop_lease(APPLICATION, LABEL, SHARD)
+        owner.subscription.settle(entries[:1], "handled")
+        assert not lease.is_saved
+        await lease.release("w/2/2")
+        row = await owner.row()
+        assert (row.owner, row.state) == ("w/2/2", "deferred")
+        assert row.frontier.deferred == (DeferredKey(digest_of(entries[0].key), "5", passed=True),)
 
     with_owner(work)
