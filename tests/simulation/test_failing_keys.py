@@ -352,6 +352,40 @@ def test_a_crash_keeps_what_is_deferred() -> None:
     world.check()
 
 
+@pytest.mark.parametrize("stubborn", [False, True], ids=["ends at once", "a call goes on"])
+def test_a_lease_is_lost_in_the_middle_of_a_pause(*, stubborn: bool) -> None:
+    """The pause ends later, and nothing comes of it; also while a call of the lost shard is still ending."""
+    world, handler = failing_world("lost"), Mendable()
+
+    async def behave(call: HandlerCall) -> Outcome:
+        if stubborn and call.lease_epoch == 1 and "k0" in keys(call):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await asyncio.sleep(40.0)
+                raise
+        return await handler.invoke(call)
+
+    async def scenario(world: Simulation) -> None:
+        (shard,) = world.stream.open_shards()
+        worker = world.add_worker("a", Recorder(behave))
+        worker.start()
+        await until(world, world.balanced, "balance")
+        world.put("poison")
+        await until(world, lambda: len(handler.calls) >= 3, "it fails")
+        world.put("k0")
+        await asyncio.sleep(10.0)
+        world.edit_row(shard, owner="a stranger", epoch=9)
+        world.put("k1")  # a checkpoint, which is refused
+        await until(world, lambda: world.rows()[shard].epoch > 9, "it is taken from the stranger, who is dead")
+        await asyncio.sleep(60.0)
+        handler.mended = True
+        await until(world, world.everything_settled, "everything is settled", 120.0)
+
+    world.run(scenario)
+    assert [found for found in world.history.violations if found.checker == "no bug"] == []
+
+
 # --- what is trimmed, and other orders -------------------------------------------------------------------
 
 
