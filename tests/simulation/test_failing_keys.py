@@ -210,6 +210,34 @@ def test_a_hot_failing_key(retries: int, buffer: str) -> None:
     with_every_record_once(world, scenario)
 
 
+@pytest.mark.parametrize("places", [0, 4], ids=["slots", "places"])
+def test_retries_that_hang_leave_slots_and_places_to_others(places: int) -> None:
+    """A hundred keys whose calls take five seconds before they fail would keep everything busy."""
+    world, handler = failing_world("hang"), Mendable()
+
+    async def behave(call: HandlerCall) -> Outcome:
+        if not handler.mended and any(key in Failing() for key in keys(call)):
+            await asyncio.sleep(5.0)
+        return await handler.invoke(call)
+
+    recorder = Recorder(behave)
+    recorder.width = places
+
+    async def scenario() -> None:
+        worker = world.add_worker("a", recorder)
+        worker.start()
+        await until(world, world.balanced, "balance")
+        for number in range(100):
+            world.put(f"poison{number}")
+        load = Load(world, every=0.05, poison=0)
+        await asyncio.sleep(300.0)  # by then each of them stands alone
+        await others_are_prompt(world, 60.0, worker)
+        load.end()
+        handler.mended = True
+
+    with_every_record_once(world, scenario)
+
+
 def test_a_key_that_fails_again_while_it_catches_up() -> None:
     world, handler = failing_world("again", bounds=SMALL), Mendable()
 
