@@ -210,6 +210,34 @@ def test_a_hot_failing_key(retries: int, buffer: str) -> None:
     with_every_record_once(world, scenario)
 
 
+@pytest.mark.parametrize("places", [0, 4], ids=["slots", "places"])
+def test_retries_that_hang_leave_slots_and_places_to_others(places: int) -> None:
+    """A hundred keys whose calls take five seconds before they fail would keep everything busy."""
+    world, handler = failing_world("hang"), Mendable()
+
+    async def behave(call: HandlerCall) -> Outcome:
+        if not handler.mended and any(key in Failing() for key in keys(call)):
+            await asyncio.sleep(5.0)
+        return await handler.invoke(call)
+
+    recorder = Recorder(behave)
+    recorder.width = places
+
+    async def scenario() -> None:
+        worker = world.add_worker("a", recorder)
+        worker.start()
+        await until(world, world.balanced, "balance")
+        for number in range(100):
+            world.put(f"poison{number}")
+        load = Load(world, every=0.05, poison=0)
+        await asyncio.sleep(300.0)  # by then each of them stands alone
+        await others_are_prompt(world, 60.0, worker)
+        load.end()
+        handler.mended = True
+
+    with_every_record_once(world, scenario)
+
+
 def test_a_key_that_fails_again_while_it_catches_up() -> None:
     world, handler = failing_world("again", bounds=SMALL), Mendable()
 
@@ -350,6 +378,40 @@ def test_a_crash_keeps_what_is_deferred() -> None:
 
     world.run(scenario)
     world.check()
+
+
+@pytest.mark.parametrize("stubborn", [False, True], ids=["ends at once", "a call goes on"])
+def test_a_lease_is_lost_in_the_middle_of_a_pause(*, stubborn: bool) -> None:
+    """The pause ends later, and nothing comes of it; also while a call of the lost shard is still ending."""
+    world, handler = failing_world("lost"), Mendable()
+
+    async def behave(call: HandlerCall) -> Outcome:
+        if stubborn and call.lease_epoch == 1 and "k0" in keys(call):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await asyncio.sleep(40.0)
+                raise
+        return await handler.invoke(call)
+
+    async def scenario(world: Simulation) -> None:
+        (shard,) = world.stream.open_shards()
+        worker = world.add_worker("a", Recorder(behave))
+        worker.start()
+        await until(world, world.balanced, "balance")
+        world.put("poison")
+        await until(world, lambda: len(handler.calls) >= 3, "it fails")
+        world.put("k0")
+        await asyncio.sleep(10.0)
+        world.edit_row(shard, owner="a stranger", epoch=9)
+        world.put("k1")  # a checkpoint, which is refused
+        await until(world, lambda: world.rows()[shard].epoch > 9, "it is taken from the stranger, who is dead")
+        await asyncio.sleep(60.0)
+        handler.mended = True
+        await until(world, world.everything_settled, "everything is settled", 120.0)
+
+    world.run(scenario)
+    assert [found for found in world.history.violations if found.checker == "no bug"] == []
 
 
 # --- what is trimmed, and other orders -------------------------------------------------------------------

@@ -63,6 +63,7 @@ class Dispatcher:
                 subscription,
                 queue,
                 forming,
+                tasks,
                 width=self._width,
                 spawn=self._spawn,
                 start=self._start,

@@ -43,6 +43,7 @@ class KeyOrder:
         subscription: Subscription,
         queue: KeyReadyQueue,
         forming: BatchForming,
+        tasks: asyncio.TaskGroup,
         *,
         width: int,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
@@ -72,6 +73,9 @@ class KeyOrder:
         self._retried_last = False
         self._is_full = False
         self._ending = False
+        self._is_due = asyncio.Event()
+        # A task, and no timer, fills slots: it ends with its group, which takes no new tasks once a lease is lost.
+        self._waking = tasks.create_task(self._wake(), name="retries that are due")
 
     @property
     def failing_keys(self) -> int:
@@ -120,6 +124,7 @@ class KeyOrder:
         for timer in self._pausing.values():
             timer.cancel()
         self._pausing.clear()
+        self._waking.cancel()
 
     # --- one piece -------------------------------------------------------------------------------------
 
@@ -177,7 +182,13 @@ class KeyOrder:
     def _pause_is_over(self, piece: Piece) -> None:
         del self._pausing[piece]
         self._due.append(piece)
-        self._start()
+        self._is_due.set()
+
+    async def _wake(self) -> None:
+        while True:
+            await self._is_due.wait()
+            self._is_due.clear()
+            self._start()
 
     async def _give_up(self, piece: Piece, step: GiveUp) -> None:
         if not await self._calls.still_owns():

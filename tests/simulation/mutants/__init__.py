@@ -1,0 +1,74 @@
+"""The mutation gate: one-line mistakes in the production code, each of which the simulator must notice.
+
+A simulator that finds nothing proves nothing unless it would find something. Every mutant breaks one rule that a
+guarantee rests on; it is applied to a copy of the package, never to the checkout, and has to be caught within 200 seeds
+of its family of runs. ``make mutants`` runs them all; the test suite runs those that die quickly.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.simulation.mutants.failing_keys import FAILING_KEYS
+from tests.simulation.mutants.fleet import FLEET
+from tests.simulation.mutants.mutant import Mutant
+from tests.simulation.mutants.records import RECORDS
+
+ROOT = Path(__file__).parents[3]
+COPIED = ("consumer", "tests/__init__.py", "tests/simulation", "tests/unit/__init__.py", "tests/unit/worker")
+MOST_SEEDS = 200
+MUTANTS = (*FLEET, *RECORDS, *FAILING_KEYS)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``seeds``: how many it took; ``checkers``: who spoke up on the first failing seed."""
+
+    caught: bool
+    seeds: int
+    checkers: tuple[str, ...]
+    output: str
+
+
+def occurrences(mutant: Mutant) -> int:
+    return (ROOT / mutant.file).read_text(encoding="utf-8").count(mutant.old)
+
+
+@contextmanager
+def applied(mutant: Mutant) -> Iterator[str]:
+    """A folder to run in: a copy of the package and its simulations with the mistake. ValueError when it does not
+    apply, because then it would prove nothing."""
+    if occurrences(mutant) != 1:
+        raise ValueError(f"the line to change is not there once in {mutant.file}: {mutant.name}")
+    with tempfile.TemporaryDirectory() as folder:
+        for part in COPIED:
+            source, target = ROOT / part, Path(folder) / part
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                target.parent.mkdir(exist_ok=True)
+                shutil.copy(source, target)
+        path = Path(folder) / mutant.file
+        path.write_text(path.read_text(encoding="utf-8").replace(mutant.old, mutant.new), encoding="utf-8")
+        yield folder
+
+
+def run(mutant: Mutant, seeds: int = MOST_SEEDS) -> Verdict:
+    """Apply ``mutant`` to a copy of the package and run its family until a seed fails."""
+    with applied(mutant) as folder:
+        command = [sys.executable, "-m", "tests.simulation.simulate", mutant.family, "--seeds", str(seeds), "--stop"]
+        environment = {**os.environ, "PYTHONPATH": folder, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    found = re.search(r"seed (\d+): a promise was broken", done.stdout)
+    checkers = tuple(dict.fromkeys(re.findall(r"^ +[\d.]+  ([^:]+): ", done.stdout, re.MULTILINE)))
+    output = done.stdout + done.stderr
+    return Verdict(found is not None, int(found[1]) + 1 if found else seeds, checkers, output)
