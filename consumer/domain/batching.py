@@ -14,7 +14,7 @@ Order per key holds because every record enters through ``_arrived`` in stream o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -200,7 +200,9 @@ class KeyReadyQueue:
                 if key in failing:
                     self._wait_behind(key, entry)
         self._waiting -= len(entries) - before
-        if returned or self._read_again:
+        if self._read_again:
+            entries.sort(key=_by_number)
+        elif returned:
             entries.sort(key=_by_position)
         return self._shorten(batch, max_bytes) or len(entries) >= limit
 
@@ -284,19 +286,20 @@ class KeyReadyQueue:
             return [max(self._failing, key=lambda key: self._failing[key].size)]
         return list(self._full)
 
-    def take_out(self, key: bytes) -> list[Entry]:
-        """Everything that waits for the busy key ``key`` is in the queue no longer."""
-        line = self._busy[key] or deque()
-        self._busy[key] = None
-        later = [entry for entry in self._arrived if entry.key == key]
-        if later:
-            self._arrived = deque(entry for entry in self._arrived if entry.key != key)
-        taken = [*line, *later]
-        self._waiting -= len(taken)
-        if key in self._failing:
-            self._waiting_bytes -= self._failing[key].size
-            self._failing[key] = _Line()
-            self._full.pop(key, None)
+    def take_out(self, keys: Collection[bytes]) -> dict[bytes, list[Entry]]:
+        """Everything that waits for the busy ``keys`` is in the queue no longer; returns it by key."""
+        taken = {key: list(self._busy[key] or ()) for key in keys}
+        others: list[Entry] = []
+        for entry in self._arrived:
+            taken.get(entry.key, others).append(entry)
+        self._arrived = deque(others)
+        for key, entries in taken.items():
+            self._busy[key] = None
+            self._waiting -= len(entries)
+            if key in self._failing:
+                self._waiting_bytes -= self._failing[key].size
+                self._failing[key] = _Line()
+                self._full.pop(key, None)
         return taken
 
     def _wait_behind(self, key: bytes, entry: Entry) -> None:
@@ -306,6 +309,11 @@ class KeyReadyQueue:
         self._waiting_bytes += size
         if line.records > self._bounds.line_records or line.size > self._bounds.line_bytes:
             self._full[key] = None
+
+
+def _by_number(entry: Entry) -> int:
+    """As text a longer number may come before a shorter one."""
+    return int(entry.record.dynamodb.SequenceNumber)
 
 
 def _by_position(entry: Entry) -> int:

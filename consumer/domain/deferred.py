@@ -71,9 +71,9 @@ class DeferredKeys:
         return digest in self._entries
 
     @property
-    def is_full(self) -> bool:
-        """Whether no further key can be deferred."""
-        return len(self._entries) >= self._most
+    def room(self) -> int:
+        """How many further keys can be deferred."""
+        return max(0, self._most - len(self._entries))
 
     @property
     def size(self) -> int:
@@ -160,6 +160,12 @@ class DeferredKeys:
         entry.met = True
         self.in_pass.pop(digest, None)
         self._end_if_through(digest, entry)
+
+    def forget_age(self) -> None:
+        """What was trimmed of the keys in the pass is no lag any more; how old the rest is shows when it is read."""
+        for digest in self.in_pass:
+            self._entries[digest].since = 0.0
+        self.version += 1
 
     def lost(self, digest: str, number: str, created: float) -> None:
         """Records of the key below ``number`` were trimmed, and their loss is durable."""

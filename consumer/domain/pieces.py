@@ -113,5 +113,5 @@ class Piece:
             cut = piece.answered(msgspec.structs.replace(outcome, failed=own))
             settled += cut.settled
             pieces += cut.pieces
-        settled.sort(key=lambda entry: entry.position)
+        settled.sort(key=lambda entry: int(entry.record.sequence_number))
         return Cut(settled, pieces)

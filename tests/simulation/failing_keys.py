@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from consumer.domain.batching import KeyBounds
+from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.testing.network import Weather
 from consumer.testing.simulated_worker import Scripted
 from consumer.testing.simulation import Simulation
@@ -92,9 +93,15 @@ def failing_keys(seed: int | str, on_event: Callable[[str], None] | None = None)
     keys = [f"k{number}" for number in range(60)]
     user_code.failing_keys = failing = set(keys[: rng.choice((1, 1, 3, 12))])
     hot = rng.random() < 0.5
-    for number in range(rng.randint(1, 2)):
-        world.add_worker(f"w{number}", Scripted(user_code.outcome)).start()
     disturbances = Disturbances(world, rng)
+    throttled = rng.choice((0.0, 0.0, 0.05))
+
+    async def behave(call: HandlerCall) -> Outcome:
+        """Now and then the handler cannot be reached at all, which is no failure of a record."""
+        return Outcome("not_invoked") if rng.random() < throttled else await user_code.outcome(call)
+
+    for number in range(rng.randint(1, 2)):
+        world.add_worker(f"w{number}", Scripted(behave)).start()
 
     async def write() -> None:
         while True:

@@ -38,6 +38,7 @@ log = structlog.get_logger()
 PAUSE = (
     0.2  # seconds between two pages: the service takes few reads of a shard a second, and the main reader goes first
 )
+MANY_EMPTY = 20  # pages in a row, after which pages are read as rarely as an idle shard is
 LOOK = 1.0  # seconds between looks at a parent shard that holds keys back
 ERROR_BACKOFF = Backoff(0.2, 10.0)
 
@@ -102,7 +103,7 @@ class CatchUp:
         position = self._position(oldest)
         log.debug("keys.catching_up", shard_id=self._shard_id, keys=len(ready), after=position.sequence_number)
         iterator: str | None = None
-        failures = 0
+        failures = empty = 0
         while True:
             if _reached(position) >= self._subscription.frontier.newest:
                 self._meet()
@@ -134,11 +135,13 @@ class CatchUp:
             failures = 0
             if page.records:
                 position = Position("AFTER_SEQUENCE_NUMBER", page.records[-1].dynamodb.SequenceNumber)
+            empty = 0 if page.records else empty + 1
             iterator = page.next_iterator
             if iterator is None:
                 self._meet()
-            elif deferred.in_pass:
-                await asyncio.sleep(PAUSE)
+            elif deferred.in_pass:  # empty pages are normal, also many; behind a trimmed shard they never end
+                longest = self._context.settings.source.poll.idle_backoff_max
+                await asyncio.sleep(PAUSE if empty < MANY_EMPTY else max(PAUSE, longest))
 
     def _position(self, key: DeferredKey) -> Position:
         if not key.waits_for_parent:
@@ -199,6 +202,7 @@ class CatchUp:
         after = position.sequence_number
         await self._lease.record_gap(Loss("gap", self._shard_id, after, None, reason, now))
         self._context.metrics.gaps.inc()
+        self._deferred.forget_age()
         self._lost = True
         log.error("keys.trimmed", shard_id=self._shard_id, keys=len(keys), after=after)
 

@@ -128,7 +128,8 @@ class Dispatcher:
         await self._idle.wait()
 
     def abandon(self) -> None:
-        """Give back what unsettled records hold, once no batch is under way any more."""
+        """Give back what unsettled records hold, once no batch is under way any more; nothing starts by itself then."""
+        self._stop()
         self._context.metrics.in_flight_records.dec(self._subscription.held)
 
     def _stop(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 import structlog
@@ -166,8 +166,9 @@ class KeyOrder:
         """Try a piece at once, after a pause, or have its dead letter sent."""
         step = piece.next(self._clock.wall())
         if isinstance(step, GiveUp):
-            piece, rest = piece.expired(step)
+            whole, (piece, rest) = piece, piece.expired(step)
             if rest is not None:
+                self._forget(whole, whole.keys)
                 self._ready.append(rest)
             self._fails(piece)
             self._spawn(self._give_up(piece, step))
@@ -215,15 +216,10 @@ class KeyOrder:
 
     def _bound(self) -> None:
         """Defer the keys behind which too much waits, and start nothing new while that is not enough."""
-        unable = False
-        overflowing = self._to_defer()
-        while overflowing and not unable:
-            for key in overflowing:
-                if self._subscription.can_defer(key):
-                    self._defer(key)
-                else:
-                    unable = True
-            overflowing = self._queue.overflowing()
+        while deferrable := self._deferrable():
+            self._defer(deferrable)
+        # A full list gets shorter when the records of its keys are handled, unless they all fail.
+        unable = bool(self._queue.overflowing()) and not self._subscription.has_deferred_others(self._failing)
         failing_bytes = sum(self._failing_bytes.values())
         self._subscription.account.set_aside(failing_bytes + self._queue.waiting_bytes)
         is_full = unable or len(self._failing) >= self._most_failing or failing_bytes > self._max_failing_bytes
@@ -234,16 +230,18 @@ class KeyOrder:
             else:
                 log.warning("shard.resumed", shard_id=self._shard_id, failing_keys=len(self._failing))
 
-    def _to_defer(self) -> list[bytes]:
+    def _deferrable(self) -> list[bytes]:
+        """Keys that have to be deferred, as many as there is room for."""
+        keys = self._queue.overflowing()
         if self._ending:
-            return [key for key in self._failing if not self._subscription.is_deferred(key)]
-        return self._queue.overflowing()
+            keys = [key for key in self._failing if not self._subscription.is_deferred(key)]
+        return self._subscription.deferrable(keys)
 
-    def _defer(self, key: bytes) -> None:
-        piece = self._failing[key]
-        later = piece.keep_current() if piece.stands_alone else ()
-        waiting = self._queue.take_out(key)
-        kept = [entry for entry in piece.entries if entry.key == key]
-        log.info("key.deferred", shard_id=self._shard_id, first_sequence_number=kept[0].record.sequence_number)
-        self._subscription.defer(key, kept, [*later, *waiting])
-        self._failing_bytes[piece] = sum(entry.copy_out() for entry in piece.entries)
+    def _defer(self, keys: Sequence[bytes]) -> None:
+        for key, waiting in self._queue.take_out(keys).items():
+            piece = self._failing[key]
+            later = piece.keep_current() if piece.stands_alone else ()
+            kept = [entry for entry in piece.entries if entry.key == key]
+            log.info("key.deferred", shard_id=self._shard_id, first_sequence_number=kept[0].record.sequence_number)
+            self._subscription.defer(key, kept, [*later, *waiting])
+            self._failing_bytes[piece] = sum(entry.copy_out() for entry in piece.entries)

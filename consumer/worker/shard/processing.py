@@ -107,10 +107,7 @@ class Processing:
             self._reader.state.ended = True
         else:
             while (ended := await self._read(dispatcher, from_horizon=from_horizon)) != "end":
-                if ended == "vanished":
-                    dispatcher.no_more()
-                await dispatcher.settle_all()
-                if not await self._leave_gap(ended):
+                if not await self._leave_gap(ended, dispatcher):
                     return "halted"
                 if ended == "vanished":
                     self._reader.state.ended = True
@@ -151,8 +148,9 @@ class Processing:
             else:
                 return "end"
 
-    async def _leave_gap(self, gap: Gap) -> bool:
-        """Leave a durable trace of records that were never read; False when the shard must halt."""
+    async def _leave_gap(self, gap: Gap, dispatcher: Dispatcher) -> bool:
+        """Leave a durable trace of records that were never read. False when the shard must halt, once everything that
+        was read is settled: a record that waits there holds up nothing but itself."""
         reason = (
             "the shard is not listed any more before it was read to its end"
             if gap == "vanished"
@@ -165,6 +163,7 @@ class Processing:
         log.error("shard.gap", shard_id=self._shard_id, after=after, reason=reason, on_gap=on_gap)
         if on_gap == "continue":
             return True
+        await dispatcher.settle_all()
         await self._lease.change_state("halted", reason)
         return False
 

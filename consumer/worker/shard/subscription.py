@@ -8,7 +8,7 @@ settled at once. Only what is settled here may ever be checkpointed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from consumer.domain.batching import Entry, PageHold
@@ -186,9 +186,19 @@ class Subscription:
         digest = digest_of(key)
         return digest in self.deferred and not self.deferred.has_met(digest)
 
-    def can_defer(self, key: bytes) -> bool:
-        """Whether there is room in the list of deferred keys."""
-        return not self.deferred.is_full or digest_of(key) in self.deferred
+    def deferrable(self, keys: Iterable[bytes]) -> list[bytes]:
+        """Those of ``keys`` for which the list of deferred keys has an entry, or room."""
+        room, found = self.deferred.room, []
+        for key in keys:
+            known = digest_of(key) in self.deferred
+            if known or room > 0:
+                found.append(key)
+                room -= not known
+        return found
+
+    def has_deferred_others(self, keys: Collection[bytes]) -> bool:
+        """Whether keys are deferred that are not among ``keys``."""
+        return len(self.deferred) > sum(digest_of(key) in self.deferred for key in keys)
 
     def defer(self, key: bytes, kept: Sequence[Entry], dropped: Sequence[Entry]) -> None:
         """Leave the records of a failing key to its entry in the list of deferred keys: ``kept``, its oldest ones, stay

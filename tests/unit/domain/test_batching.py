@@ -156,7 +156,7 @@ class QueueMachine(RuleBasedStateMachine):
     def take_out(self, data: st.DataObject) -> None:
         """A key is deferred: whatever waits behind it leaves, in order."""
         key = data.draw(st.sampled_from(sorted(self.failing)))
-        taken = self.queue.take_out(key)
+        taken = self.queue.take_out([key])[key]
         assert taken == self.behind(key)
         self.waiting = [one for one in self.waiting if one.key != key]
         self.taken_out.setdefault(key, []).extend(taken)
@@ -281,8 +281,8 @@ def test_what_waits_behind_a_failing_key_is_bounded(
     queue, found = line_behind(*sizes, bounds=bounds, max_waiting=max_waiting)
     assert found == overflows
     for key in found:
-        assert queue.take_out(key)
-        assert queue.take_out(key) == []
+        assert queue.take_out([key])[key]
+        assert queue.take_out([key]) == {key: []}
     assert queue.overflowing() == []
 
 

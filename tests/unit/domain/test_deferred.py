@@ -39,8 +39,9 @@ def test_an_entry_is_stored_and_comes_back() -> None:
     keys = DeferredKeys(stored)
     assert keys.snapshot() == stored
     assert keys.version == 0, "nothing to store"
-    assert [keys.is_unsettled(A, number) for number in (9, 10, 11)] == [False, True, True]
-    assert [keys.is_unsettled(B, number) for number in (19, 20, 21)] == [False, False, True]
+    keys.in_pass = dict.fromkeys((A, B))
+    assert [keys.is_wanted(A, number) for number in (9, 10, 11)] == [False, True, True]
+    assert [keys.is_wanted(B, number) for number in (19, 20, 21)] == [False, False, True]
     assert keys.in_memory == 0
     assert (len(keys), A in keys, "c" in keys) == (2, True, False)
 
@@ -106,14 +107,14 @@ def test_bounds_of_what_is_held() -> None:
     """Of a key by records and by bytes; of all by their count; and what the entries take themselves."""
     keys = DeferredKeys(most=2)
     keys.defer(A, "10", 1000.0, 1, 100)
-    assert not keys.is_full
+    assert keys.room == 1
     assert keys.is_full_of(A, 1, 1000)
     assert not keys.is_full_of(A, 2, 1000)
     assert keys.is_full_of(A, 2, 100)
     keys.settled(A, "10", 1000.0, 100)
     assert not keys.is_full_of(A, 1, 1)
     keys.defer(B, "11", 1000.0, 0)
-    assert keys.is_full
+    assert keys.room == 0
     assert keys.size == 2 * BYTES_PER_KEY
     assert keys.in_memory == 0
 

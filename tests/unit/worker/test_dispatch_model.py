@@ -238,8 +238,8 @@ WRONG = (
     wrong(
         "catch-up takes what is settled",
         "consumer/domain/deferred.py",
-        "        return number >= self._entries[digest].first\n",
-        "        return True\n",
+        "        return digest in self.in_pass and number >= self._entries[digest].first\n",
+        "        return digest in self.in_pass\n",
         kind="deferred",
     ),
     wrong(
