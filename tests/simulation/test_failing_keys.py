@@ -230,7 +230,7 @@ def test_retries_that_hang_leave_slots_and_places_to_others(places: int) -> None
         for number in range(100):
             world.put(f"poison{number}")
         load = Load(world, every=0.05, poison=0)
-        await asyncio.sleep(300.0)  # by then each of them stands alone
+        await asyncio.sleep(600.0)  # by then each of them stands alone
         await others_are_prompt(world, 60.0, worker)
         load.end()
         handler.mended = True
