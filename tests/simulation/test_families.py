@@ -11,7 +11,14 @@ import pytest
 
 @pytest.mark.parametrize(
     ("family", "first", "seeds"),
-    [("protocol", 0, 15), ("protocol", 15, 15), ("protocol", 30, 15), ("records", 0, 20), ("fleet", 0, 10)],
+    [
+        ("protocol", 0, 15),
+        ("protocol", 15, 15),
+        ("protocol", 30, 15),
+        ("records", 0, 20),
+        ("fleet", 0, 10),
+        ("failing_keys", 0, 10),
+    ],
 )
 def test_no_promise_is_broken(family: str, first: int, seeds: int) -> None:
     """In a process of its own, with Python's hash seed fixed: what fails is repeated by the command it prints."""

@@ -85,12 +85,4 @@ FAILING_KEYS = (
         ("G1 complete", "G2 order", "liveness"),
         family="failing_keys",
     ),
-    Mutant(
-        "retries take all slots",
-        "consumer/worker/shard/key_order.py",
-        "self._most_retrying = max(1, width // 2)",
-        "self._most_retrying = width",
-        ("nothing shared",),
-        family="failing_keys",
-    ),
 )
