@@ -254,7 +254,7 @@ async def _chaos(
 async def _nothing_is_shared(world: Simulation, user_code: UserCode) -> None:
     """The fleet is well again, and one key fails: the others do not notice. Then it is mended, and comes in order."""
     user_code.calm, user_code.failing_keys = True, {"k0"}
-    writing = asyncio.create_task(_write(world, (0.0, 1.0)))  # some runs have pages of three records
+    writing = asyncio.create_task(_write_everywhere(world))
     await asyncio.sleep(IDLE_AT_MOST)  # no shard is polled slowly any more
     world.checkers.expect_prompt(PROMPT, user_code.failing_keys)
     await asyncio.sleep(20.0)
@@ -263,6 +263,14 @@ async def _nothing_is_shared(world: Simulation, user_code: UserCode) -> None:
     writing.cancel()
     user_code.failing_keys = set()
     await world.until(world.everything_settled, SETTLED_WITHIN, "everything settled after a key has failed")
+
+
+async def _write_everywhere(world: Simulation) -> None:
+    """So many keys a second that few shards are idle, and so few that also pages of three records are enough."""
+    while True:
+        for number in range(12):
+            world.put(f"k{number}")
+            await asyncio.sleep(1.0 / 12)
 
 
 async def _write(world: Simulation, pauses: tuple[float, float]) -> None:

@@ -8,7 +8,7 @@ settled at once. Only what is settled here may ever be checkpointed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from consumer.domain.batching import Entry, PageHold
@@ -195,10 +195,6 @@ class Subscription:
                 found.append(key)
                 room -= not known
         return found
-
-    def has_deferred_others(self, keys: Collection[bytes]) -> bool:
-        """Whether keys are deferred that are not among ``keys``."""
-        return len(self.deferred) > sum(digest_of(key) in self.deferred for key in keys)
 
     def defer(self, key: bytes, kept: Sequence[Entry], dropped: Sequence[Entry]) -> None:
         """Leave the records of a failing key to its entry in the list of deferred keys: ``kept``, its oldest ones, stay

@@ -81,7 +81,8 @@ class QueueMachine(RuleBasedStateMachine):
         full = self.queue.fill(batch, limit, room * SIZE)
         most = min(limit, max(1, room))
         entries = batch.entries
-        assert [one.position for one in entries] == sorted(one.position for one in entries), "stream order"
+        numbers = [int(one.record.sequence_number) for one in entries]
+        assert numbers == sorted(numbers), "stream order"
         assert len(entries) == min(most, len(held) + len(ready)), "as many as are ready, never more"
         assert full == (len(entries) == limit or len(held) + len(ready) > len(entries))
         assert set(batch.keys) == {one.key for one in entries}

@@ -193,8 +193,8 @@ WRONG = (
     wrong(
         "what is taken out of the queue comes back",
         "consumer/domain/batching.py",
-        "            self._arrived = deque(entry for entry in self._arrived if entry.key != key)\n",
-        "            pass\n",
+        "        self._arrived = deque(others)\n",
+        "",
         kind="deferred",
     ),
     wrong(
