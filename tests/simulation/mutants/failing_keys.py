@@ -85,4 +85,20 @@ FAILING_KEYS = (
         ("G1 complete", "G2 order", "liveness"),
         family="failing_keys",
     ),
+    Mutant(
+        "the main reader drops what follows the meeting",
+        "consumer/worker/shard/subscription.py",
+        "in deferred and not deferred.has_met(digest):",
+        "in deferred:",
+        ("G1 complete", "G2 order"),
+        family="failing_keys",
+    ),
+    Mutant(
+        "a key that is deferred again stays in its pass",
+        "consumer/domain/deferred.py",
+        "            self.in_pass.pop(digest, None)  # what it reads next does not follow what is held\n",
+        "",
+        ("G1 complete", "G2 order"),
+        family="failing_keys",
+    ),
 )

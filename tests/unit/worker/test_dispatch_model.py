@@ -229,13 +229,6 @@ WRONG = (
         "",
     ),
     wrong(
-        "the first reader drops after the meeting",
-        "consumer/worker/shard/subscription.py",
-        "in deferred and not deferred.has_met(digest):",
-        "in deferred:",
-        kind="deferred",
-    ),
-    wrong(
         "catch-up takes what is settled",
         "consumer/domain/deferred.py",
         "        return digest in self.in_pass and number >= self._entries[digest].first\n",
