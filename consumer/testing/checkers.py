@@ -96,6 +96,7 @@ class Checkers(Promptness):
             item.failures += item.number not in settled
         for item in done:
             item.settles += 1
+            item.settled_in = incarnation, call.lease_epoch
             if item.settles > 1:
                 history.duplicates.append(Duplicate(history.now(), item, incarnation, call.lease_epoch))
             self._settle(item)
@@ -154,11 +155,17 @@ class Checkers(Promptness):
         for parent in self._streams[number].parents_of(shard_id):
             row = self.rows.get(parent)
             held_back = {key.digest for key in row.frontier.deferred} if row is not None else set()
+            held_back -= {item.digest for item in items}
             left = [item for item in self._open[parent].values() if item.digest not in held_back]
-            if left or held_back & {item.digest for item in items}:
+            if left:
                 self._history.violated("G2 order", f"{shard_id} starts, its parent {parent} has {len(left)} unsettled")
 
     def _check_known(self, item: Item, incarnation: str, shard_id: str, epoch: int) -> None:
+        """Nobody handles again what it has settled itself, or what it has found to be settled. An owner of a row that
+        was deleted may begin anew, and its epochs repeat."""
+        if item.settled_in == (incarnation, epoch) and not self._deleted[shard_id]:
+            found = f"{item.key} v{item.version} was settled at epoch {epoch} by {incarnation}, which handles it again"
+            self._history.violated("G5 duplicates", found)
         known = self._frontiers.get((shard_id, epoch))
         if known is not None and item.number in SettledFilter(known) and not _is_deferred(item, _deferred_from(known)):
             self._history.violated(

@@ -21,6 +21,7 @@ class Item:
     digest: str = ""  # names its ordering key in frontiers
     settled_at: float | None = None
     settles: int = 0
+    settled_in: tuple[str, int] = ("", 0)  # the incarnation and the epoch that settled it last
     failures: int = 0
     dead_lettered: int = 0
     effects: int = 0  # in ``VersionedSink``
