@@ -219,8 +219,9 @@ class KeyOrder:
         while deferrable := self._deferrable():
             self._defer(deferrable)
         # A full list gets shorter when the records of its keys are handled, unless they all fail.
-        all_fail = len(self._subscription.deferred) <= sum(map(self._subscription.is_deferred, self._failing))
-        unable = all_fail and bool(self._queue.overflowing())
+        unable = bool(self._queue.overflowing()) and (
+            len(self._subscription.deferred) <= sum(map(self._subscription.is_deferred, self._failing))
+        )
         failing_bytes = sum(self._failing_bytes.values())
         self._subscription.account.set_aside(failing_bytes + self._queue.waiting_bytes)
         is_full = unable or len(self._failing) >= self._most_failing or failing_bytes > self._max_failing_bytes
