@@ -72,7 +72,7 @@ class DirectGetRecords:
         try:
             # botocore gives a client's HTTP session no public name, and another one would need its proxies, timeouts
             # and certificates again. A release that moves it is noticed here, and pages come at the SDK's price.
-            self._http = self._client._endpoint.http_session  # noqa: SLF001 - see above
+            self._http = self._client._endpoint.http_session  # noqa: SLF001 - it has no public name
         except AttributeError as error:
             raise DirectCallUnavailable(f"the client keeps its HTTP session elsewhere: {error}") from error
         self._signer = signing["request_signer"]

@@ -159,15 +159,26 @@ class _EventChange(msgspec.Struct, gc=False):
     StreamViewType: str
 
 
-class _EventRecord(msgspec.Struct, gc=False):
-    eventID: str  # noqa: N815 - these are the names in the event
-    eventName: str  # noqa: N815
-    eventVersion: str  # noqa: N815
-    eventSource: str  # noqa: N815
-    awsRegion: str  # noqa: N815
+_NAMES_IN_EVENT = {
+    "event_id": "eventID",
+    "event_name": "eventName",
+    "event_version": "eventVersion",
+    "event_source": "eventSource",
+    "aws_region": "awsRegion",
+    "user_identity": "userIdentity",
+    "event_source_arn": "eventSourceARN",
+}
+
+
+class _EventRecord(msgspec.Struct, gc=False, rename=_NAMES_IN_EVENT):
+    event_id: str
+    event_name: str
+    event_version: str
+    event_source: str
+    aws_region: str
     dynamodb: _EventChange
-    userIdentity: dict[str, str] | UnsetType  # noqa: N815
-    eventSourceARN: str  # noqa: N815
+    user_identity: dict[str, str] | UnsetType
+    event_source_arn: str
 
 
 _encode = msgspec.json.Encoder().encode

@@ -263,7 +263,8 @@ class PythonRunner:
             if task.done():
                 raise
             # User code stopped the loop that runs it: half a call may still be alive, so the process ends.
-            print("the handler stopped the event loop of its worker process", file=sys.stderr, flush=True)  # noqa: T201
+            said = "the handler stopped the event loop of its worker process"
+            print(said, file=sys.stderr, flush=True)  # noqa: T201 - standard error is how a worker process reports
             os._exit(_BROKEN)
         if error is not None:
             raise error

@@ -50,7 +50,7 @@ class _State:
     on_error: OnError | None = None
 
 
-def configure_logging(level: str, format: str, *, on_error: OnError | None = None) -> None:  # noqa: A002
+def configure_logging(level: str, format: str, *, on_error: OnError | None = None) -> None:  # noqa: A002 - as the setting
     """Send all logging of this process to standard output. May be called again to change level or format.
 
     Args:

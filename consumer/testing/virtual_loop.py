@@ -116,7 +116,7 @@ class _Timers(asyncio.BaseEventLoop):
         true = (when - process.base) / process.rate
         return self._schedule(max(true, self.now), when, callback, args, context)
 
-    def call_later(  # type: ignore[override]
+    def call_later(  # type: ignore[override]  # as above
         self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         return self.call_at(self.time() + delay, callback, *args, context=context)
@@ -190,21 +190,21 @@ class VirtualLoop(_Timers):
 
     # --- callbacks -------------------------------------------------------------------------------------
 
-    def call_soon(  # type: ignore[override]
+    def call_soon(  # type: ignore[override]  # as call_at
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
         self._push(handle)
         return handle
 
-    def call_soon_threadsafe(  # type: ignore[override]
+    def call_soon_threadsafe(  # type: ignore[override]  # as call_at
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         """From a thread to the main one, where it comes before whatever that thread does next."""
         return self.call_soon(callback, *args, context=context or self._current.process.main.context.copy())
 
     def _push(self, handle: asyncio.Handle) -> None:
-        lane: Lane = handle._context.get(_lane) or self.world.main  # type: ignore[attr-defined]  # noqa: SLF001
+        lane: Lane = handle._context.get(_lane) or self.world.main  # type: ignore[attr-defined]  # noqa: SLF001 - no public way to it
         process = lane.process
         if not process.alive:
             self._dropped.append(handle)
@@ -214,7 +214,7 @@ class VirtualLoop(_Timers):
             lane.queued = True
             self._runnable.append(lane)
 
-    def create_task(  # type: ignore[override]
+    def create_task(  # type: ignore[override]  # coroutines only: no generator is a task here
         self,
         coro: Coroutine[Any, Any, T],
         *,
@@ -241,7 +241,7 @@ class VirtualLoop(_Timers):
 
     def _run_once(self) -> None:
         runnable, draw = self._runnable, self._draw
-        while not self._stopping:  # type: ignore[attr-defined]
+        while not self._stopping:  # type: ignore[attr-defined]  # set by BaseEventLoop.stop
             if not runnable:
                 self._advance()
                 continue
@@ -252,9 +252,9 @@ class VirtualLoop(_Timers):
                 lane.queued = False
                 runnable[index] = runnable[-1]
                 runnable.pop()
-            if not handle._cancelled:  # noqa: SLF001
+            if not handle._cancelled:  # noqa: SLF001 - what BaseEventLoop does with its handles
                 self._current = lane
-                handle._run()  # noqa: SLF001
+                handle._run()  # noqa: SLF001 - as above
                 self._current = self.world.main
 
     def _advance(self) -> None:
@@ -319,7 +319,7 @@ def _close(coro: Any) -> None:
         return
 
 
-class _Task(asyncio.Task):  # type: ignore[type-arg]
+class _Task(asyncio.Task):  # type: ignore[type-arg]  # asyncio.Task[...] is a class of the stubs only
     """A task whose place in a set does not depend on its address: TaskGroup cancels its tasks in the order of a set,
     and that order must be the same in every run."""
 

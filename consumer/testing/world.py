@@ -65,7 +65,7 @@ class World:
 
     def rng(self, purpose: str) -> random.Random:
         """Randomness of its own for every purpose, so that one more draw here changes nothing there."""
-        return random.Random(f"{self.seed}/{purpose}")  # noqa: S311
+        return random.Random(f"{self.seed}/{purpose}")  # noqa: S311 - for a simulation
 
     @property
     def stream(self) -> MemoryStream:

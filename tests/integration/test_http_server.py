@@ -41,7 +41,7 @@ class Running:
         self.port = self.server.port
 
     def call(self, coroutine: object) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(5)  # type: ignore[arg-type]
+        asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(5)  # type: ignore[arg-type]  # any awaitable
 
     def stop(self) -> None:
         self.call(self.server.close())

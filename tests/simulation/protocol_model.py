@@ -64,7 +64,7 @@ class Rules:
     fence: bool = True
 
 
-START = State((Worker(), Worker()), ((Session(),) * INCARNATIONS,) * 2, None, 0)  # type: ignore[arg-type]
+START = State((Worker(), Worker()), ((Session(),) * INCARNATIONS,) * 2, None, 0)  # type: ignore[arg-type]  # pairs, as built here
 
 Step = tuple[str, State]
 
@@ -93,7 +93,7 @@ def _tick(state: State) -> State:
         for w in state.workers
     )
     sessions = tuple(tuple(s._replace(unchanged=older(s.unchanged)) for s in of) for of in state.sessions)
-    return state._replace(workers=workers, sessions=sessions)  # type: ignore[arg-type]
+    return state._replace(workers=workers, sessions=sessions)  # type: ignore[arg-type]  # pairs, as built here
 
 
 def _renewal(state: State, me: int, rules: Rules) -> Iterator[Step]:
@@ -188,7 +188,7 @@ def _canonical(state: State) -> State:
         w._replace(bump=None) if w.bump and not w.bump.applied and of[w.incarnation].fenced else w
         for w, of in zip(state.workers, sessions, strict=True)
     )
-    state = State(workers, (sessions[0], sessions[1]), state.owner, state.epoch)  # type: ignore[arg-type]
+    state = State(workers, (sessions[0], sessions[1]), state.owner, state.epoch)  # type: ignore[arg-type]  # pairs, as built here
     owner = None if state.owner is None else (1 - state.owner[0], state.owner[1])
     mirror = State(state.workers[::-1], state.sessions[::-1], owner, state.epoch)
     return state if hash(state) <= hash(mirror) else mirror  # equal hashes only cost a state counted twice

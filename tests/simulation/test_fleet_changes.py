@@ -252,7 +252,7 @@ def test_another_parallelization_factor_at_every_restart_loses_and_repeats_nothi
         worker.start()
         for width in (7, 64, 1):
             enough = world.checkers.left - 100
-            await world.until(lambda enough=enough: world.checkers.left < enough, 60.0)  # type: ignore[misc]
+            await world.until(lambda enough=enough: world.checkers.left < enough, 60.0)  # type: ignore[misc]  # mypy infers no lambda with a default
             await worker.stop()
             assert world.checkers.left > 100, "or it is no backlog"
             batch = world.settings.batch.model_copy(update={"parallelization_factor": width})

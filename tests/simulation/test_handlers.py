@@ -32,7 +32,7 @@ def test_a_plain_function_is_refused() -> None:
         """Would run in a thread."""
 
     with pytest.raises(TypeError, match="async"):
-        simulate_handler(handle)  # type: ignore[arg-type]
+        simulate_handler(handle)  # type: ignore[arg-type]  # a wrong one, on purpose
 
 
 def test_the_context_tells_virtual_time() -> None:

@@ -156,7 +156,7 @@ def test_trouble_while_looking_is_waited_out() -> None:
         switch = worker.links["table"].refuse(error, "switch_stream")
         world.enable_again()
         for refused in (look, switch):
-            await world.until(lambda refused=refused: refused.taken >= 3, 600.0, "three refusals")  # type: ignore[misc]
+            await world.until(lambda refused=refused: refused.taken >= 3, 600.0, "three refusals")  # type: ignore[misc]  # mypy infers no lambda with a default
             refused.end()
         await until_followed(world, world.stream)
         write(world, 10)

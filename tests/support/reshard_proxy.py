@@ -122,7 +122,7 @@ class ReshardProxy:
         Kinds: error, reply (``status``, ``body``), lose_request, lose_response (after it was applied), delay
         (``seconds``), truncate (``keep``, ``honest_length``). All take ``times`` and ``skip``.
         """
-        self._faults.append(Fault(operation, kind, **options))  # type: ignore[arg-type]
+        self._faults.append(Fault(operation, kind, **options))  # type: ignore[arg-type]  # options of a Fault
 
     async def clear_faults(self) -> None:
         self._faults.clear()

@@ -112,7 +112,7 @@ async def test_other_statuses(status: int, headers: dict[str, str], kind: str, t
 
 
 async def test_redirects_are_not_followed() -> None:
-    async with serving(lambda request: pytest.fail("followed")) as elsewhere:  # type: ignore[arg-type, return-value]
+    async with serving(lambda request: pytest.fail("followed")) as elsewhere:  # type: ignore[arg-type, return-value]  # never answers
         outcome = await outcome_of(307, "moved", {"Location": f"{elsewhere}/new?token=secret"})
     assert outcome.kind == "failed"
     assert outcome.fault is not None

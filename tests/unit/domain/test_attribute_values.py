@@ -38,9 +38,11 @@ def values(numbers: st.SearchStrategy[str]) -> st.SearchStrategy[dict[str, Any]]
         one("NS", st.lists(numbers, max_size=4)),
         one("BS", st.lists(BYTES, max_size=4)),
     )
-    lists = lambda inner: one("L", st.lists(inner, max_size=4))  # noqa: E731
-    maps = lambda inner: one("M", st.dictionaries(TEXT, inner, max_size=4))  # noqa: E731
-    return st.recursive(leaves, lambda inner: st.one_of(lists(inner), maps(inner)), max_leaves=12)
+
+    def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+        return st.one_of(one("L", st.lists(inner, max_size=4)), one("M", st.dictionaries(TEXT, inner, max_size=4)))
+
+    return st.recursive(leaves, containers, max_leaves=12)
 
 
 @st.composite

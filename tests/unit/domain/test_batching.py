@@ -322,7 +322,7 @@ def test_what_does_not_fit_goes_before_what_came_later() -> None:
     assert take(queue, 10) == [1, 2, 3, 4]
 
 
-class CountingDeque(deque):  # type: ignore[type-arg]
+class CountingDeque(deque):  # type: ignore[type-arg]  # of anything
     """Counts every record that is moved out of a deque."""
 
     moves = 0

@@ -72,7 +72,7 @@ def fleets(
             parents=parents,
             owner=draw(st.sampled_from(owners)),
             epoch=draw(st.integers(0, 5)),
-            state=draw(st.sampled_from(states)),  # type: ignore[arg-type]
+            state=draw(st.sampled_from(states)),  # type: ignore[arg-type]  # drawn from the states
             corrupt="garbage" if odd and draw(st.integers(0, 9)) == 0 else "",
         )
     return sessions, rows

@@ -59,7 +59,7 @@ def test_five_thousand_generations_need_no_recursion_and_linear_work(newest_firs
         def __eq__(self, other: object) -> bool:
             nonlocal comparisons
             comparisons += 1
-            return str.__eq__(self, other)  # type: ignore[arg-type]
+            return str.__eq__(self, other)  # type: ignore[arg-type]  # as str itself takes it
 
         __hash__ = str.__hash__
 

@@ -29,7 +29,7 @@ def test_every_attribute_of_lambdas_context_is_there() -> None:
         assert getattr(context, name) is not None
     assert (context.identity, context.client_context, context.tenant_id) == (None, None, None)
     assert int(context.memory_limit_in_mb) > 0
-    context.middleware_was_here = True  # type: ignore[attr-defined]
+    context.middleware_was_here = True  # type: ignore[attr-defined]  # middleware does so
 
 
 def test_remaining_time_is_true_and_never_negative() -> None:

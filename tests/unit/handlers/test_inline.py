@@ -257,14 +257,14 @@ async def test_import_errors_and_hangs(tmp_path: Path) -> None:
             await handler.start()
         assert (await handler.invoke(call())).kind == "not_invoked"
     gate = threading.Event()
-    threading.inline_test_gate = gate  # type: ignore[attr-defined]
+    threading.inline_test_gate = gate  # type: ignore[attr-defined]  # where handler code finds it
     text = "import threading\nthreading.inline_test_gate.wait(30)\ndef handler(r, c): pass"
     handler = InlineHandler("inline_hang:handler", write_module(tmp_path, text, "inline_hang"))
     handler.import_timeout = 0.2
     with pytest.raises(HandlerImportError, match=r"did not end within 0\.2 s"):
         await handler.start()
     gate.set()
-    del threading.inline_test_gate  # type: ignore[attr-defined]
+    del threading.inline_test_gate  # type: ignore[attr-defined]  # as above
 
 
 def test_a_hung_plain_function_does_not_keep_the_interpreter(tmp_path: Path) -> None:

@@ -93,9 +93,9 @@ def test_repeated_errors_are_counted_and_the_list_is_bounded(board: StatusBoard)
 
 def test_snapshots_are_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
-        Status("a", "t", "i").table = "other"  # type: ignore[misc]
+        Status("a", "t", "i").table = "other"  # type: ignore[misc]  # frozen
     with pytest.raises(FrozenInstanceError):
-        ShardStatus("s", "open").lag = 1  # type: ignore[misc]
+        ShardStatus("s", "open").lag = 1  # type: ignore[misc]  # frozen
 
 
 HOSTILE = "<script>alert('x')</script>\"&\n\x1b[31m\ud800"
