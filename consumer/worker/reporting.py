@@ -142,7 +142,7 @@ def _note(worker: ShardWorker) -> str:
         return "paused: so many keys fail that nothing new is started"
     if worker.reader.state.denied:
         return worker.reader.state.denied
-    return "the reader waits for room in limits.buffer" if worker.reader.state.waits_for_room else ""
+    return "the reader waits for room in limits.buffer" if worker.reader.waits_for_room else ""
 
 
 def _state(row: LeaseRow, worker: ShardWorker | None) -> str:

@@ -10,6 +10,7 @@ changing the list of deferred keys never interleave.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import structlog
 
@@ -25,19 +26,18 @@ from consumer.domain.errors import (
 from consumer.ports.leases import Loss
 from consumer.ports.source import Page, Position
 from consumer.worker.context import WorkerContext
-from consumer.worker.memory_budget import BYTES_PER_WIRE_BYTE, BudgetAccount
+from consumer.worker.memory_budget import BudgetAccount
 from consumer.worker.retrying import Backoff
 from consumer.worker.shard.dispatcher import Dispatcher
 from consumer.worker.shard.held_lease import HeldLease
 from consumer.worker.shard.lineage import Lineage
-from consumer.worker.shard.reader import FEW_RECORDS, ShardReader
+from consumer.worker.shard.page_requests import PageRequests
+from consumer.worker.shard.reader import ShardReader
 from consumer.worker.shard.subscription import Subscription
 
 log = structlog.get_logger()
 
-PAUSE = (
-    0.2  # seconds between two pages: the service takes few reads of a shard a second, and the main reader goes first
-)
+PAUSE = 0.2  # seconds between two pages: the service takes few reads a second, and the main reader goes first
 MANY_EMPTY = 20  # pages in a row, after which pages are read as rarely as an idle shard is
 LOOK = 1.0  # seconds between looks at a parent shard that holds keys back
 ERROR_BACKOFF = Backoff(0.2, 10.0)
@@ -56,14 +56,14 @@ class CatchUp:
         lineage: Lineage,
     ) -> None:
         self._context = context
-        self._source = context.ports.source
+        self._requests = PageRequests(context, lease.shard_id, budget)
         self._lease = lease
         self._shard_id = lease.shard_id
         self._parents = lease.row.parents
         self._reader = reader
         self._subscription = subscription
         self._deferred = subscription.deferred
-        self._budget = budget
+        self._budget = budget  # which the records that are read again are charged to
         self._lineage = lineage
         self._most_records = max(1, context.bounds.line_records // 2)  # of a key: room for what comes after the meeting
         self._most_bytes = context.bounds.line_bytes // 2
@@ -97,7 +97,7 @@ class CatchUp:
     # --- one pass --------------------------------------------------------------------------------------
 
     async def _pass(self, ready: list[DeferredKey], dispatcher: Dispatcher) -> None:
-        deferred = self._deferred
+        deferred, self._lost = self._deferred, False
         deferred.in_pass.update(dict.fromkeys(key.digest for key in ready))
         oldest = min(ready, key=lambda key: int(key.number) + key.passed)
         position = self._position(oldest)
@@ -111,8 +111,8 @@ class CatchUp:
                 return
             try:
                 if iterator is None:
-                    iterator = await self._source.iterator(self._shard_id, position)
-                page = await self._read_page(iterator, dispatcher)
+                    iterator = await self._requests.iterator(position)
+                page = await self._requests.read(iterator, partial(self._take, dispatcher))
             except ExpiredIterator:
                 iterator = None
                 failures += 1
@@ -149,25 +149,9 @@ class CatchUp:
         first = self._subscription.snapshot(0).first
         return Position("AT_SEQUENCE_NUMBER", first) if first is not None else Position("TRIM_HORIZON")
 
-    async def _read_page(self, iterator: str, dispatcher: Dispatcher) -> Page:
-        """Read a page, and hand on what it holds of the keys in the pass; those that have met the main reader, or of
-        which enough is in memory, leave it."""
-        held = self._budget.page_reserve
-        await self._budget.reserve(held)
-        try:
-            most = self._context.settings.source.poll.max_records
-            most = min(FEW_RECORDS, most) if self._budget.short else most
-            page = await self._source.get_records(self._shard_id, iterator, most)
-            self._context.metrics.get_records("data" if page.records else "empty").inc()
-            size = int(page.wire_bytes * BYTES_PER_WIRE_BYTE)
-            self._budget.charge(size)
-            held += size
-            self._take(page, dispatcher)
-            return page
-        finally:
-            self._budget.release(held)
-
-    def _take(self, page: Page, dispatcher: Dispatcher) -> None:
+    def _take(self, dispatcher: Dispatcher, page: Page, _size: int) -> bool:
+        """Hand on what a page holds of the keys in the pass; those that have met the main reader, or of which enough is
+        in memory, leave it. What is handed on is copied out, so nothing holds the page."""
         newest = self._subscription.frontier.newest
         hold = PageHold(self._budget, 0, left=0, event_bytes=0)
         entries: list[Entry] = []
@@ -188,6 +172,7 @@ class CatchUp:
                 self._meet()
                 break
         dispatcher.add_read_again(entries)
+        return False
 
     def _meet(self) -> None:
         for digest in list(self._deferred.in_pass):
@@ -196,6 +181,8 @@ class CatchUp:
 
     async def _lose(self, position: Position) -> None:
         """Records of deferred keys were trimmed before they could be read again: a loss with a durable trace."""
+        if position.kind == "TRIM_HORIZON":  # it moves on faster than it is read
+            await asyncio.sleep(LOOK)
         keys = sorted(self._deferred.in_pass)
         reason = f"trimmed while {len(keys)} keys were deferred: {' '.join(keys[:16])}"
         now = self._context.ports.clock.wall()

@@ -63,9 +63,9 @@ class DeadLetterDelivery:
 
     async def deliver(self, step: GiveUp, request_id: str, window: WindowCall | None) -> bool:
         """True when the records are durable elsewhere. A destination that refuses is retried for ever with back-off
-        (only the keys of this batch wait), but never holds up a shard that is being
-        released: after ``draining`` there is one more attempt, then False, and the next owner goes on. What the
-        destination can never take is not waited for (``_send``). LeaseLost when a discard is refused."""
+        (only the keys of this batch wait), but never holds up a shard that is being released: after ``draining`` there
+        is one more attempt, then False, and the next owner goes on. What the destination can never take is not waited
+        for (``_send``). LeaseLost when a discard is refused."""
         destination = self._context.ports.dead_letters
         try:
             if destination is None:

@@ -79,7 +79,7 @@ class KeyOrder:
 
     @property
     def failing_keys(self) -> int:
-        return len(self._failing)
+        return self._queue.failing_keys
 
     @property
     def is_paused(self) -> bool:
@@ -224,13 +224,13 @@ class KeyOrder:
         )
         failing_bytes = sum(self._failing_bytes.values())
         self._subscription.account.set_aside(failing_bytes + self._queue.waiting_bytes)
-        is_full = unable or len(self._failing) >= self._most_failing or failing_bytes > self._max_failing_bytes
+        is_full = unable or self.failing_keys >= self._most_failing or failing_bytes > self._max_failing_bytes
         if is_full != self._is_full:
             self._is_full = is_full
             if is_full:
-                log.error("shard.paused", shard_id=self._shard_id, failing_keys=len(self._failing))
+                log.error("shard.paused", shard_id=self._shard_id, failing_keys=self.failing_keys)
             else:
-                log.warning("shard.resumed", shard_id=self._shard_id, failing_keys=len(self._failing))
+                log.warning("shard.resumed", shard_id=self._shard_id, failing_keys=self.failing_keys)
 
     def _deferrable(self) -> list[bytes]:
         """Keys that have to be deferred, as many as there is room for."""

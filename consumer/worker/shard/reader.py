@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
 from consumer.domain.batching import PageHold
-from consumer.domain.errors import DependencyError, ExpiredIterator, PermissionDenied, Throttled, TrimmedData
+from consumer.domain.errors import DependencyError, ExpiredIterator, PermissionDenied, Throttled
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.record import Record
 from consumer.ports.source import Page, Position
 from consumer.worker.context import WorkerContext
-from consumer.worker.memory_budget import BYTES_PER_WIRE_BYTE, BudgetAccount
+from consumer.worker.memory_budget import BudgetAccount
 from consumer.worker.retrying import Backoff
 from consumer.worker.shard.dispatcher import Dispatcher
 from consumer.worker.shard.lineage import Lineage
+from consumer.worker.shard.page_requests import PageRequests
 from consumer.worker.shard.subscription import Subscription
 
 log = structlog.get_logger()
@@ -30,7 +32,6 @@ FIRST_IDLE_PAUSE = 0.25  # seconds after the first empty page; doubles up to sou
 PARTIAL_PAGE_PAUSE = 0.2  # a page that was not full means we are near the tip: five reads a second are plenty
 ERROR_BACKOFF = Backoff(0.2, 10.0)
 ADDED_BY_EVENT = 400  # bytes by which a record's Lambda event may be larger than on the wire: an ARN has up to 350
-FEW_RECORDS = 100  # of a page granted although the buffer is used up: a stall of all handlers costs one a shard
 LATE = 1.0  # seconds after the time planned until a look at the shard counts as late
 
 
@@ -40,8 +41,7 @@ class ReaderState:
 
     ``newest_fetched_time`` is the creation time of a record, 0 when unknown. ``looked_at`` is when the last request was
     sent that was answered (at first: when reading began), ``looks_at`` when the next one is to be sent; a reader that
-    is late waits for room (``waits_for_room``), for the service or for a permission (``denied``). ``ended``: it has
-    read all of the shard.
+    is late waits for room, for the service or for a permission (``denied``). ``ended``: it has read all of the shard.
     """
 
     newest_fetched_time: float = 0.0
@@ -49,7 +49,6 @@ class ReaderState:
     ended: bool = False
     looked_at: float = 0.0
     looks_at: float = 0.0
-    waits_for_room: bool = False
     denied: str = ""
 
     def behind(self, now: float) -> float:
@@ -74,10 +73,9 @@ class ShardReader:
         budget: BudgetAccount,
         lineage: Lineage,
     ) -> None:
-        self._source = context.ports.source
+        self._requests = PageRequests(context, shard_id, budget)
         self._clock = context.ports.clock
         self._random = context.ports.random
-        self._metrics = context.metrics
         self._poll = context.settings.source.poll
         self._shard_id = shard_id
         self._resume_from = resume_from
@@ -87,6 +85,11 @@ class ShardReader:
         self._fetched: str | None = resume_from.low
         now = self._clock.wall()
         self.state = ReaderState(looked_at=now, looks_at=now)
+
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether the next page has to wait for memory."""
+        return self._requests.waits_for_room
 
     def position(self, *, from_horizon: bool = False) -> Position:
         """Where to read next: after the last *fetched* record (never the checkpoint: that would repeat work)."""
@@ -110,18 +113,15 @@ class ShardReader:
         while True:
             try:
                 if iterator is None:
-                    iterator = await self._source.iterator(self._shard_id, self.position(from_horizon=from_horizon))
-                page = await self._read_page(iterator, dispatcher, from_horizon=from_horizon)
+                    iterator = await self._requests.iterator(self.position(from_horizon=from_horizon))
+                deliver = partial(self._deliver, dispatcher, from_horizon)
+                page = await self._requests.read(iterator, deliver)
             except ExpiredIterator:
-                self._metrics.get_records("expired").inc()
                 iterator = None
                 expired += 1
                 if expired > 1:  # a fresh one that is expired at once: some clock is wrong
                     await asyncio.sleep(ERROR_BACKOFF.after(expired + 1))
                 continue
-            except TrimmedData:
-                self._metrics.get_records("trimmed").inc()
-                raise
             except (DependencyError, PermissionDenied) as error:
                 failures += 1
                 await self._pause_after(error, failures)
@@ -137,32 +137,10 @@ class ShardReader:
             idle = 0 if page.records else idle + 1
             await self._pace(page, idle)
 
-    async def _read_page(self, iterator: str, dispatcher: Dispatcher, *, from_horizon: bool) -> Page:
-        """Reserve room, read one page and deliver it. The budget counts the page until its last record is settled."""
-        budget = self._budget
-        held = budget.page_reserve
-        self.state.waits_for_room = True
-        await budget.reserve(held)
-        self.state.waits_for_room = False
-        try:
-            asked_at = self._clock.wall()
-            most = min(FEW_RECORDS, self._poll.max_records) if budget.short else self._poll.max_records
-            page = await self._source.get_records(self._shard_id, iterator, most)
-            self._metrics.get_records("data" if page.records else "empty").inc()
-            size = int(page.wire_bytes * BYTES_PER_WIRE_BYTE)
-            budget.charge(size)
-            held += size
-            self.state.looked_at = asked_at
-            if self._deliver(page, size, asked_at, dispatcher, from_horizon=from_horizon):
-                held -= size  # now the records hold it
-            return page
-        finally:
-            budget.release(held)
-
-    def _deliver(self, page: Page, size: int, asked_at: float, dispatcher: Dispatcher, *, from_horizon: bool) -> bool:
+    def _deliver(self, dispatcher: Dispatcher, from_horizon: bool, page: Page, size: int) -> bool:
         """Offer a page of ``size`` bytes in memory; True when some record of it is still to be settled."""
-        records = page.records
-        self.state.at_tip = not records
+        records, asked_at = page.records, self._requests.asked_at
+        self.state.looked_at, self.state.at_tip = asked_at, not records
         self._subscription.tip_seen_at = 0.0 if records else asked_at
         if from_horizon:
             records = self._without_known(records)
@@ -199,10 +177,8 @@ class ShardReader:
         await asyncio.sleep(seconds)
 
     async def _pause_after(self, error: DependencyError | PermissionDenied, failures: int) -> None:
-        outcome = "throttled" if isinstance(error, Throttled) else "error"
-        self._metrics.get_records(outcome).inc()
         if isinstance(error, PermissionDenied):
             self.state.denied = str(error)
-        level = log.info if outcome == "throttled" else log.warning
+        level = log.info if isinstance(error, Throttled) else log.warning
         level("shard.read_failed", shard_id=self._shard_id, error=str(error), failures=failures)
         await asyncio.sleep(ERROR_BACKOFF.after(failures) * (0.5 + self._random.random()))

@@ -40,7 +40,6 @@ class Subscription:
         self.unsaved = asyncio.Event()
         self.settled = asyncio.Event()
         self.may_catch_up = asyncio.Event()
-        self.newest_settled_time = 0.0  # creation time (Unix seconds) of the newest record settled; 0: none yet
         self.tip_seen_at = 0.0  # when the request was sent that found nothing more to read; 0: there is more
         self._created = CreationTimes()
         self._filters = context.filters or None
@@ -165,8 +164,6 @@ class Subscription:
                 [entry.position for entry in tracked], [entry.record.dynamodb.SequenceNumber for entry in tracked]
             )
         _release(entries)
-        newest = entries[-1].record.dynamodb.ApproximateCreationDateTime
-        self.newest_settled_time = max(self.newest_settled_time, newest)
         self._metrics.records(result).inc(len(entries))
         self._metrics.in_flight_records.dec(len(entries))
         self._charge_books()  # an idle shard reads no page that would give back what they took

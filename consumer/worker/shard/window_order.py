@@ -8,14 +8,14 @@ from collections.abc import Callable
 from consumer.domain.batching import Batch, KeyReadyQueue
 from consumer.worker.shard.batch_forming import BatchForming
 from consumer.worker.shard.order import Work
-from consumer.worker.shard.shard_order import InOrderRunner
+from consumer.worker.shard.shard_order import InOrderRunner, ShardOrder
 from consumer.worker.shard.subscription import Subscription
 from consumer.worker.shard.tumbling_windows import WindowedRunner
 
 LOOK = 1.0  # seconds between looks at a window that may be over while no record arrives
 
 
-class WindowOrder:
+class WindowOrder(ShardOrder):
     """``on_ready`` is called when a window may be over although nothing arrives."""
 
     def __init__(
@@ -28,22 +28,12 @@ class WindowOrder:
         tasks: asyncio.TaskGroup,
         on_ready: Callable[[], None],
     ) -> None:
+        super().__init__(runner, forming, queue)
         self._windowed = windowed
-        self._runner = runner
-        self._forming = forming
-        self._queue = queue
         self._subscription = subscription
         self._on_ready = on_ready
         self._no_more = False
         self._looking = tasks.create_task(self._look_for_ends(), name="ends of windows")
-
-    @property
-    def failing_keys(self) -> int:
-        return self._runner.failing_keys
-
-    @property
-    def is_paused(self) -> bool:
-        return False
 
     @property
     def is_through(self) -> bool:

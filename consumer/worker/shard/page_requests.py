@@ -1,0 +1,71 @@
+"""GetRecords for one shard: within the budget and counted. Whoever needs the memory of a page holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from consumer.domain.errors import DependencyError, ExpiredIterator, PermissionDenied, Throttled, TrimmedData
+from consumer.ports.source import Page, Position
+from consumer.worker.context import WorkerContext
+from consumer.worker.memory_budget import BYTES_PER_WIRE_BYTE, BudgetAccount
+
+FEW_RECORDS = 100  # of a page granted although the buffer is used up: a stall of all handlers costs one a shard
+
+
+class PageRequests:
+    """What both readers of a shard ask the service. ``waits_for_room`` is True while a page has to wait for memory;
+    ``asked_at`` is when the last page was asked for (Unix seconds)."""
+
+    def __init__(self, context: WorkerContext, shard_id: str, budget: BudgetAccount) -> None:
+        self._source = context.ports.source
+        self._clock = context.ports.clock
+        self._metrics = context.metrics
+        self._max_records: int = context.settings.source.poll.max_records
+        self._shard_id = shard_id
+        self._budget = budget
+        self.waits_for_room = False
+        self.asked_at = 0.0
+
+    async def iterator(self, position: Position) -> str:
+        """A shard iterator. Raises what the source raises."""
+        with self._counted():
+            return await self._source.iterator(self._shard_id, position)
+
+    async def read(self, iterator: str, deliver: Callable[[Page, int], bool]) -> Page:
+        """Reserve room, read one page and deliver it with its size in memory (bytes). ``deliver`` says whether records
+        of the page hold its memory from now on; otherwise that is given back. Raises what the source raises."""
+        budget, held = self._budget, self._budget.page_reserve
+        self.waits_for_room = True
+        try:
+            await budget.reserve(held)
+        finally:
+            self.waits_for_room = False
+        try:
+            self.asked_at = self._clock.wall()
+            most = min(FEW_RECORDS, self._max_records) if budget.short else self._max_records
+            with self._counted():
+                page = await self._source.get_records(self._shard_id, iterator, most)
+            self._metrics.get_records("data" if page.records else "empty").inc()
+            size = int(page.wire_bytes * BYTES_PER_WIRE_BYTE)
+            budget.charge(size)
+            held += size
+            if deliver(page, size):
+                held -= size
+            return page
+        finally:
+            budget.release(held)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except ExpiredIterator:
+            self._metrics.get_records("expired").inc()
+            raise
+        except TrimmedData:
+            self._metrics.get_records("trimmed").inc()
+            raise
+        except (DependencyError, PermissionDenied) as error:
+            self._metrics.get_records("throttled" if isinstance(error, Throttled) else "error").inc()
+            raise
