@@ -40,13 +40,14 @@ class FrontierSnapshot:
 
 
 def rewound(snapshot: FrontierSnapshot) -> FrontierSnapshot:
-    """From where everything has to be handled once more if no key may be behind the others: the first unsettled record
-    of any. What was settled behind it is repeated."""
-    numbers = [int(key.number) for key in snapshot.deferred]
-    if not numbers:
+    """From where everything has to be handled once more if no key may be behind the others: the oldest unsettled
+    record, of a deferred key or behind ``low``. What was settled after it is repeated."""
+    if not snapshot.deferred:
         return snapshot
-    first = min(numbers)
-    return FrontierSnapshot(first=str(first) if first else None)
+    oldest = min(snapshot.deferred, key=lambda key: int(key.number))
+    if oldest.waits_for_parent or snapshot.low is None or int(snapshot.low) < int(oldest.number):
+        return FrontierSnapshot(None if oldest.waits_for_parent else snapshot.low, snapshot.first)
+    return FrontierSnapshot(first=oldest.number)
 
 
 class SettledFilter:

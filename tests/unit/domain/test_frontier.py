@@ -276,12 +276,38 @@ def test_a_snapshot_carries_the_deferred_keys_whatever_its_room(numbers: list[st
         ((DeferredKey("a", "20"),), FrontierSnapshot(first="20")),
         ((DeferredKey("a", "20", passed=True),), FrontierSnapshot(first="20")),
         ((DeferredKey("a", "9"), DeferredKey("b", "10")), FrontierSnapshot(first="9")),
-        ((DeferredKey("a", "9"), DeferredKey("b", BEGINNING)), FrontierSnapshot()),
+        ((DeferredKey("a", "55"),), FrontierSnapshot("50", "1")),  # 51 may not be settled, nor what the run hides
+        ((DeferredKey("a", "9"), DeferredKey("b", BEGINNING)), FrontierSnapshot(first="1")),
     ],
 )
 def test_rewound(deferred: tuple[DeferredKey, ...], expected: FrontierSnapshot) -> None:
     """Where no key may be behind the others everything is read again from the oldest unsettled record of any."""
     assert rewound(FrontierSnapshot("50", "1", (("60", "70"),), deferred)) == expected
+
+
+def test_rewound_when_nothing_else_is_settled() -> None:
+    """A trim in between is noticed: the first record that was ever read is asked for."""
+    assert rewound(FrontierSnapshot(first="5", deferred=(DeferredKey("a", "7"),))) == FrontierSnapshot(first="5")
+
+
+@given(numbers=STREAMS, data=st.data())
+@settings(max_examples=200, deadline=None)
+def test_rewound_leaves_out_nothing_that_is_not_settled(numbers: list[str], data: st.DataObject) -> None:
+    """Whatever is settled, in any order, and whichever key is deferred from whichever record on."""
+    frontier = Frontier()
+    frontier.track(numbers)
+    done = data.draw(st.sets(st.integers(0, len(numbers) - 1)))
+    settle(frontier, numbers, done)
+    start = data.draw(st.integers(0, len(numbers) - 1))
+    key = DeferredKey("a" * 16, numbers[start], passed=data.draw(st.booleans()))
+    again = rewound(frontier.snapshot(1 << 30, (key,)))
+    assert not again.deferred
+    oldest = min(start, next((index for index in range(len(numbers)) if index not in done), start))
+    read_from = -1 if again.low is None else numbers.index(again.low)
+    if again.low is None and again.first is not None:
+        read_from = numbers.index(again.first) - 1
+    assert read_from < oldest, "it is read again"
+    assert all(int(numbers[index]) not in SettledFilter(again) for index in range(oldest, len(numbers)))
 
 
 def test_untouched() -> None:
