@@ -45,6 +45,7 @@ MAX_NOTE: Final = 1000  # characters; a note is for operators, and the row must 
 
 _STATES: Final = frozenset(get_args(LeaseState))
 _LONGEST_NUMBER: Final = 129
+_LATEST: Final = 1e11  # Unix seconds: the year 5138
 _DEFERRED: Final = re.compile(r"([A-Za-z0-9_-]+)([=>])([0-9]+)@([0-9]+)")
 
 
@@ -175,8 +176,12 @@ def encode_runs(runs: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
 
 
 def encode_deferred(keys: tuple[DeferredKey, ...]) -> tuple[str, ...]:
-    """``digest=number@since``: from that number on nothing of the key is settled; ``digest>number@since``: after it."""
-    return tuple(f"{key.digest}{'>' if key.passed else '='}{key.number}@{key.since:.0f}" for key in keys)
+    """``digest=number@since``: from that number on nothing of the key is settled; ``digest>number@since``: after it. A
+    time that no record can have, but an odd one has, is stored as unknown."""
+    return tuple(
+        f"{key.digest}{'>' if key.passed else '='}{key.number}@{key.since if 0 < key.since < _LATEST else 0:.0f}"
+        for key in keys
+    )
 
 
 def lease_row(item: Item) -> LeaseRow:

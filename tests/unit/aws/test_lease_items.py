@@ -79,6 +79,15 @@ def test_every_run_is_stored():
     assert items.lease_row(items.lease_item("app#label", row)).frontier.runs == many
 
 
+@pytest.mark.parametrize("since", [-1.0, -1e300, 1e300, 5e-324])
+def test_a_time_that_no_record_can_have_is_no_reason_to_refuse_the_row(since):
+    """The creation time is what an odd record says."""
+    frontier = FrontierSnapshot("9", "1", deferred=(DeferredKey("a", "2", since=since),))
+    row = items.lease_row(items.lease_item("pk", LeaseRow("s", state="open", frontier=frontier)))
+    assert not row.corrupt
+    assert row.frontier.deferred == (DeferredKey("a", "2"),)
+
+
 def test_deferred_keys_are_short_and_readable_by_an_operator():
     """A key from a number on, or after it, and since when; one entry takes less than 80 bytes at 40 digits."""
     keys = (DeferredKey("abc_-9", "12", since=1_700_000_000.0), DeferredKey("d", "9" * 40, passed=True))
