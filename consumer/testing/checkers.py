@@ -161,9 +161,11 @@ class Checkers(Promptness):
                 self._history.violated("G2 order", f"{shard_id} starts, its parent {parent} has {len(left)} unsettled")
 
     def _check_known(self, item: Item, incarnation: str, shard_id: str, epoch: int) -> None:
-        """Nobody handles again what it has settled itself, or what it has found to be settled. An owner of a row that
-        was deleted may begin anew, and its epochs repeat."""
-        if item.settled_in == (incarnation, epoch) and not self._deleted[shard_id]:
+        """No owner handles again what it has settled itself, or what it has found to be settled. One whose row was
+        deleted may begin anew, and its epochs repeat; a shard worker that has failed with a bug, which is a violation
+        of its own, begins anew at its epoch."""
+        anew = self._deleted[shard_id] or any(one.checker == "no bug" for one in self._history.violations)
+        if item.settled_in == (incarnation, epoch) and not anew:
             found = f"{item.key} v{item.version} was settled at epoch {epoch} by {incarnation}, which handles it again"
             self._history.violated("G5 duplicates", found)
         known = self._frontiers.get((shard_id, epoch))
