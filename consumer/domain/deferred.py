@@ -87,6 +87,8 @@ class DeferredKeys:
 
     def oldest(self) -> float:
         """Creation time (Unix seconds) of the oldest record behind a deferred key; 0 when there is none or unknown."""
+        if not self._entries:  # as usual: every shard is asked every second
+            return 0.0
         return min((entry.since for entry in self._entries.values() if entry.since), default=0.0)
 
     def snapshot(self) -> tuple[DeferredKey, ...]:

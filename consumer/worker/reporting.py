@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 
 from consumer import __version__
 from consumer.domain.lease import LeaseRow
@@ -63,27 +64,29 @@ class Reporter:
         now = self._context.ports.clock.wall()
         workers = {worker.shard_id: worker for worker in self._coordinator.workers}
         rows = list(self._coordinator.rows)
-        lags = {shard_id: worker.lag(now) for shard_id, worker in workers.items()}
-        for shard_id, worker in workers.items():
-            self._shard_gauges(worker, lags[shard_id], now)
-        self._process_gauges(rows, workers)
+        lags = {shard_id: self._shard_gauges(worker, now) for shard_id, worker in workers.items()}
         shards = tuple(
             self._shard_status(row, workers.get(row.shard_id), lags.get(row.shard_id, 0.0))
             for row in rows
             if not row.finished
         )
+        self._process_gauges(rows, workers, shards)
         self._board.publish(self._status(shards, now))
         sd_notify.status(f"shards={len(workers)} lag={max(lags.values(), default=0.0):.1f}s")
 
-    def _shard_gauges(self, worker: ShardWorker, lag: float, now: float) -> None:
+    def _shard_gauges(self, worker: ShardWorker, now: float) -> float:
+        """Returns the lag in seconds."""
         gauges = self._context.metrics.shard(worker.shard_id)
-        gauges.lag_seconds = lag
-        gauges.oldest_unsettled_seconds = worker.oldest_unsettled(now)
-        gauges.iterator_age_seconds = worker.reader.state.behind(now)
+        ages = worker.ages(now)
+        gauges.oldest_unsettled_seconds, gauges.iterator_age_seconds = ages
+        lag = gauges.lag_seconds = ages.lag
         gauges.retention_headroom_seconds = RETENTION - lag
         gauges.checkpoint_age_seconds = worker.lease.checkpoint_age
+        return lag
 
-    def _process_gauges(self, rows: list[LeaseRow], workers: dict[str, ShardWorker]) -> None:
+    def _process_gauges(
+        self, rows: list[LeaseRow], workers: dict[str, ShardWorker], shards: Sequence[ShardStatus]
+    ) -> None:
         metrics = self._context.metrics
         states = Counter(_state(row, workers.get(row.shard_id)) for row in rows)
         for state in SHARD_STATES:
@@ -99,8 +102,8 @@ class Reporter:
         for state in LEASE_STATES:
             metrics.leases(state).set(counts[state])
         metrics.buffered_bytes.set(self._context.budget.used)
-        metrics.retrying_keys.set(sum(worker.retrying_keys for worker in workers.values()))
-        metrics.deferred_keys.set(sum(worker.deferred_keys for worker in workers.values()))
+        metrics.retrying_keys.set(sum(shard.retrying_keys or 0 for shard in shards))
+        metrics.deferred_keys.set(sum(shard.deferred_keys or 0 for shard in shards))
         metrics.paused_shards.set(sum(worker.is_paused for worker in workers.values()))
 
     def _shard_status(self, row: LeaseRow, worker: ShardWorker | None, lag: float) -> ShardStatus:

@@ -225,6 +225,6 @@ def test_a_shard_that_was_trimmed_whole_is_not_read_again_without_end() -> None:
         assert world.calls["get_records"] - before < 2 * 600.0 / 5.0 + 10, "two readers, a poll in five seconds each"
         assert worker.coordinator is not None
         (shard,) = worker.coordinator.workers
-        assert shard.lag(world.clock.wall()) < 1.0
+        assert shard.ages(world.clock.wall()).lag < 1.0
 
     run(FOR_EVER, scenario, KeyBounds(line_records=4))

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-from consumer.domain.errors import DependencyError, ExpiredIterator, PermissionDenied, Throttled, TrimmedData
+from consumer.domain.errors import (
+    DependencyError,
+    ExpiredIterator,
+    PermissionDenied,
+    StreamConsumerError,
+    Throttled,
+    TrimmedData,
+)
 from consumer.ports.source import Page, Position
 from consumer.worker.context import WorkerContext
 from consumer.worker.memory_budget import BYTES_PER_WIRE_BYTE, BudgetAccount
 
 FEW_RECORDS = 100  # of a page granted although the buffer is used up: a stall of all handlers costs one a shard
+# Of ``get_records_total``; the first that fits.
+_OUTCOMES: tuple[tuple[type[StreamConsumerError], str], ...] = (
+    (ExpiredIterator, "expired"),
+    (TrimmedData, "trimmed"),
+    (Throttled, "throttled"),
+    (DependencyError, "error"),
+    (PermissionDenied, "error"),
+)
 
 
 class PageRequests:
@@ -29,8 +43,11 @@ class PageRequests:
 
     async def iterator(self, position: Position) -> str:
         """A shard iterator. Raises what the source raises."""
-        with self._counted():
+        try:
             return await self._source.iterator(self._shard_id, position)
+        except StreamConsumerError as error:
+            self._count(error)
+            raise
 
     async def read(self, iterator: str, deliver: Callable[[Page, int], bool]) -> Page:
         """Reserve room, read one page and deliver it with its size in memory (bytes). ``deliver`` says whether records
@@ -44,8 +61,11 @@ class PageRequests:
         try:
             self.asked_at = self._clock.wall()
             most = min(FEW_RECORDS, self._max_records) if budget.short else self._max_records
-            with self._counted():
+            try:
                 page = await self._source.get_records(self._shard_id, iterator, most)
+            except StreamConsumerError as error:
+                self._count(error)
+                raise
             self._metrics.get_records("data" if page.records else "empty").inc()
             size = int(page.wire_bytes * BYTES_PER_WIRE_BYTE)
             budget.charge(size)
@@ -56,16 +76,7 @@ class PageRequests:
         finally:
             budget.release(held)
 
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        try:
-            yield
-        except ExpiredIterator:
-            self._metrics.get_records("expired").inc()
-            raise
-        except TrimmedData:
-            self._metrics.get_records("trimmed").inc()
-            raise
-        except (DependencyError, PermissionDenied) as error:
-            self._metrics.get_records("throttled" if isinstance(error, Throttled) else "error").inc()
-            raise
+    def _count(self, error: StreamConsumerError) -> None:
+        outcome = next((name for kind, name in _OUTCOMES if isinstance(error, kind)), None)
+        if outcome is not None:
+            self._metrics.get_records(outcome).inc()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import structlog
 
@@ -33,6 +33,19 @@ log = structlog.get_logger()
 
 LeaseEnd = Literal["done", "released", "lost"]
 PARENTS_PAUSE = 1.0  # seconds between looks at parents that are not settled
+
+
+class Ages(NamedTuple):
+    """Seconds: of the oldest record that was read and is not settled, and of one that may wait to be read; 0 when there
+    is none."""
+
+    unsettled: float
+    unread: float
+
+    @property
+    def lag(self) -> float:
+        """By how much the shard is behind; 0 when it is read to its tip and settled."""
+        return max(self.unsettled, self.unread)
 
 
 class ShardWorker:
@@ -89,16 +102,10 @@ class ShardWorker:
         dispatcher = self._processing.dispatcher
         return dispatcher.is_paused if dispatcher else False
 
-    def oldest_unsettled(self, now: float) -> float:
-        """Age in seconds of the oldest record that was read and is not settled; 0 when there is none. ``now`` in Unix
-        seconds."""
+    def ages(self, now: float) -> Ages:
+        """How far the shard is behind at ``now`` (Unix seconds)."""
         created = self._subscription.oldest_unsettled()
-        return max(0.0, now - created) if created else 0.0
-
-    def lag(self, now: float) -> float:
-        """Seconds by which the shard is behind: the age of the oldest record that is not settled, read or not; 0 when
-        the shard is read to its tip and settled. ``now`` in Unix seconds."""
-        return max(self.oldest_unsettled(now), self._reader.state.behind(now))
+        return Ages(max(0.0, now - created) if created else 0.0, self._reader.state.behind(now))
 
     # --- the work ----------------------------------------------------------------------------------------
 
