@@ -280,9 +280,14 @@ class KeyReadyQueue:
                 self._waiting_bytes -= line.size
                 self._full.pop(key, None)
 
+    @property
+    def overflows(self) -> bool:
+        """Whether ``overflowing`` has any keys."""
+        return bool(self._full) or self._waiting_bytes > self._max_waiting
+
     def overflowing(self) -> list[bytes]:
         """Failing keys behind which more waits than may be held."""
-        if self._waiting_bytes > self._max_waiting and not self._full:
+        if not self._full and self.overflows:
             return [max(self._failing, key=lambda key: self._failing[key].size)]
         return list(self._full)
 

@@ -83,11 +83,13 @@ class DeferredKeys:
     @property
     def in_memory(self) -> int:
         """Records of deferred keys that were read and wait to be settled."""
+        if not self._entries:  # as usual: every shard is asked every second
+            return 0
         return sum(entry.in_memory for entry in self._entries.values())
 
     def oldest(self) -> float:
         """Creation time (Unix seconds) of the oldest record behind a deferred key; 0 when there is none or unknown."""
-        if not self._entries:  # as usual: every shard is asked every second
+        if not self._entries:
             return 0.0
         return min((entry.since for entry in self._entries.values() if entry.since), default=0.0)
 

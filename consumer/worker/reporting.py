@@ -104,11 +104,14 @@ class Reporter:
         metrics.buffered_bytes.set(self._context.budget.used)
         metrics.retrying_keys.set(sum(shard.retrying_keys or 0 for shard in shards))
         metrics.deferred_keys.set(sum(shard.deferred_keys or 0 for shard in shards))
-        metrics.paused_shards.set(sum(worker.is_paused for worker in workers.values()))
+        failing = (workers[shard.shard_id] for shard in shards if shard.retrying_keys)
+        metrics.paused_shards.set(sum(worker.is_paused for worker in failing))
 
     def _shard_status(self, row: LeaseRow, worker: ShardWorker | None, lag: float) -> ShardStatus:
         if worker is None:
             return ShardStatus(row.shard_id, row.state, row.owner, epoch=row.epoch, note=row.corrupt or row.note)
+        held = worker.outstanding
+        retrying_keys = worker.retrying_keys if held else 0  # as usual: a thousand idle shards report every second
         return ShardStatus(
             shard_id=row.shard_id,
             state=worker.lease.state,
@@ -116,11 +119,11 @@ class Reporter:
             mine=True,
             epoch=worker.lease.epoch,
             lag=lag,
-            in_flight=worker.outstanding,
-            retrying_keys=worker.retrying_keys,
+            in_flight=held,
+            retrying_keys=retrying_keys,
             deferred_keys=worker.deferred_keys,
             checkpoint_age=worker.lease.checkpoint_age,
-            note=_note(worker) or row.note,
+            note=_note(worker, retrying_keys) or row.note,
         )
 
     def _status(self, shards: tuple[ShardStatus, ...], now: float) -> Status:
@@ -139,13 +142,12 @@ class Reporter:
         )
 
 
-def _note(worker: ShardWorker) -> str:
+def _note(worker: ShardWorker, retrying_keys: int) -> str:
     """Why a shard gets no further, in a few words; empty when it does."""
-    if worker.is_paused:
+    if retrying_keys and worker.is_paused:
         return "paused: so many keys fail that nothing new is started"
-    if worker.reader.state.denied:
-        return worker.reader.state.denied
-    return "the reader waits for room in limits.buffer" if worker.reader.waits_for_room else ""
+    reader = worker.reader
+    return reader.state.denied or ("the reader waits for room in limits.buffer" if reader.waits_for_room else "")
 
 
 def _state(row: LeaseRow, worker: ShardWorker | None) -> str:

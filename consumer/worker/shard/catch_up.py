@@ -76,6 +76,7 @@ class CatchUp:
             ready = self._ready()
             if ready:
                 await self._pass(ready, dispatcher)
+                await asyncio.sleep(PAUSE)  # also when a key that fills its bound needs many passes
                 continue
             woken.clear()
             try:

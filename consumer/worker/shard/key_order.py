@@ -111,8 +111,10 @@ class KeyOrder:
         if self._is_full:
             return None
         batch = self._forming.next()
-        if self._failing:
-            self._bound()  # forming a batch has moved what is not ready behind its keys
+        if self._queue.overflows:  # forming a batch has moved what is not ready behind its keys
+            self._bound()
+        elif self._failing:
+            self._set_aside()
         return None if batch is None else Piece(self._policy, batch.entries, batch.keys)
 
     def no_more(self) -> None:
@@ -144,11 +146,18 @@ class KeyOrder:
         finally:
             if again:
                 self._retrying -= 1
-        if outcome.kind == "ok" and not self._failing and len(step.records) == len(piece.entries):  # as usual
+        if outcome.kind == "ok" and len(step.records) == len(piece.entries) and not self._matters(piece):  # as usual
             self._subscription.settle(piece.entries, "handled")
             self._queue.free(piece.keys)
             return
         self._follow(piece, piece.keys, piece.answered(outcome), "handled")
+
+    def _matters(self, piece: Piece) -> bool:
+        """Whether the success of a piece changes anything for the keys that fail."""
+        if not self._failing:
+            return False
+        narrow = self._is_full or self._ending or self._queue.overflows
+        return narrow or not self._failing.keys().isdisjoint(piece.keys)
 
     def _follow(self, piece: Piece, keys: Collection[bytes], cut: Cut, result: str) -> None:
         """Settle what is settled, free the keys that are through, go on with the rest."""
@@ -219,11 +228,10 @@ class KeyOrder:
         while deferrable := self._deferrable():
             self._defer(deferrable)
         # A full list gets shorter when the records of its keys are handled, unless they all fail.
-        unable = bool(self._queue.overflowing()) and (
+        unable = self._queue.overflows and (
             len(self._subscription.deferred) <= sum(map(self._subscription.is_deferred, self._failing))
         )
-        failing_bytes = sum(self._failing_bytes.values())
-        self._subscription.account.set_aside(failing_bytes + self._queue.waiting_bytes)
+        failing_bytes = self._set_aside()
         is_full = unable or self.failing_keys >= self._most_failing or failing_bytes > self._max_failing_bytes
         if is_full != self._is_full:
             self._is_full = is_full
@@ -231,6 +239,12 @@ class KeyOrder:
                 log.error("shard.paused", shard_id=self._shard_id, failing_keys=self.failing_keys)
             else:
                 log.warning("shard.resumed", shard_id=self._shard_id, failing_keys=self.failing_keys)
+
+    def _set_aside(self) -> int:
+        """What failing keys hold takes no page from the shard. Returns the bytes of their own records."""
+        failing_bytes = sum(self._failing_bytes.values())
+        self._subscription.account.set_aside(failing_bytes + self._queue.waiting_bytes)
+        return failing_bytes
 
     def _deferrable(self) -> list[bytes]:
         """Keys that have to be deferred, as many as there is room for."""
