@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 
@@ -175,6 +176,29 @@ def test_many_failing_keys_catch_up_in_the_passes_that_they_need() -> None:
         handler.mended = True
         await until(world, world.everything_settled, "everything is settled", 60.0)
         assert world.calls["get_records"] - reads < 60
+
+    with_every_record_once(world, scenario)
+
+
+def test_a_key_that_needs_many_passes_is_read_no_more_often_than_the_service_allows() -> None:
+    """Half of a full line is read in a pass; as soon as it is handled the next one begins."""
+    world, handler = failing_world("passes", bounds=replace(SMALL, line_records=4)), Mendable()
+    times: list[int] = []
+
+    async def scenario() -> None:
+        (shard,) = world.stream.open_shards()
+        await started(world, handler, "a")
+        for _ in range(200):
+            world.put("poison")
+        await until(world, lambda: bool(deferred_in(world, shard)), "it is deferred")
+        await asyncio.sleep(10.0)
+        handler.mended = True
+        while not world.everything_settled():
+            reads = world.calls["get_records"]
+            await asyncio.sleep(1.0)
+            times.append(world.calls["get_records"] - reads)
+        assert max(times) <= 6, "five of the second reader in a second, one of the first"
+        assert len(times) > 10, "many passes"
 
     with_every_record_once(world, scenario)
 
