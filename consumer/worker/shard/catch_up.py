@@ -10,6 +10,7 @@ changing the list of deferred keys never interleave.
 from __future__ import annotations
 
 import asyncio
+import math
 from functools import partial
 
 import structlog
@@ -68,6 +69,7 @@ class CatchUp:
         self._most_records = max(1, context.bounds.line_records // 2)  # of a key: room for what comes after the meeting
         self._most_bytes = context.bounds.line_bytes // 2
         self._lost = False  # records at the horizon; where it is shows the next page
+        self._read_at = -math.inf  # on the clock of the loop
 
     async def run(self, dispatcher: Dispatcher) -> None:
         """Catch up whenever a deferred key may, for ever. LeaseLost."""
@@ -76,7 +78,6 @@ class CatchUp:
             ready = self._ready()
             if ready:
                 await self._pass(ready, dispatcher)
-                await asyncio.sleep(PAUSE)  # also when a key that fills its bound needs many passes
                 continue
             woken.clear()
             try:
@@ -110,6 +111,7 @@ class CatchUp:
                 self._meet()
             if not deferred.in_pass:
                 return
+            await self._keep_distance(empty)
             try:
                 if iterator is None:
                     iterator = await self._requests.iterator(position)
@@ -140,9 +142,15 @@ class CatchUp:
             iterator = page.next_iterator
             if iterator is None:
                 self._meet()
-            elif deferred.in_pass:  # empty pages are normal, also many; behind a trimmed shard they never end
-                longest = self._context.settings.source.poll.idle_backoff_max
-                await asyncio.sleep(PAUSE if empty < MANY_EMPTY else max(PAUSE, longest))
+
+    async def _keep_distance(self, empty: int) -> None:
+        """From the last read, which may have been of another pass: a key that fills its bound needs many. So many pages
+        in a row were ``empty``, which is normal; behind a trimmed shard they never end."""
+        loop = asyncio.get_running_loop()
+        longest = self._context.settings.source.poll.idle_backoff_max
+        pause = PAUSE if empty < MANY_EMPTY else max(PAUSE, longest)
+        await asyncio.sleep(self._read_at + pause - loop.time())
+        self._read_at = loop.time()
 
     def _position(self, key: DeferredKey) -> Position:
         if not key.waits_for_parent:
