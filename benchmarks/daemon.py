@@ -11,7 +11,7 @@ from benchmarks.stub_stream import STREAM_ARN
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.handlers.build import build_handler
 from consumer.operate.logs import close_logging
-from consumer.ports.handler import Handler
+from consumer.ports.handler import Handler, Reservation
 from consumer.settings.model import Settings
 from consumer.worker import app as composition_root
 
@@ -30,14 +30,24 @@ class CountingHandler:
     async def start(self) -> None:
         await self._inner.start()
 
-    async def invoke(self, call: HandlerCall) -> Outcome:
-        outcome = await self._inner.invoke(call)
-        if outcome.kind == "ok":
-            self._on_settled(len(call.records))
-        return outcome
+    async def reserve(self) -> Reservation:
+        return _CountingReservation(await self._inner.reserve(), self._on_settled)
 
     async def close(self) -> None:
         await self._inner.close()
+
+
+class _CountingReservation:
+    def __init__(self, inner: Reservation, on_settled: Callable[[int], None]) -> None:
+        self._inner = inner
+        self._on_settled = on_settled
+        self.release = inner.release
+
+    async def run(self, call: HandlerCall) -> Outcome:
+        outcome = await self._inner.run(call)
+        if outcome.kind == "ok":
+            self._on_settled(len(call.records))
+        return outcome
 
 
 def settings_of(stream: str, table: str, handler: dict[str, Any], **sections: Any) -> Settings:

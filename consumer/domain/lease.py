@@ -105,6 +105,10 @@ class SessionValidity:
     def holds(self, now: float) -> bool:
         return not self.fenced and now < self.valid_until
 
+    def left(self, now: float) -> float:
+        """Seconds for which it still holds; 0 or less when it does not."""
+        return self.valid_until - now
+
 
 class Observer:
     """What this worker has seen of the others' counters, on its own monotonic clock."""

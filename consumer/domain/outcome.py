@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,9 +14,18 @@ from consumer.domain.record import Record, batch_event_json
 from consumer.domain.windows import WindowCall
 
 
+def _for_ever() -> float:
+    return math.inf
+
+
 class HandlerCall(msgspec.Struct, frozen=True):
     """One invocation. ``attempt`` is 1 for the first call of a batch; ``timeout`` in seconds; ``window`` is None
-    without tumbling windows."""
+    without tumbling windows.
+
+    ``may_start_for`` says for how many seconds from now user code may still start. Whoever passes the call on, to
+    another turn of the loop, another process or a new connection, asks it there again: between two of them a machine
+    may sleep and a loop be blocked, and the next owner of the shard does not wait for that. What comes too late ends
+    as ``TOO_LATE``."""
 
     records: Sequence[Record]
     request_id: str
@@ -25,6 +35,7 @@ class HandlerCall(msgspec.Struct, frozen=True):
     lease_epoch: int
     timeout: float
     window: WindowCall | None = None
+    may_start_for: Callable[[], float] = _for_ever
 
     @property
     def source_arn(self) -> str:
@@ -65,6 +76,12 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 OK = Outcome("ok")
+TOO_LATE = Outcome(
+    "not_invoked",
+    fault=HandlerFault(
+        "cancelled", "TooLate", "user code did not start: by then the shard could have had another owner already"
+    ),
+)
 
 
 def bad_response(message: str) -> Outcome:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from typing import Literal
 
@@ -16,6 +17,8 @@ import msgspec
 
 from consumer.domain.outcome import Outcome
 
+# Only Linux has it; elsewhere a suspended machine stops the clock.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _LENGTHS = struct.Struct(">II")
 MAX_HEADER = 4 << 20
 MAX_BODY = 256 << 20
@@ -37,7 +40,8 @@ class Setup(msgspec.Struct):
 
 
 class Invocation(msgspec.Struct):
-    """One call; the body is the event. ``deadline`` is a ``time.monotonic()`` instant, shared by all processes."""
+    """One call; the body is the event. ``deadline`` is a ``time.monotonic()`` instant, ``start_by`` one of ``instant``
+    (None: no limit), after which user code must not start any more. All processes of a host share both."""
 
     serial: int
     request_id: str
@@ -47,6 +51,7 @@ class Invocation(msgspec.Struct):
     lease_epoch: int
     deadline: float
     source_arn: str
+    start_by: float | None = None
 
 
 class Reply(msgspec.Struct, omit_defaults=True):
@@ -56,6 +61,11 @@ class Reply(msgspec.Struct, omit_defaults=True):
     serial: int = 0
     message: str = ""
     outcome: Outcome | None = None
+
+
+def instant() -> float:
+    """Seconds of a clock that all processes share, and that goes on while the machine is suspended."""
+    return time.clock_gettime(_CLOCK)
 
 
 decode_setup = msgspec.json.Decoder(Setup).decode

@@ -20,6 +20,7 @@ import io
 import json
 import time
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ import structlog
 from yarl import URL
 
 from consumer.domain.errors import HandlerImportError
-from consumer.domain.outcome import HandlerCall, HandlerFault, Outcome
+from consumer.domain.outcome import TOO_LATE, HandlerCall, HandlerFault, Outcome
 from consumer.handlers.handler_faults import clean, describe, fault_of, timeout_fault
 from consumer.handlers.results import lambda_outcome
 from consumer.settings.errors import redact_url
@@ -56,12 +57,29 @@ class _Progress:
     sent: bool = False
 
 
+class _TooLate(Exception):
+    """The call must not start any more."""
+
+
+_call: ContextVar[HandlerCall] = ContextVar("call")
+
+
+class _CheckedRequest(aiohttp.ClientRequest):
+    """Looks at the ownership when the connection is there, which may have taken seconds."""
+
+    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        if _call.get().may_start_for() <= 0:
+            raise _TooLate
+        return await super().send(conn)
+
+
 async def _mark_sent(session: aiohttp.ClientSession, context: Any, params: object) -> None:
     context.trace_request_ctx.sent = True
 
 
 class HttpHandler:
-    """``consumer.ports.Handler`` for ``kind: http``.
+    """``consumer.ports.Handler`` for ``kind: http``, and its own ``Reservation``: a connection is opened by the call
+    that needs one, and ownership is looked at again when it is open.
 
     ``max_answer`` (bytes) may be changed before ``start``.
     """
@@ -99,12 +117,19 @@ class HttpHandler:
             headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "stream-consumer"},
             auto_decompress=False,
             trace_configs=[trace],
+            request_class=_CheckedRequest,
             trust_env=False,
         )
         await self._probe(url)
 
-    async def invoke(self, call: HandlerCall) -> Outcome:
-        """Run one batch; see ``consumer.ports.Handler.invoke``. Cancelling closes the connection."""
+    async def reserve(self) -> HttpHandler:
+        return self
+
+    def release(self) -> None:
+        """Nothing was reserved."""
+
+    async def run(self, call: HandlerCall) -> Outcome:
+        """Run one batch; see ``consumer.ports.Reservation.run``. Cancelling closes the connection."""
         session = self._session
         if session is None:
             return Outcome("not_invoked", fault=HandlerFault("cancelled", "Closed", "the handler is not started"))
@@ -132,6 +157,7 @@ class HttpHandler:
 
     async def _outcome(self, session: aiohttp.ClientSession, call: HandlerCall) -> Outcome:
         progress = _Progress()
+        _call.set(call)
         try:
             event = call.event()
             async with asyncio.timeout(call.timeout):
@@ -145,6 +171,8 @@ class HttpHandler:
             return _failed("crashed", "ConnectionLost", f"{type(error).__name__}: {describe(error)}")
         except aiohttp.ClientError as error:  # half a body, or no HTTP at all
             return _failed("bad_response", type(error).__name__, describe(error))
+        except _TooLate:
+            return TOO_LATE
         except Exception as error:  # noqa: BLE001  # a record that cannot be written is poison, not the daemon's end
             return Outcome("failed", fault=fault_of(error))
 

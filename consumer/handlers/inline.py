@@ -25,7 +25,7 @@ import msgspec
 import structlog
 
 from consumer.domain.errors import HandlerImportError
-from consumer.domain.outcome import HandlerCall, HandlerFault, Outcome
+from consumer.domain.outcome import TOO_LATE, HandlerCall, HandlerFault, Outcome
 from consumer.domain.record import Record
 from consumer.handlers.handler_context import Context, FunctionIdentity, context_of
 from consumer.handlers.handler_faults import describe, fault_of, timeout_fault
@@ -35,6 +35,10 @@ from consumer.handlers.target import load_target
 _PLAIN_WIDTH = 64
 _Answer = tuple[Any, BaseException | None]  # what the handler returned, or what it raised
 log = structlog.get_logger(__name__)
+
+
+class _TooLate(Exception):
+    """User code must not start any more."""
 
 
 class _Timer:
@@ -121,7 +125,8 @@ class _Deadline:
 
 
 class InlineHandler:
-    """``consumer.ports.Handler`` for ``kind: python, isolation: inline``.
+    """``consumer.ports.Handler`` for ``kind: python, isolation: inline``, and its own ``Reservation``: a call needs
+    nothing that has to be waited for.
 
     ``import_timeout`` (seconds) may be changed before ``start``. A call that was asked to end and does not is
     complained about after ``first_complaint`` seconds.
@@ -161,20 +166,28 @@ class InlineHandler:
         self._function = function
         self._is_async = is_async(function)
 
-    async def invoke(self, call: HandlerCall) -> Outcome:
-        """Run one batch; see ``consumer.ports.Handler.invoke``."""
+    async def reserve(self) -> InlineHandler:
+        return self
+
+    def release(self) -> None:
+        """Nothing was reserved."""
+
+    async def run(self, call: HandlerCall) -> Outcome:
+        """Run one batch; see ``consumer.ports.Reservation.run``."""
         function = self._function
         if function is None:
             return Outcome("not_invoked", fault=HandlerFault("cancelled", "Closed", "the handler is not started"))
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
-            (result, error), expired = await self._run(loop, function, call)
+            (result, error), expired = await self._answer(loop, function, call)
         except RuntimeError as problem:  # "can't start new thread": nothing ran
             return Outcome("not_invoked", fault=HandlerFault("crashed", "RuntimeError", describe(problem)))
         seconds = loop.time() - started
         if expired:
             return Outcome("failed", fault=timeout_fault(call.request_id, call.timeout), seconds=seconds)
+        if isinstance(error, _TooLate):
+            return TOO_LATE
         if error is not None:
             return Outcome("failed", fault=fault_of(error), seconds=seconds)
         if result is None:
@@ -192,7 +205,7 @@ class InlineHandler:
             self._identity = FunctionIdentity.from_environment(os.environ, call.application)
         return context_of(call, self._identity, time.monotonic() + call.timeout)
 
-    async def _run(
+    async def _answer(
         self, loop: asyncio.AbstractEventLoop, function: Callable[..., Any], call: HandlerCall
     ) -> tuple[_Answer, bool]:
         """What the handler answered, and whether its time was over first. RuntimeError: no thread could be started."""
@@ -249,6 +262,8 @@ def _settle(ended: asyncio.Future[_Answer], answer: _Answer) -> None:
 
 
 def _called(function: Callable[..., Any], call: HandlerCall, records: list[Record], context: Context) -> Any:
+    if call.may_start_for() <= 0:
+        raise _TooLate
     try:
         return function(records, context)
     finally:
@@ -267,6 +282,9 @@ async def _caught(
     Answers through ``ended`` as its last act: a done callback on the task would cost one more turn of the loop.
     """
     answer: _Answer
+    if call.may_start_for() <= 0:  # other code on this loop went first, and took long
+        _settle(ended, (None, _TooLate()))
+        return
     try:
         answer = (await function(records, context), None)
     except BaseException as error:  # noqa: BLE001  # whatever user code raises is an outcome

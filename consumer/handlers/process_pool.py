@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
+from collections.abc import Callable
 from typing import Literal
 
 import structlog
@@ -21,6 +22,7 @@ from consumer.handlers.frames import Setup
 from consumer.handlers.handler_faults import fault_of
 from consumer.handlers.orphan_reaper import OrphanReaper
 from consumer.handlers.worker_process import WorkerProcess
+from consumer.ports.handler import Reservation
 
 _FIRST_BACKOFF = 0.2  # seconds
 _MAX_BACKOFF = 10.0  # seconds
@@ -82,19 +84,10 @@ class ProcessPoolHandler:
                     first.exception()  # seen: all processes of a broken target fail alike, one report is enough
             raise
 
-    async def invoke(self, call: HandlerCall) -> Outcome:
-        """Run one batch in an idle process, waiting for one if need be (that wait is outside the time limit)."""
+    async def reserve(self) -> Reservation:
+        """Wait for an idle process that has imported the target."""
         worker = await self._acquire()
-        if isinstance(worker, HandlerFault):
-            return Outcome("not_invoked", fault=worker)
-        try:
-            try:
-                event = call.event()
-            except Exception as error:  # noqa: BLE001  # a record that cannot be written is poison, not the daemon's end
-                return Outcome("failed", fault=fault_of(error))
-            return await worker.call(call, event)
-        finally:
-            self._offer(worker)
+        return _NoProcess(worker) if isinstance(worker, HandlerFault) else _ReservedProcess(worker, self._offer)
 
     async def close(self) -> None:
         """End all processes: orderly within ``close_grace`` seconds, then by force. Idempotent."""
@@ -203,3 +196,37 @@ class ProcessPoolHandler:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(fault)
+
+
+class _ReservedProcess:
+    """A process that waits for one call."""
+
+    def __init__(self, worker: WorkerProcess, offer: Callable[[WorkerProcess], None]) -> None:
+        self._worker = worker
+        self._offer: Callable[[WorkerProcess], None] | None = offer
+
+    async def run(self, call: HandlerCall) -> Outcome:
+        """Send the call to the process; it is not invoked when the process has died meanwhile."""
+        try:
+            event = call.event()
+        except Exception as error:  # noqa: BLE001  # a record that cannot be written is poison, not the daemon's end
+            return Outcome("failed", fault=fault_of(error))
+        return await self._worker.call(call, event)
+
+    def release(self) -> None:
+        offer, self._offer = self._offer, None
+        if offer is not None:
+            offer(self._worker)
+
+
+class _NoProcess:
+    """Stands for a process that cannot be started."""
+
+    def __init__(self, fault: HandlerFault) -> None:
+        self._fault = fault
+
+    async def run(self, call: HandlerCall) -> Outcome:
+        return Outcome("not_invoked", fault=self._fault)
+
+    def release(self) -> None:
+        """There is nothing to give back."""

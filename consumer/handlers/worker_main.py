@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from consumer.domain.errors import HandlerImportError
-from consumer.domain.outcome import Outcome
+from consumer.domain.outcome import TOO_LATE, Outcome
 from consumer.domain.record import records_from_event
 from consumer.handlers import frames, root_logger
 from consumer.handlers.frames import Invocation, Reply
@@ -144,7 +144,10 @@ def serve(sock: socket.socket) -> None:
     while (frame := frames.receive(sock)) is not None:
         invocation = frames.decode_invocation(frame[0])
         try:
-            reply, body = run(invocation, frame[1])
+            if invocation.start_by is not None and frames.instant() >= invocation.start_by:  # it slept on the way
+                reply, body = _ended(TOO_LATE)
+            else:
+                reply, body = run(invocation, frame[1])
         except BaseException as error:  # noqa: BLE001  # SystemExit and the like are failures of this call only
             reply, body = _ended(Outcome("failed", fault=fault_of(error)))
         if os.getpid() != own_pid:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ import msgspec
 import structlog
 
 from consumer.domain.errors import HandlerImportError
-from consumer.domain.outcome import HandlerCall, HandlerFault, Outcome, bad_response
+from consumer.domain.outcome import TOO_LATE, HandlerCall, HandlerFault, Outcome, bad_response
 from consumer.handlers import frames
 from consumer.handlers.environment import worker_command
 from consumer.handlers.frames import Invocation, Reply, Setup
@@ -108,6 +109,9 @@ class WorkerProcess:
             return Outcome("not_invoked", fault=crash_fault(call.request_id, self._returncode))
         self._serial += 1
         started = loop.time()
+        startable = call.may_start_for()
+        if startable <= 0:
+            return TOO_LATE
         invocation = Invocation(
             serial=self._serial,
             request_id=call.request_id,
@@ -117,6 +121,7 @@ class WorkerProcess:
             lease_epoch=call.lease_epoch,
             deadline=time.monotonic() + call.timeout,
             source_arn=call.source_arn,
+            start_by=None if startable == math.inf else frames.instant() + startable,
         )
         try:
             head = frames.head_of(invocation, event)

@@ -13,7 +13,7 @@ from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.handlers.handler_context import Context
 from consumer.handlers.inline import InlineHandler
 from consumer.handlers.results import is_async
-from consumer.ports.handler import Handler
+from consumer.ports.handler import Handler, Reservation
 from consumer.testing.checkers import Checkers
 from consumer.testing.memory_dead_letters import DeadLetter, MemoryDeadLetters
 from consumer.testing.memory_table import MemoryTable
@@ -34,12 +34,23 @@ class ObservedHandler:
     def width(self) -> int:
         return self._inner.width
 
-    async def invoke(self, call: HandlerCall) -> Outcome:
+    async def reserve(self) -> Reservation:
+        return _ObservedReservation(self._checkers, self._incarnation, await self._inner.reserve())
+
+
+class _ObservedReservation:
+    def __init__(self, checkers: Checkers, incarnation: Callable[[], str], inner: Reservation) -> None:
+        self._checkers = checkers
+        self._incarnation = incarnation
+        self._inner = inner
+        self.release = inner.release
+
+    async def run(self, call: HandlerCall) -> Outcome:
         incarnation = self._incarnation()
         items = self._checkers.started(incarnation, call)
         outcome: Outcome | None = None
         try:
-            outcome = await self._inner.invoke(call)
+            outcome = await self._inner.run(call)
         finally:
             self._checkers.ended(incarnation, call, items, outcome)
         return outcome

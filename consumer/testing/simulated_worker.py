@@ -16,7 +16,7 @@ from typing import Any
 from consumer.domain.errors import StreamConsumerError, Unavailable
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.operate.metrics import Metrics
-from consumer.ports.handler import Handler
+from consumer.ports.handler import Handler, Reservation
 from consumer.testing.memory_leases import MemoryLeaseStore
 from consumer.testing.memory_source import MemoryStreamSource
 from consumer.testing.network import Link
@@ -216,15 +216,22 @@ class SimulatedWorker:
 
 
 class Scripted:
-    """``ports.Handler`` around one coroutine function over calls; simpler and quicker than real user code."""
+    """``ports.Handler`` around one coroutine function over calls; simpler and quicker than real user code. It is always
+    ready; ``ScriptedProcesses`` is not."""
 
     width = 0
 
     def __init__(self, behave: Callable[[HandlerCall], Coroutine[Any, Any, Outcome]]) -> None:
-        self.invoke = behave
+        self.run = behave
 
     async def start(self) -> None:
         """Nothing to import."""
+
+    async def reserve(self) -> Reservation:
+        return self
+
+    def release(self) -> None:
+        """Nothing was reserved."""
 
     async def close(self) -> None:
         """Nothing to end."""

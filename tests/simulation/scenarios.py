@@ -18,6 +18,7 @@ from typing import Any
 from consumer.ports.handler import Handler
 from consumer.testing.history import History
 from consumer.testing.observed import FunctionHandler
+from consumer.testing.simulated_processes import processes
 from consumer.testing.simulated_worker import Scripted, SimulatedWorker
 from consumer.testing.simulation import Simulation
 from consumer.worker.fleet.stream_replacement import FOLLOW_INTERVAL
@@ -31,6 +32,7 @@ BALANCED_WITHIN = 60.0
 START_POSITIONS = ("trim_horizon", "trim_horizon", "latest")
 PROMPT = 3.0  # seconds from the write of a record to its end, in a fleet that is well
 IDLE_AT_MOST = 35.0  # between two polls of a shard without records
+SLOWEST_IMPORT = 25.0  # seconds until a handler process is ready: twice what a take-over takes
 MOST_DRIFT = 0.045  # of a clock's rate: any two differ by less than 10 %
 
 OnEvent = Callable[[str], None] | None
@@ -53,7 +55,14 @@ def protocol(seed: int | str, on_event: OnEvent = None) -> Run:
     stream = {"dated": rng.random() < 0.5}
     world = Simulation(seed, shards=rng.randint(1, 4), config=config, on_event=on_event, stream=stream)
     user_code = UserCode(world, busy=rng.choice((0.1, 1.0, 8.0)), failing=0.02)
-    _fleet(world, lambda: Scripted(user_code.outcome), rng.randint(2, 4), rng)
+    kind = world.rng("processes of the handler")
+
+    def handler() -> Handler:
+        if kind.random() < 0.5:
+            return processes(user_code.outcome, kind, SLOWEST_IMPORT, lambda: user_code.calm)
+        return Scripted(user_code.outcome)
+
+    _fleet(world, handler, rng.randint(2, 4), rng)
     verbs = _verbs(world, PROTOCOL)
 
     async def scenario(world: Simulation) -> None:

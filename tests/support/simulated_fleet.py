@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from consumer.domain.outcome import OK, HandlerCall, Outcome
+from consumer.ports.handler import Reservation
 from consumer.testing.simulated_worker import SimulatedWorker
 from consumer.testing.simulation import Simulation
 
@@ -41,10 +42,16 @@ class Recorder:
     async def start(self) -> None:
         """Nothing to import."""
 
+    async def reserve(self) -> Reservation:
+        return self
+
+    def release(self) -> None:
+        """Nothing was reserved."""
+
     async def close(self) -> None:
         """Nothing to end."""
 
-    async def invoke(self, call: HandlerCall) -> Outcome:
+    async def run(self, call: HandlerCall) -> Outcome:
         self.calls.append(call)
         self.running.append(call)
         try:

@@ -17,7 +17,7 @@ from structlog.typing import EventDict
 
 from consumer.domain.errors import StreamConsumerError
 from consumer.domain.outcome import OK, HandlerCall, HandlerFault, Outcome, from_lambda_response
-from consumer.ports.handler import Handler
+from consumer.ports.handler import Handler, Reservation
 from consumer.ports.leases import Loss
 from consumer.testing.history import Item
 from consumer.testing.network import Link
@@ -73,10 +73,16 @@ class Recorder:
     async def start(self) -> None:
         """Nothing to import."""
 
+    async def reserve(self) -> Reservation:
+        return self
+
+    def release(self) -> None:
+        """Nothing was reserved."""
+
     async def close(self) -> None:
         """Nothing to end."""
 
-    async def invoke(self, call: HandlerCall) -> Outcome:
+    async def run(self, call: HandlerCall) -> Outcome:
         self.calls.append(call)
         return await self._behave(call)
 

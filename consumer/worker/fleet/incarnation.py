@@ -88,7 +88,7 @@ class IncarnationLoop:
         self._metrics = metrics
         self.stream = stream
         self._registration = registration
-        self._places = HandlerPlaces(ports.handler.width)
+        self._places = HandlerPlaces(ports.handler)
         self._budget = ByteBudget(settings.limits.buffer)
         self._filters = settings.compiled_filters()
         self._remembered: Mapping[str, LeaseRow] = {}

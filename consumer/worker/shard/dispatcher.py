@@ -134,6 +134,7 @@ class Dispatcher:
 
     def _stop(self) -> None:
         self._draining.set()
+        self._calls.stop_waiting()
         self._forming.stop()
         self._order.stop()
 

@@ -12,6 +12,7 @@ from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.domain.record import Record
 from consumer.domain.settlement import Invoke
 from consumer.domain.windows import WindowCall
+from consumer.ports.handler import Reservation
 from consumer.worker.context import WorkerContext
 from consumer.worker.shard.dead_letter_delivery import extent
 from consumer.worker.shard.held_lease import HeldLease
@@ -29,6 +30,7 @@ class HandlerCalls:
         self._clock = context.ports.clock
         self._lease = lease
         self._draining = draining
+        self._waiting: set[asyncio.Timeout] = set()
 
     @property
     def shard_id(self) -> str:
@@ -40,18 +42,43 @@ class HandlerCalls:
         return not (self._draining.is_set() or self._context.validity.fenced)
 
     @asynccontextmanager
-    async def turn(self, *, again: bool) -> AsyncIterator[bool]:
-        """A place of the handler, held until the end of the block. The block gets whether it may call: then the lease
-        is held at this moment, and nothing may be awaited before the call. ``again``: it is a retry; those never take
-        all places."""
-        places = self._context.places
-        await places.take(again=again)
+    async def turn(self, *, again: bool) -> AsyncIterator[Reservation | None]:
+        """What a call needs, reserved until the end of the block. The block gets it when it may call: then the lease is
+        held at this moment, and nothing may be awaited before the call. ``again``: it is a retry; those never take all
+        places."""
+        reserved = await self._reserve(again=again)
+        if reserved is None:
+            yield None
+            return
         try:
-            # Right before the call, with no await in between: a worker that was frozen while its lease was taken starts
-            # nothing when it wakes up.
-            yield await self.still_owns() and not self._draining.is_set()
+            # After all waiting and right before the call, with no await in between: a worker that was frozen, or waited
+            # for a process, while its lease was taken, starts nothing any more.
+            may_call = await self.still_owns() and not self._draining.is_set()
+            yield reserved if may_call else None
         finally:
-            places.give_back(again=again)
+            reserved.release()
+
+    def stop_waiting(self) -> None:
+        """The shard is released: a call that waits for its turn will not start any more."""
+        for waiting in self._waiting:
+            waiting.reschedule(asyncio.get_running_loop().time())
+
+    async def _reserve(self, *, again: bool) -> Reservation | None:
+        """None when the shard is released first."""
+        places = self._context.places
+        if not places.are_limited:
+            return await places.reserve(again=again)
+        if self._draining.is_set():
+            return None
+        try:
+            async with asyncio.timeout(None) as waiting:
+                self._waiting.add(waiting)
+                try:
+                    return await places.reserve(again=again)
+                finally:
+                    self._waiting.discard(waiting)
+        except TimeoutError:
+            return None
 
     async def still_owns(self) -> bool:
         """Wait out a late renewal; False when the lease is over or being released. True without giving up the loop when
@@ -63,8 +90,8 @@ class HandlerCalls:
             await asyncio.sleep(0.05)
         return True
 
-    async def call(self, step: Invoke, request_id: str, window: WindowCall | None = None) -> Outcome:
-        """One handler call. Nothing is awaited before it."""
+    async def call(self, turn: Reservation, step: Invoke, request_id: str, window: WindowCall | None = None) -> Outcome:
+        """One handler call, in its ``turn``. Nothing is awaited before it."""
         settings = self._context.settings
         call = HandlerCall(
             records=step.records,
@@ -75,8 +102,9 @@ class HandlerCalls:
             lease_epoch=self._lease.epoch,
             timeout=settings.handler.timeout,
             window=window,
+            may_start_for=self._valid_for,
         )
-        outcome = await self._context.ports.handler.invoke(call)
+        outcome = await turn.run(call)
         metrics = self._context.metrics
         metrics.handler_seconds.observe(outcome.seconds)
         metrics.batches(outcome.kind).inc()
@@ -89,6 +117,9 @@ class HandlerCalls:
         self._context.metrics.retries.inc()
         about = extent(records)
         log.info("batch.retry_scheduled", shard_id=self._lease.shard_id, **about, attempt=attempt, after=after)
+
+    def _valid_for(self) -> float:
+        return self._context.validity.left(self._clock.monotonic())
 
     def _failed(self, step: Invoke, outcome: Outcome, request_id: str) -> None:
         fault = outcome.fault

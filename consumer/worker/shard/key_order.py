@@ -133,8 +133,8 @@ class KeyOrder:
     async def _run(self, piece: Piece, *, again: bool) -> None:
         """One call of a piece, and what follows from it. The piece is left as it is when the lease is over."""
         try:
-            async with self._calls.turn(again=again) as is_mine:
-                if not is_mine:
+            async with self._calls.turn(again=again) as turn:
+                if turn is None:
                     return
                 step = piece.next(self._clock.wall())
                 if not isinstance(step, Invoke):  # it grew too old meanwhile: what is too old is never sent
@@ -142,7 +142,7 @@ class KeyOrder:
                     return
                 if step.fresh_request or not piece.request_id:
                     piece.request_id = self._random.token()
-                outcome = await self._calls.call(step, piece.request_id)
+                outcome = await self._calls.call(turn, step, piece.request_id)
         finally:
             if again:
                 self._retrying -= 1

@@ -75,8 +75,8 @@ class InOrderRunner:
             else:
                 if not await self._may_call(step):
                     return False
-                async with self._calls.turn(again=step.attempt > 1) as is_mine:
-                    if not is_mine:
+                async with self._calls.turn(again=step.attempt > 1) as turn:
+                    if turn is None:
                         return False
                     step = settlement.next(clock.wall())
                     if not isinstance(step, Invoke):
@@ -84,7 +84,7 @@ class InOrderRunner:
                     if step.fresh_request or not request_id:
                         request_id = self._random.token()
                     part = window.part() if window is not None else None
-                    outcome = await self._calls.call(step, request_id, part)
+                    outcome = await self._calls.call(turn, step, request_id, part)
                 done, result = settlement.answered(outcome), "handled"
                 if outcome.kind != "ok":
                     self._failing(entries[settled:])

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from consumer.domain.outcome import Outcome
 from consumer.handlers.http_handler import HttpHandler
-from tests.integration.handlers.support import call, number
+from tests.integration.handlers.support import call, invoke, number
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 EMULATOR = "/2015-03-31/functions/function/invocations"
@@ -56,7 +56,7 @@ async def outcome_of(
         return web.Response(status=status, body=raw, headers=headers)
 
     async with serving(answer) as url, started(url + path, **options) as handler:
-        return await handler.invoke(call(3))
+        return await invoke(handler, call(3))
 
 
 def failures(*indexes: int) -> str:

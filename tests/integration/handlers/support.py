@@ -15,9 +15,10 @@ from unittest import mock
 
 from msgspec import Raw
 
-from consumer.domain.outcome import HandlerCall
+from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.domain.record import Change, Record
 from consumer.handlers.process_pool import ProcessPoolHandler
+from consumer.ports.handler import Handler
 
 SOURCE_ARN = "arn:aws:dynamodb:eu-west-1:123456789012:table/orders/stream/2026-09-17T13:26:53.746"
 
@@ -126,3 +127,12 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+async def invoke(handler: Handler, one: HandlerCall) -> Outcome:
+    """Reserve and run, as the worker does."""
+    reserved = await handler.reserve()
+    try:
+        return await reserved.run(one)
+    finally:
+        reserved.release()

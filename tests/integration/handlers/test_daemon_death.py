@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.handlers.support import alive, call, children, eventually, running, workers, write_module
+from tests.integration.handlers.support import alive, call, children, eventually, invoke, running, workers, write_module
 
 HANDLER = """
 import os, subprocess, sys, time
@@ -35,13 +35,13 @@ def handler(event, context):
 DAEMON = """
 import asyncio, sys
 from consumer.handlers.process_pool import ProcessPoolHandler
-from tests.integration.handlers.support import call
+from tests.integration.handlers.support import call, invoke
 
 async def main():
     handler = ProcessPoolHandler(kind="lambda", target="app:handler", path=sys.argv[1], processes=2,
                                  report_failures=True, application="orders")
     await handler.start()
-    await asyncio.gather(*[handler.invoke(call(timeout=600)) for _ in range(2)])
+    await asyncio.gather(*[invoke(handler, call(timeout=600)) for _ in range(2)])
     await asyncio.sleep(600)
 
 asyncio.run(main())
@@ -113,6 +113,6 @@ async def test_signals_to_a_worker_do_not_end_it_but_its_programs_get_the_defaul
         (pid,) = workers()
         os.kill(pid, signal.SIGINT)
         os.kill(pid, signal.SIGTERM)
-        outcome = await handler.invoke(call())
+        outcome = await invoke(handler, call())
         assert outcome.kind == "ok", outcome
         assert workers() == [pid]

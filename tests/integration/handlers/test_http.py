@@ -20,7 +20,7 @@ from tests.integration.handlers.http_servers import (
     serving,
     started,
 )
-from tests.integration.handlers.support import call, number
+from tests.integration.handlers.support import call, invoke, number
 
 
 async def test_the_request_is_the_lambda_event_and_its_context_in_headers() -> None:
@@ -32,7 +32,7 @@ async def test_the_request_is_the_lambda_event_and_its_context_in_headers() -> N
 
     async with serving(answer) as url, started(url + "/hook?tenant=a%20b") as handler:
         before = time.time() * 1000
-        assert (await handler.invoke(call(2, timeout=60.0, attempt=3))).kind == "ok"
+        assert (await invoke(handler, call(2, timeout=60.0, attempt=3))).kind == "ok"
     [(method, path, headers, event)] = seen
     assert (method, path) == ("POST", "/hook?tenant=a%20b")
     assert [record["dynamodb"]["SequenceNumber"] for record in event["Records"]] == [number(0), number(1)]
@@ -63,7 +63,7 @@ async def test_a_server_that_knows_no_windows_may_end_one_of_other_settings(*, l
         return web.Response(text="{}")
 
     async with serving(answer) as url, started(url) as handler:
-        outcome = await handler.invoke(msgspec.structs.replace(call(0), window=window))
+        outcome = await invoke(handler, msgspec.structs.replace(call(0), window=window))
     assert outcome.kind == kind
 
 
@@ -76,7 +76,7 @@ async def test_a_windows_state_comes_back() -> None:
         return web.json_response({"state": {"count": event["state"]["count"] + len(event["Records"])}})
 
     async with serving(answer) as url, started(url) as handler:
-        outcome = await handler.invoke(msgspec.structs.replace(call(2), window=window))
+        outcome = await invoke(handler, msgspec.structs.replace(call(2), window=window))
     assert outcome.kind == "ok"
     assert outcome.state == b'{"count":5}'
 
@@ -188,7 +188,7 @@ async def test_an_answer_that_is_too_large_is_not_read_further() -> None:
         for path in ("/chunked", "/announced"):
             sent = 0
             async with started(url + path) as handler:
-                outcome = await handler.invoke(call(1))
+                outcome = await invoke(handler, call(1))
             assert outcome.kind == "failed"
             assert outcome.fault is not None
             assert (outcome.fault.kind, outcome.fault.type) == ("raised", "Function.ResponseSizeTooLarge")
@@ -205,9 +205,9 @@ async def test_the_largest_answer_is_taken() -> None:
         handler = HttpHandler(url, report_failures=True)
         handler.max_answer = len(body)
         await handler.start()
-        assert (await handler.invoke(call(1))).kind == "ok"
+        assert (await invoke(handler, call(1))).kind == "ok"
         handler.max_answer -= 1
-        assert (await handler.invoke(call(1))).kind == "failed"
+        assert (await invoke(handler, call(1))).kind == "failed"
         await handler.close()
 
 
@@ -227,7 +227,7 @@ async def test_the_time_limit_closes_the_connection(where: str) -> None:
         return response
 
     async with serving(answer) as url, started(url) as handler:
-        outcome = await handler.invoke(call(1, timeout=0.3))
+        outcome = await invoke(handler, call(1, timeout=0.3))
         assert outcome.kind == "failed"
         assert outcome.fault is not None
         assert outcome.fault.kind == "timeout"
@@ -247,7 +247,7 @@ async def test_a_slow_body_within_the_limit_is_an_answer() -> None:
         return response
 
     async with serving(answer) as url, started(url) as handler:
-        assert (await handler.invoke(call(2))).failed == (number(1),)
+        assert (await invoke(handler, call(2))).failed == (number(1),)
 
 
 async def test_an_error_page_that_never_ends_does_not_hide_the_status() -> None:
@@ -259,6 +259,6 @@ async def test_an_error_page_that_never_ends_does_not_hide_the_status() -> None:
         return response
 
     async with serving(answer) as url, started(url) as handler:
-        outcome = await handler.invoke(call(1, timeout=20))
+        outcome = await invoke(handler, call(1, timeout=20))
         assert outcome.kind == "not_invoked"
         assert outcome.seconds < 5

@@ -22,7 +22,7 @@ from tests.integration.handlers.http_servers import (
     serving,
     started,
 )
-from tests.integration.handlers.support import call, eventually
+from tests.integration.handlers.support import call, eventually, invoke
 
 
 @asynccontextmanager
@@ -53,7 +53,7 @@ HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"
 @pytest.mark.parametrize("reset", [False, True])
 async def test_a_connection_that_breaks_after_the_request_is_a_failure(answer: bytes, reset: bool) -> None:
     async with raw_server(answer, reset=reset) as url, started(url) as handler:
-        outcome = await handler.invoke(call(1))
+        outcome = await invoke(handler, call(1))
     assert outcome.kind == "failed"
     assert outcome.fault is not None
     assert outcome.fault.kind in ("crashed", "bad_response")
@@ -64,7 +64,7 @@ async def test_an_endpoint_that_is_not_there_spends_no_retry() -> None:
     for url in (f"http://127.0.0.1:{a_port_without_listener()}", "http://no-such-host.invalid:9000/"):
         with capture_logs() as logs:
             async with started(url) as handler:
-                outcome = await handler.invoke(call(1))
+                outcome = await invoke(handler, call(1))
         assert outcome.kind == "not_invoked"
         assert outcome.fault is not None
         assert outcome.fault.message
@@ -74,7 +74,7 @@ async def test_an_endpoint_that_is_not_there_spends_no_retry() -> None:
 
 async def test_a_server_without_tls_spends_no_retry() -> None:
     async with raw_server(b"", reset=False) as url, started(url.replace("http:", "https:")) as handler:
-        outcome = await handler.invoke(call(1, timeout=1))
+        outcome = await invoke(handler, call(1, timeout=1))
     assert outcome.kind == "not_invoked"
 
 
@@ -91,7 +91,7 @@ async def test_connecting_that_hangs_spends_no_retry() -> None:
             handler = HttpHandler(f"http://127.0.0.1:{address[1]}", report_failures=True)
             with capture_logs() as logs:
                 await handler.start()
-            outcome = await handler.invoke(call(1, timeout=0.5))
+            outcome = await invoke(handler, call(1, timeout=0.5))
             await handler.close()
         finally:
             for filler in fillers:
@@ -111,13 +111,13 @@ async def test_the_log_does_not_show_credentials() -> None:
 async def test_an_endpoint_that_comes_up_later_is_used() -> None:
     port = a_port_without_listener()
     async with started(f"http://127.0.0.1:{port}") as handler:
-        assert (await handler.invoke(call(1))).kind == "not_invoked"
+        assert (await invoke(handler, call(1))).kind == "not_invoked"
         server = web.Server(lambda request: asyncio.sleep(0, web.Response()))
         runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port).start()
         try:
-            assert (await handler.invoke(call(1))).kind == "ok"
+            assert (await invoke(handler, call(1))).kind == "ok"
         finally:
             await runner.cleanup()
 
@@ -141,7 +141,7 @@ async def test_connections_are_used_again() -> None:
     async with serving(answer) as url, started(url) as handler:
         connections.clear()
         for attempt in range(1, 11):
-            await handler.invoke(call(1, attempt=attempt))
+            await invoke(handler, call(1, attempt=attempt))
     assert len(connections) == 1
 
 
@@ -158,7 +158,7 @@ async def test_calls_run_side_by_side() -> None:
 
     async with serving(answer) as url, started(url) as handler:
         assert handler.width == 0
-        outcomes = await asyncio.gather(*[handler.invoke(call(1)) for _ in range(150)])
+        outcomes = await asyncio.gather(*[invoke(handler, call(1)) for _ in range(150)])
     assert {outcome.kind for outcome in outcomes} == {"ok"}
     assert most > 120
 
@@ -175,7 +175,7 @@ async def test_cancelling_closes_the_connection() -> None:
         return web.Response()
 
     async with serving(answer) as url, started(url) as handler:
-        task = asyncio.create_task(handler.invoke(call(1)))
+        task = asyncio.create_task(invoke(handler, call(1)))
         await eventually(lambda: "called" in events)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -205,14 +205,14 @@ async def test_a_large_batch_is_sent_whole() -> None:
         return web.Response()
 
     async with serving(answer) as url, started(url) as handler:
-        assert (await handler.invoke(call(10_000, timeout=30))).kind == "ok"
+        assert (await invoke(handler, call(10_000, timeout=30))).kind == "ok"
     assert sizes == [10_000]
 
 
 async def test_life_cycle() -> None:
     handler: Handler = HttpHandler("http://127.0.0.1:1", report_failures=True)
-    assert (await handler.invoke(call(1))).kind == "not_invoked"
+    assert (await invoke(handler, call(1))).kind == "not_invoked"
     await handler.start()
     await handler.close()
     await handler.close()
-    assert (await handler.invoke(call(1))).kind == "not_invoked"
+    assert (await invoke(handler, call(1))).kind == "not_invoked"

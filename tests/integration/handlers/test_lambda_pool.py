@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from consumer.domain.windows import TimeWindow, WindowCall
-from tests.integration.handlers.support import SOURCE_ARN, call, number, running, workers, write_module
+from tests.integration.handlers.support import SOURCE_ARN, call, invoke, number, running, workers, write_module
 
 
 async def test_the_event_is_lambdas_and_fresh_for_every_call(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ async def test_the_event_is_lambdas_and_fresh_for_every_call(tmp_path: Path) -> 
         async with running(path) as handler:
             batch = call(2)
             for _ in range(2):
-                assert (await handler.invoke(batch)).kind == "ok"
+                assert (await invoke(handler, batch)).kind == "ok"
     events = [json.loads(entry["line"]) for entry in logs if entry["event"] == "handler.output"]
     assert len(events) == 2
     assert events[0] == events[1] == {"Records": [record.as_event() for record in batch.records]}
@@ -60,7 +60,7 @@ async def test_context_and_environment_are_lambdas(tmp_path: Path) -> None:
     )
     with capture_logs() as logs:
         async with running(path) as handler:
-            assert (await handler.invoke(call(attempt=3))).kind == "ok"
+            assert (await invoke(handler, call(attempt=3))).kind == "ok"
     (line,) = [entry for entry in logs if entry["event"] == "handler.output"]
     assert (line["request_id"], line["shard_id"], line["stream"]) == ("request-1", "shardId-1", "stdout")
     seen = json.loads(line["line"])
@@ -133,7 +133,7 @@ def handler(event, context):
     async with running(path) as handler:
         pids = workers()
         for index, (expression, kind, type_) in enumerate(RETURNS):
-            outcome = await handler.invoke(call(2, attempt=index))
+            outcome = await invoke(handler, call(2, attempt=index))
             assert outcome.kind == kind, (expression, outcome)
             assert (outcome.fault.type if outcome.fault else "") == type_, (expression, outcome)
             if outcome.fault:  # what never became an answer is an error of the function: "Unhandled" in the dead letter
@@ -178,7 +178,7 @@ def recurse():
     async with running(path, kind) as handler:
         pids = workers()
         for attempt, (code, type_, message) in enumerate(RAISES):
-            outcome = await handler.invoke(call(attempt=attempt))
+            outcome = await invoke(handler, call(attempt=attempt))
             fault = outcome.fault
             assert outcome.kind == "failed", code
             assert fault is not None
@@ -187,7 +187,7 @@ def recurse():
             assert "app.py" in fault.stack[0], code
             assert "in handler" in fault.stack[0], code
             assert len(fault.stack) <= 45, code
-        assert (await handler.invoke(call(attempt=99))).kind == "ok"
+        assert (await invoke(handler, call(attempt=99))).kind == "ok"
         assert workers() == pids
 
 
@@ -209,7 +209,7 @@ async def test_output_is_forwarded_line_by_line_and_cannot_corrupt_the_wire(tmp_
     )
     with capture_logs() as logs:
         async with running(path) as handler:
-            assert (await handler.invoke(call())).kind == "ok"
+            assert (await invoke(handler, call())).kind == "ok"
             during = [entry for entry in logs if entry["event"] == "handler.output"]
     assert during[0]["line"] == "importing"
     assert during[0]["request_id"] is None
@@ -246,7 +246,7 @@ async def test_the_root_logger_is_lambdas(tmp_path: Path) -> None:
     )
     with capture_logs() as logs:
         async with running(path) as handler:
-            assert (await handler.invoke(call(2))).kind == "ok"
+            assert (await invoke(handler, call(2))).kind == "ok"
     lines = [entry for entry in logs if entry["event"] == "handler.output"]
     time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
     assert {entry["stream"] for entry in lines} == {"stdout"}
@@ -269,7 +269,7 @@ async def test_a_flood_of_output_is_bounded(tmp_path: Path) -> None:
     )
     with capture_logs() as logs:
         async with running(path) as handler:
-            assert (await handler.invoke(call(timeout=8))).kind == "ok"
+            assert (await invoke(handler, call(timeout=8))).kind == "ok"
     lines = sum(entry["event"] == "handler.output" for entry in logs)
     dropped = sum(entry["lines"] for entry in logs if entry["event"] == "handler.output_dropped")
     assert lines < 10_000
@@ -279,7 +279,7 @@ async def test_a_flood_of_output_is_bounded(tmp_path: Path) -> None:
 async def test_without_report_batch_item_failures_the_answer_is_ignored(tmp_path: Path) -> None:
     path = write_module(tmp_path, "def handler(e, c): return {'batchItemFailures': [{'itemIdentifier': 'x'}]}")
     async with running(path, report_failures=False) as handler:
-        assert (await handler.invoke(call())).kind == "ok"
+        assert (await invoke(handler, call())).kind == "ok"
 
 
 async def test_pythonpath_works_and_the_users_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,7 +300,7 @@ async def test_pythonpath_works_and_the_users_environment_wins(tmp_path: Path, m
         """,
     )
     async with running(path) as handler:
-        outcome = await handler.invoke(call())
+        outcome = await invoke(handler, call())
         assert outcome.kind == "ok", outcome
 
 
@@ -325,7 +325,7 @@ async def test_files_beside_the_code_are_found(tmp_path: Path, monkeypatch: pyte
         """,
     )
     async with running(path) as handler:
-        outcome = await handler.invoke(call())
+        outcome = await invoke(handler, call())
         assert outcome.kind == "ok", outcome
 
 
@@ -352,8 +352,8 @@ async def test_powertools_unmodified(tmp_path: Path) -> None:
     path = write_module(tmp_path, POWERTOOLS)
     with capture_logs() as logs:
         async with running(path, environment={"BAD": "k1,k3"}) as handler:
-            outcome = await handler.invoke(call(5))
-            alone = await handler.invoke(call(1))
+            outcome = await invoke(handler, call(5))
+            alone = await invoke(handler, call(1))
     assert outcome.kind == "partial", outcome
     assert outcome.failed == (number(1), number(3))
     assert alone.kind == "ok"
@@ -376,4 +376,4 @@ async def test_a_function_that_knows_no_windows_may_end_one_of_other_settings(tm
     async with running(path) as handler:
         for left_over, kind in ((False, "failed"), (True, "ok")):
             asked = msgspec.structs.replace(call(0), window=replace(window, left_over=left_over))
-            assert (await handler.invoke(asked)).kind == kind
+            assert (await invoke(handler, asked)).kind == kind

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from consumer.domain.errors import HandlerImportError
-from tests.integration.handlers.support import alive, call, eventually, pool, running, workers, write_module
+from tests.integration.handlers.support import alive, call, eventually, invoke, pool, running, workers, write_module
 
 SPAWNS = """
 import os, subprocess, sys, time
@@ -41,7 +41,7 @@ def handler(event, context):
     path = write_module(tmp_path, SPAWNS + code)
     async with running(path) as handler:
         before = workers()
-        outcome = await handler.invoke(call(timeout=1.0))
+        outcome = await invoke(handler, call(timeout=1.0))
         assert outcome.kind == "failed"
         assert outcome.fault is not None
         assert (outcome.fault.kind, outcome.fault.type) == ("timeout", "Sandbox.Timedout")
@@ -51,7 +51,7 @@ def handler(event, context):
         worker, grandchild = pids_in(tmp_path)
         assert worker == before[0]
         await eventually(lambda: not alive(grandchild))
-        assert (await handler.invoke(call(attempt=2))).kind == "ok"
+        assert (await invoke(handler, call(attempt=2))).kind == "ok"
         assert workers() != before
 
 
@@ -84,12 +84,12 @@ def handler(event, context):
     )
     with capture_logs() as logs:
         async with running(path) as handler:
-            outcome = await handler.invoke(call())
+            outcome = await invoke(handler, call())
             assert outcome.kind == "failed"
             assert outcome.fault is not None
             assert outcome.fault.kind == "crashed"
             assert how in outcome.fault.message
-            assert (await handler.invoke(call(attempt=2))).kind == "ok"
+            assert (await invoke(handler, call(attempt=2))).kind == "ok"
     (replaced,) = (entry for entry in logs if entry["event"] == "handler.worker_replaced")
     assert replaced["reason"] in outcome.fault.message
 
@@ -104,13 +104,13 @@ def handler(event, context):
     path = write_module(tmp_path, SPAWNS + code)
     async with running(path) as handler:
         (pid,) = workers()
-        task = asyncio.create_task(handler.invoke(call(timeout=60)))
+        task = asyncio.create_task(invoke(handler, call(timeout=60)))
         await eventually(lambda: bool(pids_in(tmp_path)))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert not alive(pid)
-        assert (await handler.invoke(call(attempt=2))).kind == "ok"
+        assert (await invoke(handler, call(attempt=2))).kind == "ok"
 
 
 async def test_an_idle_process_that_dies_is_replaced(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ async def test_an_idle_process_that_dies_is_replaced(tmp_path: Path) -> None:
         victim = workers()[0]
         os.kill(victim, signal.SIGKILL)
         await eventually(lambda: len(workers()) == 2 and victim not in workers())
-        outcomes = await asyncio.gather(*[handler.invoke(call()) for _ in range(8)])
+        outcomes = await asyncio.gather(*[invoke(handler, call()) for _ in range(8)])
         assert {outcome.kind for outcome in outcomes} == {"ok"}
 
 
@@ -127,7 +127,7 @@ async def test_calls_beyond_the_width_wait_and_a_cancelled_wait_loses_no_process
     path = write_module(tmp_path, "import time\ndef handler(e, c): time.sleep(0.2)")
     async with running(path) as handler:
         assert handler.width == 1
-        first, second, third = (asyncio.create_task(handler.invoke(call())) for _ in range(3))
+        first, second, third = (asyncio.create_task(invoke(handler, call())) for _ in range(3))
         await asyncio.sleep(0)
         second.cancel()
         assert [(await first).kind, (await third).kind] == ["ok", "ok"]
@@ -151,16 +151,16 @@ async def test_a_replacement_that_cannot_start_backs_off_and_invokes_nothing(tmp
     )
     async with running(path) as handler:
         (tmp_path / "broken").touch()
-        assert (await handler.invoke(call())).kind == "failed"
+        assert (await invoke(handler, call())).kind == "failed"
         for _ in range(2):
-            outcome = await handler.invoke(call())
+            outcome = await invoke(handler, call())
             assert outcome.kind == "not_invoked"
             assert outcome.fault is not None
             assert "the database is away" in outcome.fault.message
         assert len((tmp_path / "starts").read_text()) <= 6
         (tmp_path / "broken").unlink()
         deadline = time.monotonic() + 8
-        while (await handler.invoke(call(attempt=2))).kind != "ok":
+        while (await invoke(handler, call(attempt=2))).kind != "ok":
             assert time.monotonic() < deadline
 
 
@@ -233,13 +233,13 @@ def handler(event, context):
 """
     handler = pool(write_module(tmp_path, SPAWNS + code))
     await handler.start()
-    task = asyncio.create_task(handler.invoke(call()))
+    task = asyncio.create_task(invoke(handler, call()))
     await eventually(lambda: bool(pids_in(tmp_path)))
     await asyncio.gather(handler.close(), handler.close())
     await handler.close()
     assert (await task).kind == "ok"
     await eventually(lambda: not any(alive(pid) for pid in pids_in(tmp_path)))
-    assert (await handler.invoke(call())).kind == "not_invoked"
+    assert (await invoke(handler, call())).kind == "not_invoked"
 
 
 async def test_close_kills_what_does_not_end(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ async def test_close_kills_what_does_not_end(tmp_path: Path) -> None:
     handler.close_grace = 0.2
     await handler.start()
     (pid,) = workers()
-    task = asyncio.create_task(handler.invoke(call(timeout=60)))
+    task = asyncio.create_task(invoke(handler, call(timeout=60)))
     await asyncio.sleep(0)
     await handler.close()
     outcome = await task
@@ -262,8 +262,8 @@ async def test_no_descriptors_are_leaked(tmp_path: Path) -> None:
 
     async def once() -> None:
         async with running(path) as handler:
-            await handler.invoke(call(1))
-            await handler.invoke(call(1, attempt=2))
+            await invoke(handler, call(1))
+            await invoke(handler, call(1, attempt=2))
 
     await once()
     before = len(list(Path("/proc/self/fd").iterdir()))

@@ -17,7 +17,7 @@ from consumer.aws.session import AwsSession
 from consumer.domain.outcome import HandlerCall
 from demo.local_aws import LocalAws
 from tests.conftest import unique
-from tests.integration.handlers.support import alive, call, number, running, workers, write_module
+from tests.integration.handlers.support import alive, call, invoke, number, running, workers, write_module
 
 ASYNC_BATCH = """
 import asyncio, json, os
@@ -51,7 +51,7 @@ async def test_async_batch_processor_reports_what_failed_call_after_call(tmp_pat
     async with running(path, environment={"BAD": "k1,k3", "TOGETHER": "5"}) as handler:
         pids = workers()
         for attempt in range(3):
-            outcome = await handler.invoke(call(5, attempt=attempt))
+            outcome = await invoke(handler, call(5, attempt=attempt))
             assert (outcome.kind, outcome.failed) == ("partial", (number(1), number(3))), (attempt, outcome)
         assert workers() == pids
 
@@ -60,9 +60,9 @@ async def test_async_batch_processor_all_good_and_all_bad(tmp_path: Path) -> Non
     """It raises when every record failed, which is an error of the function."""
     path = write_module(tmp_path, ASYNC_BATCH)
     async with running(path, environment={"BAD": "", "TOGETHER": "2"}) as handler:
-        assert (await handler.invoke(call(2))).kind == "ok"
+        assert (await invoke(handler, call(2))).kind == "ok"
     async with running(path, environment={"BAD": "k0,k1", "TOGETHER": "2"}) as handler:
-        outcome = await handler.invoke(call(2))
+        outcome = await invoke(handler, call(2))
         assert outcome.kind == "failed"
         assert outcome.fault is not None
         assert (outcome.fault.kind, outcome.fault.type) == ("raised", "BatchProcessingError")
@@ -150,10 +150,10 @@ async def test_a_record_that_was_handled_is_not_executed_again_on_a_retry(idempo
     """Record 1 fails once; Lambda's rules send 1 and 2 again, and Powertools knows that 2 is done."""
     batch = call(3)
     async with running(idempotency.path, environment=idempotency.environment | {"FAILS": "k1"}) as handler:
-        first = await handler.invoke(batch)
+        first = await invoke(handler, batch)
         assert (first.kind, first.failed) == ("partial", (number(1),)), first
-        assert (await handler.invoke(rest(batch, 1, attempt=2))).kind == "ok"
-        assert (await handler.invoke(rest(batch, 0, attempt=3))).kind == "ok"
+        assert (await invoke(handler, rest(batch, 1, attempt=2))).kind == "ok"
+        assert (await invoke(handler, rest(batch, 0, attempt=3))).kind == "ok"
     ends = [(key, attempt) for what, key, attempt, _ in idempotency.executed() if what == "end"]
     assert ends == [("k0", 1), ("k2", 1), ("k1", 2)]
 
@@ -164,7 +164,7 @@ async def test_keys_carry_the_functions_name_and_expire_with_the_call(idempotenc
     timeout = 40.0
     async with running(idempotency.path, environment=idempotency.environment) as handler:
         before = time.time()
-        assert (await handler.invoke(call(2, timeout=timeout))).kind == "ok"
+        assert (await invoke(handler, call(2, timeout=timeout))).kind == "ok"
         after = time.time()
     items = await idempotency.items()
     assert {key.partition("#")[0] for key in items} == {"orders-projector.app.record_handler"}
@@ -178,7 +178,7 @@ async def test_another_function_name_is_another_namespace(idempotency: Idempoten
     for name in ("orders-projector", "orders-v2"):
         environment = idempotency.environment | {"AWS_LAMBDA_FUNCTION_NAME": name}
         async with running(idempotency.path, environment=environment) as handler:
-            assert (await handler.invoke(call(1))).kind == "ok"
+            assert (await invoke(handler, call(1))).kind == "ok"
     assert [what for what, *_ in idempotency.executed()] == ["start", "end"] * 2
 
 
@@ -188,7 +188,7 @@ async def test_a_call_that_hangs_is_killed_and_its_record_is_free_for_the_retry(
     environment = idempotency.environment | {"HANGS": "k0"}
     batch = call(1, timeout=3.0)
     async with running(idempotency.path, environment=environment) as handler:
-        outcome = await handler.invoke(batch)
+        outcome = await invoke(handler, batch)
         assert outcome.kind == "failed", outcome
         assert outcome.fault is not None
         assert outcome.fault.kind == "timeout"
@@ -198,7 +198,7 @@ async def test_a_call_that_hangs_is_killed_and_its_record_is_free_for_the_retry(
         (item,) = (await idempotency.items()).values()
         assert item["status"]["S"] == "INPROGRESS"
         assert int(item["in_progress_expiration"]["N"]) <= time.time() * 1000
-        assert (await handler.invoke(rest(batch, 0, attempt=2))).kind == "ok"
+        assert (await invoke(handler, rest(batch, 0, attempt=2))).kind == "ok"
     lines = idempotency.executed()
     assert [(what, attempt) for what, _, attempt, _ in lines] == [("start", 1), ("start", 2), ("end", 2)]
     assert lines[1][3] != killed

@@ -7,7 +7,7 @@ from pathlib import Path
 from msgspec import Raw
 from structlog.testing import capture_logs
 
-from tests.integration.handlers.support import call, number, running, workers, write_module
+from tests.integration.handlers.support import call, invoke, number, running, workers, write_module
 
 RETURNS = [
     ("None", "ok"),
@@ -57,7 +57,7 @@ async def asynchronous(records, context):
             async with running(path, "python", target) as handler:
                 pids = workers()
                 for index, (expression, kind) in enumerate(RETURNS):
-                    outcome = await handler.invoke(call(2, attempt=index))
+                    outcome = await invoke(handler, call(2, attempt=index))
                     assert outcome.kind == kind, (target, expression, outcome)
                     assert outcome.failed == ((number(1),) if kind == "partial" else ()), expression
                     if kind == "failed":
@@ -83,7 +83,7 @@ async def test_a_number_with_its_zeros_written_out_is_no_poison(tmp_path: Path) 
     one = call()
     one.records[0].dynamodb.NewImage = Raw(f'{{"n":{{"N":"-1{zeros}"}},"ns":{{"NS":["1{zeros}","0.50"]}}}}'.encode())
     async with running(path, "python") as handler:
-        outcome = await handler.invoke(one)
+        outcome = await invoke(handler, one)
     assert outcome.kind == "ok", outcome
 
 
@@ -108,7 +108,7 @@ async def test_records_are_decoded_and_one_loop_serves_all_calls(tmp_path: Path)
     async with running(path, "python") as handler:
         batch = call(2)
         for _ in range(2):
-            outcome = await handler.invoke(batch)
+            outcome = await invoke(handler, batch)
             assert outcome.kind == "ok", outcome
 
 
@@ -127,7 +127,7 @@ async def test_a_fork_that_returns_from_the_handler_does_not_answer(tmp_path: Pa
     )
     async with running(path, "python") as handler:
         for _ in range(2):
-            assert (await handler.invoke(call())).kind == "ok"
+            assert (await invoke(handler, call())).kind == "ok"
 
 
 async def test_stopping_the_loop_is_a_crash_and_the_process_is_replaced(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ async def test_stopping_the_loop_is_a_crash_and_the_process_is_replaced(tmp_path
         """,
     )
     async with running(path, "python") as handler:
-        outcome = await handler.invoke(call())
+        outcome = await invoke(handler, call())
         assert outcome.fault is not None
         assert outcome.fault.kind == "crashed"
-        assert (await handler.invoke(call(attempt=2))).kind == "ok"
+        assert (await invoke(handler, call(attempt=2))).kind == "ok"

@@ -41,6 +41,27 @@ FLEET = (
         ("G3 one owner",),
     ),
     Mutant(
+        "ownership is checked before the reservation",
+        "consumer/worker/shard/handler_calls.py",
+        """        reserved = await self._reserve(again=again)
+        if reserved is None:
+            yield None
+            return
+        try:
+            # After all waiting and right before the call, with no await in between: a worker that was frozen, or waited
+            # for a process, while its lease was taken, starts nothing any more.
+            may_call = await self.still_owns() and not self._draining.is_set()
+""",
+        """        may_call = await self.still_owns() and not self._draining.is_set()
+        reserved = await self._reserve(again=again)
+        if reserved is None:
+            yield None
+            return
+        try:
+""",
+        ("G3 one owner",),
+    ),
+    Mutant(
         "a lease given away is started again from what was read before",
         "consumer/worker/fleet/shard_supervisor.py",
         "if shard_id in self._tasks or shard_id in self._outdated or now",

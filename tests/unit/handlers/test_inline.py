@@ -12,12 +12,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
 from consumer.domain.errors import HandlerImportError
+from consumer.domain.outcome import TOO_LATE
 from consumer.handlers.inline import InlineHandler
-from tests.integration.handlers.support import call, eventually, number, write_module
+from tests.integration.handlers.support import call, eventually, invoke, number, write_module
 
 
 def module_name(tmp_path: Path) -> str:
@@ -70,12 +72,12 @@ async def coroutine():
 """
     async with running(tmp_path, text) as handler:
         for attempt, (code, type_, message) in enumerate(RAISES):
-            outcome = await handler.invoke(call(attempt=attempt))
+            outcome = await invoke(handler, call(attempt=attempt))
             assert outcome.kind == "failed", code
             assert outcome.fault is not None
             assert outcome.fault.type == type_ or not type_, code
             assert message in outcome.fault.message, code
-        assert (await handler.invoke(call(attempt=99))).kind == "ok"
+        assert (await invoke(handler, call(attempt=99))).kind == "ok"
 
 
 async def test_cancelling_its_own_task_is_a_failure_and_not_our_cancellation(tmp_path: Path) -> None:
@@ -88,10 +90,10 @@ async def test_cancelling_its_own_task_is_a_failure_and_not_our_cancellation(tmp
             await asyncio.sleep(1)
     """
     async with running(tmp_path, text) as handler:
-        outcome = await handler.invoke(call())
+        outcome = await invoke(handler, call())
         assert outcome.fault is not None
         assert (outcome.fault.kind, outcome.fault.type) == ("raised", "CancelledError")
-        await handler.invoke(call(attempt=2))
+        await invoke(handler, call(attempt=2))
         ours = asyncio.current_task()
         assert ours is not None
         assert ours.cancelling() == 0
@@ -111,10 +113,10 @@ async def test_failed_records_and_fresh_images(tmp_path: Path, prefix: str) -> N
     async with running(tmp_path, text) as handler:
         batch = call(3)
         for _ in range(2):
-            outcome = await handler.invoke(batch)
+            outcome = await invoke(handler, batch)
             assert (outcome.kind, outcome.failed) == ("partial", (number(1),)), outcome
     async with running(tmp_path, text, report_failures=False) as handler:
-        assert (await handler.invoke(call(3))).kind == "ok"
+        assert (await invoke(handler, call(3))).kind == "ok"
 
 
 async def test_a_hang_is_cancelled_at_the_time_limit_and_its_clean_up_is_awaited(tmp_path: Path) -> None:
@@ -131,7 +133,7 @@ async def test_a_hang_is_cancelled_at_the_time_limit_and_its_clean_up_is_awaited
             ended.append("clean")
     """
     async with running(tmp_path, text) as handler:
-        outcome = await handler.invoke(call(timeout=0.1))
+        outcome = await invoke(handler, call(timeout=0.1))
         assert outcome.fault is not None
         assert outcome.fault.kind == "timeout"
         assert outcome.seconds >= 0.15
@@ -163,7 +165,7 @@ async def test_what_cannot_be_cancelled_is_awaited_and_complained_about(tmp_path
     }[kind]
     async with running(tmp_path, text, first_complaint=0.05) as handler:
         with capture_logs() as logs:
-            outcome = await handler.invoke(call(timeout=0.05))
+            outcome = await invoke(handler, call(timeout=0.05))
         assert outcome.fault is not None
         assert outcome.fault.kind == "timeout"
         assert outcome.seconds >= 0.5
@@ -171,7 +173,7 @@ async def test_what_cannot_be_cancelled_is_awaited_and_complained_about(tmp_path
         assert 2 <= len(stuck) <= 4
         assert stuck == sorted(stuck)
         # The same when the daemon cancels: only the real end lets it go on.
-        task = asyncio.create_task(handler.invoke(call(timeout=60)))
+        task = asyncio.create_task(invoke(handler, call(timeout=60)))
         started = time.monotonic()
         await asyncio.sleep(0.05)
         with capture_logs() as logs:
@@ -199,14 +201,14 @@ async def test_cancelling_invoke_cancels_the_handler_at_once(tmp_path: Path) -> 
     """
     async with running(tmp_path, text) as handler:
         names = vars(sys.modules[module_name(tmp_path)])
-        task = asyncio.create_task(handler.invoke(call(timeout=600)))
+        task = asyncio.create_task(invoke(handler, call(timeout=600)))
         await names["started"].wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert names["ended"].is_set()
         # Before its first step:
-        task = asyncio.create_task(handler.invoke(call(timeout=600)))
+        task = asyncio.create_task(invoke(handler, call(timeout=600)))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -214,7 +216,7 @@ async def test_cancelling_invoke_cancels_the_handler_at_once(tmp_path: Path) -> 
         # And through a time limit of the caller:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
-                await handler.invoke(call(timeout=600))
+                await invoke(handler, call(timeout=600))
 
 
 async def test_plain_functions_run_in_daemon_threads_of_their_own(tmp_path: Path) -> None:
@@ -229,7 +231,7 @@ async def test_plain_functions_run_in_daemon_threads_of_their_own(tmp_path: Path
     """
     async with running(tmp_path, text) as handler:
         assert handler.width > 0
-        outcomes = await asyncio.gather(handler.invoke(call()), handler.invoke(call()))
+        outcomes = await asyncio.gather(invoke(handler, call()), invoke(handler, call()))
         assert [outcome.kind for outcome in outcomes] == ["ok", "ok"]
     await eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith("handler-")])
 
@@ -244,7 +246,7 @@ async def test_async_callables_of_every_make(tmp_path: Path) -> None:
     for text in makes:
         async with running(tmp_path, text) as handler:
             assert handler.width == 0
-            assert (await handler.invoke(call())).kind == "ok", text
+            assert (await invoke(handler, call())).kind == "ok", text
         for cached in (tmp_path / "__pycache__").glob("*"):
             cached.unlink()
 
@@ -255,7 +257,7 @@ async def test_import_errors_and_hangs(tmp_path: Path) -> None:
         handler = InlineHandler(f"inline_bad_{index}:handler", write_module(tmp_path, text, f"inline_bad_{index}"))
         with pytest.raises(HandlerImportError, match=message):
             await handler.start()
-        assert (await handler.invoke(call())).kind == "not_invoked"
+        assert (await invoke(handler, call())).kind == "not_invoked"
     gate = threading.Event()
     threading.inline_test_gate = gate  # type: ignore[attr-defined]  # where handler code finds it
     text = "import threading\nthreading.inline_test_gate.wait(30)\ndef handler(r, c): pass"
@@ -272,12 +274,12 @@ def test_a_hung_plain_function_does_not_keep_the_interpreter(tmp_path: Path) -> 
     script = """
 import asyncio, sys
 from consumer.handlers.inline import InlineHandler
-from tests.integration.handlers.support import call
+from tests.integration.handlers.support import call, invoke
 
 async def main():
     handler = InlineHandler("app:handler", sys.argv[1])
     await handler.start()
-    task = asyncio.create_task(handler.invoke(call()))
+    task = asyncio.create_task(invoke(handler, call()))
     await asyncio.sleep(0.05)
 
 loop = asyncio.new_event_loop()
@@ -306,7 +308,7 @@ async def test_calls_of_one_turn_do_not_hold_each_others_images(tmp_path: Path) 
     async with running(tmp_path, text) as handler:
         module = sys.modules[module_name(tmp_path)]
         module.calls.extend([call(3), call(2), call(3)])
-        outcomes = await asyncio.gather(*(handler.invoke(each) for each in module.calls))
+        outcomes = await asyncio.gather(*(invoke(handler, each) for each in module.calls))
         assert [outcome.kind for outcome in outcomes] == ["ok"] * 3
         assert module.held == [0, 0, 0]
 
@@ -320,20 +322,46 @@ async def test_every_call_has_its_own_deadline_on_the_shared_timer(tmp_path: Pat
         await asyncio.sleep(600 if context.aws_request_id.startswith("hangs") else 0)
     """
     async with running(tmp_path, text) as handler:
-        patient = asyncio.create_task(handler.invoke(call(timeout=600, request_id="hangs-long")))
+        patient = asyncio.create_task(invoke(handler, call(timeout=600, request_id="hangs-long")))
         await asyncio.sleep(0)
-        assert (await handler.invoke(call(timeout=0.05))).kind == "ok"
+        assert (await invoke(handler, call(timeout=0.05))).kind == "ok"
         waits = (0.2, 0.05, 0.1)
-        short = [asyncio.create_task(handler.invoke(call(timeout=wait, request_id=f"hangs-{wait}"))) for wait in waits]
+        short = [asyncio.create_task(invoke(handler, call(timeout=wait, request_id=f"hangs-{wait}"))) for wait in waits]
         outcomes = await asyncio.gather(*short)
         for wait, outcome in zip(waits, outcomes, strict=True):
             assert outcome.fault is not None
             assert outcome.fault.kind == "timeout"
             assert outcome.seconds >= wait
-        again = await handler.invoke(call(timeout=0.05, request_id="hangs-again"))
+        again = await invoke(handler, call(timeout=0.05, request_id="hangs-again"))
         assert again.fault is not None
         assert again.fault.kind == "timeout"
         assert not patient.done()
         patient.cancel()
         with pytest.raises(asyncio.CancelledError):
             await patient
+
+
+@pytest.mark.parametrize("prefix", ["def", "async def"])
+async def test_user_code_that_comes_to_its_turn_too_late_does_not_start(tmp_path: Path, prefix: str) -> None:
+    """Calls that were started one after the other run one after the other on a loop that the first one blocks."""
+    code = f"""
+        import pathlib
+        {prefix} handler(records, context):
+            pathlib.Path({str(tmp_path)!r}, context.aws_request_id).touch()
+    """
+    late = tmp_path / "first"
+    async with running(tmp_path, code) as handler:
+        first, second = (
+            msgspec.structs.replace(call(request_id=name), may_start_for=lambda: 0.0 if late.exists() else 1.0)
+            for name in ("first", "second")
+        )
+        if prefix == "def":  # each in a thread of its own
+            assert (await invoke(handler, first)).kind == "ok"
+            outcomes = [await invoke(handler, second)]
+        else:
+            outcomes = list(await asyncio.gather(invoke(handler, first), invoke(handler, second)))
+            assert outcomes.pop(0).kind == "ok"
+        assert outcomes == [TOO_LATE]
+        assert not (tmp_path / "second").exists()
+        late.unlink()
+        assert (await invoke(handler, second)).kind == "ok"

@@ -163,15 +163,17 @@ class Shard:
         validity.renewed(0.0, float("inf"))
         description = StreamDescription(stream.arn, "label", "orders", "ENABLED", "NEW_IMAGE", "id", 0.0)
         source = SecondReading(stream, self.model)
+        handler = Scripted(self.invoke)
+        handler.width = plan.places
         return WorkerContext(
             settings=Settings.model_validate(config),
-            ports=Ports(source, store, Scripted(self.invoke), self, clock, rng),
+            ports=Ports(source, store, handler, self, clock, rng),
             metrics=Metrics(),
             stream=description,
             incarnation="w/1/1",
             validity=validity,
             budget=ByteBudget(1 << 30),
-            places=HandlerPlaces(plan.places),
+            places=HandlerPlaces(handler),
             start_at=None,
             filters=compile_filters([{"eventName": ["MODIFY"]}]),
             bounds=plan.bounds,

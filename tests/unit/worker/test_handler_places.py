@@ -6,6 +6,9 @@ import asyncio
 
 import pytest
 
+from consumer.domain.outcome import OK, HandlerCall, Outcome
+from consumer.ports.handler import Reservation
+from consumer.testing.simulated_processes import ScriptedProcesses
 from consumer.worker.handler_places import HandlerPlaces
 
 
@@ -15,21 +18,33 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def taking(places: HandlerPlaces, *, again: bool) -> asyncio.Task[None]:
-    return asyncio.create_task(places.take(again=again))
+async def _settles(call: HandlerCall) -> Outcome:
+    return OK
+
+
+async def places_of(width: int) -> HandlerPlaces:
+    """The places of a handler that many processes wide, all of them ready."""
+    handler = ScriptedProcesses(_settles, width=width, starts_in=lambda: 0.0)
+    await handler.start()
+    await asyncio.sleep(0.01)
+    return HandlerPlaces(handler)
+
+
+def taking(places: HandlerPlaces, *, again: bool) -> asyncio.Task[Reservation]:
+    return asyncio.create_task(places.reserve(again=again))
 
 
 @pytest.mark.parametrize(("width", "retries"), [(1, 1), (2, 1), (3, 1), (4, 2), (9, 4)])
 async def test_retries_get_half_of_the_places_and_one_at_least(width: int, retries: int) -> None:
     """The other half is always there for calls that are none."""
-    places = HandlerPlaces(width)
+    places = await places_of(width)
     again = [taking(places, again=True) for _ in range(width + 2)]
     await settle()
     assert sum(task.done() for task in again) == retries
     fresh = [taking(places, again=False) for _ in range(width + 2)]
     await settle()
     assert sum(task.done() for task in fresh) == width - retries
-    places.give_back(again=True)
+    again[0].result().release()
     await settle()
     assert sum(task.done() for task in (*again, *fresh)) == width + 1
     for task in (*again, *fresh):
@@ -39,46 +54,68 @@ async def test_retries_get_half_of_the_places_and_one_at_least(width: int, retri
 
 async def test_calls_wait_in_line() -> None:
     """First come, first served, and as many as there are places."""
-    places, served = HandlerPlaces(2), list[int]()
+    places, served = await places_of(2), list[Reservation]()
 
-    async def call(number: int) -> None:
-        await places.take(again=False)
-        served.append(number)
+    async def call() -> None:
+        served.append(await places.reserve(again=False))
 
     async with asyncio.TaskGroup() as tasks:
-        for number in range(5):
-            tasks.create_task(call(number))
+        for _ in range(5):
+            tasks.create_task(call())
         await settle()
-        assert served == [0, 1]
+        assert len(served) == 2
         for count in (3, 4, 5):
-            places.give_back(again=False)
+            served[count - 3].release()
             await settle()
-            assert served == list(range(count))
+            assert len(served) == count
 
 
-async def test_without_a_limit_nothing_waits() -> None:
-    places = HandlerPlaces(0)
-    for _ in range(1000):
-        await places.take(again=True)
-    places.give_back(again=True)
+async def test_a_reservation_that_is_given_back_twice_is_one_place() -> None:
+    places = await places_of(1)
+    first = await places.reserve(again=False)
+    first.release()
+    first.release()
+    await places.reserve(again=False)
+    waiting = taking(places, again=False)
+    await settle()
+    assert not waiting.done()
+    waiting.cancel()
+    await settle()
 
 
-async def test_a_cancelled_retry_keeps_no_place() -> None:
-    """Neither of all places nor of those for retries, wherever it waited."""
-    places = HandlerPlaces(2)
-    await places.take(again=False)
-    await places.take(again=False)
-    for _ in range(3):
-        waiting = taking(places, again=True)
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_cancelled_wait_keeps_nothing(again: bool) -> None:
+    """Neither of all places nor of those for retries nor a process, wherever it waited."""
+    handler = ScriptedProcesses(_settles, width=2, starts_in=lambda: 0.0)
+    places = HandlerPlaces(handler)
+    for _ in range(3):  # there is a place, and no process yet
+        waiting = taking(places, again=again)
         await settle()
         waiting.cancel()
         await settle()
         assert waiting.cancelled()
-    places.give_back(again=False)
+    await handler.start()
+    held = [await places.reserve(again=False), await places.reserve(again=False)]
+    for _ in range(3):  # there is no place
+        waiting = taking(places, again=again)
+        await settle()
+        waiting.cancel()
+        await settle()
+        assert waiting.cancelled()
+    for reservation in held:
+        reservation.release()
     async with asyncio.timeout(1):
-        await places.take(again=True)
-    places.give_back(again=True)
-    places.give_back(again=False)
+        await places.reserve(again=True)
+        await places.reserve(again=False)
+
+
+async def test_a_wait_that_is_cancelled_as_it_ends_gives_the_process_back() -> None:
+    places = await places_of(1)
+    first = await places.reserve(again=False)
+    waiting = taking(places, again=False)
+    await settle()
+    first.release()  # the wait is over, but its task has not run yet
+    waiting.cancel()
+    await settle()
     async with asyncio.timeout(1):
-        await places.take(again=False)
-        await places.take(again=True)
+        await places.reserve(again=False)

@@ -83,7 +83,7 @@ class Owner:
             incarnation=ME,
             validity=self.validity,
             budget=ByteBudget(1 << 20),
-            places=HandlerPlaces(0),
+            places=HandlerPlaces(ports.handler),
             start_at=None,
             filters=compile_filters([]),
         )
