@@ -4,7 +4,8 @@ The main loop publishes a frozen snapshot; the server, on the control thread, re
 attribute assignment is atomic in Python, so readers need no lock and can never see half a snapshot.
 
 Health is about this process alone. It fails when the watchdog finds the main loop wedged or a root task died: things
-that a restart cures. An AWS outage is neither, and restarting a fleet during one makes it worse.
+that a restart cures. An AWS outage is neither, and restarting a fleet during one makes it worse. Readiness says whether
+anything can work at this moment: it fails also while nothing can be read, so that a deployment stops there.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from typing import Final, Literal
 RECENT_ERRORS: Final = 20
 _ERROR_LENGTH: Final = 512
 
-StartStep = Literal["config", "lease_table", "first_plan"]
+StartStep = Literal["config", "lease_table", "first_plan", "first_read"]
 _MISSING: Final[Mapping[StartStep, str]] = {
     "config": "the configuration is not loaded yet",
     "lease_table": "the lease table was not reached yet",
     "first_plan": "the first planning cycle is not done yet",
+    "first_read": "no shard was read yet",
 }
 START_STEPS: Final = tuple(_MISSING)
 
@@ -79,12 +81,14 @@ class StatusBoard:
     """Written by the main loop and the watchdog, read by the health server. Thread-safe.
 
     The watchdog sets ``wedged``, a line that says why (empty: the main loop is not wedged), and ``progress_age``, the
-    seconds since the last progress of the main loop.
+    seconds since the last progress of the main loop. The main loop sets ``blocked``: why nothing can work at present
+    (empty: something can).
     """
 
     def __init__(self) -> None:
         self.wedged = ""
         self.progress_age = 0.0
+        self.blocked = ""
         self._dead: str = ""
         self._steps: frozenset[str] = frozenset()
         self._stopping = False
@@ -103,7 +107,7 @@ class StatusBoard:
         self._dead = self._dead or f"task {name} died: {reason}"
 
     def reached(self, step: StartStep) -> None:
-        """One of the steps of the start is done (for good: readiness does not depend on AWS afterwards)."""
+        """One of the steps of the start is done, for good."""
         self._steps |= {step}
 
     def stopping(self) -> None:
@@ -143,10 +147,12 @@ class StatusBoard:
         return True, "ok"
 
     def readiness(self) -> tuple[bool, str]:
-        """Whether the start is complete and no shutdown began, and a line that says what is missing."""
+        """Whether the start is complete, no shutdown began and something can work, and a line that says what is
+        missing."""
         if self._stopping:
             return False, "stopping"
+        blocked = self.blocked  # read once: the main loop may clear it meanwhile
         for step, missing in _MISSING.items():
             if step not in self._steps:
-                return False, missing
-        return True, "ready"
+                return False, (blocked or missing) if step == "first_read" else missing
+        return (False, blocked) if blocked else (True, "ready")

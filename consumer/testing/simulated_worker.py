@@ -147,6 +147,16 @@ class SimulatedWorker:
 
         world.loop.after(grace, overrun)
 
+    def _end_within(self, process: Process, seconds: float) -> Callable[[], None]:
+        """Exit code 70 when the time is over; then the scheduler starts the container again."""
+
+        def overrun() -> None:
+            if process.alive and self.process is process and not self.stopping:
+                self.kill()
+                self._world.loop.after(1.0, self._start_again)
+
+        return self._world.loop.after(seconds, overrun).cancel
+
     async def stop(self) -> None:
         """SIGTERM, and wait for the end of the process."""
         self.terminate()
@@ -196,6 +206,7 @@ class SimulatedWorker:
             on_stopping=lambda: None,
             bounds=self._world.bounds,
             task_died=lambda name, error: StreamConsumerError(f"background task {name} ended: {error!r}"),
+            end_within=lambda seconds: self._end_within(process, seconds),
         )
         ports = Ports(source, store, handler, dead_letters, process, rng)
         await handler.start()

@@ -11,8 +11,8 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import Awaitable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, ExitStack, suppress
 
 import structlog
 
@@ -53,6 +53,7 @@ class Daemon:
         self._control = ControlThread()
         self._started_at = self._clock.wall()
         self._a_task_died = False
+        self._overrun = ExitStack()
         configure_logging(settings.logging.level, settings.logging.format, on_error=self._board.error)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -69,6 +70,8 @@ class Daemon:
         except BaseExceptionGroup as group:
             error = first_error(group)
             raise error from error.__cause__
+        finally:
+            self._overrun.close()
         log.info("daemon.stopped")
 
     async def _work(self, roots: asyncio.TaskGroup, stack: AsyncExitStack) -> None:
@@ -124,6 +127,7 @@ class Daemon:
             companion=lambda context, coordinator: Reporter(context, coordinator, self._board, self._started_at).run(),
             on_stopping=self._on_stopping,
             task_died=self._task_died,
+            end_within=self._end_within,
         )
 
     def _on_stopping(self) -> None:
@@ -135,7 +139,15 @@ class Daemon:
         self._a_task_died = True
         self._board.task_died(name, repr(error))
         log.critical("task.died", task=name, exc_info=error)
+        # User code may keep the others from their end.
+        self._overrun.callback(arm_hard_stop(self._settings.shutdown.grace).cancel)
         return StreamConsumerError(f"background task {name} ended: {error!r}")
+
+    def _end_within(self, seconds: float) -> Callable[[], None]:
+        def overrun() -> None:
+            log.critical("session.overrun", seconds=seconds, exit_code=70)
+
+        return end_within(seconds, overrun).cancel
 
     def _root(self, roots: asyncio.TaskGroup, stack: AsyncExitStack, name: str, work: Awaitable[None]) -> None:
         """A root task of the whole process: when it ends before ``stack`` is closed, so does the process."""
@@ -158,11 +170,23 @@ def arm_hard_stop(grace: float) -> threading.Timer:
     """From the stop signal on: whatever hangs (a handler that ignores cancellation, a table that does not answer), the
     process ends by itself shortly after the grace, with 70. The records in flight are redelivered elsewhere."""
 
-    def expire() -> None:
+    def overrun() -> None:
         log.critical("shutdown.overrun", grace=grace, exit_code=70)
-        die(70)
 
-    timer = threading.Timer(grace + HARD_STOP_MARGIN, expire)
+    return end_within(grace + HARD_STOP_MARGIN, overrun)
+
+
+def end_within(seconds: float, overrun: Callable[[], None]) -> threading.Timer:
+    """Call ``overrun`` and end the process with 70 in so many seconds, unless the timer is cancelled before. A thread
+    of its own: it comes also while user code blocks the main loop."""
+
+    def expire() -> None:
+        try:
+            overrun()
+        finally:
+            die(70)
+
+    timer = threading.Timer(seconds, expire)
     timer.daemon = True
     timer.start()
     return timer

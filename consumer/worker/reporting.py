@@ -56,9 +56,12 @@ class Reporter:
         await self._coordinator.planned.wait()
         self._board.reached("first_plan")
         sd_notify.ready("running")
-        while True:
-            self.report()
-            await asyncio.sleep(PULSE * BEATS_PER_REPORT)
+        try:
+            while True:
+                self.report()
+                await asyncio.sleep(PULSE * BEATS_PER_REPORT)
+        finally:
+            self._board.blocked = "this session has ended and there is no other one yet"
 
     def report(self) -> None:
         now = self._context.ports.clock.wall()
@@ -71,8 +74,22 @@ class Reporter:
             if not row.finished
         )
         self._process_gauges(rows, workers, shards)
+        self._readiness(list(workers.values()))
         self._board.publish(self._status(shards, now))
         sd_notify.status(f"shards={len(workers)} lag={max(lags.values(), default=0.0):.1f}s")
+
+    def _readiness(self, workers: Sequence[ShardWorker]) -> None:
+        """Whether anything can work at this moment. A worker that owns nothing stands by: it is ready."""
+        context = self._context
+        if not workers or any(worker.reader.state.answered or worker.reader.state.ended for worker in workers):
+            self._board.reached("first_read")
+        reasons = [worker.cannot_read for worker in workers]
+        if not context.validity.holds(context.ports.clock.monotonic()):
+            self._board.blocked = "the session could not be renewed in time: no handler call may start"
+        elif reasons and all(reasons):
+            self._board.blocked = f"no shard of this worker can be read: {reasons[0]}"
+        else:
+            self._board.blocked = ""
 
     def _shard_gauges(self, worker: ShardWorker, now: float) -> float:
         """Returns the lag in seconds."""
@@ -147,7 +164,8 @@ def _note(worker: ShardWorker, retrying_keys: int) -> str:
     if retrying_keys and worker.is_paused:
         return "paused: so many keys fail that nothing new is started"
     reader = worker.reader
-    return reader.state.denied or ("the reader waits for room in limits.buffer" if reader.waits_for_room else "")
+    refused = str(reader.state.refusal or "")
+    return refused or ("the reader waits for room in limits.buffer" if reader.waits_for_room else "")
 
 
 def _state(row: LeaseRow, worker: ShardWorker | None) -> str:

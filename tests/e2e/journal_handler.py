@@ -118,6 +118,15 @@ async def ignores_its_cancellation(records, context):
             continue
 
 
+def hangs_in_its_thread(records, context):
+    """A plain function, which runs in a thread: it journals, and nothing ends it but the process."""
+    import asyncio
+
+    asyncio.run(python_handler(records, context))
+    if os.environ["WORKER"] == "victim":
+        time.sleep(3600)
+
+
 def window_handler(event, context):
     """Counts the records of a tumbling window. A line: [shard id, window start, count before, records, final]."""
     state, records = event["state"], event["Records"]

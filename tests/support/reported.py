@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from consumer.operate.status import ShardStatus, Status, StatusBoard
+from consumer.operate.status import START_STEPS, ShardStatus, Status, StatusBoard
 from consumer.testing.simulated_worker import SimulatedWorker
 from consumer.testing.simulation import Simulation
 from consumer.worker.reporting import Reporter
@@ -23,9 +23,18 @@ def report(worker: SimulatedWorker) -> Status | None:
     """Publish what the process of ``worker`` would publish now; None when there is no process that has a session."""
     if worker.process is None or worker.context is None or worker.coordinator is None:
         return None
+    return board_of(worker).status
+
+
+def board_of(worker: SimulatedWorker) -> StatusBoard:
+    """What a worker that has a session would show now; the steps of its start count as done."""
+    assert worker.context is not None, f"{worker.name} has no session"
+    assert worker.coordinator is not None
     board = StatusBoard()
+    for step in START_STEPS[:-1]:
+        board.reached(step)
     Reporter(worker.context, worker.coordinator, board, 0.0).report()
-    return board.status
+    return board
 
 
 def shard_status(worker: SimulatedWorker, shard_id: str) -> ShardStatus:

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from consumer.domain.batching import BOUNDS, KeyBounds
-from consumer.domain.errors import first_error
+from consumer.domain.errors import PermissionDenied, first_error
 from consumer.domain.lease import LeaseRow, SessionRow, SessionValidity
 from consumer.operate.metrics import Metrics
 from consumer.ports.leases import Registration, SessionStore
@@ -24,12 +24,14 @@ from consumer.ports.source import StreamDescription
 from consumer.settings.model import Settings
 from consumer.worker.context import Ports, WorkerContext
 from consumer.worker.fleet.coordinator import Coordinator
+from consumer.worker.fleet.first_reads import first_reads
 from consumer.worker.fleet.registration import register_start
 from consumer.worker.fleet.session_renewal import SessionRenewal
 from consumer.worker.fleet.stream_replacement import StreamReplacement, describe_older
 from consumer.worker.handler_places import HandlerPlaces
 from consumer.worker.memory_budget import ByteBudget
 from consumer.worker.retrying import at_start, while_up
+from consumer.worker.shard.reader import ReaderState
 from consumer.worker.tasks import Died, Stopped, never_ending, until_stopped
 
 log = structlog.get_logger()
@@ -52,7 +54,8 @@ class Host:
 
     ``name`` is unique among those that run. ``companion`` is what else lives as long as an incarnation (reporting).
     ``bounds`` are smaller in tests only. ``task_died`` makes known that a root task ended by itself, and returns the
-    error that ends the process.
+    error that ends the process. ``end_within`` ends the process when so many seconds are over, unless what it returns
+    is called first.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Host:
     companion: Callable[[WorkerContext, Coordinator], Coroutine[Any, Any, None]]
     on_stopping: Callable[[], None]
     task_died: Died
+    end_within: Callable[[float], Callable[[], None]]
     bounds: KeyBounds = BOUNDS
 
 
@@ -93,15 +97,17 @@ class IncarnationLoop:
         self._filters = settings.compiled_filters()
         self._remembered: Mapping[str, LeaseRow] = {}
         self._successor: str | None = None
+        self._has_read = False
 
     async def run(self) -> None:
-        """Live until the stop. Raises Stopped when that comes between two incarnations."""
+        """Live until the stop. Raises Stopped when that comes between two incarnations, and PermissionDenied when no
+        shard may be read from the start on."""
         stop, clock = self._host.stop, self._ports.clock
         opening = at_start(clock, "the session", self._open)
         while True:
             incarnation = await until_stopped(stop, opening)
             self._successor = await incarnation.run()
-            self._remembered = incarnation.known_rows
+            self._remembered, self._has_read = incarnation.known_rows, incarnation.has_read
             if stop.is_set():
                 return
             opening = self._open_again()
@@ -164,11 +170,12 @@ class IncarnationLoop:
         )
         await self._host.spawn(renewal.open(), "open session")
         log.info("session.opened", incarnation=context.incarnation)
-        return Incarnation(self._host, context, renewal, self._registration, self._remembered)
+        return Incarnation(self._host, context, renewal, self._registration, self._remembered, self._has_read)
 
 
 class Incarnation:
-    """One open session and everything that lives as long as it. ``run`` it once."""
+    """One open session and everything that lives as long as it. ``run`` it once. ``has_read``: the process has read
+    a shard before, so it may; what is refused later is waited for."""
 
     def __init__(
         self,
@@ -177,15 +184,20 @@ class Incarnation:
         renewal: SessionRenewal,
         registration: Registration,
         remembered: Mapping[str, LeaseRow],
+        has_read: bool,
     ) -> None:
         self._host = host
         self._context = context
+        self.has_read = has_read
         self._renewal = renewal
         self._coordinator = coordinator = Coordinator(context, registration, remembered)
         self._replacement = StreamReplacement(context, registration, lambda: coordinator.rows, coordinator.is_first)
         self._fenced = asyncio.Event()
         self._replaced = asyncio.Event()
         self._successor: str | None = None
+        self._refused = asyncio.Event()
+        self._refusal: PermissionDenied | None = None
+        self._in_time: Callable[[], None] = lambda: None
 
     @property
     def known_rows(self) -> Mapping[str, LeaseRow]:
@@ -195,7 +207,10 @@ class Incarnation:
     async def run(self) -> str | None:
         """Live until the stop of the process, or until there is another stream to go on with, and release all leases;
         or until the session is fenced. Returns the ARN of the other stream. StreamConsumerError when a root task has
-        ended by itself."""
+        ended by itself, PermissionDenied when no shard may be read from the start on.
+
+        An end takes no longer than a stop: user code that cannot be ended (a thread) would keep the worker from its
+        next incarnation, so the process ends then."""
         try:
             # The renewal is outermost: the session must stay valid until the last handler call has ended.
             async with asyncio.TaskGroup() as outer:
@@ -205,6 +220,7 @@ class Incarnation:
                         self._start(roots, "coordinator", self._coordinator.run()),
                         self._start(roots, "reporter", self._host.companion(self._context, self._coordinator)),
                         self._start(roots, "stream follower", self._follow()),
+                        self._start(roots, "first reads", self._first_reads()),
                     ]
                     await self._until_end()
                     for task in tasks:
@@ -215,6 +231,9 @@ class Incarnation:
             raise error from error.__cause__
         finally:
             await self._host.spawn(self._renewal.close(), "close session")
+            self._in_time()
+        if self._refusal is not None:
+            raise self._refusal
         return self._successor
 
     def _start(self, tasks: asyncio.TaskGroup, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -232,14 +251,27 @@ class Incarnation:
         self._replaced.set()
         await asyncio.Event().wait()
 
+    async def _first_reads(self) -> None:
+        if not self.has_read:
+            self._refusal = await first_reads(self._reader_states, self._context.ports.clock)
+            self.has_read = self._refusal is None
+            if self._refusal is not None:
+                self._refused.set()
+        await asyncio.Event().wait()
+
+    def _reader_states(self) -> list[ReaderState]:
+        return [worker.reader.state for worker in self._coordinator.workers]
+
     async def _until_end(self) -> None:
         """Wait for one of the ends; drain, unless there is nothing left to save."""
-        stop = self._host.stop
+        stop, events = self._host.stop, (self._host.stop, self._fenced, self._replaced, self._refused)
         async with asyncio.TaskGroup() as tasks:
-            ends = [tasks.create_task(event.wait()) for event in (stop, self._fenced, self._replaced)]
+            ends = [tasks.create_task(event.wait()) for event in events]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for end in ends:
                 end.cancel()
+        if not stop.is_set():  # a stop has a deadline of its own, from the signal on
+            self._in_time = self._host.end_within(self._context.settings.shutdown.grace + HARD_STOP_MARGIN)
         if self._fenced.is_set():
             return
         if stop.is_set():

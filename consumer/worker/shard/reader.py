@@ -31,6 +31,8 @@ log = structlog.get_logger()
 FIRST_IDLE_PAUSE = 0.25  # seconds after the first empty page; doubles up to source.poll.idle_backoff_max
 PARTIAL_PAGE_PAUSE = 0.2  # a page that was not full means we are near the tip: five reads a second are plenty
 ERROR_BACKOFF = Backoff(0.2, 10.0)
+FIRST_REFUSALS = Backoff(0.2, 2.0)  # a permission that was just given spreads, and the start ends if it does not
+FAILING_AFTER = 3  # failures in a row: one is usual, so many take more than a second
 ADDED_BY_EVENT = 400  # bytes by which a record's Lambda event may be larger than on the wire: an ARN has up to 350
 LATE = 1.0  # seconds after the time planned until a look at the shard counts as late
 
@@ -41,7 +43,9 @@ class ReaderState:
 
     ``newest_fetched_time`` is the creation time of a record, 0 when unknown. ``looked_at`` is when the last request was
     sent that was answered (at first: when reading began), ``looks_at`` when the next one is to be sent; a reader that
-    is late waits for room, for the service or for a permission (``denied``). ``ended``: it has read all of the shard.
+    is late waits for room, for the service or for a permission. ``answered``: some read of it was. ``ended``: it has
+    read all of the shard. ``refusal`` is the answer to the last read when that was refused, ``failing`` why the last
+    reads have failed.
     """
 
     newest_fetched_time: float = 0.0
@@ -49,7 +53,9 @@ class ReaderState:
     ended: bool = False
     looked_at: float = 0.0
     looks_at: float = 0.0
-    denied: str = ""
+    answered: bool = False
+    refusal: PermissionDenied | None = None
+    failing: str = ""
 
     def behind(self, now: float) -> float:
         """Seconds by which a record may be old that was not read yet; 0 when the last look was at the tip, and not
@@ -127,7 +133,7 @@ class ShardReader:
                 await self._pause_after(error, failures)
                 continue
             failures = expired = 0
-            self.state.denied = ""
+            self.state.refusal, self.state.failing = None, ""
             if self._fetched != before:
                 from_horizon = False
             if page.next_iterator is None:
@@ -140,7 +146,7 @@ class ShardReader:
     def _deliver(self, dispatcher: Dispatcher, from_horizon: bool, page: Page, size: int) -> bool:
         """Offer a page of ``size`` bytes in memory; True when some record of it is still to be settled."""
         records, asked_at = page.records, self._requests.asked_at
-        self.state.looked_at, self.state.at_tip = asked_at, not records
+        self.state.looked_at, self.state.at_tip, self.state.answered = asked_at, not records, True
         self._subscription.tip_seen_at = 0.0 if records else asked_at
         if from_horizon:
             records = self._without_known(records)
@@ -178,7 +184,11 @@ class ShardReader:
 
     async def _pause_after(self, error: DependencyError | PermissionDenied, failures: int) -> None:
         if isinstance(error, PermissionDenied):
-            self.state.denied = str(error)
+            self.state.refusal = error
+        if isinstance(error, PermissionDenied) or failures >= FAILING_AFTER:
+            self.state.failing = str(error)
         level = log.info if isinstance(error, Throttled) else log.warning
         level("shard.read_failed", shard_id=self._shard_id, error=str(error), failures=failures)
-        await asyncio.sleep(ERROR_BACKOFF.after(failures) * (0.5 + self._random.random()))
+        never_allowed = self.state.refusal is not None and not self.state.answered
+        backoff = FIRST_REFUSALS if never_allowed else ERROR_BACKOFF
+        await asyncio.sleep(backoff.after(failures) * (0.5 + self._random.random()))

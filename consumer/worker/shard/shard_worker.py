@@ -102,6 +102,13 @@ class ShardWorker:
         dispatcher = self._processing.dispatcher
         return dispatcher.is_paused if dispatcher else False
 
+    @property
+    def cannot_read(self) -> str:
+        """Why nothing of the shard can be read at present; empty when it can, or when all of it was read."""
+        if self.lease.state == "halted":
+            return "halted, because records were trimmed before they were read"
+        return self._reader.state.failing
+
     def ages(self, now: float) -> Ages:
         """How far the shard is behind at ``now`` (Unix seconds)."""
         created = self._subscription.oldest_unsettled()

@@ -73,6 +73,16 @@ def test_readiness_names_what_is_missing(board: StatusBoard) -> None:
     assert board.readiness() == (False, "the lease table was not reached yet")
     assert not board.readiness()[0]
     board.reached("lease_table")
+    assert board.readiness() == (False, "no shard was read yet")
+    board.blocked = "no shard can be read: denied"
+    assert board.readiness() == (False, "no shard can be read: denied")
+    board.blocked = ""
+    board.reached("first_read")
+    assert board.readiness() == (True, "ready")
+    board.blocked = "this session has ended"
+    assert board.readiness() == (False, "this session has ended")
+    assert board.health()[0], "a restart would not help"
+    board.blocked = ""
     assert board.readiness() == (True, "ready")
     board.stopping()
     assert board.readiness() == (False, "stopping")
