@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
+from consumer.cli import signals
 from consumer.cli.failures import EX_INTERNAL, fail, one_line_errors, settings_or_exit
+from consumer.cli.process_one import stand_before_the_daemon
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
     from consumer.worker.app import Daemon
 
 
-def _quit_early(signum: int, frame: FrameType | None) -> None:
-    # Nothing is owned and nothing runs yet: ending at once is the graceful end. As PID 1 the kernel would otherwise
-    # ignore the signal until a handler is installed.
-    os._exit(0)
-
-
 @click.command()
 @click.option("--config", "-c", type=click.Path(path_type=Path), required=True, help="The YAML config file.")
 def run(config: Path) -> None:
-    """Run the daemon until SIGTERM or SIGINT. A second signal exits at once."""
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, _quit_early)
+    """Run the daemon until SIGTERM, SIGINT or SIGHUP, and drain. At a terminal a second Ctrl-C exits at once."""
+    signals.quit_early()
+    stand_before_the_daemon()
     settings = settings_or_exit(config)
     import structlog
 
@@ -53,22 +48,28 @@ def run(config: Path) -> None:
 
 
 async def _serve(daemon: Daemon, grace: float) -> None:
+    import structlog
+
     from consumer.worker.app import arm_hard_stop
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def on_signal(signum: int, frame: FrameType | None) -> None:
-        # A plain handler, not loop.add_signal_handler: it also runs while user code blocks the loop.
-        if stopping:
-            os._exit(128 + signum)
-        stopping.append(signum)
-        arm_hard_stop(grace)
-        loop.call_soon_threadsafe(stop.set)
+    log = structlog.get_logger()
 
-    stopping: list[int] = []
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, on_signal)
+    def on_the_loop(callback: Callable[[], object]) -> None:
+        with suppress(RuntimeError):  # it is closed: everything was drained
+            loop.call_soon_threadsafe(callback)
+
+    def begin() -> None:
+        arm_hard_stop(grace)
+        on_the_loop(stop.set)
+
+    def noted(name: str, effect: str) -> None:
+        # A signal handler that logs could wait for a lock that its own thread holds.
+        on_the_loop(lambda: log.info("signal.received", signal=name, effect=effect))
+
+    signals.handle(begin, noted)
     try:
         await daemon.run(stop)
     except BaseException:

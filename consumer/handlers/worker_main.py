@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import asyncio  # when running: only where a loop is needed, it doubles the start time of a worker
 
 _PR_SET_PDEATHSIG = 1
-_HELD_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_HELD_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # The exit status of a worker that cannot go on (sysexits.h EX_SOFTWARE).
 _BROKEN = 70
 _PYTHONS_THRESHOLDS = gc.get_threshold()  # before user code is imported

@@ -128,7 +128,13 @@ class Fleet:
         return config
 
     def start(
-        self, name: str, environment: dict[str, str] | None = None, *, under: tuple[str, ...] = (), **overrides: Any
+        self,
+        name: str,
+        environment: dict[str, str] | None = None,
+        *,
+        under: tuple[str, ...] = (),
+        stdin: int = subprocess.DEVNULL,
+        **overrides: Any,
     ) -> Worker:
         """``under``: a command that runs the daemon's."""
         port = free_port()
@@ -139,6 +145,7 @@ class Fleet:
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [*under, sys.executable, "-m", "consumer", "run", "--config", str(path)],
+                stdin=stdin,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
