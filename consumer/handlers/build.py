@@ -30,6 +30,8 @@ def build_handler(settings: Settings) -> Handler:
             target=handler.target,
             path=path,
             processes=handler.processes,
+            max_calls=handler.max_calls,
+            max_memory=handler.max_memory,
             report_failures=report_failures,
             application=settings.application,
             region=settings.aws.region or _region_of(settings.source.stream_arn),

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 import sys
+import uuid
+from itertools import count
 from pathlib import Path
 
 import structlog
@@ -21,6 +23,8 @@ class OrphanReaper:
     """
 
     def __init__(self) -> None:
+        self._family = f"{os.getpid()}-{uuid.uuid4().hex}"
+        self._members = count()
         self._groups: set[int] = set()
         self._pipe: int | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -41,6 +45,10 @@ class OrphanReaper:
         process, self._process = self._process, None
         if process is not None:
             await process.wait()
+
+    def mark(self) -> str:
+        """A value for the variable ``MARK`` of one worker process: what that starts inherits it, and dies with it."""
+        return f"{self._family}/{next(self._members)}/"
 
     def add(self, group: int) -> None:
         """From now on ``group`` dies with the daemon."""
@@ -70,6 +78,7 @@ class OrphanReaper:
                 "-I",
                 "-S",
                 _SCRIPT,
+                f"{self._family}/",
                 stdin=reading,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,

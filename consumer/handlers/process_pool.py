@@ -21,7 +21,7 @@ from consumer.handlers.environment import worker_environment
 from consumer.handlers.frames import Setup
 from consumer.handlers.handler_faults import fault_of
 from consumer.handlers.orphan_reaper import OrphanReaper
-from consumer.handlers.worker_process import WorkerProcess
+from consumer.handlers.worker_process import WorkerProcess, resident_bytes
 from consumer.ports.handler import Reservation
 
 _FIRST_BACKOFF = 0.2  # seconds
@@ -45,12 +45,19 @@ class ProcessPoolHandler:
         report_failures: bool,
         application: str,
         region: str | None = None,
+        max_calls: int = 0,
+        max_memory: int = 0,
     ) -> None:
-        """``application`` names the function and ``region`` is AWS's, where the daemon's environment says neither."""
+        """``application`` names the function and ``region`` is AWS's, where the daemon's environment says neither. A
+        process is replaced after ``max_calls`` calls, or when it holds more than ``max_memory`` bytes after one
+        (0: never)."""
         self.import_timeout = 30.0
         self.close_grace = 2.0
         self._setup = Setup(kind, target, path, report_failures)
         self._processes = processes
+        self._max_calls = max_calls
+        self._max_memory = max_memory
+        self._recycling: int | None = None  # the slot whose process is being replaced although it works
         self._region = region
         self._application = application
         self._reaper = OrphanReaper()
@@ -70,6 +77,8 @@ class ProcessPoolHandler:
         loop = asyncio.get_running_loop()
         firsts: list[asyncio.Future[None]] = [loop.create_future() for _ in range(self._processes)]
         self._state = "open"
+        if self._max_memory and not resident_bytes(os.getpid()):
+            log.warning("handler.memory_unknown", hint="handler.max_memory has no effect here: it needs Linux's /proc")
         try:
             await self._reaper.start()
             for slot, first in enumerate(firsts):
@@ -128,10 +137,11 @@ class ProcessPoolHandler:
             except HandlerImportError as error:
                 if not first.done():
                     raise
-                log.error("handler.worker_start_failed", slot=slot, error=str(error))
+                if self._state == "open":  # else it was ended by the close
+                    log.error("handler.worker_start_failed", slot=slot, error=str(error))
                 if self._running == 0:
                     self._refuse(HandlerFault("crashed", "HandlerImportError", str(error)))
-            in_vain = 0 if worker.answered else in_vain + 1
+            in_vain = 0 if worker.calls else in_vain + 1
             # The first replacement is immediate; the more in vain in a row, the slower.
             if in_vain > 1:
                 await asyncio.sleep(min(_MAX_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(in_vain - 2, 10)))
@@ -142,6 +152,8 @@ class ProcessPoolHandler:
             await worker.start(self.import_timeout)
             if not first.done():
                 first.set_result(None)
+            if self._recycling == slot:
+                self._recycling = None
             self._running += 1
             try:
                 self._offer(worker)
@@ -154,7 +166,9 @@ class ProcessPoolHandler:
             worker.kill("closed")
             await worker.wait_gone()
             self._workers.pop(slot, None)
-        if self._state == "open":
+        if self._state == "open" and worker.retired:
+            log.info("handler.worker_recycled", slot=slot, pid=worker.pid, calls=worker.calls, reason=worker.ending)
+        elif self._state == "open":
             log.warning("handler.worker_replaced", slot=slot, pid=worker.pid, reason=worker.ending)
 
     def _supervisor_ended(self, supervisor: asyncio.Task[None]) -> None:
@@ -181,7 +195,7 @@ class ProcessPoolHandler:
             raise
 
     def _offer(self, worker: WorkerProcess) -> None:
-        if not worker.usable:
+        if not worker.usable or self._recycle(worker):
             return
         while self._waiters:
             waiter = self._waiters.popleft()
@@ -189,6 +203,21 @@ class ProcessPoolHandler:
                 waiter.set_result(worker)
                 return
         self._idle.append(worker)
+
+    def _recycle(self, worker: WorkerProcess) -> bool:
+        """Replace a process between two calls when it has done enough; only one at a time, or all of those that were
+        started together would be away together."""
+        if self._recycling is not None or not worker.calls:
+            return False
+        if 0 < self._max_calls <= worker.calls:
+            reason = f"handler.max_calls: {self._max_calls}"
+        elif 0 < self._max_memory < (held := resident_bytes(worker.pid or 0)):
+            reason = f"handler.max_memory: it held {held >> 20} MiB"
+        else:
+            return False
+        self._recycling = next(slot for slot, one in self._workers.items() if one is worker)
+        worker.retire(reason, self.close_grace)
+        return True
 
     def _refuse(self, fault: HandlerFault) -> None:
         """End the waits for a process: there is none."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import mmap
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import msgspec
 import structlog
@@ -21,10 +23,19 @@ from consumer.handlers.environment import worker_command
 from consumer.handlers.frames import Invocation, Reply, Setup
 from consumer.handlers.handler_faults import crash_fault, exit_text, timeout_fault
 from consumer.handlers.orphan_reaper import OrphanReaper
+from consumer.handlers.orphan_reaper_main import MARK, kill_marked
 from consumer.handlers.output import Output
 from consumer.handlers.results import lambda_outcome
 
 log = structlog.get_logger(__name__)
+
+
+def resident_bytes(pid: int) -> int:
+    """The resident memory of a process; 0 where that cannot be known (no ``/proc``, or it is gone)."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * mmap.PAGESIZE
+    except (OSError, IndexError, ValueError):
+        return 0
 
 
 class _Wire(asyncio.Protocol):
@@ -51,9 +62,11 @@ class WorkerProcess:
     """One process, used for many calls and never again once killed."""
 
     def __init__(self, setup: Setup, environment: Mapping[str, str], reaper: OrphanReaper) -> None:
-        self.answered = False
+        self.calls = 0  # that it answered
+        self.retired = False
         self._setup = setup
         self._environment = environment
+        self._mark = reaper.mark()
         self._reaper = reaper
         self._process: asyncio.subprocess.Process | None = None
         self._transport: asyncio.Transport | None = None
@@ -155,12 +168,15 @@ class WorkerProcess:
         if self._watch is not None:
             await asyncio.wait({self._watch})
 
+    def retire(self, reason: str, grace: float) -> None:
+        """Between two calls: give it no further one, ask for an orderly end, and kill after ``grace`` seconds."""
+        self.retired = True
+        self._ask_to_end(reason)
+        asyncio.get_running_loop().call_later(grace, self.kill, reason)
+
     async def end(self, grace: float) -> None:
         """Ask for an orderly end (after the call in progress), kill after ``grace`` seconds."""
-        self._dying = self._dying or "closed"
-        if self._transport is not None and not self._gone:
-            with contextlib.suppress(OSError, RuntimeError):
-                self._transport.write_eof()
+        self._ask_to_end("closed")
         # Before the first call there is nothing to finish, and an import may hang.
         if self._watch is not None and self._ready.done():
             await asyncio.wait({self._watch}, timeout=grace)
@@ -192,7 +208,7 @@ class WorkerProcess:
                 stdout=writers[0],
                 stderr=writers[1],
                 pass_fds=(far.fileno(),),
-                env=dict(self._environment),
+                env={**self._environment, MARK: self._mark},
                 # Its own process group, so that a Ctrl-C does not reach it and a kill reaches its children.
                 start_new_session=True,
             )
@@ -221,6 +237,11 @@ class WorkerProcess:
         await process.wait()
         # The group outlives its leader while any member lives, so this number cannot be another group's yet.
         self._kill_group()
+        # And whoever left the group, or the session. Looking for them takes milliseconds, of another thread.
+        try:
+            await asyncio.to_thread(kill_marked, self._mark)
+        except RuntimeError:  # no thread can be started
+            kill_marked(self._mark)
         self._reaper.remove(process.pid)
         self._gone = True
         for _ in range(2):  # let the loop deliver what the process said last
@@ -234,6 +255,12 @@ class WorkerProcess:
             self._ready.set_result(f"handler.target {target!r}: the worker process ended during the import: {how}")
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(None)
+
+    def _ask_to_end(self, reason: str) -> None:
+        self._dying = self._dying or reason
+        if self._transport is not None and not self._gone:
+            with contextlib.suppress(OSError, RuntimeError):
+                self._transport.write_eof()
 
     def _kill_group(self) -> None:
         if self._process is not None:
@@ -254,7 +281,7 @@ class WorkerProcess:
         elif self._answer is not None and not self._answer.done() and not self._expired:
             for output in self._outputs:
                 output.end_call()
-            self.answered = True
+            self.calls += 1
             self._answer.set_result((reply, body))
 
     def _on_broken(self, problem: str) -> None:

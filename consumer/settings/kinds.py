@@ -107,14 +107,20 @@ def duration_in(low: float, high: float, *, or_forever: bool = False) -> Kind:
     return Kind(check, {"anyOf": [written, {"enum": numbers}]} if numbers else written, write)
 
 
-def size_in(low: int, high: int) -> Kind:
-    """Bytes from `low` to `high`, written `64KiB`, `4MiB` or `1GiB`."""
-    ends = f"{format_size(low)} to {format_size(high)}"
+def size_in(low: int, high: int, *, or_unlimited: bool = False) -> Kind:
+    """Bytes from `low` to `high`, written `64KiB`, `4MiB` or `1GiB`; with `or_unlimited` also the number 0."""
+    ends = f"{format_size(low)} to {format_size(high)}" + (", or 0 for no limit" if or_unlimited else "")
 
     def check(value: object) -> int:
+        if or_unlimited and not isinstance(value, bool) and value in (0, "0"):
+            return 0
         return _quantity(value, parse_size, "a size such as 64KiB, 4MiB or 1GiB", low, high, ends)
 
-    return Kind(check, {"type": "string", "pattern": f"^{SIZE_PATTERN}$"}, format_size)
+    def write(size: int) -> str | int:
+        return format_size(size) if size or not or_unlimited else 0
+
+    written: JsonSchemaValue = {"type": "string", "pattern": f"^{SIZE_PATTERN}$"}
+    return Kind(check, {"anyOf": [written, {"enum": [0]}]} if or_unlimited else written, write)
 
 
 def text_like(pattern: str, expected: str) -> Kind:

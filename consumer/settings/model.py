@@ -147,6 +147,17 @@ class Handler(Section):
     """Worker processes, 1..256, default 2. Each runs one invocation at a time. Unused when inline."""
     timeout: Annotated[float, duration_in(0.1, _DAY)] = 60.0
     """Duration 100ms..24h, default 60s. An invocation that takes longer is killed and has failed."""
+    max_calls: Annotated[int, whole_number(0, 1_000_000_000)] = 0
+    """Invocations after which a worker process is replaced, 0..1000000000, default 0 = no limit. One process at a time,
+    between two invocations: for code that leaks."""
+    max_memory: Annotated[int, size_in(16 * _MIB, 1024 * 1024 * _MIB, or_unlimited=True)] = 0
+    """Size 16MiB..1024GiB, default 0 = no limit: a worker process whose resident memory is larger after an invocation
+    is replaced in the same way. Linux only."""
+
+    @property
+    def recycles(self) -> bool:
+        """Whether worker processes are replaced now and then."""
+        return bool(self.max_calls or self.max_memory)
 
     @property
     def takes_windows(self) -> bool:

@@ -143,6 +143,17 @@ def _batch_order(settings: Settings) -> Iterator[Violation]:
         )
 
 
+def _recycling(settings: Settings) -> Iterator[Violation]:
+    handler = settings.handler
+    inline = handler.kind == "python" and handler.isolation == "inline"
+    if handler.recycles and (handler.kind == "http" or inline):
+        yield Violation(
+            "handler.max_calls" if handler.max_calls else "handler.max_memory",
+            "needs worker processes, and this handler has none",
+            "remove it" + (", or set handler.isolation: process" if inline else ""),
+        )
+
+
 def _filters(settings: Settings) -> Iterator[Violation]:
     for error in filter_problems(settings.filters):
         yield Violation(error.path, error.problem)
@@ -177,6 +188,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("source.table", "source.stream_arn", "aws.region", "aws.endpoints"), _region),
     Rule(("handler.kind", "handler.target"), _target),
     Rule(("handler.kind", "handler.isolation"), _isolation),
+    Rule(("handler.kind", "handler.isolation", "handler.max_calls", "handler.max_memory"), _recycling),
     Rule(("retry.backoff.initial", "retry.backoff.max"), _backoff),
     Rule(("on_failure.format", "on_failure.destination", "on_failure.overflow"), _lambda_format),
     Rule(("batch.order", "batch.parallelization_factor"), _batch_order),

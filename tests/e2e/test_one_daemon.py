@@ -27,6 +27,21 @@ def test_every_record_once_and_in_order(handler: str, aws: Aws, fleet: Fleet) ->
     assert out_of_order(fleet.journal()) == 0
 
 
+def test_recycled_processes_lose_and_repeat_nothing(aws: Aws, fleet: Fleet) -> None:
+    """Every process is replaced after five calls, in the middle of the load."""
+    expected = aws.write(fleet.table, 20, range(1, 16))
+    worker = fleet.start("w1", {"HANDLER_SECONDS": "0.05"}, handler={"max_calls": 5}, batch={"batch_size": 5})
+    fleet.wait_for(expected)
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0
+    events = [event for event in worker.events() if event["event"].startswith(("handler.worker", "batch.failed"))]
+    assert len(events) >= 3
+    assert {event["event"] for event in events} == {"handler.worker_recycled"}
+    assert min(event["calls"] for event in events) == 5
+    assert duplicates(fleet.journal()) == 0
+    assert out_of_order(fleet.journal()) == 0
+
+
 def test_a_restart_after_sigterm_repeats_nothing(aws: Aws, fleet: Fleet) -> None:
     """Stop in the middle of a backlog, start again: nothing lost, nothing twice, nothing out of order."""
     expected = aws.write(fleet.table, 40, range(1, 21))

@@ -110,11 +110,11 @@ def alone() -> tuple[str, ...]:
 def _namespace(worker: Worker) -> dict[int, tuple[str, str]]:
     """The processes in the namespace of a daemon: pid there to state and command line."""
     children = Path(f"/proc/{worker.process.pid}/task/{worker.process.pid}/children").read_text().split()
-    mine = os.readlink(f"/proc/{children[0]}/ns/pid")
+    mine = Path(f"/proc/{children[0]}/ns/pid").readlink()
     found: dict[int, tuple[str, str]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if os.readlink(folder / "ns/pid") != mine:
+            if (folder / "ns/pid").readlink() != mine:
                 continue
             lines = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()

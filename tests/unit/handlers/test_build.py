@@ -23,6 +23,8 @@ def settings(**handler: Any) -> Any:
         "isolation": "process",
         "processes": 3,
         "timeout": 9.0,
+        "max_calls": 0,
+        "max_memory": 0,
     } | handler
     return SimpleNamespace(
         application="orders",

@@ -262,6 +262,26 @@ REQUIRED = [
     ),
     ("handler: {target: 'a:b', path: c.yaml}", "handler.path: must be an existing directory, found 'c.yaml'"),
     ("handler: {target: 'a:b', timeout: 25h}", "handler.timeout: must be from 100ms to 24h, found '25h'"),
+    (
+        "handler: {target: 'a:b', max_calls: -1}",
+        "handler.max_calls: must be a whole number from 0 to 1000000000, found -1",
+    ),
+    (
+        "handler: {target: 'a:b', max_memory: 512}",
+        "handler.max_memory: must be a size such as 64KiB, 4MiB or 1GiB; the range is 16MiB to 1024GiB, or 0 for no",
+    ),
+    (
+        "handler: {target: 'a:b', max_memory: 1MiB}",
+        "handler.max_memory: must be from 16MiB to 1024GiB, or 0 for no limit, found '1MiB'",
+    ),
+    (
+        "handler: {kind: python, target: 'a:b', isolation: inline, max_calls: 5}",
+        "handler.max_calls: needs worker processes, and this handler has none (remove it, or set handler.isolation:",
+    ),
+    (
+        "handler: {kind: http, target: 'http://x/', max_memory: 1GiB}",
+        "handler.max_memory: needs worker processes, and this handler has none (remove it)",
+    ),
     ("handler: {target: 'a:b', processes: 0}", "handler.processes: must be a whole number from 1 to 256, found 0"),
 ]
 

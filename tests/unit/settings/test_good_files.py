@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from consumer.domain.record import Change, Record
 from consumer.settings import ConfigError, Settings, load_settings, settings_from
 from consumer.settings.load import INSECURE_OK
+from consumer.settings.printed import effective_yaml
 from tests.unit.settings.conftest import Load, Problems
 from tests.unit.settings.test_bad_files import BASE, STREAM
 
@@ -37,6 +38,7 @@ def test_the_defaults_are_those_of_the_contract(load: Load, tmp_path: Path) -> N
         False,
         10,
     )
+    assert (settings.handler.max_calls, settings.handler.max_memory, settings.handler.recycles) == (0, 0, False)
     assert (settings.limits.buffer, settings.limits.max_shards) == (64 * 1024**2, 0)
     assert (settings.checkpoint.interval, settings.shutdown.grace) == (1, 25)
     assert (settings.http.host, settings.http.port) == ("127.0.0.1", 9464)
@@ -60,6 +62,26 @@ def test_values_are_in_seconds_and_bytes(load: Load) -> None:
     assert settings.on_failure.destination_kind == "sqs"
     assert settings.aws.endpoints.as_dict()["sqs"] == "http://127.0.0.1:9324"
     assert "s3" not in settings.aws.endpoints.as_dict()
+
+
+@pytest.mark.parametrize(
+    ("options", "calls", "size"),
+    [
+        ("max_calls: 1000", 1000, 0),
+        ("max_memory: 0.5GiB", 0, 512 * 1024**2),
+        ("max_calls: 0, max_memory: 0", 0, 0),
+        ("max_calls: 1e6, max_memory: 16MiB", 1_000_000, 16 * 1024**2),
+    ],
+)
+def test_recycling_of_worker_processes(load: Load, options: str, calls: int, size: int) -> None:
+    text = BASE.replace("handler: {", f"handler: {{{options}, ")
+    assert options in text
+    settings = load(text)
+    assert (settings.handler.max_calls, settings.handler.max_memory) == (calls, size)
+    assert settings.handler.recycles is bool(calls or size)
+    written = effective_yaml(settings)
+    again = load(written)
+    assert (again.handler.max_calls, again.handler.max_memory) == (calls, size)
 
 
 def test_numbers_are_compared_by_filters_only_when_asked(load: Load) -> None:

@@ -61,6 +61,7 @@ def test_the_schema_accepts_every_sample_and_its_effective_form(sample: Path) ->
         ("source", {"table": "t", "starting_position": "2026-01-31"}),
         ("application", "a#b"),
         ("handler", {}),
+        ("handler", {"target": "a:b", "max_memory": 5}),
     ],
 )
 def test_the_schema_refuses(section: str, value: object) -> None:
