@@ -40,8 +40,8 @@ def fleet(aws: Aws, proxy: ProxyThread, tmp_path: Path) -> Iterator[Fleet]:
 def test_user_code_does_not_start_in_a_shard_of_the_next_owner(
     aws: Aws, fleet: Fleet, lease_proxy: ProxyThread
 ) -> None:
-    """The process of a worker dies, and the next one takes long to import its libraries; meanwhile the worker is cut off
-    from the lease table and loses its lease. Then the process is ready, and must not be given the call."""
+    """The process of a worker dies, and the next one takes long to import its libraries; meanwhile the worker is cut
+    off from the lease table and loses its lease. Then the process is ready, and must not be given the call."""
     handler = {**fleet.config()["handler"], "target": "cold_handler:handler", "processes": 1}
     settings: dict[str, Any] = {"handler": handler, "retry": {"max_retry_attempts": 20}}
     endpoints = fleet.config()["aws"]["endpoints"]
