@@ -22,6 +22,7 @@ from consumer.ports.time import Clock
 from consumer.settings.model import Settings
 
 Observe = Callable[[str, str, float], None]
+CredentialsEnd = Callable[[float | None], None]
 
 SHARD_CONNECTIONS = 128  # polls at the same time; more shards than that take turns
 
@@ -33,10 +34,13 @@ class MainAdapters:
     store: DynamoDBLeaseStore
     dead_letters: DeadLetters | None
 
-    def __init__(self, settings: Settings, observe: Observe, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, observe: Observe, clock: Clock, credentials_end: CredentialsEnd | None = None
+    ) -> None:
         self._settings = settings
-        self._caller = ApiCaller(observe)
+        self._observe = observe
         self._clock = clock
+        self._credentials_end = credentials_end
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -47,19 +51,22 @@ class MainAdapters:
                     settings.aws.region,
                     settings.aws.endpoints.as_dict(),
                     max_pool_connections=SHARD_CONNECTIONS,
+                    clock=self._clock,
+                    credentials_end=self._credentials_end,
                 )
             )
+            caller = ApiCaller(self._observe, session.credentials_refused)
             dynamodb = await session.client("dynamodb")
             streams = await session.client("dynamodbstreams")
             self.source = DynamoDBStreamSource(
                 streams,
                 dynamodb,
-                self._caller,
+                caller,
                 table=settings.source.table,
                 stream_arn=settings.source.stream_arn,
             )
-            self.store = lease_store(settings, dynamodb, self._caller, self._clock)
-            self.dead_letters = await build_dead_letters(settings, session, self._caller, self._clock)
+            self.store = lease_store(settings, dynamodb, caller, self._clock)
+            self.dead_letters = await build_dead_letters(settings, session, caller, self._clock)
             self._stack = stack.pop_all()
         return self
 
@@ -76,7 +83,13 @@ def lease_store(settings: Settings, dynamodb: object, caller: ApiCaller, clock: 
 
 
 @asynccontextmanager
-async def lease_table(settings: Settings, clock: Clock, observe: Observe | None = None) -> AsyncIterator[LeaseTable]:
+async def lease_table(
+    settings: Settings, clock: Clock, observe: Observe | None = None, credentials_end: CredentialsEnd | None = None
+) -> AsyncIterator[LeaseTable]:
     """The lease table alone, on a session of its own: for the control thread, and for commands."""
-    async with AwsSession(settings.aws.region, settings.aws.endpoints.as_dict(), max_pool_connections=4) as session:
-        yield lease_store(settings, await session.client("dynamodb"), ApiCaller(observe), clock)
+    aws = settings.aws
+    async with AwsSession(
+        aws.region, aws.endpoints.as_dict(), max_pool_connections=4, clock=clock, credentials_end=credentials_end
+    ) as session:
+        caller = ApiCaller(observe, session.credentials_refused)
+        yield lease_store(settings, await session.client("dynamodb"), caller, clock)

@@ -17,7 +17,9 @@ import aiohttp
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConfigParseError,
     HTTPClientError,
+    InvalidConfigError,
     NoCredentialsError,
     NoRegionError,
     PartialCredentialsError,
@@ -54,6 +56,14 @@ _BAD_CREDENTIALS: Final = re.compile(
     r"|RequestExpired|AuthFailure"
 )
 _NO_ANSWER: Final = (HTTPClientError, EndpointUnreachable, ResponseParserError, aiohttp.ClientError, OSError)
+_NOT_CONFIGURED: Final = (
+    ConfigParseError,
+    InvalidConfigError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
 _CONDITION_FAILED: Final = "ConditionalCheckFailed"
 _NAMED_BY_AWS: Final = re.compile(r"not authorized to perform: ([a-z0-9-]+:[A-Za-z]+)(?: on resource: (\S+))?")
 _IAM_NAMES: Final = {
@@ -78,10 +88,9 @@ class AwsConfigurationError(StreamConsumerError):
 class CredentialsRejected(DependencyError):
     """The service does not accept the credentials: wrong, expired, or the machine's clock is off.
 
-    A DependencyError because it passes once a rotation is through; ``action`` and ``resource`` say what was refused.
+    A DependencyError (exit 69), because it passes once a rotation is through, keys that were just created are known
+    everywhere, or the clock is set; ``action`` and ``resource`` say what was refused.
     """
-
-    exit_code = 77
 
     def __init__(self, action: str, resource: str, code: str, message: str = "") -> None:
         advice = "renew the credentials; check the clock"
@@ -133,7 +142,7 @@ def translate(error: BaseException, operation: str, resource: str) -> StreamCons
         return _from_answer(error, operation, resource)
     if isinstance(error, TimeoutError):
         return Unanswered(operation, "Timeout", one_line(error) or "no answer in time")
-    if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound | NoRegionError):
+    if isinstance(error, _NOT_CONFIGURED):
         return AwsConfigurationError(f"AWS credentials or region are not usable: {one_line(error)}")
     if isinstance(error, _NO_ANSWER):
         return Unanswered(operation, type(error).__name__, one_line(error))
@@ -199,10 +208,16 @@ class ApiCaller:
         observe: called after every call with the operation, its outcome (``ok``, ``throttled``, ``denied``,
             ``condition_failed``, ``missing``, ``expired``, ``trimmed``, ``timeout`` or ``error``) and its seconds.
             A cancelled call has no outcome and is not reported.
+        credentials_refused: called when a service did not accept the credentials, before the error is raised.
     """
 
-    def __init__(self, observe: Callable[[str, str, float], None] | None = None) -> None:
+    def __init__(
+        self,
+        observe: Callable[[str, str, float], None] | None = None,
+        credentials_refused: Callable[[], None] = lambda: None,
+    ) -> None:
         self._observe = observe
+        self._credentials_refused = credentials_refused
 
     async def call(self, operation: str, resource: str, awaitable: Awaitable[T], timeout: float = 10.0) -> T:  # noqa: ASYNC109 - every call needs its own bound
         """Await one API call for at most ``timeout`` seconds.
@@ -226,6 +241,8 @@ class ApiCaller:
         except FAULTS as error:
             translated = translate(error, operation, resource)
             outcome = outcome_of(translated)
+            if isinstance(translated, CredentialsRejected):
+                self._credentials_refused()
             if translated is error:
                 raise
             raise translated from error

@@ -10,24 +10,29 @@ read time-out, and silent retries that hide throttling from the code that paces 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
 import aioboto3
 import aiobotocore.session
+import structlog
 from aiobotocore.config import AioConfig
-from aiobotocore.credentials import AioRefreshableCredentials
-from botocore.exceptions import BotoCoreError, CredentialRetrievalError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
+from consumer.aws.credentials import HeldCredentials, metadata_service_is_asked, sdk_chain
 from consumer.aws.errors import AwsConfigurationError, one_line, translate
+from consumer.domain.errors import DependencyError, StreamConsumerError
+from consumer.ports.time import Clock
+
+log = structlog.get_logger()
 
 CONNECT_TIMEOUT: Final = 2.0  # seconds
 READ_TIMEOUT: Final = 10.0  # seconds without a byte; ApiCaller bounds the call as a whole
 IDLE_CONNECTION: Final = 45.0  # seconds; below the 60 s after which many proxies drop an idle connection silently
 USER_AGENT: Final = "dynamodb-stream-consumer"  # added to the SDK's own, so that CloudTrail tells the calls apart
-CREDENTIALS_DEADLINE: Final = 15.0  # seconds; a metadata service that accepts and stays silent must not hang the start
 
 _ENDPOINT_KEYS: Final = {"dynamodbstreams": "dynamodb_streams"}  # as the configuration file spells them
 
@@ -40,10 +45,14 @@ class AwsSession:
         endpoints: endpoint URLs by ``dynamodb``, ``dynamodb_streams``, ``kinesis``, ``sqs``, ``sns``, ``s3``. Services
             that are not named keep the SDK's own rules, ``AWS_ENDPOINT_URL*`` included.
         max_pool_connections: connections per client; must exceed the number of shards polled at the same time.
+        clock: for when credentials end; None for the machine's.
+        credentials_end: is told the end of the credentials (Unix time; None for keys without one), at each renewal.
 
     Raises (on entry):
-        AwsConfigurationError: no region, no credentials, or a profile that does not exist (exit 78).
-        DependencyError: the credentials provider failed in a way that may pass (exit 69).
+        AwsConfigurationError: no region, a profile that does not exist, or no credentials and nothing that could give
+            any later (exit 78).
+        DependencyError: the provider of the credentials failed in a way that may pass (exit 69).
+        PermissionDenied: the role of the credentials may not be assumed (exit 77).
     """
 
     def __init__(
@@ -52,6 +61,8 @@ class AwsSession:
         endpoints: Mapping[str, str],
         *,
         max_pool_connections: int = 50,
+        clock: Clock | None = None,
+        credentials_end: Callable[[float | None], None] | None = None,
     ) -> None:
         self._region = region
         self._endpoints = dict(endpoints)
@@ -63,6 +74,7 @@ class AwsSession:
             "max_pool_connections": max_pool_connections,
             "user_agent_extra": USER_AGENT,
         }
+        self._credentials = HeldCredentials(partial(sdk_chain, region), clock=clock, ends=credentials_end)
         self._session: Any = None
         self._stack = AsyncExitStack()
         self._clients: dict[str, Any] = {}
@@ -71,21 +83,26 @@ class AwsSession:
     async def __aenter__(self) -> Self:
         try:
             botocore_session = aiobotocore.session.get_session()
-            chain = botocore_session.get_component("credential_provider")
-            botocore_session.register_component("credential_provider", _CredentialChain(chain))
+            botocore_session.register_component("credential_provider", self)
             self._session = aioboto3.Session(botocore_session=botocore_session, region_name=self._region)
             if not self._session.region_name:
                 raise AwsConfigurationError("no AWS region is configured (set aws.region or AWS_REGION)")
-            async with asyncio.timeout(CREDENTIALS_DEADLINE):
-                credentials = await botocore_session.get_credentials()
+            await self._credentials.obtain()
+        except NoCredentialsError as error:
+            raise _no_credentials() from error
+        except ClientError as error:  # of the service that gives them
+            raise translate(error, error.operation_name, "the role that the AWS credentials are for") from error
         except (BotoCoreError, OSError) as error:  # TimeoutError is an OSError
             raise translate(error, "GetCredentials", "the AWS credentials chain") from error
-        if credentials is None:
-            raise AwsConfigurationError(
-                "no AWS credentials were found (set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-                "a profile, or run with an instance, task or pod role)"
-            )
+        renewal = asyncio.create_task(self._credentials.run(), name="credentials")
+        renewal.add_done_callback(_died)
+        self._stack.push_async_callback(self._end, renewal)
         return self
+
+    async def _end(self, renewal: asyncio.Task[None]) -> None:
+        renewal.cancel()
+        await asyncio.wait({renewal})
+        await self._credentials.close()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -93,6 +110,14 @@ class AwsSession:
         self._session = None
         self._clients.clear()
         await self._stack.aclose()
+
+    async def load_credentials(self) -> HeldCredentials:
+        """What the SDK calls for every client: this session is its chain of providers."""
+        return self._credentials
+
+    def credentials_refused(self) -> None:
+        """A service did not accept the credentials: they are read again, beside the calls."""
+        self._credentials.refused()
 
     async def client(self, service: str) -> Any:
         """The client of ``service`` (botocore's name, such as ``dynamodbstreams``), created on first use.
@@ -125,44 +150,17 @@ class AwsSession:
         return self._session
 
 
-class _CredentialChain:
-    """The SDK's credential chain, whose errors look like what they are: a dependency that fails."""
-
-    def __init__(self, chain: Any) -> None:
-        self._chain = chain
-
-    async def load_credentials(self) -> Any:
-        with _provider_errors():
-            credentials = await self._chain.load_credentials()
-        return _Refreshable(credentials) if isinstance(credentials, AioRefreshableCredentials) else credentials
+def _no_credentials() -> StreamConsumerError:
+    where = (
+        "no AWS credentials were found (set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+        "a profile, or run with an instance, task or pod role)"
+    )
+    if metadata_service_is_asked():  # at boot it may answer later than we ask
+        return DependencyError("GetCredentials", "NoCredentials", f"{where}; the metadata service gives none either")
+    return AwsConfigurationError(where)
 
 
-class _Refreshable:
-    """Credentials that expire are fetched again in the middle of any call, by either of the two methods here."""
-
-    def __init__(self, credentials: AioRefreshableCredentials) -> None:
-        self._credentials = credentials
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._credentials, name)
-
-    async def get_frozen_credentials(self) -> Any:
-        with _provider_errors():
-            return await self._credentials.get_frozen_credentials()
-
-    async def get_account_id(self) -> Any:
-        with _provider_errors():
-            return await self._credentials.get_account_id()
-
-
-@contextmanager
-def _provider_errors() -> Iterator[None]:
-    """Providers raise anything (KeyError where a part of an answer is missing, RuntimeError when what they got has
-    expired, too), which could not be told from a bug in this program. It is a dependency that fails, and may pass."""
-    try:
-        yield
-    except (BotoCoreError, OSError):
-        raise
-    except Exception as error:
-        found = one_line(f"{type(error).__name__}: {error}")
-        raise CredentialRetrievalError(provider="the AWS credentials chain", error_msg=found) from error
+def _died(renewal: asyncio.Task[None]) -> None:
+    """From then on calls renew their credentials themselves, at their end."""
+    if not renewal.cancelled():
+        log.critical("task.died", task="credentials", exc_info=renewal.exception())

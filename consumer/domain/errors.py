@@ -117,6 +117,12 @@ class HandlerImportError(StreamConsumerError):
     exit_code = 78
 
 
+class HandlerImportMayPass(HandlerImportError, Unavailable):
+    """The import failed because of something else that it needs: the network, a service, or time."""
+
+    exit_code = 69
+
+
 class LetterRefused(StreamConsumerError):
     """The destination can never take this document, however often it is sent; it may take the records in another form.
 

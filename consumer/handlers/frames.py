@@ -60,6 +60,7 @@ class Reply(msgspec.Struct, omit_defaults=True):
     kind: Literal["ready", "import_failed", "returned", "ended"]
     serial: int = 0
     message: str = ""
+    may_pass: bool = False  # of a failed import
     outcome: Outcome | None = None
 
 

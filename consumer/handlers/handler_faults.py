@@ -6,6 +6,7 @@ Dead letters carry these texts, and people search for them: ``Task timed out aft
 
 from __future__ import annotations
 
+import errno
 import signal
 import traceback
 from pathlib import Path
@@ -53,6 +54,38 @@ def fault_of(error: BaseException) -> HandlerFault:
         return HandlerFault("raised", clean(name, 256), describe(error), _stack(error.__traceback__))
     except Exception:  # noqa: BLE001  # e.g. MemoryError again: the failure itself must still be reported
         return HandlerFault("raised", name, "(no description: describing the exception failed)")
+
+
+def wants_network(error: BaseException) -> bool:
+    """Whether an exception of user code, or one that led to it, comes from a network or a service that did not work:
+    no connection, no name, no certificate, no answer in time, 429 or 5xx, or no AWS credentials."""
+    import socket  # here: a worker process that starts well needs neither
+    import ssl
+
+    kinds = (ConnectionError, TimeoutError, socket.gaierror, socket.herror, ssl.SSLError)
+    seen: set[int] = set()
+    while id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, kinds) or getattr(error, "errno", None) in _UNREACHABLE:
+            return True
+        if type(error).__name__ in _NO_CREDENTIALS or _is_busy(error):
+            return True
+        error = error.__cause__ or error.__context__ or error
+    return False
+
+
+def _is_busy(error: BaseException) -> bool:
+    """The status of an HTTP answer, where urllib, requests, httpx and boto keep it."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    else:
+        status = getattr(response, "status_code", None) or getattr(error, "code", None)
+    return isinstance(status, int) and (status == 429 or 500 <= status < 600)
+
+
+_UNREACHABLE = {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH}
+_NO_CREDENTIALS = {"NoCredentialsError", "CredentialRetrievalError"}  # of botocore
 
 
 def timeout_fault(request_id: str, seconds: float) -> HandlerFault:

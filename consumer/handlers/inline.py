@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from consumer.domain.errors import HandlerImportError
+from consumer.domain.errors import HandlerImportMayPass
 from consumer.domain.outcome import TOO_LATE, HandlerCall, HandlerFault, Outcome
 from consumer.domain.record import Record
 from consumer.handlers.handler_context import Context, FunctionIdentity, context_of
@@ -158,7 +158,7 @@ class InlineHandler:
                     loop, "handler-import", lambda: load_target(self._target, self._path)
                 )
         except TimeoutError:
-            raise HandlerImportError(
+            raise HandlerImportMayPass(
                 f"handler.target {self._target!r}: its import did not end within {self.import_timeout:g} s"
             ) from None
         if error is not None:

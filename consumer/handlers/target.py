@@ -15,12 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from consumer.domain.errors import HandlerImportError
-from consumer.handlers.handler_faults import describe
+from consumer.domain.errors import HandlerImportError, HandlerImportMayPass
+from consumer.handlers.handler_faults import describe, wants_network
 
 
 def load_target(target: str, path: str | None) -> Callable[..., Any]:
-    """Import ``target`` with ``path`` first on ``sys.path``. HandlerImportError when there is no callable there."""
+    """Import ``target`` with ``path`` first on ``sys.path``. HandlerImportError when there is no callable there, and
+    HandlerImportMayPass when the import wanted the network and did not get it."""
     module_name, colon, attribute = target.partition(":")
     names = attribute.split(".")
     if not colon or not all(part.isidentifier() for part in [*module_name.split("."), *names]):
@@ -52,11 +53,12 @@ def _import(target: str, module_name: str, path: str | None) -> Any:
     except BaseException as error:  # a module may raise anything while it is imported, SystemExit included
         if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name or ''}."):
             raise _refuse(target, _missing_module(module_name, error.name or "", path)) from error
-        raise _refuse(target, f"{_place(error, path)}{type(error).__name__}: {describe(error)}") from error
+        kind = HandlerImportMayPass if wants_network(error) else HandlerImportError
+        raise _refuse(target, f"{_place(error, path)}{type(error).__name__}: {describe(error)}", kind) from error
 
 
-def _refuse(target: str, problem: str) -> HandlerImportError:
-    return HandlerImportError(" ".join(f"handler.target {target!r}: {problem}".split())[:1500])
+def _refuse(target: str, problem: str, kind: type[HandlerImportError] = HandlerImportError) -> HandlerImportError:
+    return kind(" ".join(f"handler.target {target!r}: {problem}".split())[:1500])
 
 
 def _missing_module(module_name: str, missing: str, path: str | None) -> str:

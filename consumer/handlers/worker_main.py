@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from consumer.domain.errors import HandlerImportError
+from consumer.domain.errors import HandlerImportError, HandlerImportMayPass
 from consumer.domain.outcome import TOO_LATE, Outcome
 from consumer.domain.record import records_from_event
 from consumer.handlers import frames, root_logger
@@ -130,7 +130,7 @@ def serve(sock: socket.socket) -> None:
         function = load_target(setup.target, setup.path)
     except HandlerImportError as error:
         _flush()
-        frames.send(sock, Reply("import_failed", message=str(error)))
+        frames.send(sock, Reply("import_failed", message=str(error), may_pass=isinstance(error, HandlerImportMayPass)))
         return
     run: Callable[[Invocation, bytes], tuple[Reply, bytes]]
     if lambda_log is not None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from consumer.domain.errors import HandlerImportError
+from consumer.domain.errors import HandlerImportError, HandlerImportMayPass
 from consumer.domain.outcome import TOO_LATE, HandlerCall, HandlerFault, Outcome, bad_response
 from consumer.handlers import frames
 from consumer.handlers.environment import worker_command
@@ -72,7 +72,8 @@ class WorkerProcess:
         self._transport: asyncio.Transport | None = None
         self._outputs: list[Output] = []
         self._watch: asyncio.Task[None] | None = None
-        self._ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()  # what prevented the start, or ""
+        # What prevented the start, or None.
+        self._ready: asyncio.Future[HandlerImportError | None] = asyncio.get_running_loop().create_future()
         self._answer: asyncio.Future[tuple[Reply, bytes] | None] | None = None
         self._serial = 0
         self._dying = ""  # why it was killed
@@ -101,18 +102,18 @@ class WorkerProcess:
                 await self._spawn()
                 problem = await self._ready
         except TimeoutError:
-            problem = (
+            problem = HandlerImportMayPass(
                 f"handler.target {target!r}: its import did not end within {import_timeout:g} s (does the module "
                 "wait for something or run a server when it is imported?)"
             )
         except OSError as error:
-            problem = f"handler.target {target!r}: no worker process can be started: {error}"
+            problem = HandlerImportMayPass(f"handler.target {target!r}: no worker process can be started: {error}")
         except BaseException:
             await self._kill_and_wait("start cancelled")
             raise
-        if problem:
+        if problem is not None:
             await self._kill_and_wait("start failed")
-            raise HandlerImportError(problem)
+            raise problem
 
     async def call(self, call: HandlerCall, event: bytes) -> Outcome:
         """Run one invocation within ``call.timeout`` seconds. Cancelling kills the process and waits for its death."""
@@ -252,7 +253,8 @@ class WorkerProcess:
             output.close()
         if not self._ready.done():
             target, how = self._setup.target, exit_text(process.returncode or 0)
-            self._ready.set_result(f"handler.target {target!r}: the worker process ended during the import: {how}")
+            ended = f"handler.target {target!r}: the worker process ended during the import: {how}"
+            self._ready.set_result(HandlerImportError(ended))
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(None)
 
@@ -275,7 +277,8 @@ class WorkerProcess:
     def _on_reply(self, reply: Reply, body: bytes) -> None:
         if reply.kind in ("ready", "import_failed"):
             if not self._ready.done():
-                self._ready.set_result(reply.message)
+                kind = HandlerImportMayPass if reply.may_pass else HandlerImportError
+                self._ready.set_result(None if reply.kind == "ready" else kind(reply.message))
         elif reply.serial != self._serial:
             self._on_broken(f"an answer to call {reply.serial} during call {self._serial}")
         elif self._answer is not None and not self._answer.done() and not self._expired:

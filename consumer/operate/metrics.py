@@ -13,7 +13,8 @@ docs/metrics.md explains each of them; a test keeps the two lists equal.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Final, Generic, TypeVar
@@ -134,6 +135,32 @@ class _ShardGauges(Collector):
             yield family
 
 
+class CredentialsEnd(Collector):
+    """The gauge of the AWS credentials. The loops of a process renew theirs independently: the first end counts."""
+
+    def __init__(self) -> None:
+        self._ends: dict[str, float | None] = {}
+
+    def of(self, loop: str) -> Callable[[float | None], None]:
+        """Takes the end (Unix time; None for keys without one) of the credentials that ``loop`` signs with from now
+        on."""
+
+        def ends(at: float | None) -> None:
+            self._ends[loop] = at
+
+        return ends
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            f"{PREFIX}_credentials_expiry_seconds",
+            "Seconds until the AWS credentials end; absent when they have no end.",
+        )
+        ends = [at for at in list(self._ends.values()) if at is not None]  # a copy: the loops run in threads
+        if ends:
+            family.add_metric((), min(ends) - time.time())
+        yield family
+
+
 class Metrics:
     """All metrics of one worker process. Thread-safe: updated by the main loop, rendered by the control thread."""
 
@@ -206,6 +233,8 @@ class Metrics:
             ),
             {"operation": ()},
         )
+        self.credentials = CredentialsEnd()
+        self.registry.register(self.credentials)
         self.leases = self._gauges("leases", "Leases as this worker sees them.", state=LEASE_STATES)
         self.lease_events = self._counters("lease_events", "What happened to this worker's leases.", event=LEASE_EVENTS)
         self.shards = self._gauges("shards", "Shards of the stream with a lease row, by state.", state=SHARD_STATES)

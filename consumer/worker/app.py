@@ -24,6 +24,8 @@ from consumer.operate.health_server import HealthServer
 from consumer.operate.logs import configure_logging
 from consumer.operate.metrics import Metrics
 from consumer.operate.status import StatusBoard
+from consumer.ports.handler import Handler
+from consumer.ports.leases import LeaseTable
 from consumer.settings.model import Settings
 from consumer.worker import gc_tuning
 from consumer.worker.clock import SystemClock, SystemRandomness
@@ -31,6 +33,7 @@ from consumer.worker.context import Ports
 from consumer.worker.control_thread import ControlThread, Watchdog, die
 from consumer.worker.fleet.incarnation import HARD_STOP_MARGIN, Host, IncarnationLoop
 from consumer.worker.reporting import Pulse, Reporter
+from consumer.worker.retrying import at_start
 from consumer.worker.start import start
 from consumer.worker.tasks import Stopped, never_ending, until_stopped
 
@@ -100,14 +103,21 @@ class Daemon:
         self._root(roots, stack, "http server", control.spawn(server.run()))
         log.info("http.listening", host=settings.http.host, port=server.port)
 
-        handler = build_handler(settings)
+        handler = await at_start(clock, "the handler", self._start_handler)
         stack.push_async_callback(handler.close)
-        await handler.start()
 
-        adapters = await stack.enter_async_context(MainAdapters(settings, metrics.observe_api, clock))
+        def main_adapters() -> Awaitable[MainAdapters]:
+            ends = metrics.credentials.of("main")
+            return stack.enter_async_context(MainAdapters(settings, metrics.observe_api, clock, ends))
+
+        def control_adapters() -> Awaitable[LeaseTable]:
+            ends = metrics.credentials.of("control")
+            opening = lease_table(settings, clock, metrics.observe_api, ends)
+            return control.spawn(on_control.enter_async_context(opening))
+
         on_control = AsyncExitStack()  # what belongs to the control thread's loop
-        opening = on_control.enter_async_context(lease_table(settings, clock, metrics.observe_api))
-        session_store = await control.spawn(opening)
+        adapters = await at_start(clock, "the AWS credentials", main_adapters)
+        session_store = await at_start(clock, "the AWS credentials", control_adapters)
         stack.push_async_callback(lambda: control.spawn(on_control.aclose()))
         ports = Ports(adapters.source, adapters.store, handler, adapters.dead_letters, clock, SystemRandomness())
         worker = await start(self._host(), settings, ports, session_store, metrics, self._board.reached)
@@ -115,6 +125,16 @@ class Daemon:
         arn = worker.stream.stream_arn
         log.info("daemon.started", application=settings.application, stream_arn=arn, pid=os.getpid())
         return worker
+
+    async def _start_handler(self) -> Handler:
+        """A started handler. One that could not be started has ended, and the next attempt has a new one."""
+        handler = build_handler(self._settings)
+        try:
+            await handler.start()
+        except BaseException:
+            await handler.close()
+            raise
+        return handler
 
     # --- the process around the worker -------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.wait import wait_base
 
-from consumer.domain.errors import DependencyError, Unavailable
+from consumer.domain.errors import DependencyError, PermissionDenied, Unavailable
 from consumer.ports.time import Clock
 
 log = structlog.get_logger()
@@ -23,6 +23,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 START_DEADLINE = 60.0  # seconds a dependency may stay unavailable at the start before the exit with 69
+DENIED_DEADLINE = 20.0  # seconds that a permission may be refused at the start: a new one takes a while to spread
 
 Failed = Callable[[Exception, int], None]
 """Is told of every failure that is followed by another attempt: the error and how many attempts there were. What it
@@ -61,15 +62,12 @@ async def retrying(
     *,
     on: Callable[[BaseException], bool] = may_pass,
     stop: asyncio.Event | None = None,
-    clock: Clock | None = None,
-    deadline: float = float("inf"),
 ) -> T:
     """Await ``attempt()`` until it works, and return what it returns.
 
     Args:
         on: which errors may pass; all others are raised at once.
         stop: when it is set, the attempt under way is the last one, and its error is raised.
-        clock, deadline: no attempt starts later than this (monotonic seconds of ``clock``); then the error is raised.
     """
 
     async def pause(seconds: float) -> None:
@@ -82,10 +80,8 @@ async def retrying(
         except TimeoutError:
             pass
 
-    def enough(state: RetryCallState) -> bool:
-        if stop is not None and stop.is_set():
-            return True
-        return clock is not None and clock.monotonic() + state.upcoming_sleep > deadline
+    def enough(_: RetryCallState) -> bool:
+        return stop is not None and stop.is_set()
 
     def before_pause(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
@@ -102,10 +98,26 @@ async def retrying(
 
 async def at_start(clock: Clock, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
     """Repeat until it works, at most until the start deadline. Only what passes by itself is waited for: a missing
-    permission or resource is raised at once, because an operator has to mend it."""
-    return await retrying(
-        attempt, _WAITING, _waits_for(what), on=_passes, clock=clock, deadline=clock.monotonic() + START_DEADLINE
-    )
+    resource is raised at once, because a person has to mend it, and so is a missing permission that stays refused."""
+    return await retrying(attempt, _WAITING, _waits_for(what), on=_Patience(clock))
+
+
+class _Patience:
+    """How long an error may go on at the start, counted from when that kind of error was first seen."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._since: dict[float, float] = {}
+
+    def __call__(self, error: BaseException) -> bool:
+        if isinstance(error, PermissionDenied):
+            patience = DENIED_DEADLINE
+        elif isinstance(error, Unavailable) and error.exit_code == DependencyError.exit_code:
+            patience = START_DEADLINE
+        else:
+            return False
+        now = self._clock.monotonic()
+        return now - self._since.setdefault(patience, now) < patience
 
 
 async def while_up(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
@@ -115,10 +127,6 @@ async def while_up(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
 
 
 _WAITING = Backoff(0.5, 5.0)
-
-
-def _passes(error: BaseException) -> bool:
-    return isinstance(error, DependencyError) and error.exit_code == DependencyError.exit_code
 
 
 def _waits_for(what: str) -> Failed:

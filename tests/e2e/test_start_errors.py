@@ -114,6 +114,51 @@ def test_handler_that_does_not_import(
     assert says in error
 
 
+@pytest.mark.parametrize("kind", [{}, {"kind": "python"}, {"kind": "python", "isolation": "inline"}])
+def test_a_handler_import_that_wants_the_network_is_waited_for(
+    kind: dict[str, str], fleet: Fleet, tmp_path: Path
+) -> None:
+    """Its service comes up a moment later than the daemon; no restart is needed."""
+    (tmp_path / "late.py").write_text(
+        "import os\n"
+        "if not os.path.exists(os.path.join(os.path.dirname(__file__), 'service_is_up')):\n"
+        "    raise ConnectionRefusedError('no service yet')\n"
+        "def handler(event, context): pass\n"
+    )
+    worker = fleet.start("w", handler={"target": "late:handler", "path": str(tmp_path), **kind})
+    wait_until(lambda: any(e["event"] == "start.waiting" for e in worker.events()), 20, "it waits for the handler")
+    (tmp_path / "service_is_up").touch()
+    wait_until(lambda: any(e["event"] == "daemon.started" for e in worker.events()), 30, "it has started")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "environment", "says"),
+    [
+        ({"handler": {"target": "never:handler"}}, {}, "no service"),
+        ({}, {"AWS_ACCESS_KEY_ID": "", "AWS_EC2_METADATA_DISABLED": "false"}, "no AWS credentials were found"),
+        ({"aws": {"endpoints": {"dynamodb": "http://127.0.0.1:9"}}}, {}, "DescribeTable"),
+    ],
+    ids=["handler", "credentials", "table"],
+)
+def test_what_does_not_pass_in_time_ends_with_69(
+    overrides: dict[str, Any], environment: dict[str, str], says: str, fleet: Fleet, tmp_path: Path
+) -> None:
+    """With a deadline of two seconds instead of a minute."""
+    (tmp_path / "never.py").write_text("raise ConnectionRefusedError('no service')")
+    (tmp_path / "sitecustomize.py").write_text("import consumer.worker.retrying as r\nr.START_DEADLINE = 2.0\n")
+    if "handler" in overrides:
+        overrides = {"handler": {**overrides["handler"], "path": str(tmp_path)}}
+    nowhere = {
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9",
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}",
+    }
+    code, error = run(fleet, fleet.config(http={"port": 0}, **overrides), {**nowhere, **environment})
+    assert (code, error.count("\n")) == (69, 1), error
+    assert says in error
+
+
 def test_bad_yaml_names_every_problem_at_once(fleet: Fleet) -> None:
     """Every mistake with file and line, exit 78."""
     source, handler = "source: {table: orders, on_gpa: halt}", "handler: {target: 'm:h', timeout: 10}"

@@ -16,7 +16,15 @@ import pytest
 import yaml
 from botocore.validate import ParamValidator
 
+from consumer.domain.errors import (
+    DependencyError,
+    HandlerImportError,
+    MisconfiguredResource,
+    PermissionDenied,
+    ResourceMissing,
+)
 from consumer.operate.metrics import Metrics
+from consumer.worker.retrying import START_DEADLINE
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -149,7 +157,14 @@ def test_systemd_unit_settings() -> None:
     assert settings["Type"] == "notify"
     assert settings["NotifyAccess"] == "main"
     assert settings["Restart"] == "on-failure"
-    assert settings["RestartPreventExitStatus"] == "77 78"
+    codes = {
+        error.exit_code for error in (PermissionDenied, MisconfiguredResource, HandlerImportError, ResourceMissing)
+    }
+    assert settings["RestartPreventExitStatus"] == " ".join(map(str, sorted(codes)))
+    assert DependencyError.exit_code not in codes
+    # Handler, credentials of two loops, four steps and the session, each with its own deadline.
+    assert settings["TimeoutStartSec"] == "10min"
+    assert 8 * START_DEADLINE < 600
     assert settings["KillMode"] == "mixed"
     assert int(settings["WatchdogSec"]) >= 20
     assert int(settings["TimeoutStopSec"]) > GRACE

@@ -34,7 +34,7 @@ class UpstreamError(Exception):
 @dataclass
 class Fault:
     """Applies to the next ``times`` requests of ``operation`` (``*`` is any), after letting ``skip`` of them pass.
-    Of every ten such requests it takes ``of_ten``."""
+    Of every ten such requests it takes ``of_ten``; with ``signed_with`` only those signed with this access key."""
 
     operation: str
     kind: Kind
@@ -49,9 +49,12 @@ class Fault:
     keep: float = 0.5
     honest_length: bool = True
     body: str = ""
+    signed_with: str = ""
 
-    def takes(self, operation: str) -> bool:
+    def takes(self, operation: str, authorization: str) -> bool:
         if self.times <= 0 or self.operation not in ("*", operation):
+            return False
+        if f"Credential={self.signed_with}" not in authorization and self.signed_with:
             return False
         if self.skip > 0:
             self.skip -= 1

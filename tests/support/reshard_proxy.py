@@ -149,7 +149,8 @@ class ReshardProxy:
         operation = target.rpartition(".")[2] or request.method
         self.calls[operation] = self.calls.get(operation, 0) + 1
         body = await request.read()
-        fault = next((fault for fault in self._faults if fault.takes(operation)), None)
+        signed = request.headers.get("Authorization", "")
+        fault = next((fault for fault in self._faults if fault.takes(operation, signed)), None)
         return await apply(fault, request, lambda: self._answer(request, target, body))
 
     async def _answer(self, request: web.Request, target: str, body: bytes) -> web.Response:

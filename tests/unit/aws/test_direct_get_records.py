@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from consumer.aws.dynamodb_streams import DynamoDBStreamSource
-from consumer.aws.errors import ApiCaller, Unanswered
+from consumer.aws.errors import ApiCaller, CredentialsRejected, Unanswered
 from consumer.aws.page_reader import SAMPLE
 from consumer.aws.session import AwsSession
 from consumer.domain.errors import DependencyError, ExpiredIterator, PermissionDenied, Throttled, TrimmedData
@@ -93,7 +93,8 @@ async def source_of(server: Server, *, direct: bool = True):
     async with AwsSession("us-east-1", {"dynamodb_streams": server.url}) as session:
         client = await session.client("dynamodbstreams")
         client = client if direct else UnknownClient(client)
-        source = DynamoDBStreamSource(client, None, ApiCaller(), table=None, stream_arn=ARN)
+        caller = ApiCaller(None, session.credentials_refused)
+        source = DynamoDBStreamSource(client, None, caller, table=None, stream_arn=ARN)
         await source.describe()
         server.requests.clear()
         yield source
@@ -248,7 +249,7 @@ class TestConnections:
 
 class TestCredentials:
     async def test_rotated_credentials_sign_the_next_call(self, server, monkeypatch, tmp_path):
-        """A program that gives other credentials each time, all of them about to expire."""
+        """A program that gives other credentials each time that it is asked, which it is after a refusal."""
         program = tmp_path / "credentials.py"
         program.write_text(
             f"""
@@ -267,11 +268,15 @@ print(json.dumps({{"Version": 1, "AccessKeyId": f"KEY{{count}}", "SecretAccessKe
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
         async with source_of(server) as source:
-            for _ in range(2):
+            server.answers = [refusal("ExpiredTokenException"), ok(SAMPLE)]
+            with pytest.raises(CredentialsRejected):
                 await source.get_records("shard-1", "i", 7)
+            async with asyncio.timeout(10.0):
+                while "KEY2" not in server.requests[-1]["authorization"]:
+                    await source.get_records("shard-1", "i", 7)
         keys = [sent["authorization"].split("Credential=")[1].split("/")[0] for sent in server.requests]
         tokens = [sent["x-amz-security-token"] for sent in server.requests]
-        assert keys[0] != keys[1]
+        assert (keys[0], keys[-1]) == ("KEY1", "KEY2")
         assert tokens == [key.replace("KEY", "token ") for key in keys]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.domain.errors import HandlerImportError
+from consumer.domain.errors import HandlerImportError, HandlerImportMayPass
 from consumer.handlers.target import load_target
 from tests.integration.handlers.support import write_module
 
@@ -60,3 +60,50 @@ def test_failures_are_one_line(tmp_path: Path, text: str, target: str, message: 
     assert message.format(path=path) in str(caught.value)
     assert str(caught.value).startswith(f"handler.target {target!r}: ")
     assert "\n" not in str(caught.value)
+    assert type(caught.value) is HandlerImportError
+
+
+_BUSY = """
+class ServiceError(Exception):
+    response = {{"ResponseMetadata": {{"HTTPStatusCode": {status}}}}}
+raise ServiceError("asked too often")
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "may_pass"),
+    [
+        ("raise ConnectionRefusedError('no database')", True),
+        ("raise TimeoutError('no answer')", True),
+        ("import socket\nraise socket.gaierror(-3, 'Temporary failure in name resolution')", True),
+        ("import ssl\nraise ssl.SSLCertVerificationError('certificate is not yet valid')", True),
+        ("raise OSError(101, 'Network is unreachable')", True),
+        ("from urllib.request import urlopen\nurlopen('http://127.0.0.1:9')", True),
+        ("import botocore.session as b\nb.get_session().create_client('s3', region_name='a').list_buckets()", True),
+        (
+            "try:\n    raise ConnectionResetError\nexcept OSError:\n    raise RuntimeError('no settings') from None",
+            True,
+        ),
+        (_BUSY.format(status=503), True),
+        (_BUSY.format(status=429), True),
+        (_BUSY.format(status=403), False),
+        ("open('/nowhere')", False),
+        ("import ctypes\nctypes.CDLL('libnowhere.so')", False),
+        ("raise RuntimeError('boom')", False),
+        ("raise SystemExit(3)", False),
+        ("class Odd(Exception):\n    response = code = 'text'\nraise Odd", False),
+    ],
+)
+def test_an_import_that_wanted_the_network_may_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, may_pass: bool
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    path = write_module(tmp_path, text, "target_app")
+    with pytest.raises(HandlerImportError) as caught:
+        load_target("target_app:handler", path)
+    assert isinstance(caught.value, HandlerImportMayPass) is may_pass, caught.value
+    assert caught.value.exit_code == (69 if may_pass else 78)

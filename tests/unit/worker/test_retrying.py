@@ -8,9 +8,17 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from consumer.domain.errors import DependencyError, LeaseLost, MisconfiguredResource, PermissionDenied, ResourceMissing
+from consumer.domain.errors import (
+    DependencyError,
+    HandlerImportError,
+    HandlerImportMayPass,
+    LeaseLost,
+    MisconfiguredResource,
+    PermissionDenied,
+    ResourceMissing,
+)
 from consumer.testing.virtual_loop import Process, VirtualLoop
-from consumer.worker.retrying import START_DEADLINE, Backoff, at_start, retrying, while_up
+from consumer.worker.retrying import DENIED_DEADLINE, START_DEADLINE, Backoff, at_start, retrying, while_up
 
 DOWN = DependencyError("Query", "Timeout")
 
@@ -106,15 +114,33 @@ def test_a_stop_ends_the_pause_and_grants_one_more_attempt() -> None:
 
 def test_at_the_start_only_what_passes_by_itself_is_waited_for() -> None:
     async def work(clock: Process) -> None:
-        attempts = Attempts(clock, DOWN, DOWN)
-        assert await at_start(clock, "the stream", attempts) == "done"
-        for error in (PermissionDenied("dynamodb:Query", "t"), ResourceMissing("t"), MisconfiguredResource("t")):
+        for passes in (DOWN, HandlerImportMayPass("no route")):
+            assert await at_start(clock, "the stream", Attempts(clock, passes, passes)) == "done"
+            began = clock.monotonic()
+            with pytest.raises(type(passes)):
+                await at_start(clock, "the stream", Attempts(clock, *[passes] * 1000))
+            assert START_DEADLINE - 5.0 < clock.monotonic() - began <= START_DEADLINE + 5.0
+        for error in (ResourceMissing("t"), MisconfiguredResource("t"), HandlerImportError("no module")):
+            attempts = Attempts(clock, error)
             with pytest.raises(type(error)):
-                await at_start(clock, "the stream", Attempts(clock, error))
-        began = clock.monotonic()
-        with pytest.raises(DependencyError):
-            await at_start(clock, "the stream", Attempts(clock, *[DOWN] * 1000))
-        assert START_DEADLINE - 5.0 < clock.monotonic() - began <= START_DEADLINE
+                await at_start(clock, "the stream", attempts)
+            assert len(attempts.at) == 1
+
+    in_virtual_time(work)
+
+
+def test_at_the_start_a_refused_permission_is_asked_for_again() -> None:
+    """For as long as a new one takes to spread; counted from its first refusal, however long others were waited for."""
+
+    async def work(clock: Process) -> None:
+        denied = PermissionDenied("dynamodb:Query", "t")
+        assert await at_start(clock, "the stream", Attempts(clock, *[denied] * 4)) == "done"
+        for before in ([], [DOWN] * 10):
+            attempts = Attempts(clock, *before, *[denied] * 1000)
+            with pytest.raises(PermissionDenied):
+                await at_start(clock, "the stream", attempts)
+            first = attempts.at[len(before)]
+            assert DENIED_DEADLINE - 5.0 < clock.monotonic() - first <= DENIED_DEADLINE + 5.0
 
     in_virtual_time(work)
 
