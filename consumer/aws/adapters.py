@@ -49,7 +49,7 @@ class MainAdapters:
             session = await stack.enter_async_context(
                 AwsSession(
                     settings.aws.region,
-                    settings.aws.endpoints.as_dict(),
+                    settings.aws.endpoints.secret_urls(),
                     max_pool_connections=SHARD_CONNECTIONS,
                     clock=self._clock,
                     credentials_end=self._credentials_end,
@@ -89,7 +89,7 @@ async def lease_table(
     """The lease table alone, on a session of its own: for the control thread, and for commands."""
     aws = settings.aws
     async with AwsSession(
-        aws.region, aws.endpoints.as_dict(), max_pool_connections=4, clock=clock, credentials_end=credentials_end
+        aws.region, aws.endpoints.secret_urls(), max_pool_connections=4, clock=clock, credentials_end=credentials_end
     ) as session:
         caller = ApiCaller(observe, session.credentials_refused)
         yield lease_store(settings, await session.client("dynamodb"), caller, clock)

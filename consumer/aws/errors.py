@@ -37,6 +37,7 @@ from consumer.domain.errors import (
     Throttled,
     TrimmedData,
 )
+from consumer.domain.urls import redact_urls
 
 T = TypeVar("T")
 
@@ -112,8 +113,8 @@ class ConditionFailed(StreamConsumerError):
 
 
 def one_line(text: object) -> str:
-    """Text from outside as a single line of at most ``MAX_MESSAGE`` characters."""
-    line = " ".join(str(text).split())
+    """Text from outside as a single line of at most ``MAX_MESSAGE`` characters, without the credentials of URLs."""
+    line = " ".join(redact_urls(str(text)).split())
     return line if len(line) <= MAX_MESSAGE else line[: MAX_MESSAGE - 3] + "..."
 
 

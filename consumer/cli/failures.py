@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from consumer.domain.errors import StreamConsumerError, first_error
+from consumer.domain.urls import redact_urls
 
 if TYPE_CHECKING:  # imported on use: neither --help nor a health check must wait for it
     from consumer.settings.errors import Problem
@@ -22,8 +23,8 @@ EX_CONFIG: Final = 78
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """End the process with ``message``, one line, on stderr."""
-    sys.stderr.write(f"stream-consumer: {message}\n")
+    """End the process with ``message``, one line without the credentials of URLs, on stderr."""
+    sys.stderr.write(f"stream-consumer: {redact_urls(message)}\n")
     sys.stderr.flush()
     sys.exit(code)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from consumer.domain.urls import secret_of
 from consumer.handlers.http_handler import HttpHandler
 from consumer.handlers.inline import InlineHandler
 from consumer.handlers.process_pool import ProcessPoolHandler
@@ -21,13 +22,13 @@ def build_handler(settings: Settings) -> Handler:
     path = str(handler.path)
     report_failures = settings.batch.report_batch_item_failures
     if handler.kind == "http":
-        return HttpHandler(handler.target, report_failures=report_failures)
+        return HttpHandler(secret_of(handler.target), report_failures=report_failures)
     if handler.kind == "python" and handler.isolation == "inline":
-        return InlineHandler(handler.target, path, report_failures=report_failures)
+        return InlineHandler(str(handler.target), path, report_failures=report_failures)
     if handler.kind == "python" or handler.kind == "lambda":
         return ProcessPoolHandler(
             kind=handler.kind,
-            target=handler.target,
+            target=str(handler.target),
             path=path,
             processes=handler.processes,
             max_calls=handler.max_calls,

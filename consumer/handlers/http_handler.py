@@ -21,7 +21,7 @@ import json
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import aiohttp
@@ -31,9 +31,9 @@ from yarl import URL
 
 from consumer.domain.errors import HandlerImportError
 from consumer.domain.outcome import TOO_LATE, HandlerCall, HandlerFault, Outcome
+from consumer.domain.urls import REDACTED, redact_urls, secrets_of
 from consumer.handlers.handler_faults import clean, describe, fault_of, timeout_fault
 from consumer.handlers.results import lambda_outcome
-from consumer.settings.errors import redact_url
 
 MAX_ANSWER: Final = 6 * 1024 * 1024  # bytes; Lambda's limit for a synchronous response
 _EXCERPT_CHARACTERS: Final = 500
@@ -87,6 +87,7 @@ class HttpHandler:
     def __init__(self, url: str, *, report_failures: bool = True) -> None:
         self.max_answer = MAX_ANSWER
         self._url = url
+        self._secrets: tuple[str, ...] = ()
         self._report_failures = report_failures
         self._session: aiohttp.ClientSession | None = None
 
@@ -103,10 +104,11 @@ class HttpHandler:
         try:
             url = URL(self._url)
             usable = url.scheme in ("http", "https") and bool(url.host)
+            self._secrets = secrets_of(self._url)
         except ValueError:
             usable = False
         if not usable:
-            raise HandlerImportError(f"handler.target {redact_url(self._url)!r}: must be an http:// or https:// URL")
+            raise HandlerImportError(f"handler.target {redact_urls(self._url)!r}: must be an http:// or https:// URL")
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(_mark_sent)
         self._session = aiohttp.ClientSession(
@@ -136,6 +138,8 @@ class HttpHandler:
         loop = asyncio.get_running_loop()
         started = loop.time()
         outcome = await self._outcome(session, call)
+        if outcome.fault is not None and self._secrets:
+            outcome = msgspec.structs.replace(outcome, fault=self._masked(outcome.fault))
         return msgspec.structs.replace(outcome, seconds=loop.time() - started)
 
     async def close(self) -> None:
@@ -145,6 +149,16 @@ class HttpHandler:
             await session.close()
 
     # -- inside
+
+    def _masked(self, fault: HandlerFault) -> HandlerFault:
+        """Without the credentials in the URL, which servers like to quote: "Cannot POST /in?api_key=..."."""
+
+        def masked(text: str) -> str:
+            for secret in self._secrets:
+                text = text.replace(secret, REDACTED)
+            return text
+
+        return replace(fault, message=masked(fault.message), stack=tuple(masked(line) for line in fault.stack))
 
     async def _probe(self, url: URL) -> None:
         try:
@@ -257,7 +271,7 @@ def _refused(response: aiohttp.ClientResponse, page: bytes) -> Outcome:
     if busy or (status == 400 and not page and response.url.path.startswith(_EMULATOR_PATH)):
         return Outcome("not_invoked", fault=HandlerFault("crashed", f"HttpStatus.{status}", clean(message)))
     if 300 <= status < 400:
-        location = clean(redact_url(response.headers.get("Location", "nowhere")), 200)
+        location = clean(redact_urls(response.headers.get("Location", "nowhere")), 200)
         where = f"redirects are not followed (to {location.partition('?')[0]}): put the final address in handler.target"
         return _failed("bad_response", f"HttpStatus.{status}", f"HTTP {status}: {where}: {_excerpt(page)}")
     return _failed("raised", f"HttpStatus.{status}", message)

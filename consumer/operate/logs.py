@@ -21,6 +21,7 @@ from typing import Any, Final
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from consumer.domain.urls import redact_urls
 from consumer.operate.log_writer import LogWriter, write_stdout
 
 TEXT_LIMIT: Final = 4096  # characters of one value
@@ -138,7 +139,7 @@ def describe_exception(error: BaseException, depth: int = CAUSES) -> dict[str, A
     kind = type(error)
     described: dict[str, Any] = {
         "type": kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}",
-        "message": _cut(_text(error), MESSAGE_LIMIT),
+        "message": _cut(redact_urls(_text(error)), MESSAGE_LIMIT),
         "stack": [
             f"{frame.f_code.co_filename}:{line} in {frame.f_code.co_name}"
             for frame, line in traceback.walk_tb(error.__traceback__)
@@ -249,7 +250,7 @@ class _StandardHandler(logging.Handler):
             message = f"{record.msg} {record.args!r}"
         level = record.levelname.lower()
         event: EventDict = structlog.contextvars.get_contextvars()
-        event.update(event=message, level=level, logger=record.name, exc_info=record.exc_info)
+        event.update(event=redact_urls(message), level=level, logger=record.name, exc_info=record.exc_info)
         with suppress(structlog.DropEvent):
             _emit(None, level, _structure_exception(None, level, event))
 

@@ -87,8 +87,3 @@ def write_location(location: Location) -> str:
 def read_location(path: str) -> Location:
     """The inverse of `write_location` for keys that are plain words."""
     return tuple(int(part) if part.isdigit() else part for part in re.findall(r"[^.\[\]]+", path))
-
-
-def redact_url(text: str) -> str:
-    """The text with the user-info part of a URL (`user:password@`) replaced; other text unchanged."""
-    return re.sub(r"(?<=://)[^/\s?#]*@", "REDACTED@", text)

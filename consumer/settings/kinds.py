@@ -19,6 +19,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from consumer.domain.urls import Url
 from consumer.settings.errors import Refused
 from consumer.settings.expansion import EnvironmentText, scalar_value
 from consumer.settings.units import (
@@ -134,6 +135,10 @@ def text_like(pattern: str, expected: str) -> Kind:
     return Kind(check, {"type": "string", "pattern": f"^({pattern})$"}, text=True)
 
 
+def _url(text: str) -> Url:
+    return Url(require_http_url(text))
+
+
 def require_http_url(url: str) -> str:
     """An absolute http or https URL with a host. Raises Refused."""
     try:
@@ -144,6 +149,10 @@ def require_http_url(url: str) -> str:
     if not valid or re.search(r"\s", url):
         raise Refused("must be an http:// or https:// URL with a host")
     return url
+
+
+HTTP_URL = Kind(_url, {"type": "string"}, text=True)
+"""An absolute http or https URL, whose credentials are not shown."""
 
 
 def _position(value: object) -> StartingPosition:

@@ -8,8 +8,8 @@ values are set aside (their defaults stand in) and whatever does not depend on t
 from __future__ import annotations
 
 import copy
-import stat
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from consumer.settings.errors import ConfigError, Location, Problem, read_locati
 from consumer.settings.messages import explain, is_unknown_key
 from consumer.settings.model import Settings
 from consumer.settings.rules import RULES, UNSUPPORTED, WARNINGS, Rule
+from consumer.settings.write_access import Finding, WriteAccess
 from consumer.settings.yaml_file import Values, parse, read_text
 
 INSECURE_OK = "STREAM_CONSUMER_INSECURE_OK"
-"""Set to 1 to accept files that every user may write, as some desktop file sharing shows them."""
+"""Set to 1 to accept files that others may write, as some desktop file sharing shows them."""
 
 _STAND_INS: dict[Location, Any] = {
     ("application",): "stand-in",
@@ -59,7 +60,7 @@ def load_with_warnings(path: Path, environ: Mapping[str, str]) -> tuple[Settings
     values = parse(read_text(path), str(path), environ)
     settings, problems = _checked(values, path.absolute().parent)
     if settings is not None and environ.get(INSECURE_OK) != "1":
-        problems += _writable_by_all(path, settings, values)
+        problems += _foreign_code(path, settings, values)
     if settings is None or problems:
         raise ConfigError(problems)
     return settings, list(_broken_rules(WARNINGS, settings, values, set()))
@@ -144,15 +145,22 @@ def _broken_rules(rules: tuple[Rule, ...], settings: Settings, values: Values, b
             yield Problem(values.file, line, found.path, found.message, found.hint)
 
 
-def _writable_by_all(path: Path, settings: Settings, values: Values) -> Iterator[Problem]:
-    """What every user of the machine may write is code that any of them may run as the daemon.
+def _foreign_code(path: Path, settings: Settings, values: Values) -> Iterator[Problem]:
+    """What others may write is code that they can run as the daemon."""
+    access = WriteAccess(path.stat().st_uid)
+    yield from _reported(access.of_file(path), Problem(values.file, 1, "file", ""), path)
+    handler = settings.handler
+    if handler.kind != "http":
+        where = Problem(values.file, values.value_line(("handler", "path")), "handler.path", "")
+        yield from _reported(access.of_folder(handler.path), where, handler.path)
 
-    A directory with the sticky bit (`/tmp`) passes: others cannot replace what is in it.
-    """
-    hint = f"chmod o-w, or set {INSECURE_OK}=1"
-    if path.is_file() and path.stat().st_mode & stat.S_IWOTH:
-        yield Problem(values.file, 1, "file", "must not be writable by everybody", hint)
-    mode = settings.handler.path.stat().st_mode
-    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-        line = values.value_line(("handler", "path"))
-        yield Problem(values.file, line, "handler.path", "must not be writable by everybody", hint)
+
+def _reported(findings: Iterator[Finding], where: Problem, named: Path) -> Iterator[Problem]:
+    """One problem for all that was found: the first finding, and how many there are."""
+    found = list(findings)
+    if found:
+        message = f"must not be writable by {found[0].who}"
+        message += "" if found[0].path == named.resolve() else f": {found[0].path}"
+        message += f", and {len(found) - 1} more" if len(found) > 1 else ""
+        hint = f"it decides what code runs: chmod go-w, or chown, or set {INSECURE_OK}=1"
+        yield replace(where, message=message, hint=hint)

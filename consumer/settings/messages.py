@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from consumer.settings.errors import SECRET_NAME, Location, Refused, redact_url, write_location
+from consumer.domain.urls import redact_urls
+from consumer.settings.errors import SECRET_NAME, Location, Refused, write_location
 from consumer.settings.model import Settings
 from consumer.settings.yaml_file import Values
 
@@ -71,7 +72,7 @@ def _found(value: object, location: Location, values: Values) -> str:
     if value is None or value == "":
         return "nothing"
     written = place.text if place is not None and place.text is not None else str(value)
-    shown = redact_url(written)
+    shown = redact_urls(written)
     shown = shown if len(shown) <= _MAX_SHOWN else f"{shown[: _MAX_SHOWN - 3]}..."
     return repr(shown) if isinstance(value, str) else " ".join(shown.split())
 

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from consumer.domain.filters.filters import Filters, compile_filters
+from consumer.domain.urls import Url
 from consumer.settings.aws_names import (
     TABLE_NAME,
     require_destination,
@@ -32,11 +33,11 @@ from consumer.settings.aws_names import (
 )
 from consumer.settings.kinds import (
     FLAG,
+    HTTP_URL,
     POSITION,
     StartingPosition,
     directory,
     duration_in,
-    require_http_url,
     size_in,
     text_like,
     whole_number,
@@ -53,7 +54,7 @@ ApplicationName = Annotated[
     ),
 ]
 Boolean = Annotated[bool, FLAG]
-Url = Annotated[str, AfterValidator(require_http_url)]
+HttpUrl = Annotated[Url, HTTP_URL]
 Patterns = Annotated[tuple[dict[str, Any], ...], BeforeValidator(lambda value: () if value is None else value)]
 
 
@@ -71,22 +72,23 @@ class Section(BaseModel):
 class Endpoints(Section):
     """Where to reach each AWS service, for emulators and private endpoints. AWS_ENDPOINT_URL* also work."""
 
-    dynamodb: Url | None = None
+    dynamodb: HttpUrl | None = None
     """URL for tables: the lease table and table lookups."""
-    dynamodb_streams: Url | None = None
+    dynamodb_streams: HttpUrl | None = None
     """URL for reading DynamoDB Streams."""
-    kinesis: Url | None = None
+    kinesis: HttpUrl | None = None
     """URL for Kinesis Data Streams."""
-    sqs: Url | None = None
+    sqs: HttpUrl | None = None
     """URL for SQS dead letters."""
-    sns: Url | None = None
+    sns: HttpUrl | None = None
     """URL for SNS dead letters."""
-    s3: Url | None = None
+    s3: HttpUrl | None = None
     """URL for S3 dead letters and overflow."""
 
-    def as_dict(self) -> dict[str, str]:
-        """The URLs by the names of their services; without those for which the SDK itself chooses."""
-        return {name: url for name, url in self if url is not None}
+    def secret_urls(self) -> dict[str, str]:
+        """The URLs by the names of their services, credentials included; without those for which the SDK itself
+        chooses."""
+        return {name: url.secret for name, url in self if url is not None}
 
 
 class Aws(Section):
@@ -133,8 +135,9 @@ class Handler(Section):
     kind: Literal["lambda", "python", "http"] = "lambda"
     """lambda (default: handler(event, context), unmodified), python (records, context; may be async) or http (POST to a
     URL)."""
-    target: Annotated[str, text_like(r"\S(.*\S)?", "must be module:attribute, or a URL")]
-    """module:attribute for lambda and python, an http(s) URL for http. Required."""
+    target: Annotated[Url, text_like(r"\S(.*\S)?", "must be module:attribute, or a URL"), AfterValidator(Url)]
+    """module:attribute for lambda and python, an http(s) URL for http. Required. User, password and query of a URL are
+    shown nowhere."""
     path: Annotated[Path, PlainValidator(directory), WithJsonSchema({"type": "string"})] = Field(
         default=Path(), validate_default=True
     )

@@ -18,7 +18,6 @@ import yaml
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from consumer.settings.errors import redact_url
 from consumer.settings.expansion import scalar_value
 from consumer.settings.model import Settings
 
@@ -43,18 +42,18 @@ _Dumper.add_representer(str, _write_text)
 def effective_yaml(settings: Settings) -> str:
     """The settings as YAML, in the order of the documentation."""
     data = settings.model_dump(mode="json")
-    data["aws"]["endpoints"] = settings.aws.endpoints.as_dict()
+    data["aws"]["endpoints"] = {name: str(url) for name, url in settings.aws.endpoints if url is not None}
     return yaml.dump(_printable(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
 
 
 def _printable(value: Any) -> Any:
-    """Redact user-info in URLs, and escape `${` so that reading it back does not expand it."""
+    """Escape `${` so that reading it back does not expand it. What is secret in a URL is not in its text."""
     if isinstance(value, dict):
         return {key: _printable(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_printable(item) for item in value]
     if isinstance(value, str):
-        return redact_url(value).replace("${", "$${")
+        return str(value).replace("${", "$${")
     return value
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from consumer.domain.filters.filters import filter_problems
+from consumer.domain.urls import secret_of
 from consumer.settings.aws_names import require_stream_arn, stream_region
 from consumer.settings.errors import Refused
 from consumer.settings.kinds import require_http_url
@@ -70,7 +71,7 @@ def _target(settings: Settings) -> Iterator[Violation]:
     target, kind = settings.handler.target, settings.handler.kind
     if kind == "http":
         try:
-            require_http_url(target)
+            require_http_url(secret_of(target))
         except Refused as error:
             yield Violation("handler.target", f"{error.message} for kind http")
         return

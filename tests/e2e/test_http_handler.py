@@ -1,7 +1,10 @@
 """A function behind the Runtime Interface Emulator, called by a real daemon: one call at a time, errors with 200."""
 
 import json
+import subprocess
+import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -9,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Aws
-from tests.e2e.fleet import Fleet, wait_until
+from tests.e2e.fleet import ROOT, Fleet, wait_until
 
 PATH = "/2015-03-31/functions/function/invocations"
 
@@ -111,3 +114,54 @@ def test_a_function_behind_a_url(aws: Aws, fleet: Fleet, emulator: Emulator) -> 
     assert len(good) == len(set(good)) == len(written)
     for key in {key for key, _ in written}:
         assert [version for name, version in good if name == key] == [1, 2, 3]
+
+
+class _Echo(BaseHTTPRequestHandler):
+    """Refuses, and quotes what it was asked for, as many servers do."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        body = f"Cannot POST {self.path} with {self.headers['Authorization']} at http://a:hunter2@h/?x=SECRET".encode()
+        self.send_response(404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_the_credentials_of_urls_reach_nothing_that_is_shown(aws: Aws, fleet: Fleet) -> None:
+    """Neither letters, log, page, `/status.json`, metrics nor `check-config --print-effective`."""
+    url, queue = aws.queue()
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Echo) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            aws.write(fleet.table, 1, range(1, 2))
+            endpoints = dict.fromkeys(("dynamodb", "dynamodb_streams", "sqs"), aws.endpoint)
+            worker = fleet.start(
+                "w1",
+                handler={"kind": "http", "target": f"http://svc:hunter2@127.0.0.1:{server.server_port}/in?key=SECRET"},
+                aws={"endpoints": {**endpoints, "s3": "http://svc:hunter2@127.0.0.1:9/?key=SECRET"}},
+                on_failure={"destination": queue},
+                logging={"level": "debug"},
+            )
+            wait_until(lambda: worker.metric("stream_consumer_dead_letters_total") == 1, 40, "the dead letter")
+            shown = [worker.metrics(), json.dumps(worker.status()), worker.log.read_text(), *aws.messages(url)]
+            with urllib.request.urlopen(f"http://127.0.0.1:{worker.port}/", timeout=5) as page:
+                shown.append(page.read().decode())
+        finally:
+            server.shutdown()
+            thread.join()
+    printed = subprocess.run(
+        [sys.executable, "-m", "consumer", "check-config", "--print-effective", str(worker.config)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=30,
+    )
+    shown.append(printed.stdout + printed.stderr)
+    assert [len(text) > 0 for text in shown] == [True] * 6
+    assert [text for text in shown if "hunter2" in text or "SECRET" in text or "c3ZjOmh1bnRlcjI" in text] == []
+    assert "Cannot POST /in?REDACTED" in shown[3]

@@ -14,7 +14,6 @@ from pydantic import ValidationError
 
 from consumer.domain.record import Change, Record
 from consumer.settings import ConfigError, Settings, load_settings, settings_from
-from consumer.settings.load import INSECURE_OK
 from consumer.settings.printed import effective_yaml
 from tests.unit.settings.conftest import Load, Problems
 from tests.unit.settings.test_bad_files import BASE, STREAM
@@ -44,7 +43,7 @@ def test_the_defaults_are_those_of_the_contract(load: Load, tmp_path: Path) -> N
     assert (settings.http.host, settings.http.port) == ("127.0.0.1", 9464)
     assert (settings.logging.level, settings.logging.format) == ("info", "json")
     assert settings.filters == ()
-    assert settings.aws.endpoints.as_dict() == {}
+    assert settings.aws.endpoints.secret_urls() == {}
 
 
 def test_values_are_in_seconds_and_bytes(load: Load) -> None:
@@ -60,8 +59,8 @@ def test_values_are_in_seconds_and_bytes(load: Load) -> None:
     assert settings.limits.buffer == 1536 * 1024**2
     assert (settings.shutdown.grace, settings.http.port, settings.idempotency.mode) == (0, 10, "off")
     assert settings.on_failure.destination_kind == "sqs"
-    assert settings.aws.endpoints.as_dict()["sqs"] == "http://127.0.0.1:9324"
-    assert "s3" not in settings.aws.endpoints.as_dict()
+    assert settings.aws.endpoints.secret_urls()["sqs"] == "http://127.0.0.1:9324"
+    assert "s3" not in settings.aws.endpoints.secret_urls()
 
 
 @pytest.mark.parametrize(
@@ -172,19 +171,6 @@ def test_handler_path_is_relative_to_the_file_not_to_the_working_directory(
     (tmp_path / "code").mkdir()
     monkeypatch.chdir("/")
     assert load(BASE.replace("{target", "{path: code, target")).handler.path == tmp_path / "code"
-
-
-def test_files_everybody_may_write_are_refused(load: Load, problems: Problems, tmp_path: Path) -> None:
-    load(BASE)
-    (tmp_path / "c.yaml").chmod(0o666)
-    (tmp_path / "open").mkdir()
-    (tmp_path / "open").chmod(0o777)
-    text = BASE.replace("{target", "{path: open, target")
-    assert [line.split(" (")[0] for line in problems(text)] == [
-        "c.yaml:1: file: must not be writable by everybody",
-        "c.yaml:3: handler.path: must not be writable by everybody",
-    ]
-    assert load(text, {INSECURE_OK: "1"})
 
 
 def test_checking_a_file_is_fast_and_needs_no_sdk() -> None:

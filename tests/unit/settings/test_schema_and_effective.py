@@ -185,3 +185,15 @@ class TestCommands:
     def test_schema(self) -> None:
         result = CliRunner().invoke(schema, [])
         assert json.loads(result.stdout) == json_schema()
+
+
+def test_the_credentials_of_urls_are_shown_nowhere(load: Load) -> None:
+    text = BASE.replace("target: 'app:handler'", "kind: http, target: 'https://svc:hunter2@host/in?api_key=SECRET'")
+    text += "aws: {endpoints: {sqs: 'http://user:hunter2@localhost/?token=SECRET'}}\n"
+    settings = load(text)
+    for shown in (effective_yaml(settings), repr(settings), str(settings), settings.model_dump_json()):
+        assert "hunter2" not in shown
+        assert "SECRET" not in shown
+    assert settings.handler.target.secret == "https://svc:hunter2@host/in?api_key=SECRET"
+    assert settings.aws.endpoints.secret_urls() == {"sqs": "http://user:hunter2@localhost/?token=SECRET"}
+    assert "https://REDACTED@host/in?REDACTED" in effective_yaml(settings)
