@@ -2,8 +2,8 @@
 
 One session row per worker incarnation carries the only heartbeat. The rules (docs/architecture.md has the proof idea):
 
-* the owner relies on its leases until *time of sending* its last successful bump + ``duration``;
-* an observer that saw a counter unchanged for 1.1 x ``duration`` on its own clock, stamped after its read, may fence
+* the owner relies on its leases until *time of sending* its last successful bump + its ``duration``;
+* an observer that saw a counter unchanged for 1.1 x *that* duration on its own clock, stamped after its read, may fence
   the session, and only then take its leases;
 * every write to a lease row is conditional on the owner's incarnation and on the epoch, and a write of one owner and
   epoch that arrives late, after a newer one, is refused by its revision.
@@ -11,6 +11,7 @@ One session row per worker incarnation carries the only heartbeat. The rules (do
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,8 @@ from typing import Literal
 from consumer.domain.frontier import FrontierSnapshot
 
 TAKE_MARGIN = 1.1  # observers wait this much longer than owners rely on their leases: clock rates may differ by 10 %
+
+_DURATION = re.compile(r"/([0-9]+(?:\.[0-9]+)?)s")
 
 LeaseState = Literal["waiting", "open", "deferred", "draining", "done", "halted"]
 
@@ -65,7 +68,7 @@ class LeaseRow:
 
 @dataclass(frozen=True, slots=True)
 class SessionRow:
-    """One worker incarnation. ``incarnation`` is ``host/pid/uuid`` and never used again.
+    """One worker incarnation. ``incarnation`` is ``host/pid/uuid/duration`` and never used again.
 
     ``handoffs`` grows whenever this worker released or handed over leases: peers that see it change look at the
     leases at once. ``leaving`` workers are shutting down and get no new leases. ``capacity`` 0 means no limit.
@@ -80,6 +83,29 @@ class SessionRow:
     capacity: int = 0
     started_at: float = 0.0
     label: str = ""
+
+    @property
+    def duration(self) -> float:
+        """Seconds for which this incarnation relies on its leases after a renewal. ValueError when its name does not
+        say so."""
+        duration = duration_of(self.incarnation)
+        if duration is None:
+            raise ValueError(f"the incarnation {self.incarnation!r} names no duration")
+        return duration
+
+
+def name_of(process: str, token: str, duration: float) -> str:
+    """The name of a new incarnation. It ends with its ``leases.duration`` (seconds): so the session row and every lease
+    row say how long their owner may rely on them, also when only one of the two is left, and an incarnation with
+    another duration is another incarnation."""
+    seconds = f"{duration:.6f}".rstrip("0").rstrip(".")
+    return f"{process}/{token}/{seconds}s"
+
+
+def duration_of(incarnation: str) -> float | None:
+    """Seconds; None for what no worker of this schema is called (a name that was written by hand)."""
+    found = _DURATION.fullmatch(incarnation, max(0, incarnation.rfind("/")))
+    return float(found[1]) if found else None
 
 
 class SessionValidity:
@@ -111,10 +137,11 @@ class SessionValidity:
 
 
 class Observer:
-    """What this worker has seen of the others' counters, on its own monotonic clock."""
+    """What this worker has seen of the others' counters, on its own monotonic clock. Each is waited for as long as *it*
+    relies on its leases; ``default`` (seconds) is for owners whose name does not say so."""
 
-    def __init__(self, duration: float) -> None:
-        self._wait = duration * TAKE_MARGIN
+    def __init__(self, default: float) -> None:
+        self._default = default
         self._seen: dict[str, tuple[int | None, float]] = {}
 
     def observe(self, sessions: Iterable[SessionRow], owners: Iterable[str], now: float) -> None:
@@ -129,7 +156,11 @@ class Observer:
 
     def expired(self, now: float) -> list[str]:
         """Incarnations that have not moved for long enough that none of them can still be valid."""
-        return [who for who, (_, since) in self._seen.items() if now - since >= self._wait]
+        return [who for who, (_, since) in self._seen.items() if now - since >= TAKE_MARGIN * self.duration(who)]
+
+    def duration(self, incarnation: str) -> float:
+        """Seconds for which an incarnation relies on its leases after a renewal."""
+        return duration_of(incarnation) or self._default
 
     def unchanged_for(self, incarnation: str, now: float) -> float:
         """Seconds since this worker first saw the counter as it is; 0 for an incarnation that is not watched."""

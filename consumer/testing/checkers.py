@@ -15,6 +15,7 @@ from consumer.domain.frontier import MAX_RUNS_BYTES, FrontierSnapshot, SettledFi
 from consumer.domain.lease import LeaseRow
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.domain.record import records_from_event
+from consumer.settings.model import Settings
 from consumer.testing.history import Duplicate, History, Item
 from consumer.testing.memory_stream import MemoryStream
 from consumer.testing.open_records import Promptness, record_name
@@ -26,14 +27,10 @@ DESCRIBE_LIMIT = 10.0  # DescribeStream calls a second, for the whole fleet: an 
 class Checkers(Promptness):
     """The rules. Everything that crosses the border of a worker comes by here."""
 
-    def __init__(
-        self, history: History, streams: Sequence[MemoryStream], *, exact: bool = True, by_key: bool = True
-    ) -> None:
-        """``exact``: frontiers name what is settled above their low number, too (``idempotency.mode`` is not off).
-        ``by_key``: a failing record holds up its own key only (``batch.order``)."""
+    def __init__(self, history: History, streams: Sequence[MemoryStream]) -> None:
         super().__init__(history, streams)
-        self._exact = exact
-        self._by_key = by_key
+        self._inexact: set[str | None] = set()  # incarnations whose frontiers name their low number only
+        self._in_order: set[str] = set()  # incarnations where a failing record holds up more than its own key
         self.rows: dict[str, LeaseRow] = {}
         self._deleted: dict[str, list[LeaseRow]] = defaultdict(list)  # by hand: as they were
         self._frontiers: dict[tuple[str, int], FrontierSnapshot] = {}  # what an epoch started from
@@ -45,6 +42,13 @@ class Checkers(Promptness):
         self._describes: deque[float] = deque()
         self.moves: list[tuple[float, str, str | None, str | None]] = []  # time, shard, owner before and after
         self.cut_off: list[str] = []  # calls that did not get to their end
+
+    def opened(self, incarnation: str, settings: Settings) -> None:
+        """A worker takes part in the fleet, with these settings."""
+        if settings.idempotency.mode == "off":
+            self._inexact.add(incarnation)
+        if settings.batch.order != "key" or settings.batch.tumbling_window:
+            self._in_order.add(incarnation)
 
     # --- handler calls ---------------------------------------------------------------------------------
 
@@ -90,7 +94,7 @@ class Checkers(Promptness):
         if outcome.kind == "ok":
             done = items
         elif outcome.kind == "partial":
-            done = self._handled_in_part(items, outcome)
+            done = self._handled_in_part(incarnation, items, outcome)
         settled = {item.number for item in done}
         for item in items:
             item.failures += item.number not in settled
@@ -102,10 +106,10 @@ class Checkers(Promptness):
             self._settle(item)
             self._settled_by[call.shard_id, incarnation, call.lease_epoch].append(item.number)
 
-    def _handled_in_part(self, items: Sequence[Item], outcome: Outcome) -> list[Item]:
+    def _handled_in_part(self, incarnation: str, items: Sequence[Item], outcome: Outcome) -> list[Item]:
         """What counts as handled when the records that failed were named."""
         failed = {int(number) for number in outcome.failed}
-        if not (self._by_key and outcome.exact):
+        if incarnation in self._in_order or not outcome.exact:
             return [item for item in items if item.number < min(failed)]
         first: dict[str, int] = {}
         for item in items:
@@ -188,7 +192,7 @@ class Checkers(Promptness):
             self._history.violated("G7 no silent loss", f"the frontier of {held.shard_id} has no place to resume from")
         numbers = self._settled_by[epoch]
         taken_over = self._frontiers.get((held.shard_id, held.epoch), FrontierSnapshot()).runs
-        if not self._exact or not (numbers or taken_over):
+        if held.owner in self._inexact or not (numbers or taken_over):
             return
         frontier = SettledFilter(held.frontier)
         ends = (int(number) for run in taken_over for number in run)

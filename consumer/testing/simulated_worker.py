@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from consumer.domain.errors import StreamConsumerError, Unavailable
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.operate.metrics import Metrics
 from consumer.ports.handler import Handler, Reservation
+from consumer.settings.model import Settings
 from consumer.testing.memory_leases import MemoryLeaseStore
 from consumer.testing.memory_source import MemoryStreamSource
 from consumer.testing.network import Link
 from consumer.testing.observed import ObservedDeadLetters, ObservedHandler
 from consumer.testing.virtual_loop import Process
-from consumer.testing.world import World
+from consumer.testing.world import World, settings_of
 from consumer.worker.context import Ports, WorkerContext
 from consumer.worker.fleet.coordinator import Coordinator
 from consumer.worker.fleet.incarnation import HARD_STOP_MARGIN, Host
@@ -54,6 +55,8 @@ class SimulatedWorker:
         self.name = name
         self.handler = handler
         self._starts = 0
+        self._own: Settings | None = None  # of the next process; None: those of the world
+        self._running: Settings | None = None
         self.rate = 1.0
         self.links: dict[str, Link] = {}
         self.process: Process | None = None
@@ -82,6 +85,17 @@ class SimulatedWorker:
         """The newest session of the current process, "" before it has one."""
         return self.context.incarnation if self.process is not None and self.context is not None else ""
 
+    @property
+    def settings(self) -> Settings:
+        """Of the current process, or else of the next one."""
+        if self.process is not None and self._running is not None:
+            return self._running
+        return self._own or self._world.settings
+
+    def configure(self, config: Mapping[str, Any]) -> None:
+        """The configuration file of the processes that are started from now on: sections, over those of the world."""
+        self._own = settings_of(self._world.config, config)
+
     def start(self) -> None:
         """Start a new process; its network is the one it gets from ``simulation.fair_weather``."""
         if self.process is not None:
@@ -91,8 +105,9 @@ class SimulatedWorker:
         rng = world.rng(f"process {self.name} {self._starts}")
         process = Process(world.loop, f"{self.name}#{self._starts}", rate=self.rate, base=rng.uniform(10.0, 1e5))
         process.wall_offset = rng.uniform(-0.5, 0.5)
+        settings = self._running = self._own or world.settings
         self.process, self.context, self.coordinator = process, None, None
-        timeouts = {"session": min(CALL_TIMEOUT, world.settings.leases.duration / 8)}
+        timeouts = {"session": min(CALL_TIMEOUT, settings.leases.duration / 8)}
         self.links = {
             service: Link(process, service, rng, timeouts.get(service, CALL_TIMEOUT), world.called)
             for service in ("table", "session", "stream", "dead_letters")
@@ -139,7 +154,7 @@ class SimulatedWorker:
         self._stop_asked = True
         # The signal is handled by the process itself, so a frozen one hears it when it goes on.
         world.loop.call_soon(self._stop.set, context=process.main.context.copy())
-        grace = world.settings.shutdown.grace + HARD_STOP_MARGIN
+        grace = self.settings.shutdown.grace + HARD_STOP_MARGIN
 
         def overrun() -> None:
             if process.alive and self.process is process:
@@ -189,7 +204,7 @@ class SimulatedWorker:
 
     async def _run(self, process: Process, rng: ProcessRandomness, stop: asyncio.Event) -> None:
         """What ``worker.app.Daemon`` does between start and exit, without what only a real process has."""
-        world, links, settings = self._world, self.links, self._world.settings
+        world, links, settings = self._world, self.links, self.settings
         checkers = world.checkers
         store = MemoryLeaseStore(world.table, settings.application, process.wall, links["table"])
         session_store = MemoryLeaseStore(world.table, settings.application, process.wall, links["session"])
@@ -219,6 +234,7 @@ class SimulatedWorker:
         await handler.close()
 
     async def _companion(self, context: WorkerContext, coordinator: Coordinator) -> None:
+        self._world.checkers.opened(context.incarnation, self.settings)
         self.context, self.coordinator = context, coordinator
         await asyncio.Event().wait()
 

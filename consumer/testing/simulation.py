@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -67,9 +67,12 @@ class Simulation(World):
 
     # --- what a scenario does ----------------------------------------------------------------------------
 
-    def add_worker(self, name: str, handler: Handler) -> SimulatedWorker:
-        """A place in the fleet; ``start`` it."""
+    def add_worker(self, name: str, handler: Handler, config: Mapping[str, Any] | None = None) -> SimulatedWorker:
+        """A place in the fleet; ``start`` it. ``config``: sections of its own configuration file, over those of the
+        simulation; without it the worker has the settings of the simulation."""
         worker = self.workers[name] = SimulatedWorker(self, name, handler)
+        if config is not None:
+            worker.configure(config)
         return worker
 
     async def sleep(self, seconds: float) -> None:
@@ -190,7 +193,7 @@ class Simulation(World):
             return
         budget, shards = worker.context.budget, len(list(worker.coordinator.workers))
         page = int(max(stream.largest_page for stream in self.streams) * BYTES_PER_WIRE_BYTE)
-        most = self.settings.limits.buffer + shards * (budget.small + budget.page_reserve + 2 * page)
+        most = worker.settings.limits.buffer + shards * (budget.small + budget.page_reserve + 2 * page)
         if budget.used > most:
             self.history.violated("byte budget", f"{process} holds {budget.used} bytes, not {most}")
 

@@ -45,16 +45,15 @@ class World:
     ) -> None:
         self.seed = seed
         self.bounds = bounds
-        self.settings = _settings(config or {})
+        self.config = config or {}
+        self.settings = settings_of(self.config)  # of workers that have none of their own
         self.loop = VirtualLoop(self.rng("schedule"))
         self.clock = self.loop.world  # of AWS
         self.streams = [MemoryStream(self.clock, shards=shards, **(stream or {}))]
         self.table = MemoryTable()
         self.dead_letters = MemoryDeadLetters(maximum_size=LETTER_LIMIT)
         self.history = History(lambda: self.loop.now, on_event)
-        exact = self.settings.idempotency.mode != "off"
-        by_key = self.settings.batch.order == "key" and not self.settings.batch.tumbling_window
-        self.checkers = Checkers(self.history, self.streams, exact=exact, by_key=by_key)
+        self.checkers = Checkers(self.history, self.streams)
         self.calls: dict[str, int] = defaultdict(int)  # that have reached a service, by operation
         self._versions: dict[str, int] = defaultdict(int)
         self._gaps_before: set[str] = set()
@@ -177,13 +176,16 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else repr(value)
 
 
-def _settings(config: Mapping[str, Mapping[str, Any]]) -> Settings:
-    base: dict[str, dict[str, Any]] = {
+def settings_of(*configs: Mapping[str, Any]) -> Settings:
+    """Sections of the configuration file, merged over quick defaults, the last one on top."""
+    base: dict[str, Any] = {
         "source": {"table": "orders", "on_gap": "continue", "poll": {"idle_backoff_max": "5s"}},
         "handler": {"kind": "python", "isolation": "inline", "target": "simulated:handler"},
         "leases": {"duration": "10s"},
         "on_failure": {"destination": "arn:aws:sqs:us-east-1:000000000000:dead-letters"},
     }
-    for section, values in config.items():
-        base[section] = base.get(section, {}) | dict(values)
+    for config in configs:
+        for section, values in config.items():
+            merged = isinstance(values, Mapping) and section in base
+            base[section] = base[section] | dict(values) if merged else values
     return settings_from({"application": APPLICATION, **base})

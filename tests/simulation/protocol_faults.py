@@ -6,11 +6,15 @@ that this project tries its own promises with.
 
 from __future__ import annotations
 
+from functools import partial
+
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.testing.faults import EVERYTHING, Nemesis
 from consumer.testing.service_faults import MOST_STREAMS
+from consumer.testing.simulated_worker import SimulatedWorker
 from consumer.worker.fleet.shard_listing import SECOND_LOOK
 from consumer.worker.fleet.stream_replacement import FINISHED_FOR
+from tests.simulation import mixed_settings
 
 PROTOCOL = {
     **EVERYTHING,
@@ -24,6 +28,7 @@ PROTOCOL = {
     "corrupt_row": 2,
     "days_pass": 1,
     "lose_replaced_stream": 1,
+    "deploy": 2,
 }
 
 
@@ -31,6 +36,18 @@ class ProtocolNemesis(Nemesis):
     """All faults of the package, and those of ``PROTOCOL``."""
 
     _listed_again = 0.0  # virtual time before which no listing may leave out shards once more
+
+    def deploy(self) -> None:
+        """All workers are replaced, one after the other, by ones with another configuration."""
+        config, after = mixed_settings.draw(self._rng), 0.0
+        for worker in self._world.workers.values():
+            worker.configure(config)
+            self._later(after, partial(self._replace, worker, self._up_to(0.5)))
+            after += self._up_to(2.0)
+
+    def _replace(self, worker: SimulatedWorker, seconds: float) -> None:
+        worker.terminate()
+        self._restart(worker, seconds)
 
     def delete_row_before_late_save(self) -> None:
         """A checkpoint takes so long that its sender has written another one, and its row was deleted and put back,

@@ -22,6 +22,7 @@ from consumer.testing.simulated_processes import processes
 from consumer.testing.simulated_worker import Scripted, SimulatedWorker
 from consumer.testing.simulation import Simulation
 from consumer.worker.fleet.stream_replacement import FOLLOW_INTERVAL
+from tests.simulation import mixed_settings
 from tests.simulation.failing_keys import failing_keys
 from tests.simulation.protocol_faults import PROTOCOL
 from tests.simulation.record_faults import RECORDS, RecordNemesis
@@ -29,6 +30,7 @@ from tests.simulation.user_code import UserCode
 
 SETTLED_WITHIN = 240.0  # seconds after healing: the longest back-offs of all parts, one after the other
 BALANCED_WITHIN = 60.0
+OUTWAITED = 2.2 * mixed_settings.LONGEST  # seconds: a dead worker, and once more when its session row is deleted
 START_POSITIONS = ("trim_horizon", "trim_horizon", "latest")
 PROMPT = 3.0  # seconds from the write of a record to its end, in a fleet that is well
 IDLE_AT_MOST = 35.0  # between two polls of a shard without records
@@ -63,6 +65,8 @@ def protocol(seed: int | str, on_event: OnEvent = None) -> Run:
         return Scripted(user_code.outcome)
 
     _fleet(world, handler, rng.randint(2, 4), rng)
+    for worker in world.workers.values():
+        worker.configure(mixed_settings.draw(rng) if rng.random() < 0.4 else {})
     verbs = _verbs(world, PROTOCOL)
 
     async def scenario(world: Simulation) -> None:
@@ -131,8 +135,9 @@ def records(seed: int | str, on_event: OnEvent = None) -> Run:
 
 
 def fleet(seed: int | str, on_event: OnEvent = None) -> Run:
-    """No faults: a rolling deploy, then more workers; a crash; then one worker. Nothing may be handled twice but by the
-    crash, no shard may move more than once for a change, and when nothing changes nothing may move."""
+    """No faults: a rolling deploy, half of them of other settings, then more workers; a crash; then one worker. Nothing
+    may be handled twice but by the crash, no shard may move more than once for a change, and when nothing changes
+    nothing may move."""
     rng = random.Random(f"{seed}/fleet")
     world = Simulation(seed, shards=rng.randint(2, 12), on_event=on_event)
     user_code = UserCode(world, busy=rng.choice((0.05, 0.5)), failing=0.0)
@@ -140,6 +145,7 @@ def fleet(seed: int | str, on_event: OnEvent = None) -> Run:
     first = rng.randint(1, 4)
     _fleet(world, lambda: handler, first, rng)
     newcomers = rng.randint(1, 8)
+    deployed = mixed_settings.draw(rng) if rng.random() < 0.5 else {}
 
     async def scenario(world: Simulation) -> None:
         for worker in world.workers.values():
@@ -148,6 +154,7 @@ def fleet(seed: int | str, on_event: OnEvent = None) -> Run:
         await world.until(world.balanced, BALANCED_WITHIN, "the first balance")
         for worker in list(world.workers.values()):
             await worker.stop()
+            worker.configure(deployed)
             worker.start()
             await world.until(world.balanced, BALANCED_WITHIN, "balance in the rolling deploy")
             await asyncio.sleep(rng.uniform(0.0, 10.0))
@@ -169,16 +176,16 @@ def fleet(seed: int | str, on_event: OnEvent = None) -> Run:
 
 async def crash(world: Simulation, worker: SimulatedWorker, slack: float = 0.1) -> None:
     """SIGKILL in a healthy world: peers go on soon, and repeat at most what was settled since the last checkpoint."""
-    before, killed = len(world.history.duplicates), world.loop.now
+    before, killed, settings = len(world.history.duplicates), world.loop.now, worker.settings
     worker.kill()
     del world.workers[worker.name]
     if not world.workers:
         worker.start()
         world.workers[worker.name] = worker
     # 1.1 leases until the fence, then at most a planning cycle each for seeing, fencing and taking
-    await world.until(world.balanced, world.settings.leases.duration * 1.1 + 5.0, "the take-over after a crash")
+    await world.until(world.balanced, settings.leases.duration * 1.1 + 5.0, "the take-over after a crash")
     await asyncio.sleep(20.0)
-    durable = killed - world.settings.checkpoint.interval - slack
+    durable = killed - settings.checkpoint.interval - slack
     for duplicate in world.history.duplicates[before:]:
         item = duplicate.item
         if item.settled_at is not None and item.settled_at < durable:
@@ -255,7 +262,7 @@ async def _chaos(
     following = (len(world.streams) - 1) * 2 * FOLLOW_INTERVAL
     await world.until(world.everything_settled, SETTLED_WITHIN + following, "everything settled")
     await world.until(world.closed_shards_done, SETTLED_WITHIN, "all closed shards done")
-    await world.until(world.balanced, BALANCED_WITHIN + following, "balance")
+    await world.until(world.balanced, BALANCED_WITHIN + OUTWAITED + following, "balance")
     await _nothing_is_shared(world, user_code)
     await world.finish()
 

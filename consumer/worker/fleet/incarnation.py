@@ -17,7 +17,7 @@ import structlog
 
 from consumer.domain.batching import BOUNDS, KeyBounds
 from consumer.domain.errors import PermissionDenied, first_error
-from consumer.domain.lease import LeaseRow, SessionRow, SessionValidity
+from consumer.domain.lease import LeaseRow, SessionRow, SessionValidity, name_of
 from consumer.operate.metrics import Metrics
 from consumer.ports.leases import Registration, SessionStore
 from consumer.ports.source import StreamDescription
@@ -146,7 +146,7 @@ class IncarnationLoop:
             ports=ports,
             metrics=self._metrics,
             stream=self.stream,
-            incarnation=f"{self._host.name}/{ports.random.token()}",
+            incarnation=name_of(self._host.name, ports.random.token(), settings.leases.duration),
             validity=SessionValidity(),
             budget=self._budget,
             places=self._places,
@@ -165,7 +165,6 @@ class IncarnationLoop:
             ports.clock,
             session,
             context.validity,
-            settings.leases.duration,
             may_renew=self._host.may_renew,
         )
         await self._host.spawn(renewal.open(), "open session")

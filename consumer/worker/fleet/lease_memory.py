@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import structlog
 
-from consumer.domain.lease import LeaseRow
+from consumer.domain.lease import LeaseRow, duration_of
 from consumer.worker.context import WorkerContext
 
 log = structlog.get_logger()
 
-OWNERS_TURN = 2.0  # durations that the owner of a deleted row has to put it back before other workers do
+OWNERS_TURN = 2.0  # of its durations that the owner of a deleted row has to put it back before other workers do
 
 
 class LeaseMemory:
@@ -31,7 +31,7 @@ class LeaseMemory:
         self._store = context.ports.store
         self._clock = context.ports.clock
         self._label = context.stream.label
-        self._owners_turn = OWNERS_TURN * context.settings.leases.duration
+        self._duration: float = context.settings.leases.duration
         self._changed = changed
         self._known = dict(remembered or {})
         self._deleted_since: dict[str, float] = {}
@@ -81,7 +81,7 @@ class LeaseMemory:
         now = self._clock.monotonic()
         for shard_id, since in list(self._deleted_since.items()):
             row = self._known[shard_id]
-            if row.owner is not None and now - since < self._owners_turn:
+            if row.owner is not None and now - since < OWNERS_TURN * (duration_of(row.owner) or self._duration):
                 continue
             row = replace(row, owner=None, epoch=row.epoch + 1, corrupt="")
             if await self._store.add_lease(self._label, row):

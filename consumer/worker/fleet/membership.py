@@ -17,7 +17,7 @@ from consumer.worker.context import WorkerContext
 log = structlog.get_logger()
 
 KEPT_FENCED = (
-    6  # durations that a fenced session's row stays after its last sign of life: longer than any request is late
+    6  # of its durations that a fenced session's row stays after its last sign of life: longer than a request is late
 )
 ANNOUNCE_PAUSE = 0.05  # seconds: many releases make one announcement
 
@@ -35,8 +35,7 @@ class Membership:
         self._store = context.ports.store
         self._clock = context.ports.clock
         self._metrics = context.metrics
-        self._duration: float = context.settings.leases.duration
-        self._observer = Observer(self._duration)
+        self._observer = Observer(context.settings.leases.duration)
         self._read_at = 0.0
         self._members: frozenset[str] = frozenset()
         self._members_since = float("-inf")
@@ -108,9 +107,10 @@ class Membership:
         row is there, a late request to open that session cannot make it anew, without the fence. Unavailable."""
         now = self._clock.monotonic()
         for session in self.sessions:
-            quiet = self._observer.unchanged_for(session.incarnation, now) >= KEPT_FENCED * self._duration
-            if session.fenced and quiet and session.incarnation not in owners:
-                await self._store.close_session(session.incarnation)
+            who = session.incarnation
+            quiet = self._observer.unchanged_for(who, now) >= KEPT_FENCED * self._observer.duration(who)
+            if session.fenced and quiet and who not in owners:
+                await self._store.close_session(who)
 
     # --- announcements ---------------------------------------------------------------------------------
 

@@ -23,8 +23,8 @@ RENEWALS_PER_DURATION = 4
 
 
 class SessionRenewal:
-    """Opens the session row, then bumps it every quarter of ``duration`` (seconds), until it is fenced or cancelled.
-    It alone extends or ends ``validity``."""
+    """Opens the session row, then bumps it every quarter of its duration, until it is fenced or cancelled. It alone
+    extends or ends ``validity``, by the duration that observers read in the name of the session."""
 
     def __init__(
         self,
@@ -32,7 +32,6 @@ class SessionRenewal:
         clock: Clock,
         session: SessionRow,
         validity: SessionValidity,
-        duration: float,
         may_renew: Callable[[], bool],
     ) -> None:
         self._store = store
@@ -40,7 +39,7 @@ class SessionRenewal:
         self._session = session
         self._incarnation = session.incarnation
         self._validity = validity
-        self._duration = duration
+        self._duration = session.duration
         self._may_renew = may_renew
 
     async def open(self) -> None:

@@ -27,10 +27,17 @@ FLEET = (
         ("G3 one owner",),
     ),
     Mutant(
+        "an observer waits its own duration",
+        "consumer/domain/lease.py",
+        "return duration_of(incarnation) or self._default",
+        "return self._default",
+        ("G3 one owner", "G5 duplicates"),
+    ),
+    Mutant(
         "observers count from long before their reading",
         "consumer/worker/fleet/membership.py",
         "self._observer.observe(self.sessions, owners, self._read_at)",
-        "self._observer.observe(self.sessions, owners, self._read_at - self._duration / 2)",
+        "self._observer.observe(self.sessions, owners, self._read_at - 5.0)",
         ("G3 one owner",),
     ),
     Mutant(

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.domain.lease import TAKE_MARGIN, LeaseRow, LeaseState, Observer, SessionRow, SessionValidity, free_leases
+from consumer.domain.lease import (
+    TAKE_MARGIN,
+    LeaseRow,
+    LeaseState,
+    Observer,
+    SessionRow,
+    SessionValidity,
+    duration_of,
+    free_leases,
+    name_of,
+)
 
 D = 20.0
 
@@ -85,6 +95,34 @@ def test_a_row_that_vanishes_or_appears_starts_the_wait_anew() -> None:
     see(observer, 36.0, owners=("a",), a=1)
     assert observer.expired(57.0) == []
     assert observer.expired(58.0) == ["a"]
+
+
+@pytest.mark.parametrize("theirs", [2.0, 10.0, 60.0])
+def test_each_is_waited_for_as_long_as_it_relies_on_its_leases_itself(theirs: float) -> None:
+    """Also when only a lease row is left to name it: replicas are configured one after the other."""
+    alive, ghost = name_of("host/1", "alive", theirs), name_of("host/1", "ghost", theirs)
+    observer = Observer(D)
+    observer.observe([SessionRow(alive)], [ghost], 0.0)
+    assert observer.expired(theirs * TAKE_MARGIN - 0.001) == []
+    assert observer.expired(theirs * TAKE_MARGIN) == [ghost, alive]
+
+
+@pytest.mark.parametrize("seconds", [1.0, 2.5, 10.0, 0.000001, 299.999999])
+def test_the_name_of_an_incarnation_says_how_long_it_relies_on_its_leases(seconds: float) -> None:
+    name = name_of("host-1/77", "ab12", seconds)
+    assert (duration_of(name), SessionRow(name).duration) == (seconds, seconds)
+    assert name_of("h/1", "u", 60.0) == "h/1/u/60s"
+
+
+@pytest.mark.parametrize(
+    "name", ["", "stranger", "60s", "host/1/uuid", "host/1/u/s", "host/1/u/-5s", "h/u/1e9s", "u/5s/x"]
+)
+def test_a_name_that_says_nothing_of_it(name: str) -> None:
+    """Written by hand; the observer's own duration has to do, and nobody can renew under such a name."""
+    assert duration_of(name) is None
+    assert Observer(D).duration(name) == D
+    with pytest.raises(ValueError, match="names no duration"):
+        _ = SessionRow(name).duration
 
 
 def test_who_is_gone_is_forgotten() -> None:

@@ -16,7 +16,7 @@ from consumer.testing.network import SLOWEST, Link
 from consumer.testing.virtual_loop import Process, VirtualLoop
 from consumer.worker.fleet.session_renewal import SessionRenewal
 
-ME = "host/1/me"
+ME = "host/1/me/10s"
 DURATION = 10.0
 TIMED_OUT = DependencyError("UpdateItem", "Timeout")
 
@@ -37,7 +37,6 @@ class Renewed:
             self.process,
             SessionRow(ME),
             self.validity,
-            DURATION,
             may_renew=lambda: self.may_renew,
         )
 
