@@ -12,15 +12,14 @@ Only ``GetItem``, ``PutItem``, ``UpdateItem``, ``DeleteItem``, ``Query``, ``Desc
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from consumer.aws import lease_items as items
 from consumer.aws import window_items
 from consumer.aws.errors import Unanswered
+from consumer.aws.made_again import MadeAgain, as_seen
 from consumer.aws.registry_and_sessions import DynamoDBRegistry, DynamoDBSessions
-from consumer.aws.table_rows import PRESENT, WRITES, AttributeMap, Changes, Clause, Written, expressions, key
+from consumer.aws.table_rows import WRITES, AttributeMap, Changes, Clause, Written, expressions, key
 from consumer.domain.dead_letter import PayloadPart
 from consumer.domain.errors import LeaseDeleted, LeaseLost, MisconfiguredResource
 from consumer.domain.lease import LeaseRow
@@ -28,10 +27,8 @@ from consumer.domain.windows import WindowState
 from consumer.ports.leases import Loss
 
 
-class DynamoDBLeaseStore(DynamoDBRegistry, DynamoDBSessions):
+class DynamoDBLeaseStore(DynamoDBRegistry, DynamoDBSessions, MadeAgain):
     """``ports.LeaseTable`` on DynamoDB: the leases here, registry and sessions by inheritance."""
-
-    _revision = 0  # of the newest write that this store was asked for
 
     def rehearsals(self, table_name: str | None) -> list[Callable[[], Awaitable[object]]]:
         """All that the daemon does to its rows, as questions that change nothing: whether the application belongs to
@@ -44,8 +41,6 @@ class DynamoDBLeaseStore(DynamoDBRegistry, DynamoDBSessions):
         return [belongs, self.sessions, *(partial(self._rows.rehearse, write, self._sessions_pk) for write in WRITES)]
 
     async def add_lease(self, label: str, row: LeaseRow) -> bool:
-        if row.owner is not None:  # put back by its owner: what that owner gave up before may still arrive, too
-            row = replace(row, revision=self._next_revision(row))
         item = items.lease_item(self._pk(label), row) | {"updated_at": self._now()}
         return not (await self._rows.put_new(item)).refused
 
@@ -71,7 +66,7 @@ class DynamoDBLeaseStore(DynamoDBRegistry, DynamoDBSessions):
         }
         sk = items.SHARD + seen.shard_id
         try:
-            written = await self._rows.update(self._pk(label), sk, changes, _as_seen(seen), answer="ALL_NEW")
+            written = await self._rows.update(self._pk(label), sk, changes, as_seen(seen), answer="ALL_NEW")
         except Unanswered:
             written = Written({}, refused=True)
         if not written.refused:
@@ -128,7 +123,7 @@ class DynamoDBLeaseStore(DynamoDBRegistry, DynamoDBSessions):
             raise MisconfiguredResource(f"tumbling window of {shard_id} in {self._resource}: {problem}") from problem
 
     async def remove_lease(self, label: str, seen: LeaseRow) -> bool:
-        where = [*_as_seen(seen), ("state", "=", items.text(seen.state))]
+        where = [*as_seen(seen), ("state", "=", items.text(seen.state))]
         where.append(
             ("updated_at", "=", items.number(float(seen.updated_at)))
             if seen.updated_at
@@ -160,14 +155,6 @@ class DynamoDBLeaseStore(DynamoDBRegistry, DynamoDBSessions):
     def _windows_pk(self, label: str) -> str:
         return f"{self._pk(label)}#{window_items.PARTITION}"
 
-    def _now(self) -> dict[str, Any]:
-        return items.number(float(self._wall()))
-
-    def _next_revision(self, held: LeaseRow) -> int:
-        """Higher than that of every write this store was asked for before, and than what the row showed when read."""
-        self._revision = max(self._revision, held.revision) + 1
-        return self._revision
-
     async def _found(self, label: str, held: LeaseRow, written: Written) -> LeaseRow:
         """The row that refused a write. LeaseDeleted when there is none."""
         found = written.found or await self._rows.get(self._pk(label), items.SHARD + held.shard_id)
@@ -182,7 +169,7 @@ class DynamoDBLeaseStore(DynamoDBRegistry, DynamoDBSessions):
 def _held(row: LeaseRow) -> list[Clause]:
     if row.owner is None:
         raise ValueError(f"the lease of {row.shard_id} is not held by anybody")
-    return _as_seen(row)
+    return as_seen(row)
 
 
 def _newer_than_stored(revision: int) -> Clause:
@@ -191,8 +178,3 @@ def _newer_than_stored(revision: int) -> Clause:
 
 def _holder(row: LeaseRow) -> str:
     return f"owner {row.owner or 'nobody'}, epoch {row.epoch}"
-
-
-def _as_seen(row: LeaseRow) -> list[Clause]:
-    owner: Clause = ("owner", "absent", None) if row.owner is None else ("owner", "=", items.text(row.owner))
-    return [PRESENT, owner, ("epoch", "=", items.number(row.epoch))]

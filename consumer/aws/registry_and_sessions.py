@@ -8,7 +8,7 @@ from typing import Any
 
 from consumer.aws import lease_items as items
 from consumer.aws.errors import ApiCaller
-from consumer.aws.table_rows import PRESENT, Clause, TableRows, Written
+from consumer.aws.table_rows import NOT_FENCED, PRESENT, Clause, TableRows, Written
 from consumer.domain.errors import DependencyError, MisconfiguredResource, ResourceMissing, SessionFenced
 from consumer.domain.lease import SessionRow
 from consumer.ports.leases import Registration
@@ -120,7 +120,7 @@ class DynamoDBSessions(ApplicationRows):
             SessionFenced: the row is fenced or gone.
             DependencyError: no answer, or ``CounterNotAdvanced``.
         """
-        where: list[Clause] = [PRESENT, ("fenced", "absent", None), ("counter", "<", items.number(counter))]
+        where: list[Clause] = [PRESENT, NOT_FENCED, ("counter", "<", items.number(counter))]
         written = await self._rows.update(self._sessions_pk, incarnation, {"counter": items.number(counter)}, where)
         if not written.refused:
             return
@@ -130,9 +130,7 @@ class DynamoDBSessions(ApplicationRows):
 
     async def announce(self, incarnation: str, *, handoffs: int, leaving: bool) -> None:
         changes = {"handoffs": items.number(handoffs), "leaving": {"BOOL": leaving}}
-        written = await self._rows.update(
-            self._sessions_pk, incarnation, changes, [PRESENT, ("fenced", "absent", None)]
-        )
+        written = await self._rows.update(self._sessions_pk, incarnation, changes, [PRESENT, NOT_FENCED])
         if written.refused:
             await self._live_session(written, incarnation)
 

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from consumer.aws.errors import ApiCaller, ConditionFailed, Unanswered
@@ -31,6 +32,7 @@ HOW_TO_CREATE: Final = "create it with `stream-consumer init --config FILE`, or 
 
 PRESENT: Final[Clause] = ("pk", "present", None)
 NEW: Final[Clause] = ("pk", "absent", None)
+NOT_FENCED: Final[Clause] = ("fenced", "absent", None)  # of a session
 TABLE_KEYS: Final = {
     "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
     "AttributeDefinitions": [{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
@@ -165,9 +167,18 @@ class TableRows:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def get(self, pk: str, sk: str) -> Item | None:
+        return (await self.get_with_time(pk, sk))[0]
+
+    async def get_with_time(self, pk: str, sk: str) -> tuple[Item | None, float | None]:
+        """A row, and the time there: Unix seconds by the service's own clock, None when its answer has no date."""
         reading = self._client.get_item(TableName=self._table, Key=key(pk, sk), ConsistentRead=True)
         answer = await self._caller.call("GetItem", self._resource, reading, self._timeout)
-        return answer.get("Item") or None
+        date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+        try:
+            service_time = parsedate_to_datetime(date).timestamp()
+        except (ValueError, TypeError, OverflowError):
+            service_time = None
+        return answer.get("Item") or None, service_time
 
     async def query(self, pk: str, prefix: str = "") -> list[Item]:
         """All rows of a partition, every page: half a list of leases would look like deleted ones."""

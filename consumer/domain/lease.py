@@ -20,6 +20,9 @@ from consumer.domain.frontier import FrontierSnapshot
 
 TAKE_MARGIN = 1.1  # observers wait this much longer than owners rely on their leases: clock rates may differ by 10 %
 
+OWNERS_PER_SECOND = 2**4  # more than can follow each other: each has written to the row
+EPOCHS_PER_SECOND = 2**20
+
 _DURATION = re.compile(r"/([0-9]+(?:\.[0-9]+)?)s")
 
 LeaseState = Literal["waiting", "open", "deferred", "draining", "done", "halted"]
@@ -27,7 +30,8 @@ LeaseState = Literal["waiting", "open", "deferred", "draining", "done", "halted"
 
 @dataclass(frozen=True, slots=True)
 class LeaseRow:
-    """One shard's lease as stored. ``epoch`` grows by one with every change of owner; 0 was never owned.
+    """One shard's lease as stored. ``epoch`` grows by one with every change of owner; 0 was never owned. It grows by
+    far more when the row was deleted and is made again from memory (``epoch_beyond``).
 
     ``deferred``: read to its end, and settled but for its deferred keys: children may start, and hold these back.
     ``draining``: read and settled to its end, children not visible yet. ``done``: children are registered.
@@ -134,6 +138,17 @@ class SessionValidity:
     def left(self, now: float) -> float:
         """Seconds for which it still holds; 0 or less when it does not."""
         return self.valid_until - now
+
+
+def epoch_beyond(seen: int, service_time: float, salt: int) -> int:
+    """An epoch above all that were ever handed out, for a row that comes from memory, or whose table came back from a
+    backup: there may have been later owners than anybody remembers.
+
+    ``service_time`` (Unix seconds, by the clock of the lease table's service, whoever asks) grows faster than any
+    number of owners that follow each other; ``salt`` (0 to 2^16 - 1, random) tells apart what is asked for within one
+    second, with the owners that follow. Below 2^53, so that every language reads it exactly.
+    """
+    return max(seen + 1, int(service_time) * EPOCHS_PER_SECOND + salt * OWNERS_PER_SECOND)
 
 
 class Observer:

@@ -89,8 +89,19 @@ class LeaseStore(Protocol):
     """
 
     async def add_lease(self, label: str, row: LeaseRow) -> bool:
-        """Create the row if absent; False when it is there already. One with an owner is put back by that owner: it
-        counts as newer than every write which this store was asked for before."""
+        """Create the row of a new shard, which has no owner, if absent; False when it is there already."""
+
+    async def put_back(self, label: str, row: LeaseRow, by: str) -> LeaseRow | None:
+        """Create a row again that was deleted, IF it is absent and the session of the incarnation ``by`` is there and
+        not fenced: so a request that its sender slept over, or that arrives late, changes nothing once others have gone
+        on. Returns the row as written, None when refused.
+
+        With an owner (``by``) it keeps its epoch and counts as newer than every write which this store was asked for
+        before. Without one its epoch is raised above all that were ever handed out (``domain/lease.py``)."""
+
+    async def raise_epoch(self, label: str, seen: LeaseRow, highest: int) -> bool:
+        """Raise the epoch of a row that nobody works on, and that is behind (``highest`` was seen), above all that were
+        ever handed out, IF owner and epoch are as ``seen``. The owner stays. False when refused."""
 
     async def leases(self, label: str) -> list[LeaseRow]: ...
     async def lease(self, label: str, shard_id: str) -> LeaseRow | None:

@@ -17,6 +17,7 @@ from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.domain.record import records_from_event
 from consumer.settings.model import Settings
 from consumer.testing.history import Duplicate, History, Item
+from consumer.testing.memory_rules import MemoryRules
 from consumer.testing.memory_stream import MemoryStream
 from consumer.testing.open_records import Promptness, record_name
 
@@ -39,6 +40,7 @@ class Checkers(Promptness):
         self._begun: set[tuple[str, str | None, int]] = set()  # shards of which an epoch has handled something
         self._saving: dict[str, LeaseRow] = {}
         self._damaged: dict[str, int] = {}  # by shard: the epoch whose frontier was made unreadable
+        self._memory = MemoryRules(history)
         self._describes: deque[float] = deque()
         self.moves: list[tuple[float, str, str | None, str | None]] = []  # time, shard, owner before and after
         self.cut_off: list[str] = []  # calls that did not get to their end
@@ -217,6 +219,7 @@ class Checkers(Promptness):
         history, shard_id = self._history, after.shard_id
         self.rows[shard_id] = after
         history.note(operation, shard_id, after.owner, after.epoch, after.state, after.frontier.low)
+        self._memory.written(operation, after)
         if before is None:
             self._check_put_back(after)
             return
@@ -244,6 +247,7 @@ class Checkers(Promptness):
     def removed(self, row: LeaseRow) -> None:
         """A worker has removed a row: only a tombstone of a shard that is gone may be."""
         self.rows.pop(row.shard_id, None)
+        self._memory.removed(row.shard_id)
         self._history.note("removed", row.shard_id, row.state)
         if not row.finished or any(stream.has(row.shard_id) for stream in self._streams):
             self._history.violated("G4 fenced", f"the {row.state} row of {row.shard_id} was removed")

@@ -184,16 +184,40 @@ class MemoryLeaseStore(MemoryRegistry, MemorySessions):
     _revision = 0  # of this worker's newest write to any lease row
 
     async def add_lease(self, label: str, row: LeaseRow) -> bool:
-        revision = row.revision if row.owner is None else self._next_revision(row)
-
         def apply() -> bool:
             leases = self._leases(label)
             if row.shard_id in leases:
                 return False
-            self._table.put(leases, replace(row, revision=revision, updated_at=self._wall()), "add_lease")
+            self._table.put(leases, replace(row, updated_at=self._wall()), "add_lease")
             return True
 
         return await self._write("add_lease", apply)
+
+    async def put_back(self, label: str, row: LeaseRow, by: str) -> LeaseRow | None:
+        if row.owner is None:
+            row = replace(row, epoch=await self._read("lease", lambda: self._table.epoch_beyond(row.epoch)))
+        else:
+            row = replace(row, revision=self._next_revision(row))
+
+        def apply() -> LeaseRow | None:
+            session = self._sessions.get(by)
+            if row.shard_id in self._leases(label) or session is None or session.row.fenced:
+                return None
+            return self._table.put(self._leases(label), replace(row, updated_at=self._wall()), "put_back").row
+
+        return await self._write("put_back", apply)
+
+    async def raise_epoch(self, label: str, seen: LeaseRow, highest: int) -> bool:
+        epoch = await self._read("lease", lambda: self._table.epoch_beyond(highest))
+
+        def apply() -> bool:
+            lease = self._leases(label).get(seen.shard_id)
+            if lease is not None and (lease.row.owner, lease.row.epoch) == (seen.owner, seen.epoch):
+                row = replace(lease.row, epoch=epoch, revision=0, updated_at=self._wall())
+                lease = self._table.put(self._leases(label), row, "raise_epoch")
+            return lease is not None and lease.row.epoch == epoch
+
+        return await self._write("raise_epoch", apply)
 
     async def leases(self, label: str) -> list[LeaseRow]:
         return await self._read("leases", lambda: [lease.row for _, lease in sorted(self._leases(label).items())])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from consumer.domain.dead_letter import PayloadPart
-from consumer.domain.lease import LeaseRow, SessionRow
+from consumer.domain.lease import LeaseRow, SessionRow, epoch_beyond
 from consumer.domain.windows import WindowState
 from consumer.ports.leases import Loss, Registration
 
@@ -46,10 +47,17 @@ class MemoryTable:
     losses: dict[tuple[str, str], dict[tuple[str, str, str], Loss]] = field(default_factory=dict)
     windows: dict[tuple[str, str, str], WindowState] = field(default_factory=dict)
     letters: dict[tuple[str, str, str], dict[int, PayloadPart]] = field(default_factory=dict)
+    service_time: Callable[[], float] = time.time  # Unix seconds, by the clock of the service
     on_write: Callable[[str, LeaseRow | None, LeaseRow], None] | None = None  # operation, lease row before and after
     on_save: Callable[[LeaseRow], None] | None = None  # what an owner is about to write, before the table judges it
     on_register: Callable[[Registration], None] | None = None
     on_remove: Callable[[LeaseRow], None] | None = None  # by a worker, not by hand
+    _raised: int = 0
+
+    def epoch_beyond(self, seen: int) -> int:
+        """Above all epochs that were ever handed out."""
+        self._raised += 1
+        return epoch_beyond(seen, self.service_time(), self._raised)
 
     def put(self, leases: dict[str, HeldLease], row: LeaseRow, operation: str) -> HeldLease:
         """Store a lease row, and call ``on_write``."""

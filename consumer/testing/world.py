@@ -50,7 +50,7 @@ class World:
         self.loop = VirtualLoop(self.rng("schedule"))
         self.clock = self.loop.world  # of AWS
         self.streams = [MemoryStream(self.clock, shards=shards, **(stream or {}))]
-        self.table = MemoryTable()
+        self.table = MemoryTable(service_time=self.clock.wall)
         self.dead_letters = MemoryDeadLetters(maximum_size=LETTER_LIMIT)
         self.history = History(lambda: self.loop.now, on_event)
         self.checkers = Checkers(self.history, self.streams)

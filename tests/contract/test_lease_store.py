@@ -240,6 +240,65 @@ class TestLeases:
         assert await store.leases(LABEL) == [await store.lease(LABEL, SHARD)], "it is not among the leases"
 
 
+class TestPutBack:
+    """Rows that were deleted, and epochs that went back."""
+
+    async def test_an_owner_puts_its_row_back_as_it_was(self, leases):
+        store = leases.store()
+        row = replace(await held(store, "a", parents=("p",)), state="open", frontier=FrontierSnapshot(NUMBER))
+        await store.open_session(SessionRow("a"))
+        assert await store.put_back(LABEL, row, "a") is None, "it is there"
+        await leases.delete_lease(LABEL, SHARD)
+        written = await store.put_back(LABEL, row, "a")
+        assert (written.owner, written.epoch, written.frontier) == ("a", row.epoch, row.frontier)
+        assert replace(await store.lease(LABEL, SHARD), updated_at=0.0) == replace(written, updated_at=0.0)
+        await store.save(LABEL, row)
+
+    async def test_one_whose_session_was_fenced_or_deleted_puts_nothing_back(self, leases):
+        """It may have slept since it decided to: others have gone on."""
+        store = leases.store()
+        row = await held(store, "a")
+        await leases.delete_lease(LABEL, SHARD)
+        for put_back in (row, replace(row, owner=None)):
+            assert await store.put_back(LABEL, put_back, "a") is None
+        await store.open_session(SessionRow("a"))
+        assert await store.fence_session("a", 0)
+        for put_back in (row, replace(row, owner=None)):
+            assert await store.put_back(LABEL, put_back, "a") is None
+        assert await store.leases(LABEL) == []
+
+    async def test_a_row_from_memory_gets_an_epoch_that_nobody_has_had(self, leases):
+        """It is free; whoever puts it back again later has not seen the owners meanwhile, and is above them."""
+        store = leases.store()
+        await store.open_session(SessionRow("witness/1"))
+        memory = LeaseRow(SHARD, epoch=7, state="open", frontier=FrontierSnapshot(NUMBER))
+        first = await store.put_back(LABEL, memory, "witness/1")
+        assert (first.owner, first.frontier) == (None, memory.frontier)
+        assert first.epoch > 7
+        taken = await store.take(LABEL, first, "b", "n")
+        assert taken.epoch == first.epoch + 1
+        await leases.delete_lease(LABEL, SHARD)
+        again = await store.put_back(LABEL, memory, "witness/1")
+        assert again.epoch not in (first.epoch, taken.epoch)
+        assert await store.lease(LABEL, SHARD) == replace(
+            again, updated_at=(await store.lease(LABEL, SHARD)).updated_at
+        )
+
+    async def test_an_epoch_that_went_back_is_raised_if_the_row_is_as_seen(self, leases):
+        store = leases.store()
+        row = await held(store, "a", state="open", frontier=FrontierSnapshot(NUMBER))
+        assert not await store.raise_epoch(LABEL, replace(row, epoch=9), 12)
+        assert not await store.raise_epoch(LABEL, replace(row, owner="b"), 12)
+        assert not await store.raise_epoch(LABEL, LeaseRow("no such shard"), 12)
+        assert await store.raise_epoch(LABEL, row, 12)
+        found = await store.lease(LABEL, SHARD)
+        assert (found.owner, found.frontier, found.epoch > 12) == ("a", row.frontier, True)
+        with pytest.raises(LeaseLost):
+            await store.save(LABEL, row)
+        assert not await store.raise_epoch(LABEL, row, 12)
+        await store.save(LABEL, found)
+
+
 class TestSessions:
     async def test_an_incarnation_is_used_once(self, leases):
         store = leases.store()

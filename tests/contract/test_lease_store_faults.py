@@ -143,6 +143,20 @@ async def test_the_rest_survives_a_fault(leases, fault):
     assert all(one.taken == 1 for one in faults)
 
 
+async def test_what_is_put_back_or_raised_survives_a_fault(leases, fault):
+    store = leases.store()
+    row = await held(store, "a")
+    await store.open_session(SessionRow("a"))
+    await leases.delete_lease(LABEL, SHARD)
+    getattr(leases.link, fault)(*leases.WRITES, times=2)
+    await store.put_back(LABEL, row, "a")
+    found = await store.lease(LABEL, SHARD)
+    assert (found.owner, found.epoch) == ("a", row.epoch)
+    getattr(leases.link, fault)(*leases.WRITES, times=2)
+    assert await store.raise_epoch(LABEL, found, 5)
+    assert (await store.lease(LABEL, SHARD)).epoch > 5
+
+
 # --- requests that arrive late ---------------------------------------------------------------------
 
 
@@ -174,7 +188,8 @@ async def test_a_write_that_arrives_late_does_not_undo_a_row_that_was_put_back(l
         await (store.save(LABEL, older) if operation == "save" else store.release(LABEL, older, "b"))
     await leases.delete_lease(LABEL, SHARD)
     newer = replace(row, state="open", frontier=FrontierSnapshot(NUMBER, "5"))
-    assert await store.add_lease(LABEL, newer)
+    await store.open_session(SessionRow("a"))
+    assert await store.put_back(LABEL, newer, "a")
     await leases.deliver(late)
     found = await store.lease(LABEL, SHARD)
     assert (found.owner, found.epoch, found.frontier) == (row.owner, row.epoch, newer.frontier)

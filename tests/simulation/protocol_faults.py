@@ -29,6 +29,7 @@ PROTOCOL = {
     "days_pass": 1,
     "lose_replaced_stream": 1,
     "deploy": 2,
+    "sleep_while_a_shard_ends": 2,
 }
 
 
@@ -85,6 +86,26 @@ class ProtocolNemesis(Nemesis):
 
         self._repairs.append(repair)
         self._later(self._up_to(4.0), repair)
+
+    def sleep_while_a_shard_ends(self) -> None:
+        """A machine is suspended. Meanwhile others finish a shard, which leaves the stream, and days later even its
+        tombstone goes. Then the machine wakes up, and remembers the shard as it was."""
+        world, worker = self._world, self._some_worker()
+        if world.stream.dated or not self._reads_newest() or len(world.workers) < 2:
+            return
+        process, shard = worker.process, self._rng.choice(world.stream.open_shards())
+        worker.pause()
+        world.stream.roll(shard)
+
+        def forget() -> None:
+            rows = world.rows()
+            if shard in rows and rows[shard].finished and world.everything_settled():
+                if shard in world.stream.closed_shards():
+                    world.vanish(shard)
+                world.loop.pass_days(3.0)
+
+        self._later(self._rng.uniform(60.0, 90.0), forget)
+        self._later(self._rng.uniform(90.0, 300.0), lambda: worker.resume() if worker.process is process else None)
 
     def lose_replaced_stream(self) -> None:
         """A shard ends and the stream is replaced; for longer than that takes to look finished, the old one cannot be

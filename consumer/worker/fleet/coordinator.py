@@ -8,13 +8,14 @@ is dropped at once and the application starts a new incarnation.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 
 import structlog
 
 from consumer.domain.errors import ResourceMissing, StreamConsumerError, Unavailable
 from consumer.domain.lease import LeaseRow, SessionRow, free_leases
 from consumer.domain.planner import plan
+from consumer.domain.remembered import Remembered
 from consumer.domain.shards import may_start
 from consumer.ports.leases import Registration
 from consumer.worker.context import WorkerContext
@@ -37,7 +38,7 @@ class Coordinator:
     """
 
     def __init__(
-        self, context: WorkerContext, registration: Registration, remembered: Mapping[str, LeaseRow] | None = None
+        self, context: WorkerContext, registration: Registration, remembered: Remembered | None = None
     ) -> None:
         self._context = context
         self._clock = context.ports.clock
@@ -66,9 +67,9 @@ class Coordinator:
         return self._memory.rows.values()
 
     @property
-    def known_rows(self) -> Mapping[str, LeaseRow]:
-        """The rows as this incarnation last knew them: for the next one, should they be deleted."""
-        return self._memory.known
+    def remembered(self) -> Remembered:
+        """What this process knows of the rows: for the next incarnation, should they be deleted."""
+        return self._memory.remembered
 
     @property
     def sessions(self) -> list[SessionRow]:
@@ -126,7 +127,8 @@ class Coordinator:
         await self._membership.read()
         digest = self._membership.digest
         if digest != self._digest or self._clock.monotonic() - self._read_at >= self._duration / 2:
-            self._memory.observe(await self._supervisor.read_rows())
+            asked_at = self._clock.monotonic()
+            self._memory.observe(await self._supervisor.read_rows(), asked_at)
             self._digest, self._read_at = digest, self._clock.monotonic()
         self._membership.observe(self._memory.owners())
 
@@ -149,6 +151,7 @@ class Coordinator:
         await supervisor.put_back_deleted()
         await self._memory.restore()
         await supervisor.stop_dispossessed()
+        await supervisor.raise_epochs()
         rows = self._memory.rows
         self._log_quarantined(rows.values())
         supervisor.adopt(rows.values(), tasks)

@@ -8,7 +8,7 @@ one is given where the application started, and what was known of the lease rows
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
@@ -17,7 +17,8 @@ import structlog
 
 from consumer.domain.batching import BOUNDS, KeyBounds
 from consumer.domain.errors import PermissionDenied, first_error
-from consumer.domain.lease import LeaseRow, SessionRow, SessionValidity, name_of
+from consumer.domain.lease import SessionRow, SessionValidity, name_of
+from consumer.domain.remembered import Remembered
 from consumer.operate.metrics import Metrics
 from consumer.ports.leases import Registration, SessionStore
 from consumer.ports.source import StreamDescription
@@ -95,7 +96,7 @@ class IncarnationLoop:
         self._places = HandlerPlaces(ports.handler)
         self._budget = ByteBudget(settings.limits.buffer)
         self._filters = settings.compiled_filters()
-        self._remembered: Mapping[str, LeaseRow] = {}
+        self._remembered: Remembered | None = None
         self._successor: str | None = None
         self._has_read = False
 
@@ -107,7 +108,7 @@ class IncarnationLoop:
         while True:
             incarnation = await until_stopped(stop, opening)
             self._successor = await incarnation.run()
-            self._remembered, self._has_read = incarnation.known_rows, incarnation.has_read
+            self._remembered, self._has_read = incarnation.remembered, incarnation.has_read
             if stop.is_set():
                 return
             opening = self._open_again()
@@ -126,7 +127,7 @@ class IncarnationLoop:
         position = self._settings.source.starting_position
         self._registration = await register_start(source, self._ports.store, stream, position)
         self._ports = replace(self._ports, source=source)
-        self.stream, self._remembered = stream, {}
+        self.stream, self._remembered = stream, None
 
     async def _register_again(self) -> None:
         """What every incarnation but the first needs. The stream may be another one, and the lease table may have been
@@ -182,7 +183,7 @@ class Incarnation:
         context: WorkerContext,
         renewal: SessionRenewal,
         registration: Registration,
-        remembered: Mapping[str, LeaseRow],
+        remembered: Remembered | None,
         has_read: bool,
     ) -> None:
         self._host = host
@@ -199,9 +200,9 @@ class Incarnation:
         self._in_time: Callable[[], None] = lambda: None
 
     @property
-    def known_rows(self) -> Mapping[str, LeaseRow]:
-        """The lease rows as last known."""
-        return self._coordinator.known_rows
+    def remembered(self) -> Remembered:
+        """What this process knows of the lease rows."""
+        return self._coordinator.remembered
 
     async def run(self) -> str | None:
         """Live until the stop of the process, or until there is another stream to go on with, and release all leases;

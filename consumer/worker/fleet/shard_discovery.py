@@ -32,6 +32,7 @@ from consumer.worker.retrying import Backoff, retrying
 log = structlog.get_logger()
 
 REPAIR_INTERVAL = 60.0  # seconds
+OUTDATED = 600.0  # seconds after which no row is made from a listing: less than a shard is kept in mind when it is done
 CHILD_BACKOFF = Backoff(0.2, 15.0)
 # Shards of the fleet that look for their children one by one. When more have ended, as all of them do when a stream is
 # disabled, one worker's listing finds the children of all, and owners ask by themselves only every so many seconds.
@@ -108,7 +109,11 @@ class ShardDiscovery:
     async def _children_registered(self, parent: LeaseRow) -> bool:
         self._searched_at.append(self._clock.monotonic())
         try:
+            asked_at = self._clock.monotonic()
             children = await self._source.child_shards(parent.shard_id)
+            if self._is_outdated(asked_at):
+                return False
+            self._memory.named((child.shard_id for child in children), asked_at)
             await self._register(missing_leases(children, self._memory.rows), self._memory.rows)
         except Unavailable as error:
             log.warning("shard.children_failed", shard_id=parent.shard_id, error=str(error))
@@ -138,20 +143,31 @@ class ShardDiscovery:
         while True:
             await asyncio.sleep(SECOND_LOOK * (1.0 + 0.2 * self._random.random()))
             is_due, mine = self._clock.monotonic() >= regular, is_my_turn()
-            if self._look_again and (mine or is_due):
+            if (self._look_again or self._memory.remembered.has_old) and (mine or is_due):
                 return
             if mine and (is_due or self._is_crowded):
                 return
 
     async def _sync(self) -> None:
         """One full listing; adds the missing rows, parents first. Raises what the source raises."""
+        asked_at = self._clock.monotonic()
         listed = await self._source.list_shards()
+        rows_asked_at = self._clock.monotonic()
         rows = await self._read_rows()
-        self._memory.compare(rows)
-        self._look_again = False
+        self._memory.compare(rows, rows_asked_at)
+        if listed:
+            self._memory.listed({shard.shard_id for shard in listed}, asked_at, self._listing.patience)
+        self._look_again = self._memory.remembered.has_old
+        if self._is_outdated(asked_at):
+            self._look_again = True
+            return
         added = await self._register(missing_leases(listed, rows), rows)
         if listed:  # an empty list says nothing
             await self._look_for_gone(listed, await self._read_rows() if added else rows)
+
+    def _is_outdated(self, asked_at: float) -> bool:
+        """The process slept over what the service had listed: shards of then may be finished and forgotten by now."""
+        return self._clock.monotonic() - asked_at > OUTDATED
 
     async def _read_rows(self) -> dict[str, LeaseRow]:
         return {row.shard_id: row for row in await self._store.leases(self._context.stream.label)}

@@ -63,7 +63,7 @@ class ShardSupervisor:
 
     async def take(self, seen: LeaseRow, tasks: asyncio.TaskGroup) -> None:
         """Take a free lease and start its shard worker, unless another worker was quicker. Unavailable."""
-        if self.stopping:
+        if self.stopping or self._memory.remembered.is_behind(seen):
             return
         row = await self._store.take(self._context.stream.label, seen, self._me, self._context.ports.random.token())
         if row is None:
@@ -80,6 +80,8 @@ class ShardSupervisor:
         for row in rows:
             shard_id = row.shard_id
             if row.owner != self._me or row.finished or row.corrupt or self.stopping:
+                continue
+            if self._memory.remembered.is_behind(row):
                 continue
             if shard_id in self._tasks or shard_id in self._outdated or now < self._not_before.get(shard_id, now):
                 continue
@@ -146,6 +148,17 @@ class ShardSupervisor:
             log.warning("lease.lost", shard_id=shard_id, epoch=worker.lease.epoch, reason=reason)
             self._context.metrics.lease_events("lost").inc()
             task.cancel()
+
+    async def raise_epochs(self) -> None:
+        """Raise epochs that went back (a row that was made anew, a backup that was restored), before anybody works with
+        them. Who does already has not seen the higher one; its next owner has another one. Unavailable."""
+        remembered, dead = self._memory.remembered, self._membership.dead
+        for row in [row for row in self._memory.rows.values() if remembered.is_behind(row)]:
+            is_idle = row.shard_id not in self._tasks if row.owner == self._me else row.owner in (None, *dead)
+            seen = remembered.highest(row.shard_id)
+            if is_idle and await self._store.raise_epoch(self._context.stream.label, row, seen):
+                log.error("lease.epoch_went_back", shard_id=row.shard_id, epoch=row.epoch, seen=seen)
+                self._wake.set()
 
     # --- releasing ---------------------------------------------------------------------------------------
 

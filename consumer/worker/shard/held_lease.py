@@ -166,11 +166,12 @@ class HeldLease:
 
     async def put_back(self) -> None:
         """Write the row again after it was deleted. Owner and epoch stay, so later writes go on as if nothing had
-        happened. LeaseDeleted when this worker may not trust in its leases at this moment."""
+        happened. LeaseDeleted when this worker may not trust in its leases at this moment. Nothing is written once its
+        session was fenced."""
         row = self.row
         if not self._validity.holds(self._clock.monotonic()):
             raise LeaseDeleted(self.shard_id, self.epoch)
-        if await self._store.add_lease(self._label, row):
+        if row.owner is not None and await self._store.put_back(self._label, row, row.owner) is not None:
             log.error("lease.put_back", shard_id=self.shard_id, epoch=row.epoch, low=row.frontier.low)
 
     # --- one write -------------------------------------------------------------------------------------

@@ -34,6 +34,29 @@ FLEET = (
         ("G3 one owner", "G5 duplicates"),
     ),
     Mutant(
+        "memory has no age",
+        "consumer/domain/remembered.py",
+        "is_old = asked_at - self._read_at > MAX_AGE * self._duration",
+        "is_old = False",
+        ("G4 fenced",),
+    ),
+    Mutant(
+        "what the service does not name comes back from an old memory",
+        "consumer/domain/remembered.py",
+        "            if asked_at - old.unlisted_since >= patience(shard_id):\n"
+        "                forgotten.append(self._old.pop(shard_id).row)\n",
+        "            del self._old[shard_id]\n"
+        "            self.rows[shard_id], self._missing[shard_id] = old.row, old.since\n",
+        ("G4 fenced",),
+    ),
+    Mutant(
+        "an epoch from memory is one more than what is remembered",
+        "consumer/domain/lease.py",
+        "return max(seen + 1, int(service_time) * EPOCHS_PER_SECOND + salt * OWNERS_PER_SECOND)",
+        "return seen + 1",
+        ("G4 fenced", "G3 one owner"),
+    ),
+    Mutant(
         "observers count from long before their reading",
         "consumer/worker/fleet/membership.py",
         "self._observer.observe(self.sessions, owners, self._read_at)",
@@ -205,9 +228,16 @@ FLEET = (
     Mutant(
         "a row that is put back counts as old as it was read",
         "consumer/testing/memory_leases.py",
-        "revision = row.revision if row.owner is None else self._next_revision(row)",
-        "revision = row.revision",
+        "row = replace(row, revision=self._next_revision(row))",
+        "pass",
         ("G4 fenced",),
+    ),
+    Mutant(
+        "a row is put back by a session that was fenced",
+        "consumer/testing/memory_leases.py",
+        "if row.shard_id in self._leases(label) or session is None or session.row.fenced:",
+        "if row.shard_id in self._leases(label):",
+        ("G4 fenced", "G3 one owner", "G2 order"),
     ),
     Mutant(
         "an old stream without a listing is finished",

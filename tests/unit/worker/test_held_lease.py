@@ -14,7 +14,7 @@ from consumer.domain.deferred import DeferredKey, digest_of
 from consumer.domain.errors import DependencyError, LeaseDeleted, LeaseLost
 from consumer.domain.filters.filters import compile_filters
 from consumer.domain.frontier import FrontierSnapshot
-from consumer.domain.lease import LeaseRow, SessionValidity
+from consumer.domain.lease import LeaseRow, SessionRow, SessionValidity
 from consumer.domain.outcome import OK, HandlerCall, Outcome
 from consumer.domain.windows import TimeWindow, TumblingWindow, WindowState
 from consumer.operate.metrics import Metrics
@@ -89,6 +89,7 @@ class Owner:
         )
 
     async def take(self) -> HeldLease:
+        await self.store.open_session(SessionRow(ME))
         await self.store.add_lease(LABEL, LeaseRow(SHARD))
         row = await self.store.take(LABEL, LeaseRow(SHARD), ME, "nonce")
         assert row is not None
@@ -181,6 +182,20 @@ def test_an_owner_that_is_not_valid_puts_nothing_back(name: str) -> None:
     async def work(owner: Owner, lease: HeldLease) -> None:
         owner.table.drop_lease(APPLICATION, LABEL, SHARD)
         owner.validity.lost()
+        with pytest.raises(LeaseDeleted):
+            await WRITES[name](lease)
+        assert await owner.store.lease(LABEL, SHARD) is None
+
+    with_owner(work)
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_an_owner_that_was_fenced_puts_nothing_back_though_it_does_not_know(name: str) -> None:
+    """It slept between its look at the clock and the write."""
+
+    async def work(owner: Owner, lease: HeldLease) -> None:
+        owner.table.drop_lease(APPLICATION, LABEL, SHARD)
+        assert await owner.store.fence_session(ME, 0)
         with pytest.raises(LeaseDeleted):
             await WRITES[name](lease)
         assert await owner.store.lease(LABEL, SHARD) is None

@@ -1,0 +1,122 @@
+"""What one worker remembers of the lease rows, should they be deleted. Pure; times are monotonic seconds of one clock.
+
+Memory has an age. A worker that has read the rows all the time knows that a row which is gone was deleted by hand: only
+tombstones are ever removed, days after their shard was done. One that has not, because it slept or could not reach the
+table, may remember as open what others have finished, and removed, long since. So what is older than two durations
+comes back only if the service still names the shard, asked after the row was missed, and no other row says that the
+shard was settled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from consumer.domain.lease import LeaseRow, duration_of
+from consumer.domain.shards import was_settled
+
+OWNERS_TURN = 2.0  # of its durations that the owner of a deleted row has to put it back before other workers do
+MAX_AGE = 2.0  # durations between two readings, after which what is remembered is old
+
+
+@dataclass(slots=True)
+class _Old:
+    """An old memory of a row that was missed at ``since``; ``unlisted_since``: first complete listing without it."""
+
+    row: LeaseRow
+    since: float
+    unlisted_since: float | None = None
+
+
+class Remembered:
+    """The rows of one stream. ``rows`` are those of the last reading, and those that were deleted since, as last known;
+    not those of which only an old memory is left. ``duration`` (seconds) is that of this worker."""
+
+    def __init__(self, duration: float) -> None:
+        self._duration = duration
+        self._read_at = float("-inf")  # when the last complete reading was asked for
+        self._missing: dict[str, float] = {}  # deleted: since when this worker knows
+        self._old: dict[str, _Old] = {}  # missing, and the memory is old
+        self._epochs: dict[str, int] = {}  # the highest ones seen
+        self.rows: dict[str, LeaseRow] = {}
+
+    def read(self, rows: Mapping[str, LeaseRow], asked_at: float, now: float) -> None:
+        """A complete reading, asked for at ``asked_at``. One that was overtaken by a newer one says nothing new."""
+        if asked_at < self._read_at:
+            return
+        is_old = asked_at - self._read_at > MAX_AGE * self._duration
+        self._read_at = asked_at
+        # A finished row that is missing was removed as a tombstone, or its children tell that it was finished.
+        missing = {i: row for i, row in self.rows.items() if i not in rows and not row.finished}
+        self._old = {i: memory for i, memory in self._old.items() if i not in rows}
+        if is_old:
+            self._old |= {i: _Old(row, now) for i, row in missing.items()}
+            missing = {}
+        self._missing = {i: self._missing.get(i, now) for i in missing}
+        self.rows = missing | dict(rows)
+        highest = {i: max(row.epoch, self._epochs.get(i, 0)) for i, row in self.rows.items()}
+        self._epochs = {i: self._epochs.get(i, 0) for i in self._old} | highest
+
+    def remember(self, row: LeaseRow) -> None:
+        """What an owner knew at its end. Counts only if its row turns out to be deleted, and then at once."""
+        shard_id, row = row.shard_id, replace(row, owner=None)
+        old = self._old.get(shard_id)
+        if old is not None and row.epoch >= old.row.epoch:
+            old.row = row
+        known = self.rows.get(shard_id)
+        if known is not None and not known.finished and row.epoch >= known.epoch:
+            self.rows[shard_id] = row
+
+    def named(self, shard_ids: Iterable[str], asked_at: float) -> None:
+        """The service has named these shards, asked at ``asked_at``: even an old memory of one is worth more than none,
+        unless its children say that it was settled."""
+        for shard_id in shard_ids:
+            old = self._old.get(shard_id)
+            if old is None or asked_at < old.since:
+                continue
+            del self._old[shard_id]
+            if not was_settled(shard_id, self.rows.values()):
+                self.rows[shard_id], self._missing[shard_id] = old.row, old.since
+
+    def listed(self, shard_ids: Collection[str], asked_at: float, patience: Callable[[str], float]) -> list[LeaseRow]:
+        """The service has named all its shards. What it leaves out for its ``patience`` (seconds) is forgotten, and
+        returned: it has left the stream, so others have finished it, or its records cannot be read any more."""
+        self.named(shard_ids, asked_at)
+        forgotten = []
+        for shard_id, old in list(self._old.items()):
+            if asked_at < old.since:
+                continue
+            if old.unlisted_since is None or shard_id in shard_ids:
+                old.unlisted_since = asked_at
+            if asked_at - old.unlisted_since >= patience(shard_id):
+                forgotten.append(self._old.pop(shard_id).row)
+        return forgotten
+
+    def is_missing(self, shard_id: str) -> bool:
+        """Whether the row is known and missing: it is not new."""
+        return shard_id in self._missing or shard_id in self._old
+
+    @property
+    def has_old(self) -> bool:
+        """Whether there are old memories of missing rows: a listing of the shards decides about them."""
+        return bool(self._old)
+
+    def due(self, now: float) -> list[LeaseRow]:
+        """The deleted rows to put back now: each when its last owner, who may know more, has had its turn. None while
+        this worker has not read the rows for so long that others may have been there."""
+        if now - self._read_at > MAX_AGE * self._duration:
+            return []
+        return [self.rows[i] for i, since in self._missing.items() if now - since >= self._owners_turn(self.rows[i])]
+
+    def _owners_turn(self, row: LeaseRow) -> float:
+        """Seconds."""
+        return 0.0 if row.owner is None else OWNERS_TURN * (duration_of(row.owner) or self._duration)
+
+    def is_behind(self, row: LeaseRow) -> bool:
+        """Whether this worker has seen a higher epoch of the shard than ``row`` has: the row was made anew, or the
+        table came back from a backup. Nobody may go on with such an epoch: there were later owners."""
+        return row.epoch < self.highest(row.shard_id) and not (row.finished or row.corrupt)
+
+    def highest(self, shard_id: str) -> int:
+        """The highest epoch of the shard that this worker has seen."""
+        return self._epochs.get(shard_id, 0)

@@ -1,0 +1,33 @@
+"""The rules for what workers make from memory, checked from outside: part of G4 (``checkers.py``)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from consumer.domain.lease import LeaseRow
+from consumer.testing.history import History
+
+
+class MemoryRules:
+    """What is made from memory has an epoch that no owner has had, and a shard that was forgotten stays so."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._forgotten: set[str] = set()  # shards whose tombstone was removed
+        self._highest: dict[str, int] = defaultdict(int)  # epochs, by shard
+
+    def removed(self, shard_id: str) -> None:
+        """A worker has removed the tombstone of a shard."""
+        self._forgotten.add(shard_id)
+
+    def written(self, operation: str, after: LeaseRow) -> None:
+        """A lease row was changed."""
+        shard_id, highest = after.shard_id, self._highest[after.shard_id]
+        is_new = operation == "raise_epoch" or (operation == "put_back" and after.owner is None)
+        if is_new and after.epoch <= highest:
+            found = f"{operation} gave {shard_id} epoch {after.epoch}, there was {highest} already"
+            self._history.violated("G4 fenced", found)
+        self._highest[shard_id] = max(highest, after.epoch)
+        if shard_id in self._forgotten and not after.finished:
+            found = f"{operation} opened {shard_id} again, which was finished and forgotten"
+            self._history.violated("G4 fenced", found)
