@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from consumer.aws import lease_items as items
-from consumer.aws import window_items
+from consumer.aws import meta_items, window_items
 from consumer.aws.errors import Unanswered
 from consumer.aws.made_again import MadeAgain, as_seen
 from consumer.aws.registry_and_sessions import DynamoDBRegistry, DynamoDBSessions
@@ -30,13 +30,13 @@ from consumer.ports.leases import Loss
 class DynamoDBLeaseStore(DynamoDBRegistry, DynamoDBSessions, MadeAgain):
     """``ports.LeaseTable`` on DynamoDB: the leases here, registry and sessions by inheritance."""
 
-    def rehearsals(self, table_name: str | None) -> list[Callable[[], Awaitable[object]]]:
+    def rehearsals(self, table_arn: str | None) -> list[Callable[[], Awaitable[object]]]:
         """All that the daemon does to its rows, as questions that change nothing: whether the application belongs to
-        ``table_name`` (MisconfiguredResource; not asked with None), and one for each permission (PermissionDenied)."""
+        ``table_arn`` (MisconfiguredResource; not asked with None), and one for each permission (PermissionDenied)."""
 
         async def belongs() -> None:
             found = await self._rows.get(self._application, items.META)
-            self._require(items.application_problem(found, table_name) if found and table_name else "")
+            self._require(meta_items.application_problem(found, table_arn) if found and table_arn else "")
 
         return [belongs, self.sessions, *(partial(self._rows.rehearse, write, self._sessions_pk) for write in WRITES)]
 
@@ -59,7 +59,7 @@ class DynamoDBLeaseStore(DynamoDBRegistry, DynamoDBSessions, MadeAgain):
         """
         changes = {
             "owner": items.text(owner),
-            "epoch": items.number(seen.epoch + 1),
+            "epoch": items.number(max(seen.epoch + 1, self._least_epoch)),
             "revision": items.number(0),
             "take_nonce": items.text(nonce),
             "updated_at": self._now(),
@@ -160,6 +160,8 @@ class DynamoDBLeaseStore(DynamoDBRegistry, DynamoDBSessions, MadeAgain):
         found = written.found or await self._rows.get(self._pk(label), items.SHARD + held.shard_id)
         if not found:
             raise LeaseDeleted(held.shard_id, held.epoch)
+        if version := items.newer_version(found):
+            raise LeaseLost(held.shard_id, held.epoch, version)
         return items.lease_row(found)
 
     async def _lost(self, label: str, held: LeaseRow, written: Written) -> LeaseLost:

@@ -50,6 +50,6 @@ class MadeAgain(ApplicationRows):
 
 
 def as_seen(row: LeaseRow) -> list[Clause]:
-    """The condition that a row is there, with the owner and the epoch that were read."""
+    """The condition that a row is there, with the owner and the epoch that were read, and not of a newer version."""
     owner: Clause = ("owner", "absent", None) if row.owner is None else ("owner", "=", items.text(row.owner))
-    return [PRESENT, owner, ("epoch", "=", items.number(row.epoch))]
+    return [PRESENT, items.READABLE, owner, ("epoch", "=", items.number(row.epoch))]

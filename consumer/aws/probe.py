@@ -58,7 +58,7 @@ class _Probe:
             await self._ask("shards", self._read_a_page)
 
     async def _describe(self) -> None:
-        self._table = (await self._adapters.source.describe()).table_name
+        self._table = (await self._adapters.source.describe()).table_arn
 
     async def _read_a_page(self) -> None:
         source = self._adapters.source

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from consumer.aws import lease_items as items
+from consumer.aws import meta_items
 from consumer.aws.errors import ApiCaller
 from consumer.aws.table_rows import NOT_FENCED, PRESENT, Clause, TableRows, Written
 from consumer.domain.errors import DependencyError, MisconfiguredResource, ResourceMissing, SessionFenced
-from consumer.domain.lease import SessionRow
+from consumer.domain.lease import SessionRow, epoch_beyond
 from consumer.ports.leases import Registration
 
 
@@ -51,17 +52,29 @@ class ApplicationRows:
 class DynamoDBRegistry(ApplicationRows):
     """``ports.Registry`` on DynamoDB."""
 
+    _least_epoch = 0
+
     async def prepare(self, *, create: bool) -> bool:
         """``TableRows.prepare``: check or create the table; True when it was created here. Raises what that raises."""
         return await self._rows.prepare(create=create)
 
-    async def pin_application(self, table_name: str) -> None:
-        """Claim the application name for one source table. MisconfiguredResource when another one has it."""
-        item = items.application_item(self._application, table_name)
+    async def pin_application(self, table_arn: str) -> bool:
+        """Claim the application name for one source table. MisconfiguredResource when another one has it. True when the
+        rows were written in another lease table: a restored one is made anew, under whatever name."""
+        item = meta_items.application_item(self._application, table_arn, self._rows.table_id)
         written = await self._rows.put_new(item)
-        if written.refused:
-            found = written.found or await self._rows.get(self._application, items.META)
-            self._require(items.application_problem(found, table_name) if found else "its meta row was just deleted")
+        if not written.refused:
+            return False
+        found = written.found or await self._rows.get(self._application, items.META)
+        self._require(meta_items.application_problem(found, table_arn) if found else "its meta row was just deleted")
+        seen = meta_items.lease_table_id(found or {})
+        self._least_epoch = meta_items.least_epoch(found or {})
+        if not seen or self._rows.table_id in ("", seen):
+            return False
+        self._least_epoch = epoch_beyond(self._least_epoch, self._rows.created_at, 0)
+        changes = {"lease_table_id": item["lease_table_id"], "least_epoch": items.number(self._least_epoch)}
+        await self._rows.update(self._application, items.META, changes, [("lease_table_id", "=", items.text(seen))])
+        return True
 
     def _require(self, problem: str) -> None:
         if problem:
@@ -71,27 +84,29 @@ class DynamoDBRegistry(ApplicationRows):
         """Move the application's pointer to the stream it reads, if it still is ``seen``; returns what holds."""
         held: Clause = ("stream_arn", "absent", None) if seen is None else ("stream_arn", "=", items.text(seen))
         changes = {"stream_arn": items.text(stream_arn)}
-        written = await self._rows.update(self._application, items.META, changes, [PRESENT, held])
+        version: Clause = ("schema_version", "=", items.number(items.SCHEMA_VERSION))
+        written = await self._rows.update(self._application, items.META, changes, [PRESENT, version, held])
         if not written.refused:
             return stream_arn
         found = written.found or await self._rows.get(self._application, items.META)
         if not found:
             raise ResourceMissing(f"the meta row of application {self._application} in {self._resource}")
-        return items.current_stream(found)
+        self._require(meta_items.application_problem(found))
+        return meta_items.current_stream(found)
 
     async def register(self, label: str, registration: Registration) -> Registration:
         """Write the start of the application once; a later call gets what was written."""
-        written = await self._rows.put_new(items.registration_item(self._pk(label), registration))
+        written = await self._rows.put_new(meta_items.registration_item(self._pk(label), registration))
         if not written.refused:
             return registration
-        found = items.registration(written.found) if written.found else await self.registration(label)
+        found = meta_items.registration(written.found) if written.found else await self.registration(label)
         if found is None:
             raise DependencyError("PutItem", "RegistrationDeleted", f"the registration of {label} was just deleted")
         return found
 
     async def registration(self, label: str) -> Registration | None:
         found = await self._rows.get(self._pk(label), items.META)
-        return items.registration(found) if found else None
+        return meta_items.registration(found) if found else None
 
 
 class DynamoDBSessions(ApplicationRows):
@@ -143,12 +158,12 @@ class DynamoDBSessions(ApplicationRows):
 
     async def fence_session(self, incarnation: str, counter: int) -> bool:
         """Fence the session if it has not moved. A row that is gone is False: it may have moved before it went."""
-        where: list[Clause] = [PRESENT, ("counter", "=", items.number(counter))]
+        where: list[Clause] = [PRESENT, items.READABLE, ("counter", "=", items.number(counter))]
         written = await self._rows.update(self._sessions_pk, incarnation, {"fenced": {"BOOL": True}}, where)
         if not written.refused:
             return True
         found = written.found or await self._rows.get(self._sessions_pk, incarnation)
-        return found is not None and "fenced" in found
+        return found is not None and "fenced" in found and not items.newer_version(found)
 
     async def _live_session(self, written: Written, incarnation: str) -> SessionRow:
         """The row that refused a write, when it is not a fence that refused."""

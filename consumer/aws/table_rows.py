@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
@@ -66,6 +67,8 @@ class TableRows:
         self._table = table
         self._resource = f"lease table {table}"
         self._timeout = timeout / ATTEMPTS
+        self.table_id = ""  # of this very table, not of one that had its name before; known once it is prepared
+        self.created_at = 0.0  # Unix seconds by the service's clock
 
     async def prepare(self, *, create: bool) -> bool:
         """Check the table, create it when allowed and missing, wait until it is active; True when created here.
@@ -107,6 +110,9 @@ class TableRows:
         problem = table_problem(table)
         if problem:
             raise MisconfiguredResource(f"{self._resource}: {problem}")
+        made_at = table.get("CreationDateTime")
+        if isinstance(made_at, datetime):
+            self.table_id, self.created_at = str(table.get("TableId") or ""), made_at.timestamp()
         return bool(table.get("TableStatus", "ACTIVE") == "ACTIVE")
 
     async def _describe(self) -> dict[str, Any]:
@@ -217,6 +223,10 @@ def table_problem(table: Mapping[str, Any]) -> str:
     if sorted(keys) != [("HASH", "pk", "S"), ("RANGE", "sk", "S")]:
         found = ", ".join(f"{name} {kind} ({of})" for kind, name, of in keys) or "none"
         return f"its keys must be pk HASH (S), sk RANGE (S), found {found}: choose another leases.table"
+    replicas = [str(replica.get("RegionName")) for replica in table.get("Replicas") or ()]
+    if replicas:
+        where = f"with replicas in {', '.join(replicas)}"
+        return f"it is a global table {where}, which merges the writes of two regions: choose a table of one region"
     status = table.get("TableStatus", "ACTIVE")
     return "" if status in ("ACTIVE", "CREATING", "UPDATING") else f"its status is {status}"
 

@@ -41,15 +41,21 @@ class Loss:
 
 
 class Registry(Protocol):
-    """The table itself, and what the application wrote down once: its source table, its stream, its start."""
+    """The table itself, and what the application wrote down once: its source table, its stream, its start.
+
+    Rows of another schema version are refused wherever they are met: MisconfiguredResource here, a ``corrupt`` lease
+    row, a session that is not ``readable``.
+    """
 
     async def prepare(self, *, create: bool) -> bool:
-        """Check the table's key schema (create the table if allowed). True when it was created.
-        ResourceMissing, MisconfiguredResource."""
+        """Check the table's key schema, and that it is no global table (create the table if allowed). True when it was
+        created. ResourceMissing, MisconfiguredResource."""
 
-    async def pin_application(self, table_name: str) -> None:
-        """Write or check the ``pk = application, sk = meta`` row: one application reads one source table.
-        MisconfiguredResource when it belongs to another table or a newer schema."""
+    async def pin_application(self, table_arn: str) -> bool:
+        """Write or check the ``pk = application, sk = meta`` row: one application reads one source table, of one region
+        and account. True when the rows were written in another lease table, as after the restore of a backup: from now
+        on every epoch is above all that were handed out until then. MisconfiguredResource when the application belongs
+        to another source table or schema."""
 
     async def switch_stream(self, seen: str | None, stream_arn: str) -> str:
         """Note in the application's row that it reads ``stream_arn`` now, IF it noted ``seen`` (None: nothing) before.

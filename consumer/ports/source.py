@@ -22,6 +22,11 @@ class StreamDescription:
     partition_key: str
     server_time: float
 
+    @property
+    def table_arn(self) -> str:
+        """Names the table with its region and account: a name alone may be that of several tables."""
+        return self.stream_arn.partition("/stream/")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class Page:

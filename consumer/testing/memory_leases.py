@@ -77,14 +77,15 @@ class MemoryRegistry(_Client):
         self._table.exists = True
         return True
 
-    async def pin_application(self, table_name: str) -> None:
+    async def pin_application(self, table_arn: str) -> bool:
         applications = self._table.applications
-        found = await self._write("pin_application", lambda: applications.setdefault(self._application, table_name))
-        if found != table_name:
+        found = await self._write("pin_application", lambda: applications.setdefault(self._application, table_arn))
+        if found != table_arn:
             raise MisconfiguredResource(
                 f"application {self._application} in lease table {self._table.name}: "
-                f"it reads the table {found}, not {table_name}: choose another application name"
+                f"it reads the table {found}, not {table_arn}: choose another application name"
             )
+        return False
 
     async def switch_stream(self, seen: str | None, stream_arn: str) -> str:
         def apply() -> str:

@@ -9,12 +9,14 @@ from consumer.testing.history import History
 
 
 class MemoryRules:
-    """What is made from memory has an epoch that no owner has had, and a shard that was forgotten stays so."""
+    """What is made from memory has an epoch that no owner has had, an owner puts back what no other has had since, and
+    a shard that was forgotten stays so."""
 
     def __init__(self, history: History) -> None:
         self._history = history
         self._forgotten: set[str] = set()  # shards whose tombstone was removed
         self._highest: dict[str, int] = defaultdict(int)  # epochs, by shard
+        self._last: dict[str, int] = defaultdict(int)
 
     def removed(self, shard_id: str) -> None:
         """A worker has removed the tombstone of a shard."""
@@ -23,10 +25,14 @@ class MemoryRules:
     def written(self, operation: str, after: LeaseRow) -> None:
         """A lease row was changed."""
         shard_id, highest = after.shard_id, self._highest[after.shard_id]
-        is_new = operation == "raise_epoch" or (operation == "put_back" and after.owner is None)
-        if is_new and after.epoch <= highest:
-            found = f"{operation} gave {shard_id} epoch {after.epoch}, there was {highest} already"
+        if operation == "put_back" and after.owner is not None:
+            least = self._last[shard_id]  # the row may have been made anew, by a worker that remembers nothing
+        else:
+            least = highest + 1 if operation in ("raise_epoch", "put_back") else 0
+        if after.epoch < least:
+            found = f"{operation} gave {shard_id} epoch {after.epoch}, it must be {least} at least"
             self._history.violated("G4 fenced", found)
+        self._last[shard_id] = after.epoch
         self._highest[shard_id] = max(highest, after.epoch)
         if shard_id in self._forgotten and not after.finished:
             found = f"{operation} opened {shard_id} again, which was finished and forgotten"

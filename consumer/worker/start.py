@@ -59,4 +59,5 @@ async def prepare_table(settings: Settings, store: LeaseTable, stream: StreamDes
     leases = settings.leases
     if await store.prepare(create=leases.create_table):
         log.info("lease_table.created", table=leases.table)
-    await store.pin_application(stream.table_name)
+    if await store.pin_application(stream.table_arn):
+        log.warning("lease_table.restored", table=leases.table)

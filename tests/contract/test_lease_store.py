@@ -12,6 +12,8 @@ from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.ports.leases import Loss, Registration
 
 LABEL = "2026-01-02T03:04:05.678"
+TABLE = "arn:aws:dynamodb:eu-west-1:111111111111:table/orders"
+STREAM = f"{TABLE}/stream/{LABEL}"
 SHARD = "shardId-00000001700000000000-abcdef01"
 NUMBER = "000000000000000000042"
 LONG = "9" * 40
@@ -32,11 +34,16 @@ class TestApplication:
         assert await leases.store().prepare(create=True) is False
 
     async def test_one_application_reads_one_table(self, leases):
-        await leases.store().pin_application("orders")
-        await leases.store().pin_application("orders")
-        with pytest.raises(MisconfiguredResource, match=r"reads the table orders, not customers"):
-            await leases.store().pin_application("customers")
-        await leases.store("other").pin_application("customers")
+        await leases.store().pin_application(TABLE)
+        await leases.store().pin_application(TABLE)
+        for other in (
+            f"{TABLE}-2",
+            TABLE.replace("eu-west-1", "us-east-1"),  # the same name in another region, or another account
+            TABLE.replace("111111111111", "222222222222"),
+        ):
+            with pytest.raises(MisconfiguredResource, match=rf"reads the table {TABLE}, not {other}:"):
+                await leases.store().pin_application(other)
+        await leases.store("other").pin_application(f"{TABLE}-2")
 
     async def test_the_pointer_to_the_stream_moves_only_from_where_it_was_seen(self, leases):
         store = leases.store()
@@ -302,7 +309,7 @@ class TestPutBack:
 class TestSessions:
     async def test_an_incarnation_is_used_once(self, leases):
         store = leases.store()
-        session = SessionRow("host/1/u", capacity=3, started_at=1_700_000_000.0, label=LABEL)
+        session = SessionRow("host/1/u", capacity=3, started_at=1_700_000_000.0, stream_arn=STREAM)
         await store.open_session(session)
         assert await store.sessions() == [session]
         with pytest.raises(SessionFenced, match=r"used before"):

@@ -8,9 +8,9 @@ import pytest
 from consumer.domain.dead_letter import PayloadPart
 from consumer.domain.errors import LeaseLost, MisconfiguredResource, ResourceMissing, SessionFenced
 from consumer.domain.frontier import FrontierSnapshot
-from consumer.domain.lease import LeaseRow, SessionRow
+from consumer.domain.lease import EPOCHS_PER_SECOND, LeaseRow, SessionRow
 from consumer.ports.leases import Loss, Registration
-from tests.contract.test_lease_store import LABEL, LONG, NUMBER, SHARD, held
+from tests.contract.test_lease_store import LABEL, LONG, NUMBER, SHARD, STREAM, TABLE, held
 
 PK = f"app#{LABEL}"
 SK = f"shard#{SHARD}"
@@ -101,12 +101,73 @@ class TestItems:
         assert lease["epoch"] == {"N": "1"}
         assert lease["owner"] == {"S": "a"}
 
-    @pytest.mark.parametrize(("version", "what_to_do"), [("3", "upgrade"), ("1", "another application name")])
+    @pytest.mark.parametrize(("version", "what_to_do"), [("4", "upgrade"), ("2", "another application name")])
     async def test_another_schema_is_refused(self, table, version, what_to_do):
-        await table.store().pin_application("orders")
+        store, one, two = table.store(), STREAM, f"{STREAM}.2"
+        await store.pin_application(TABLE)
+        await store.switch_stream(None, one)
+        await store.register(LABEL, Registration(one, None))
         await table.set_attribute("app", "meta", "schema_version", {"N": version})
-        with pytest.raises(MisconfiguredResource, match=rf"schema version {version}.*{what_to_do}"):
-            await table.store().pin_application("orders")
+        await table.set_attribute(PK, "meta", "schema_version", {"N": version})
+        for use in (
+            table.store().pin_application(TABLE),
+            store.switch_stream(one, two),  # of one that was started before
+            store.registration(LABEL),
+            store.register(LABEL, Registration(one, None)),
+        ):
+            with pytest.raises(MisconfiguredResource, match=rf"schema version {version}.*{what_to_do}"):
+                await use
+
+    async def test_a_lease_that_a_newer_version_has_written_is_left_alone(self, table):
+        """Its owner and its epoch are as before, as a migration may leave them."""
+        store = table.store()
+        row = await held(store)
+        await store.open_session(SessionRow("a"))
+        await table.set_attribute(PK, SK, "v", {"N": "4"})
+        found = await store.lease(LABEL, SHARD)
+        assert "schema version 4" in found.corrupt
+        before = await raw(table, PK, SK)
+        assert await store.take(LABEL, row, "b", "n") is None
+        assert not await store.remove_lease(LABEL, found)
+        assert not await store.raise_epoch(LABEL, found, 5)
+        assert await store.put_back(LABEL, row, "a") is None
+        for write in (
+            store.save(LABEL, row),
+            store.release(LABEL, row),
+            store.release(LABEL, row, "b"),
+            store.record_loss(LABEL, row, Loss("gap", SHARD, NUMBER, None, "trimmed", 5.0)),
+        ):
+            with pytest.raises(LeaseLost, match="schema version 4"):
+                await write
+        assert await raw(table, PK, SK) == before
+
+    async def test_a_session_that_a_newer_version_has_written_is_not_fenced(self, table):
+        store = table.store()
+        await store.open_session(SessionRow("s"))
+        await table.set_attribute("app#sessions", "s", "v", {"N": "4"})
+        assert [session.readable for session in await store.sessions()] == [False]
+        assert await store.fence_session("s", 0) is False
+        assert "fenced" not in await raw(table, "app#sessions", "s")
+
+    async def test_epochs_after_the_restore_of_a_backup_are_above_those_before(self, table):
+        """Also when nobody remembers: the table is another one than that in which the rows were written."""
+        store = table.store()
+        await store.prepare(create=False)
+        assert await store.pin_application(TABLE) is False
+        if not (await raw(table, "app", "meta"))["lease_table_id"]["S"]:
+            pytest.skip("this server gives its tables no id")
+        row = await held(store)
+        await store.release(LABEL, row)
+        await table.set_attribute("app", "meta", "lease_table_id", {"S": "another"})
+        again, later = table.store(), table.store()
+        for one, restored in ((again, True), (later, False)):
+            await one.prepare(create=False)
+            assert await one.pin_application(TABLE) is restored
+        created = (await table.client.describe_table(TableName=table.table))["Table"]["CreationDateTime"].timestamp()
+        first = await later.take(LABEL, await later.lease(LABEL, SHARD), "b", "n")
+        assert first.epoch == int(created) * EPOCHS_PER_SECOND
+        second = await again.take(LABEL, first, "c", "n2")
+        assert second.epoch == first.epoch + 1
 
     async def test_a_damaged_registration_is_never_guessed(self, table):
         await table.store().register(LABEL, Registration("arn", 5.0))
@@ -153,7 +214,7 @@ class TestItems:
     async def test_unimportant_damage_does_not_hide_a_session(self, table):
         store = table.store()
         await store.open_session(SessionRow("s"))
-        for name in ("handoffs", "capacity", "leaving", "started_at", "label"):
+        for name in ("handoffs", "capacity", "leaving", "started_at", "stream_arn"):
             await table.set_attribute("app#sessions", "s", name, {"L": []})
         assert await store.sessions() == [SessionRow("s")]
 

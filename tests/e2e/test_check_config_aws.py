@@ -102,8 +102,8 @@ def test_an_application_of_another_table_is_found(aws: Aws, fleet: Fleet, leases
         Item={
             "pk": {"S": f"app-{fleet.table}"},
             "sk": {"S": "meta"},
-            "table": {"S": "another"},
-            "schema_version": {"N": "2"},
+            "table_arn": {"S": "another"},
+            "schema_version": {"N": "3"},
         },
     )
     code, said = check(fleet)

@@ -339,7 +339,7 @@ def test_two_applications_on_one_lease_table(aws: Aws, fleet: Fleet) -> None:
     wait_until(lambda: expected == handled_by("one") == handled_by("two"), 30, "both handle everything")
     foreign = fleet.start("foreign", source={"table": aws.table()}, leases={"table": f"leases-{fleet.table}"})
     assert foreign.wait() == 78
-    assert f"it reads the table {fleet.table}" in foreign.log.read_text().splitlines()[-1]
+    assert f":table/{fleet.table}, not arn:" in foreign.log.read_text().splitlines()[-1]
 
 
 # --- the stream ---------------------------------------------------------------------------------------

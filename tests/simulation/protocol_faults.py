@@ -30,6 +30,7 @@ PROTOCOL = {
     "lose_replaced_stream": 1,
     "deploy": 2,
     "sleep_while_a_shard_ends": 2,
+    "put_back_late": 2,
 }
 
 
@@ -68,6 +69,39 @@ class ProtocolNemesis(Nemesis):
         deleted_after = self._rng.uniform(5.0, 40.0)
         self._later(deleted_after, delete)
         self._later(deleted_after + self._rng.uniform(1.0, 10.0), late.end)
+        self._repairs.append(late.end)
+
+    def put_back_late(self) -> None:
+        """A row is deleted, and its owner dies while it puts it back. The request arrives when others have had the
+        shard, and the row was deleted once more."""
+        world = self._world
+        owned = {worker.incarnation: worker for worker in world.workers.values() if worker.running}
+        rows = [row for row in world.rows().values() if row.owner in owned and not row.finished]
+        if not rows:
+            return
+        row = self._rng.choice(rows)
+        worker = owned[row.owner or ""]
+        process, late = worker.process, worker.links["table"].hold_request("put_back")
+        world.delete_row(row.shard_id)
+
+        def die() -> None:
+            if not late.taken or worker.process is not process:
+                late.end()
+                return
+            worker.kill()
+            self._restart(worker, self._up_to(1.0))
+            self._later(self._rng.uniform(30.0, 150.0), arrive)
+
+        def arrive() -> None:
+            session = world.table.sessions.get(world.settings.application, {}).get(row.owner or "")
+            if session is not None and not session.row.fenced:
+                self._later(10.0, arrive)  # so far the row is still its own
+                return
+            if row.shard_id in world.rows():
+                world.delete_row(row.shard_id)
+            late.end()
+
+        self._later(self._rng.uniform(0.5, 1.0) * self._duration, die)
         self._repairs.append(late.end)
 
     def corrupt_row(self) -> None:

@@ -26,7 +26,7 @@ from consumer.settings.model import Settings
 from consumer.worker.context import Ports, WorkerContext
 from consumer.worker.fleet.coordinator import Coordinator
 from consumer.worker.fleet.first_reads import first_reads
-from consumer.worker.fleet.registration import register_start
+from consumer.worker.fleet.registration import belongs_to, register_start
 from consumer.worker.fleet.session_renewal import SessionRenewal
 from consumer.worker.fleet.stream_replacement import StreamReplacement, describe_older
 from consumer.worker.handler_places import HandlerPlaces
@@ -134,10 +134,10 @@ class IncarnationLoop:
         dropped and made anew: where the application started is written again as this process knows it, because
         ``latest`` must never be resolved a second time."""
         store = self._ports.store
-        await store.pin_application(self.stream.table_name)
+        await store.pin_application(self.stream.table_arn)
         if await self._ports.source.latest_stream() is not None:
             await store.switch_stream(None, self.stream.stream_arn)
-        await store.register(self.stream.label, self._registration)
+        belongs_to(self.stream, await store.register(self.stream.label, self._registration))
 
     async def _open(self) -> Incarnation:
         """A new incarnation for every attempt: one whose first write got no answer may exist, and must not be used."""
@@ -159,7 +159,7 @@ class IncarnationLoop:
             context.incarnation,
             capacity=settings.limits.max_shards,
             started_at=ports.clock.wall(),
-            label=context.stream.label,
+            stream_arn=context.stream.stream_arn,
         )
         renewal = SessionRenewal(
             self._session_store,

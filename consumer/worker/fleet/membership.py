@@ -31,7 +31,7 @@ class Membership:
 
     def __init__(self, context: WorkerContext) -> None:
         self._me = context.incarnation
-        self._label = context.stream.label
+        self._stream_arn = context.stream.stream_arn
         self._store = context.ports.store
         self._clock = context.ports.clock
         self._metrics = context.metrics
@@ -68,7 +68,10 @@ class Membership:
         return [
             session
             for session in self.sessions
-            if not session.fenced and session.incarnation not in self.dead and session.label in ("", self._label)
+            if session.readable
+            and not session.fenced
+            and session.incarnation not in self.dead
+            and session.stream_arn in ("", self._stream_arn)
         ]
 
     def is_first(self) -> bool:
@@ -95,6 +98,8 @@ class Membership:
             if incarnation == self._me or incarnation in dead:
                 continue
             session = by_id.get(incarnation)
+            if session is not None and not session.readable:
+                continue
             if session is None or await self._store.fence_session(incarnation, session.counter):
                 dead.add(incarnation)
                 if incarnation not in self.dead:
@@ -109,7 +114,7 @@ class Membership:
         for session in self.sessions:
             who = session.incarnation
             quiet = self._observer.unchanged_for(who, now) >= KEPT_FENCED * self._observer.duration(who)
-            if session.fenced and quiet and who not in owners:
+            if session.readable and session.fenced and quiet and who not in owners:
                 await self._store.close_session(who)
 
     # --- announcements ---------------------------------------------------------------------------------

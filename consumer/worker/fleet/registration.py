@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
+from consumer.domain.errors import MisconfiguredResource
 from consumer.ports.leases import Registration, Registry
 from consumer.ports.source import StreamDescription, StreamSource
 
@@ -19,14 +20,25 @@ async def register_start(
     """
     known = await registry.registration(stream.label)
     if known is not None:
-        return known
+        return belongs_to(stream, known)
     if starting_position == "latest":
         start = await _latest(source, stream.stream_arn)
     elif isinstance(starting_position, dt.datetime):
         start = Registration(stream.stream_arn, starting_position.timestamp())
     else:
         start = Registration(stream.stream_arn, None)
-    return await registry.register(stream.label, start)
+    return belongs_to(stream, await registry.register(stream.label, start))
+
+
+def belongs_to(stream: StreamDescription, registration: Registration) -> Registration:
+    """The registration, if it is that of this stream: rows are found by its label, which is only a time.
+    MisconfiguredResource when it is that of another one."""
+    if registration.stream_arn != stream.stream_arn:
+        raise MisconfiguredResource(
+            f"the lease rows of {stream.label} belong to the stream {registration.stream_arn}, not to"
+            f" {stream.stream_arn}: choose another application name"
+        )
+    return registration
 
 
 async def _latest(source: StreamSource, stream_arn: str) -> Registration:

@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from consumer.aws import lease_items as items
+from consumer.aws import meta_items
 from consumer.aws.table_rows import TABLE_KEYS, expressions, table_problem
 from consumer.domain.deferred import BEGINNING, DeferredKey, digest_of
 from consumer.domain.errors import MisconfiguredResource
@@ -126,7 +127,7 @@ def test_sessions_and_registrations_survive_the_round_trip():
     session = SessionRow("host/1/u", 7, True, 3, True, 5, 1_700_000_000.5)
     assert items.session_row(items.session_item("app#sessions", session)) == session
     for registration in (Registration("arn", None), Registration("arn", 1_700_000_000.25, frozenset({"a", "b"}))):
-        assert items.registration(items.registration_item("app#l", registration)) == registration
+        assert meta_items.registration(meta_items.registration_item("app#l", registration)) == registration
 
 
 def test_a_loss_is_one_row_for_each_start_and_readable_by_an_operator():
@@ -138,10 +139,29 @@ def test_a_loss_is_one_row_for_each_start_and_readable_by_an_operator():
     assert (discarded["sk"]["S"], discarded["detected_at"]["N"]) == ("discarded#s#1", "1.000000")
 
 
-def test_a_registration_of_a_newer_version_is_refused():
-    item = items.registration_item("app#l", Registration("arn", None)) | {"schema_version": {"N": "99"}}
-    with pytest.raises(MisconfiguredResource, match="newer"):
-        items.registration(item)
+@pytest.mark.parametrize(("version", "what"), [("99", "upgrade it"), ("1", "older than")])
+def test_a_registration_of_another_version_is_refused(version, what):
+    item = meta_items.registration_item("app#l", Registration("arn", None)) | {"schema_version": {"N": version}}
+    with pytest.raises(MisconfiguredResource, match=what):
+        meta_items.registration(item)
+
+
+def test_every_lease_and_session_row_says_its_version_and_a_newer_one_is_nobodys_to_judge():
+    """A newer program may have come later than this one was started."""
+    newer = {items.VERSION: {"N": str(items.SCHEMA_VERSION + 1)}}
+    lease = items.lease_item("app#label", LeaseRow("s", state="open"))
+    session = items.session_item("app#sessions", SessionRow("a"))
+    assert not items.lease_row(lease).corrupt
+    assert items.session_row(session).readable
+    assert "upgrade" in items.lease_row(lease | newer).corrupt
+    assert not items.session_row(session | newer).readable
+
+
+def test_a_global_table_is_a_problem():
+    """It merges the writes of two regions, each of which has met its condition: two owners."""
+    replicas = [{"RegionName": "eu-west-1", "ReplicaStatus": "ACTIVE"}]
+    assert "global table with replicas in eu-west-1" in table_problem({**TABLE_KEYS, "Replicas": replicas})
+    assert table_problem({**TABLE_KEYS, "Replicas": []}) == ""
 
 
 @pytest.mark.parametrize("status", ["DELETING", "ARCHIVED", "INACCESSIBLE_ENCRYPTION_CREDENTIALS"])
