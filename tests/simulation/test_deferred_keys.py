@@ -146,7 +146,7 @@ def test_a_lease_is_lost_in_the_middle_of_a_pause(*, stubborn: bool) -> None:
             except asyncio.CancelledError:
                 await asyncio.sleep(40.0)
                 raise
-        return await handler.invoke(call)
+        return await handler.run(call)
 
     async def scenario(world: Simulation) -> None:
         (shard,) = world.stream.open_shards()

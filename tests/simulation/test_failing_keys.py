@@ -120,7 +120,7 @@ def test_retries_that_hang_leave_slots_and_places_to_others(places: int) -> None
     async def behave(call: HandlerCall) -> Outcome:
         if not handler.mended and any(key in Failing() for key in keys(call)):
             await asyncio.sleep(5.0)
-        return await handler.invoke(call)
+        return await handler.run(call)
 
     recorder = Recorder(behave)
     recorder.width = places

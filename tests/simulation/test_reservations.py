@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
+import pytest
+
 from consumer.domain.outcome import OK, HandlerCall, Outcome
 from consumer.testing.network import Weather
 from consumer.testing.simulated_processes import ScriptedProcesses
@@ -58,9 +60,10 @@ def test_a_process_that_starts_after_the_next_owner_is_not_used() -> None:
     assert pool.calls == []  # a call that may not run costs no process either
 
 
-def test_a_shard_that_is_released_does_not_wait_for_a_process() -> None:
+@pytest.mark.parametrize("grace", ["25s", "0s"])
+def test_a_shard_that_is_released_does_not_wait_for_a_process(grace: str) -> None:
     """Nothing is under way while a call waits for its process, so a drain is through at once."""
-    world = Simulation("a drain without a process", config={"shutdown": {"grace": "25s"}})
+    world = Simulation("a drain without a process", config={"shutdown": {"grace": grace}})
     pool = OneProcess()
     seconds: list[float] = []
 

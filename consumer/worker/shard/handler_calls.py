@@ -60,7 +60,8 @@ class HandlerCalls:
 
     def stop_waiting(self) -> None:
         """The shard is released: a call that waits for its turn will not start any more."""
-        for waiting in self._waiting:
+        ended, self._waiting = self._waiting, set()  # each wait once: asked again, asyncio would raise
+        for waiting in ended:
             waiting.reschedule(asyncio.get_running_loop().time())
 
     async def _reserve(self, *, again: bool) -> Reservation | None:

@@ -8,8 +8,8 @@ RECORDS = (
     Mutant(
         "no look at the deadline before a call",
         "consumer/worker/shard/handler_calls.py",
-        "yield await self.still_owns() and not self._draining.is_set()",
-        "yield not self._draining.is_set()",
+        "may_call = await self.still_owns() and not self._draining.is_set()",
+        "may_call = not self._draining.is_set()",
         ("G3 one owner",),
     ),
     Mutant(
@@ -23,12 +23,12 @@ RECORDS = (
     Mutant(
         "records count as settled before they are handled",
         "consumer/worker/shard/key_order.py",
-        "                outcome = await self._calls.call(step, piece.request_id)\n",
+        "                outcome = await self._calls.call(turn, step, piece.request_id)\n",
         "                self._subscription.frontier.settle(\n"
         "                    [one.position for one in piece.entries],\n"
         "                    [one.record.dynamodb.SequenceNumber for one in piece.entries],\n"
         "                )\n"
-        "                outcome = await self._calls.call(step, piece.request_id)\n",
+        "                outcome = await self._calls.call(turn, step, piece.request_id)\n",
         ("G1 complete",),
         family="records",
         quick=True,
@@ -191,9 +191,9 @@ RECORDS = (
     Mutant(
         "keys get free before their batch is settled",
         "consumer/worker/shard/key_order.py",
-        "                outcome = await self._calls.call(step, piece.request_id)\n",
+        "                outcome = await self._calls.call(turn, step, piece.request_id)\n",
         "                self._queue.free(piece.keys)\n                piece.keys = {}\n"
-        "                outcome = await self._calls.call(step, piece.request_id)\n",
+        "                outcome = await self._calls.call(turn, step, piece.request_id)\n",
         ("G2 order",),
         family="records",
         quick=True,
