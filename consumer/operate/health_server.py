@@ -3,7 +3,8 @@ main loop, which is exactly when its answers are needed.
 
 No client is trusted: GET and HEAD only, five exact paths, one request a connection, and a protocol in front of
 aiohttp's that bounds what a connection may cost (8 KiB in, five seconds, 32 at a time), because aiohttp itself waits
-without limit for a slow request. The server never touches AWS and never waits for the main loop.
+without limit for a slow request. One connection more than that ends the oldest, so that however many are held open, a
+probe gets its answer. The server never touches AWS and never waits for the main loop.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final
 from aiohttp import web
 
 from consumer.domain.errors import StreamConsumerError
+from consumer.operate.listener import Listener
 from consumer.operate.metrics import Metrics
 from consumer.operate.status import StatusBoard
 from consumer.operate.status_page import status_json, status_page
@@ -32,7 +34,6 @@ _HEADERS: Final = {
     "Server": "stream-consumer",
     "X-Content-Type-Options": "nosniff",
 }
-_BUSY: Final = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 Answer = tuple[int, str, bytes]  # status, content type, body
@@ -64,9 +65,9 @@ class HealthServer:
         self._host = host
         self._requested_port = port
         self._connection_seconds = connection_seconds
-        self._open: set[_BoundedConnection] = set()
+        self._open: dict[_BoundedConnection, None] = {}  # the oldest first
         self._web: web.Server | None = None
-        self._listener: asyncio.Server | None = None
+        self._listener: Listener | None = None
         self._routes: dict[str, Callable[[web.BaseRequest], Answer]] = {
             "/": lambda _: (200, "text/html; charset=utf-8", status_page(board)),
             "/healthz": lambda _: _verdict(*board.health()),
@@ -78,21 +79,21 @@ class HealthServer:
     async def start(self) -> None:
         """Bind and serve. CannotListen when the address is taken, not this machine's, or does not resolve."""
         server = self._web = web.Server(self._answer, access_log=None, lingering_time=0)
+        listener = Listener(
+            lambda: _BoundedConnection(server(), self._open, self._connection_seconds, listener.refill),
+            lambda: _end_oldest(self._open),
+        )
         try:
-            self._listener = await asyncio.get_running_loop().create_server(
-                lambda: _BoundedConnection(server(), self._open, self._connection_seconds),
-                self._host,
-                self._requested_port,
-                backlog=MAX_CONNECTIONS,
-            )
+            await listener.open(self._host, self._requested_port)
         except (OSError, OverflowError, UnicodeError) as error:
             self._web = None
             reason = getattr(error, "strerror", None) or str(error)
             raise CannotListen(f"{self._host}:{self._requested_port}", reason) from error
+        self._listener = listener
 
     async def run(self) -> None:
         """Returns when the listener was closed, but not by ``close``. Cancel it before ``close``."""
-        while self._listener is not None and self._listener.is_serving():  # noqa: ASYNC110 - it has no event for this
+        while self._listener is not None and self._listener.is_open:  # noqa: ASYNC110 - it has no event for this
             await asyncio.sleep(LISTENING_CHECK)
 
     async def close(self) -> None:
@@ -109,10 +110,8 @@ class HealthServer:
     @property
     def port(self) -> int:
         """The bound port (which is not the configured one when that was 0)."""
-        if self._listener is None or not self._listener.sockets:
-            return self._requested_port
-        port: int = self._listener.sockets[0].getsockname()[1]
-        return port
+        bound = None if self._listener is None else self._listener.port
+        return self._requested_port if bound is None else bound
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         status, content_type, body = self._route(request)
@@ -140,15 +139,28 @@ def _verdict(good: bool, reason: str) -> Answer:
     return (200 if good else 503), _TEXT, f"{' '.join(reason.splitlines())}\n".encode("utf-8", "replace")
 
 
+def _end_oldest(connections: dict[_BoundedConnection, None]) -> None:
+    """Requests are answered at once: who is here for longest is idle, or slow."""
+    if connections:
+        next(iter(connections)).abort()
+
+
 class _BoundedConnection(asyncio.Protocol):
     """Stands between a socket and aiohttp's protocol and ends what costs too much."""
 
-    def __init__(self, inner: asyncio.Protocol, peers: set[_BoundedConnection], seconds: float) -> None:
+    def __init__(
+        self,
+        inner: asyncio.Protocol,
+        peers: dict[_BoundedConnection, None],
+        seconds: float,
+        ended: Callable[[], None],
+    ) -> None:
         self._inner = inner
         self._peers = peers
         self._seconds = seconds
+        self._ended = ended
         self._received = 0
-        self._transport: asyncio.Transport | None = None  # none while the connection is not admitted
+        self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -156,11 +168,9 @@ class _BoundedConnection(asyncio.Protocol):
             transport.close()
             return
         if len(self._peers) >= MAX_CONNECTIONS:
-            transport.write(_BUSY)
-            transport.close()
-            return
+            _end_oldest(self._peers)
         self._transport = transport
-        self._peers.add(self)
+        self._peers[self] = None
         self._deadline = asyncio.get_running_loop().call_later(self._seconds, self.abort)
         self._inner.connection_made(transport)
 
@@ -180,10 +190,12 @@ class _BoundedConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._transport is None:
             return
-        self._peers.discard(self)
+        self._peers.pop(self, None)
         if self._deadline is not None:
             self._deadline.cancel()
         self._inner.connection_lost(exc)
+        # The descriptor is closed after this call.
+        asyncio.get_running_loop().call_soon(self._ended)
 
     def pause_writing(self) -> None:
         if self._transport is not None:
@@ -195,5 +207,6 @@ class _BoundedConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """End the connection now, whatever is still to be sent."""
+        self._peers.pop(self, None)
         if self._transport is not None:
             self._transport.abort()

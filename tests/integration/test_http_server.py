@@ -216,23 +216,106 @@ def test_a_client_that_does_not_read(running: Running) -> None:
         assert reset, "the connection takes bytes although its time is over"
 
 
-def wait_for_status(running: Running, wanted: int) -> None:
-    deadline = time.monotonic() + 5
-    # Of a refused connection there may be no answer at all.
-    while not (answer := running.raw(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")).startswith(b"HTTP/1.1 %d" % wanted):
-        assert time.monotonic() < deadline, f"/healthz answers {answer!r}, not {wanted}"
-        time.sleep(0.01)
-
-
-def test_at_most_so_many_connections(running: Running) -> None:
+@pytest.mark.parametrize("held", [MAX_CONNECTIONS, 10 * MAX_CONNECTIONS])
+def test_idle_connections_never_make_a_probe_fail(running: Running, held: int) -> None:
+    """The oldest makes room for one more."""
     with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(running.connect()) for _ in range(MAX_CONNECTIONS)]
-        # Connections are accepted in their order, so the one after these is the first too many.
-        assert running.raw(b"").startswith(b"HTTP/1.1 503")
-        held[0].close()
-        wait_for_status(running, 200)
-    for _ in range(MAX_CONNECTIONS):
-        wait_for_status(running, 200)
+        idle = [stack.enter_context(running.connect()) for _ in range(held)]
+        for _ in range(10):
+            assert running.get("/healthz")[0] == 200
+        assert drain(idle[0]) == b""
+
+
+def test_a_thousand_connections_that_come_again_and_again(running: Running) -> None:
+    """Whoever is ended connects anew at once, as a broken client does."""
+    hold = (
+        "import asyncio, sys\n"
+        "async def hold():\n"
+        "    while True:\n"
+        "        try:\n"
+        "            reader, writer = await asyncio.open_connection('127.0.0.1', int(sys.argv[1]))\n"
+        "            await reader.read(1)\n"
+        "            writer.close()\n"
+        "        except OSError:\n"
+        "            pass\n"
+        "async def main():\n"
+        "    holders = [asyncio.create_task(hold()) for _ in range(1000)]\n"
+        "    await asyncio.sleep(0)\n"
+        "    print('started', flush=True)\n"
+        "    await asyncio.wait(holders)\n"
+        "asyncio.run(main())\n"
+    )
+    attacker = subprocess.Popen([sys.executable, "-c", hold, str(running.port)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert attacker.stdout is not None
+        assert attacker.stdout.readline() == "started\n"
+        deadline = time.monotonic() + 3.0
+        while time.monotonic() < deadline:
+            assert running.get("/healthz")[::2] == (200, b"ok\n")
+    finally:
+        attacker.kill()
+        attacker.wait()
+
+
+_AT_THE_LIMIT = """
+import asyncio, os, resource, sys, urllib.request
+from consumer.operate.health_server import HealthServer
+from consumer.operate.logs import configure_logging
+from consumer.operate.metrics import Metrics
+from consumer.operate.status import StatusBoard
+
+async def main():
+    configure_logging("info", "json")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+    server = HealthServer(StatusBoard(), Metrics(), host="127.0.0.1", port=0)
+    await server.start()
+    print("port", server.port, flush=True)
+    await asyncio.sleep(0.1)
+    held = []
+    try:
+        while True:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        print("full", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    while held:
+        os.close(held.pop())
+    print("free", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+
+asyncio.run(main())
+"""
+
+
+def test_probes_are_answered_at_the_limit_of_descriptors() -> None:
+    """One after the other and several at a time, also beside idle connections; the log says so once."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _AT_THE_LIMIT],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        port = int(process.stdout.readline().split()[1])
+        assert process.stdout.readline() == "full\n"
+        with contextlib.ExitStack() as stack:
+            for _ in range(10):
+                for _ in range(5):
+                    assert ask("127.0.0.1", port)[0] == 0
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+            process.stdin.write("\n")
+            process.stdin.flush()
+            lines = []
+            while (line := process.stdout.readline()) != "free\n":
+                lines.append(line)
+            for _ in range(20):
+                assert ask("127.0.0.1", port)[0] == 0
+        rest, _ = process.communicate("\n", timeout=10)
+        events = [json.loads(line)["event"] for line in [*lines, *rest.splitlines()] if line.strip()]
+        assert events == ["http.descriptors_exhausted"]
 
 
 def test_one_request_a_connection(running: Running) -> None:
