@@ -16,6 +16,7 @@ import contextlib
 import contextvars
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -33,6 +34,9 @@ from consumer.handlers.results import is_async, python_outcome
 from consumer.handlers.target import load_target
 
 _PLAIN_WIDTH = 64
+# Seconds that a computing thread keeps the interpreter's lock when others want it; Python's own is 5 ms. Renewals and
+# probes need the lock about ten times each, and wait for it behind every thread that computes (docs/architecture.md).
+_SWITCH_INTERVAL = 0.0005
 _Answer = tuple[Any, BaseException | None]  # what the handler returned, or what it raised
 log = structlog.get_logger(__name__)
 
@@ -165,6 +169,8 @@ class InlineHandler:
             raise error
         self._function = function
         self._is_async = is_async(function)
+        if not self._is_async:
+            sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL))
 
     async def reserve(self) -> InlineHandler:
         return self

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -187,3 +188,35 @@ def test_a_handler_that_outlives_the_grace_is_cut_off(aws: Aws, fleet: Fleet) ->
     fleet.journal_path.unlink()
     fleet.start("w2")
     fleet.wait_for(expected, 10)
+
+
+def test_renewals_survive_64_computing_threads(aws: Aws, fleet: Fleet, tmp_path: Path) -> None:
+    """Plain functions in the daemon that never wait for anything: each of them wants the interpreter's lock."""
+    done = tmp_path / "done"
+    (tmp_path / "computing.py").write_text(
+        "import time\n"
+        "def handle(records, context):\n"
+        "    end, total = time.monotonic() + 8.0, 0\n"
+        "    while time.monotonic() < end:\n"
+        "        for n in range(10000):\n"
+        "            total += n * n\n"
+        f"    with open({str(done)!r}, 'a') as file:\n"
+        "        file.write('x')\n"
+    )
+    worker = fleet.start(
+        "w",
+        handler={
+            "kind": "python",
+            "isolation": "inline",
+            "target": "computing:handle",
+            "path": str(tmp_path),
+            "timeout": "2m",
+        },
+        batch={"batch_size": 1, "parallelization_factor": 64},
+        leases={"duration": "10s"},
+    )
+    wait_until(lambda: any(e["event"] == "lease.acquired" for e in worker.events()), 30, "it owns the shard")
+    aws.write(fleet.table, 64, range(1, 2))
+    wait_until(lambda: done.exists() and len(done.read_text()) >= 64, 150, "every record")
+    lost = {"session.fenced", "session.renew_failed", "lease.lost"}
+    assert not lost & {entry["event"] for entry in worker.events()}

@@ -365,3 +365,16 @@ async def test_user_code_that_comes_to_its_turn_too_late_does_not_start(tmp_path
         assert not (tmp_path / "second").exists()
         late.unlink()
         assert (await invoke(handler, second)).kind == "ok"
+
+
+@pytest.mark.parametrize(("kind", "interval"), [("def", 0.0005), ("async def", 0.005)])
+async def test_threads_that_compute_give_way_to_renewals_and_probes(tmp_path: Path, kind: str, interval: float) -> None:
+    """Ten times as often as Python's own rule, which is kept where nothing of the user's runs in threads."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.005)
+    try:
+        name = f"inline_switch_{kind.split()[0]}"
+        await InlineHandler(f"{name}:handler", write_module(tmp_path, f"{kind} handler(r, c): pass", name)).start()
+        assert sys.getswitchinterval() == pytest.approx(interval)
+    finally:
+        sys.setswitchinterval(before)
