@@ -21,6 +21,7 @@ from consumer.domain.settlement import GiveUp, Invoke
 from consumer.worker.context import WorkerContext
 from consumer.worker.shard.batch_forming import BatchForming
 from consumer.worker.shard.dead_letter_delivery import DeadLetterDelivery
+from consumer.worker.shard.failing_pieces import FailingPieces
 from consumer.worker.shard.handler_calls import HandlerCalls
 from consumer.worker.shard.order import Work
 from consumer.worker.shard.subscription import Subscription
@@ -67,8 +68,7 @@ class KeyOrder:
         self._ready: deque[Piece] = deque()  # cut off from a batch that failed, not tried yet
         self._due: deque[Piece] = deque()  # the pause before their next attempt is over
         self._pausing: dict[Piece, asyncio.TimerHandle] = {}
-        self._failing: dict[bytes, Piece] = {}  # by key: what was tried by itself and has failed
-        self._failing_bytes: dict[Piece, int] = {}
+        self._failing = FailingPieces(queue)
         self._retrying = 0  # slots that retries have now
         self._retried_last = False
         self._is_full = False
@@ -113,7 +113,7 @@ class KeyOrder:
         batch = self._forming.next()
         if self._queue.overflows:  # forming a batch has moved what is not ready behind its keys
             self._bound()
-        elif self._failing:
+        elif self._failing.by_key:
             self._set_aside()
         return None if batch is None else Piece(self._policy, batch.entries, batch.keys)
 
@@ -154,10 +154,9 @@ class KeyOrder:
 
     def _matters(self, piece: Piece) -> bool:
         """Whether the success of a piece changes anything for the keys that fail."""
-        if not self._failing:
+        if not self._failing.by_key:
             return False
-        narrow = self._is_full or self._ending or self._queue.overflows
-        return narrow or not self._failing.keys().isdisjoint(piece.keys)
+        return self._is_full or self._ending or self._queue.overflows or self._failing.has_any_of(piece.keys)
 
     def _follow(self, piece: Piece, keys: Collection[bytes], cut: Cut, result: str) -> None:
         """Settle what is settled, free the keys that are through, go on with the rest."""
@@ -165,7 +164,7 @@ class KeyOrder:
             self._subscription.settle(cut.settled, result)
         held = {key for rest in cut.pieces for key in rest.keys}
         through = [key for key in keys if key not in held]
-        self._forget(piece, through if piece in cut.pieces else keys)
+        self._failing.end(piece, through if piece in cut.pieces else keys)
         self._queue.free(through)
         for rest in cut.pieces:
             self._go_on(rest)
@@ -177,12 +176,12 @@ class KeyOrder:
         if isinstance(step, GiveUp):
             whole, (piece, rest) = piece, piece.expired(step)
             if rest is not None:
-                self._forget(whole, whole.keys)
+                self._failing.end(whole, whole.keys)
                 self._ready.append(rest)
-            self._fails(piece)
+            self._failing.add(piece)
             self._spawn(self._give_up(piece, step))
         elif step.after > 0:
-            self._fails(piece)
+            self._failing.add(piece)
             self._calls.retry_scheduled(step.records, step.attempt, step.after)
             loop = asyncio.get_running_loop()
             self._pausing[piece] = loop.call_later(step.after, self._pause_is_over, piece)
@@ -209,27 +208,13 @@ class KeyOrder:
 
     # --- bounds ----------------------------------------------------------------------------------------
 
-    def _fails(self, piece: Piece) -> None:
-        """This piece lives longer now: copied out of its pages, and what waits behind it is bounded."""
-        self._queue.fail(piece.keys)
-        self._failing.update(dict.fromkeys(piece.keys, piece))
-        self._failing_bytes[piece] = sum(entry.copy_out() for entry in piece.entries)
-        for entry in piece.entries:
-            entry.record.forget()
-
-    def _forget(self, piece: Piece, keys: Collection[bytes]) -> None:
-        self._failing_bytes.pop(piece, None)
-        for key in keys:
-            if self._failing.pop(key, None) is not None:
-                self._queue.end_failing((key,))
-
     def _bound(self) -> None:
         """Defer the keys behind which too much waits, and start nothing new while that is not enough."""
         while deferrable := self._deferrable():
             self._defer(deferrable)
         # A full list gets shorter when the records of its keys are handled, unless they all fail.
         unable = self._queue.overflows and (
-            len(self._subscription.deferred) <= sum(map(self._subscription.is_deferred, self._failing))
+            len(self._subscription.deferred) <= sum(map(self._subscription.is_deferred, self._failing.by_key))
         )
         failing_bytes = self._set_aside()
         is_full = unable or self.failing_keys >= self._most_failing or failing_bytes > self._max_failing_bytes
@@ -242,7 +227,7 @@ class KeyOrder:
 
     def _set_aside(self) -> int:
         """What failing keys hold takes no page from the shard. Returns the bytes of their own records."""
-        failing_bytes = sum(self._failing_bytes.values())
+        failing_bytes = self._failing.size
         self._subscription.account.set_aside(failing_bytes + self._queue.waiting_bytes)
         return failing_bytes
 
@@ -250,14 +235,14 @@ class KeyOrder:
         """Keys that have to be deferred, as many as there is room for."""
         keys = self._queue.overflowing()
         if self._ending:
-            keys = [key for key in self._failing if not self._subscription.is_deferred(key)]
+            keys = [key for key in self._failing.by_key if not self._subscription.is_deferred(key)]
         return self._subscription.deferrable(keys)
 
     def _defer(self, keys: Sequence[bytes]) -> None:
         for key, waiting in self._queue.take_out(keys).items():
-            piece = self._failing[key]
+            piece = self._failing.by_key[key]
             later = piece.keep_current() if piece.stands_alone else ()
             kept = [entry for entry in piece.entries if entry.key == key]
             log.info("key.deferred", shard_id=self._shard_id, first_sequence_number=kept[0].record.sequence_number)
             self._subscription.defer(key, kept, [*later, *waiting])
-            self._failing_bytes[piece] = sum(entry.copy_out() for entry in piece.entries)
+            self._failing.measure(piece)
