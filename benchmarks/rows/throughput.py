@@ -28,7 +28,7 @@ def limit(stream: str, records: int, shards: int) -> dict[str, float]:
         turn = 0
         while not meter.measured:
             shard = turn % shards
-            page = decode_page(_post(connection, "GetRecords", {"ShardIterator": iterators[shard]}), {}, "arn")
+            page = decode_page(_post(connection, "GetRecords", {"ShardIterator": iterators[shard]}), "arn")
             iterators[shard] = page.next_iterator
             meter.count(len(page.records))
             turn += 1

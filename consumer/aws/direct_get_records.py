@@ -6,9 +6,10 @@ pages are small, that is nearly all a worker uses.
 
 Nothing is guessed. ``learn`` lets the SDK prepare and sign one request, keeps it from the network, and takes its URL
 and its headers; ``call`` sends the same request with another body. Signature and credentials come from the client's
-signer, connections, proxies, certificates and exceptions from the client's HTTP session, error answers go through
-botocore's parser. When the SDK works in another way than is known here, ``learn`` says so and
-``consumer.aws.page_reader`` leaves everything to ``client.get_records()``.
+signer, connections, proxies, certificates and exceptions from the client's HTTP session. Every answer is shown to the
+client's handlers of ``before-parse`` (``consumer.aws.inspection``), and errors go through botocore's parser. When the
+SDK works in another way than is known here, ``learn`` says so and ``consumer.aws.page_reader`` leaves everything to
+``client.get_records()``.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from aiobotocore.parsers import create_parser
 from botocore.awsrequest import AWSRequest, HeadersDict
+
+from consumer.aws.inspection import Parsers
 
 OPERATION: Final = "GetRecords"
 _BEFORE_SIGN: Final = f"before-sign.dynamodb-streams.{OPERATION}"
 BEFORE_SEND: Final = f"before-send.dynamodb-streams.{OPERATION}"
+_BEFORE_PARSE: Final = f"before-parse.dynamodb-streams.{OPERATION}"
 # What differs from call to call, or is about the SDK's retries, which are switched off.
 _PER_CALL: Final = {
     "amz-sdk-invocation-id",
@@ -44,7 +47,8 @@ class DirectGetRecords:
     """``GetRecords`` of one client without its per-call machinery. ``learn`` first.
 
     Args:
-        client: a ``dynamodbstreams`` client. Event handlers for its requests are not called on this path.
+        client: a ``dynamodbstreams`` client. Its event handlers are not called on this path, but for those of
+            ``before-parse``.
     """
 
     def __init__(self, client: Any) -> None:
@@ -55,8 +59,8 @@ class DirectGetRecords:
         self._url = ""
         self._headers: dict[str, str] = {}
         model = client.meta.service_model
-        self._shape = model.operation_model(OPERATION).output_shape
-        self._parser = create_parser(model.protocol)
+        self._model = model.operation_model(OPERATION)
+        self._parser = Parsers().create_parser(model.protocol)
 
     async def learn(self, iterator: str) -> Mapping[str, Any]:
         """Take over how the SDK asks. A handler of ``before-send`` must answer the request for ``iterator``; returns
@@ -85,11 +89,11 @@ class DirectGetRecords:
         }
         return answer
 
-    async def call(self, iterator: str, limit: int) -> tuple[bytes, dict[str, str]]:
-        """Body and headers (lower-case names) of a successful answer.
+    async def call(self, iterator: str, limit: int) -> bytes:
+        """The body of a successful answer.
 
         Raises:
-            ClientError, BotoCoreError: as ``client.get_records()`` raises them.
+            StrangeAnswer, ClientError, BotoCoreError: as ``client.get_records()`` raises them.
         """
         body = _encode({"ShardIterator": iterator, "Limit": limit})
         request = AWSRequest("POST", self._url, dict(self._headers), body)
@@ -98,9 +102,18 @@ class DirectGetRecords:
         auth.add_auth(request)
         response = await self._http.send(request.prepare())
         content: bytes = await response.content
+        answer = {
+            "status_code": response.status_code,
+            "headers": response.headers,
+            "body": content,
+            "context": {"operation_name": OPERATION},
+        }
+        await self._client.meta.events.emit(
+            _BEFORE_PARSE, operation_model=self._model, response_dict=answer, customized_response_dict={}
+        )
         if response.status_code >= 300:
-            await self._raise(response.status_code, response.headers, content)
-        return content, response.headers
+            await self._raise(answer)
+        return content
 
     async def _prepared_request(self, iterator: str) -> tuple[Mapping[str, Any], dict[str, Any], Any]:
         """The SDK's answer, what it signed with, and the request that it would have sent."""
@@ -123,13 +136,8 @@ class DirectGetRecords:
             events.unregister(BEFORE_SEND, on_send)
         return answer, signing, prepared[-1] if prepared else None
 
-    async def _raise(self, status: int, headers: Any, body: bytes) -> None:
-        response = {
-            "status_code": status,
-            "headers": HeadersDict(headers),
-            "body": body,
-            "context": {"operation_name": OPERATION},
-        }
-        parsed = await self._parser.parse(response, self._shape)
+    async def _raise(self, answer: Mapping[str, Any]) -> None:
+        named = {**answer, "headers": HeadersDict(answer["headers"])}
+        parsed = await self._parser.parse(named, self._model.output_shape)
         error = self._client.exceptions.from_code(parsed.get("Error", {}).get("Code"))
         raise error(parsed, OPERATION)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, Self, TypeVar
 
-from consumer.aws.errors import ApiCaller
+from consumer.aws.answers import Flaw
+from consumer.aws.errors import ApiCaller, StrangeAnswer
+from consumer.aws.inspection import http_time
 from consumer.aws.page_reader import PageReader
 from consumer.domain.errors import (
     DependencyError,
@@ -147,10 +148,7 @@ class DynamoDBStreamSource:
         if position.sequence_number is not None:
             request["SequenceNumber"] = position.sequence_number
         answer = await self._shard_call("GetShardIterator", shard_id, arn, self._streams.get_shard_iterator(**request))
-        iterator = answer.get("ShardIterator")
-        if not isinstance(iterator, str) or not iterator:
-            raise DependencyError("GetShardIterator", "Malformed", f"no iterator for {shard_id}")
-        return iterator
+        return str(answer["ShardIterator"])
 
     async def get_records(self, shard_id: str, iterator: str, limit: int) -> Page:
         """The next page; it may hold records *and* be the last one (``next_iterator`` None)."""
@@ -169,10 +167,7 @@ class DynamoDBStreamSource:
             answer = await self._call("DescribeTable", table, self._dynamodb.describe_table(TableName=table))
         except ResourceMissing as error:
             raise ResourceMissing(f"table {table}", "check source.table, the region and the account") from error
-        description = answer.get("Table")
-        if not isinstance(description, dict):  # a body that was cut says nothing about the stream
-            raise DependencyError("DescribeTable", "Malformed", "the answer has no Table")
-        arn = description.get("LatestStreamArn")
+        arn = answer["Table"].get("LatestStreamArn")
         if not isinstance(arn, str) or not arn:
             raise MisconfiguredResource(f"table {table} has no stream; {_how_to_enable(table)}")
         return arn
@@ -186,18 +181,14 @@ class DynamoDBStreamSource:
                 "check source.stream_arn, the region and the account; a stream is gone 24 hours after it was disabled"
             )
             raise ResourceMissing(f"stream {arn}", hint) from error
-        stream = answer.get("StreamDescription")
-        if not isinstance(stream, dict) or not isinstance(stream.get("Shards"), list):
-            raise DependencyError("DescribeStream", "Malformed", "the answer has no StreamDescription or no Shards")
+        if not isinstance(answer["StreamDescription"].get("Shards"), list):
+            raise StrangeAnswer("DescribeStream", Flaw("Malformed", "has no Shards"))
         return answer
 
     def _server_time(self, answer: dict[str, Any]) -> float:
         """The service's wall clock, from the HTTP Date of its answer (whole seconds)."""
-        date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
-        try:
-            return parsedate_to_datetime(date).timestamp()
-        except (ValueError, TypeError, OverflowError):
-            return self._wall()
+        time = http_time(answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", ""))
+        return self._wall() if time is None else time
 
     # --- listing -------------------------------------------------------------------------------------------------
 
@@ -258,13 +249,13 @@ def _partition_key(schema: Any, arn: str) -> str:
     for element in schema or ():
         if element.get("KeyType") == "HASH":
             return str(element["AttributeName"])
-    raise DependencyError("DescribeStream", "Malformed", f"the description of {arn} has no partition key")
+    raise StrangeAnswer("DescribeStream", Flaw("Malformed", f"names no partition key of {arn}"))
 
 
 def _shard_info(shard: dict[str, Any]) -> ShardInfo:
     shard_id = shard.get("ShardId")
     if not isinstance(shard_id, str) or not shard_id:
-        raise DependencyError("DescribeStream", "Malformed", "a shard without ShardId")
+        raise StrangeAnswer("DescribeStream", Flaw("Malformed", "has a shard without ShardId"))
     numbers = shard.get("SequenceNumberRange") or {}
     parent = shard.get("ParentShardId")
     return ShardInfo(

@@ -28,6 +28,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as EndpointUnreachable
 from botocore.parsers import ResponseParserError
 
+from consumer.aws.answers import Check, Flaw, parsed_flaw
 from consumer.domain.errors import (
     DependencyError,
     ExpiredIterator,
@@ -102,6 +103,14 @@ class CredentialsRejected(DependencyError):
 
 class Unanswered(DependencyError):
     """No usable answer came back, so the request may or may not have been applied."""
+
+
+class StrangeAnswer(Unanswered):
+    """Something answered that was not the service, or the answer was damaged (``consumer.aws.answers`` says which)."""
+
+    def __init__(self, operation: str, flaw: Flaw) -> None:
+        advice = "look for a proxy or a login page in between, and at aws.endpoints"
+        super().__init__(operation, flaw.code, f"the answer {flaw.text} ({advice})")
 
 
 class ConditionFailed(StreamConsumerError):
@@ -207,7 +216,8 @@ class ApiCaller:
 
     Args:
         observe: called after every call with the operation, its outcome (``ok``, ``throttled``, ``denied``,
-            ``condition_failed``, ``missing``, ``expired``, ``trimmed``, ``timeout`` or ``error``) and its seconds.
+            ``condition_failed``, ``missing``, ``expired``, ``trimmed``, ``strange``, ``timeout`` or ``error``) and its
+            seconds.
             A cancelled call has no outcome and is not reported.
         credentials_refused: called when a service did not accept the credentials, before the error is raised.
     """
@@ -220,18 +230,35 @@ class ApiCaller:
         self._observe = observe
         self._credentials_refused = credentials_refused
 
-    async def call(self, operation: str, resource: str, awaitable: Awaitable[T], timeout: float = 10.0) -> T:  # noqa: ASYNC109 - every call needs its own bound
+    async def call(
+        self,
+        operation: str,
+        resource: str,
+        awaitable: Awaitable[T],
+        timeout: float = 10.0,  # noqa: ASYNC109 - every call needs its own bound
+        *,
+        check: Check | None = None,
+    ) -> T:
         """Await one API call for at most ``timeout`` seconds.
+
+        ``check`` says what is wrong with an answer that has what every success of ``operation`` has, but not what this
+        request asked for.
 
         Raises:
             StreamConsumerError: whatever ``translate`` makes of a failure. ``Unanswered`` means that a write may
-                have been applied all the same.
+                have been applied all the same; so does ``StrangeAnswer``, an answer that is none.
         """
         started = time.monotonic()
         outcome = "ok"
         try:
             async with asyncio.timeout(timeout):
-                return await awaitable
+                answer = await awaitable
+            flaw = parsed_flaw(operation, answer)
+            if flaw is None and check is not None and isinstance(answer, Mapping):
+                flaw = check(answer)
+            if flaw is not None:
+                raise StrangeAnswer(operation, flaw)
+            return answer
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and not task.cancelling():  # not asked for: the library gave the call up
@@ -263,6 +290,7 @@ _OUTCOMES: Final[tuple[tuple[type[StreamConsumerError], str], ...]] = (
     (ResourceMissing, "missing"),
     (ExpiredIterator, "expired"),
     (TrimmedData, "trimmed"),
+    (StrangeAnswer, "strange"),
 )
 
 

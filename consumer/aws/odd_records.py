@@ -14,7 +14,8 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from consumer.domain.errors import DependencyError
+from consumer.aws.answers import Flaw
+from consumer.aws.errors import StrangeAnswer
 from consumer.domain.record import Change, Record
 
 ABSENT: Final = Raw(b"")
@@ -36,20 +37,20 @@ _decode_record = msgspec.json.Decoder(Record).decode
 _decode_least = msgspec.json.Decoder(_LeastRecord).decode
 
 
-def undecodable(code: str, message: str) -> DependencyError:
-    """The error of a page that does not decode: it is read again."""
-    return DependencyError("GetRecords", code, message)
+def undecodable(what: str) -> StrangeAnswer:
+    """The error of a page that does not decode: it is read again. ``what`` goes on after "the answer"."""
+    return StrangeAnswer("GetRecords", Flaw("Malformed", what))
 
 
-def without_number(index: int, event_id: object) -> DependencyError:
-    return undecodable("Malformed", f"record {index} of the page (eventID {event_id!r}) has no usable SequenceNumber")
+def without_number(index: int, event_id: object) -> StrangeAnswer:
+    return undecodable(f"has a record without usable SequenceNumber: number {index}, eventID {event_id!r}")
 
 
 def decode_alone(index: int, record: object) -> Record:
     """One record of a page that msgspec refused, either a slice of the body or what json made of it.
 
     Raises:
-        DependencyError: it has no sequence number, so it cannot be placed in its shard.
+        StrangeAnswer: it has no sequence number, so it cannot be placed in its shard.
     """
     if not isinstance(record, Raw):
         return rebuild(index, record)

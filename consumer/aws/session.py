@@ -24,6 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from consumer.aws.credentials import HeldCredentials, metadata_service_is_asked, sdk_chain
 from consumer.aws.errors import AwsConfigurationError, one_line, translate
+from consumer.aws.inspection import Inspection, Parsers
 from consumer.domain.errors import DependencyError, StreamConsumerError
 from consumer.ports.time import Clock
 
@@ -47,6 +48,7 @@ class AwsSession:
         max_pool_connections: connections per client; must exceed the number of shards polled at the same time.
         clock: for when credentials end; None for the machine's.
         credentials_end: is told the end of the credentials (Unix time; None for keys without one), at each renewal.
+        heard: is given the service's time (Unix seconds) with every answer that says it.
 
     Raises (on entry):
         AwsConfigurationError: no region, a profile that does not exist, or no credentials and nothing that could give
@@ -63,9 +65,11 @@ class AwsSession:
         max_pool_connections: int = 50,
         clock: Clock | None = None,
         credentials_end: Callable[[float | None], None] | None = None,
+        heard: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._region = region
         self._endpoints = dict(endpoints)
+        self._inspection = Inspection(heard)
         self._config_options: dict[str, Any] = {
             "connect_timeout": CONNECT_TIMEOUT,
             "read_timeout": READ_TIMEOUT,
@@ -84,6 +88,7 @@ class AwsSession:
         try:
             botocore_session = aiobotocore.session.get_session()
             botocore_session.register_component("credential_provider", self)
+            botocore_session.register_component("response_parser_factory", Parsers())
             self._session = aioboto3.Session(botocore_session=botocore_session, region_name=self._region)
             if not self._session.region_name:
                 raise AwsConfigurationError("no AWS region is configured (set aws.region or AWS_REGION)")
@@ -138,11 +143,13 @@ class AwsSession:
         config = AioConfig(connector_args={"keepalive_timeout": IDLE_CONNECTION}, **options)
         try:
             # The context manager closes what it opened when it fails half-way; the stack owns it from then on.
-            return await self._stack.enter_async_context(
+            client = await self._stack.enter_async_context(
                 self._require().client(service, endpoint_url=endpoint, config=config)
             )
         except (BotoCoreError, ValueError) as error:
             raise AwsConfigurationError(f"the AWS client for {service} cannot be made: {one_line(error)}") from error
+        self._inspection.watch(client)
+        return client
 
     def _require(self) -> Any:
         if self._session is None:

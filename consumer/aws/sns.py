@@ -47,7 +47,7 @@ class SnsDeadLetters:
         """
         asking = self._client.get_topic_attributes(TopicArn=self.destination)
         answer = await self._caller.call("GetTopicAttributes", self.destination, asking)
-        attributes: Mapping[str, str] = answer.get("Attributes", {})
+        attributes: Mapping[str, str] = answer["Attributes"]
         if attributes.get("FifoTopic") == "true" or self.destination.endswith(".fifo"):
             raise MisconfiguredResource(f"{self.destination} is a FIFO topic: dead letters need a standard one")
         if attributes.get("SubscriptionsConfirmed") == "0":  # a warning only: AWS brings this count up to date late

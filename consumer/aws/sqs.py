@@ -6,9 +6,11 @@ answer may have been stored too: the caller sends again and the ``idempotency_ke
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
+from consumer.aws.answers import Flaw
 from consumer.aws.errors import ApiCaller
 from consumer.aws.messages import check_size, message_attributes
 from consumer.domain.errors import DependencyError, MisconfiguredResource, ResourceMissing, UnsuitableCharacters
@@ -45,7 +47,7 @@ class SqsDeadLetters:
         url = await self._find()
         asking = self._client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
         answer = await self._caller.call("GetQueueAttributes", self.destination, asking)
-        attributes: Mapping[str, str] = answer.get("Attributes", {})
+        attributes: Mapping[str, str] = answer["Attributes"]
         if attributes.get("FifoQueue") == "true":
             raise MisconfiguredResource(f"{self.destination} is a FIFO queue: dead letters need a standard one")
         self.maximum_size = min(SERVICE_LIMIT, int(attributes.get("MaximumMessageSize", SERVICE_LIMIT)))
@@ -66,8 +68,14 @@ class SqsDeadLetters:
         sending = self._client.send_message(
             QueueUrl=self._url, MessageBody=document.decode("utf-8"), MessageAttributes=extra
         )
+
+        def is_stored_whole(answer: Mapping[str, Any]) -> Flaw | None:
+            digest = hashlib.md5(document, usedforsecurity=False).hexdigest()  # what SQS has stored
+            damaged = answer.get("MD5OfMessageBody") not in (None, digest)
+            return Flaw("ChecksumMismatch", "is about another message: its MD5 differs") if damaged else None
+
         try:
-            await self._caller.call("SendMessage", self.destination, sending)
+            await self._caller.call("SendMessage", self.destination, sending, check=is_stored_whole)
         except ResourceMissing:
             self._url = ""  # deleted, perhaps made again: look anew next time
             raise

@@ -14,6 +14,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
+from consumer.aws.answers import has
 from consumer.aws.errors import ApiCaller, ConditionFailed, Unanswered
 from consumer.domain.errors import DependencyError, MisconfiguredResource, ResourceMissing
 
@@ -157,10 +158,12 @@ class TableRows:
         method = getattr(self._client, _METHODS[operation])
         if operation != "TransactWriteItems":
             request = {"TableName": self._table, **request}
+        check = has("Attributes", dict) if request.get("ReturnValues", "NONE") != "NONE" else None
         doubtful = False
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                answer = await self._caller.call(operation, self._resource, method(**request), self._timeout)
+                sending = method(**request)
+                answer = await self._caller.call(operation, self._resource, sending, self._timeout, check=check)
                 return Written(answer.get("Attributes") or {})
             except ConditionFailed as refusal:
                 return Written({}, refused=True, found=refusal.item, doubtful=doubtful)

@@ -47,6 +47,7 @@ API_OUTCOMES: Final = (
     "missing",
     "expired",
     "trimmed",
+    "strange",
     "timeout",
     "error",
 )

@@ -7,7 +7,7 @@ import urllib.request
 import pytest
 
 from consumer.aws.dynamodb_streams import DynamoDBStreamSource
-from consumer.aws.errors import ApiCaller, Unanswered
+from consumer.aws.errors import ApiCaller, StrangeAnswer, Unanswered
 from consumer.aws.session import AwsSession
 from consumer.ports.source import Position
 from tests.conftest import REGION, SERVICES, create_source_table, unique
@@ -94,6 +94,40 @@ async def test_a_write_is_applied_though_its_response_is_lost(threaded, session)
         await ApiCaller().call("PutItem", table.name, client.put_item(TableName=table.name, Item={"id": {"S": "b"}}))
     found = await client.scan(TableName=table.name)
     assert [item["id"]["S"] for item in found["Items"]] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"kind": "reply", "status": 200, "body": "<html>Please sign in</html>"},
+        {"kind": "reply", "status": 200, "body": "{}", "content_type": "application/x-amz-json-1.0"},
+        {"kind": "reply", "status": 404, "body": "<html>Not found</html>"},
+        {"kind": "truncate"},
+    ],
+    ids=["portal", "empty", "not found", "cut"],
+)
+async def test_an_answer_that_is_none(threaded, session, strange):
+    """A body of something else, with a status of success: for the table, the stream and the queue."""
+    table = await create_source_table(session)
+    source = await source_on(session, table)
+    shard_id = (await source.list_shards())[0].shard_id
+    dynamodb, sqs = await session.client("dynamodb"), await session.client("sqs")
+    url = (await sqs.create_queue(QueueName=unique("queue")))["QueueUrl"]
+    calls = {
+        "PutItem": lambda: dynamodb.put_item(TableName=table.name, Item={"id": {"S": "a"}}),
+        "GetItem": lambda: dynamodb.get_item(TableName=table.name, Key={"id": {"S": "a"}}),
+        "SendMessage": lambda: sqs.send_message(QueueUrl=url, MessageBody="x"),
+        "GetShardIterator": lambda: source.iterator(shard_id, Position("TRIM_HORIZON")),
+    }
+    for operation, call in calls.items():
+        threaded.call("fault", operation, **strange)
+        with pytest.raises(StrangeAnswer):
+            await ApiCaller().call(operation, "x", call())
+        await ApiCaller().call(operation, "x", call())
+    threaded.call("fault", "PutItem", kind="reply", status=200, body="<html></html>", applied=True)
+    with pytest.raises(StrangeAnswer):
+        await dynamodb.put_item(TableName=table.name, Item={"id": {"S": "applied"}})
+    assert "Item" in await dynamodb.get_item(TableName=table.name, Key={"id": {"S": "applied"}})
 
 
 async def test_other_services_pass_through(threaded, session):

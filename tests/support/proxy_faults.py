@@ -1,9 +1,10 @@
-"""What the proxy does to the next requests of an operation: errors, lost responses, delays, cut bodies."""
+"""What the proxy does to the next requests of an operation: errors, lost responses, delays, cut and strange bodies."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Literal
 
 from aiohttp import web
 
+REQUEST_ID = "x-amzn-requestid"
 Kind = Literal["error", "lose_request", "lose_response", "delay", "truncate", "reply"]
 
 
@@ -50,6 +52,8 @@ class Fault:
     honest_length: bool = True
     body: str = ""
     signed_with: str = ""
+    content_type: str = "text/html"
+    applied: bool = False  # what "reply" answers to
 
     def takes(self, operation: str, authorization: str) -> bool:
         if self.times <= 0 or self.operation not in ("*", operation):
@@ -73,9 +77,10 @@ def error_response(code: str, status: int = 400, message: str = "") -> web.Respo
 
 
 def json_response(body: object) -> web.Response:
-    """A success with the checksum that DynamoDB sends and local servers leave out."""
+    """A success as DynamoDB sends it."""
     data = json.dumps(body).encode()
-    headers = {"x-amz-crc32": str(zlib.crc32(data)), "Content-Type": "application/x-amz-json-1.0"}
+    headers = {REQUEST_ID: uuid.uuid4().hex, "x-amz-crc32": str(zlib.crc32(data))}
+    headers["Content-Type"] = "application/x-amz-json-1.0"
     return web.Response(body=data, headers=headers)
 
 
@@ -88,7 +93,9 @@ async def apply(
     if fault.kind == "error":
         return error_response(fault.code, fault.status, fault.message)
     if fault.kind == "reply":
-        return web.Response(status=fault.status, text=fault.body, content_type="application/x-amz-json-1.0")
+        if fault.applied:
+            await forward()
+        return web.Response(status=fault.status, text=fault.body, content_type=fault.content_type)
     if fault.kind == "delay":
         await asyncio.sleep(fault.seconds)
         return await forward()
@@ -111,7 +118,9 @@ async def _truncated(fault: Fault, request: web.Request, answer: web.Response) -
     body = answer.body if isinstance(answer.body, bytes) else b""
     kept = body[: int(len(body) * fault.keep)]
     if fault.honest_length:
-        return web.Response(status=answer.status, body=kept, content_type="application/x-amz-json-1.0")
+        headers = {name: value for name, value in answer.headers.items() if name.lower() == REQUEST_ID}
+        headers["Content-Type"] = "application/x-amz-json-1.0"
+        return web.Response(status=answer.status, body=kept, headers=headers)
     if request.transport is not None:
         head = f"HTTP/1.1 {answer.status} OK\r\nContent-Length: {len(body)}\r\n\r\n"
         request.transport.write(head.encode() + kept)

@@ -119,8 +119,9 @@ class ReshardProxy:
     async def fault(self, operation: str, kind: str = "error", **options: Any) -> None:
         """Queue a fault (see ``proxy_faults.Fault``): ``fault("GetRecords", code="ThrottlingException", status=400)``.
 
-        Kinds: error, reply (``status``, ``body``), lose_request, lose_response (after it was applied), delay
-        (``seconds``), truncate (``keep``, ``honest_length``). All take ``times`` and ``skip``.
+        Kinds: error, lose_request, lose_response (after it was applied), delay (``seconds``), truncate (``keep``,
+        ``honest_length``), and reply, which answers as something that is not the service (``status``, ``body``,
+        ``content_type``; ``applied``: the service has done what was asked). All take ``times`` and ``skip``.
         """
         self._faults.append(Fault(operation, kind, **options))  # type: ignore[arg-type]  # options of a Fault
 

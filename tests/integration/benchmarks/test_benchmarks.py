@@ -33,7 +33,7 @@ class TestStub:
         numbers: list[int] = []
         start = 0
         for _ in range(4):
-            page = decode_page(stream.page(1, start, 1000), {}, STREAM_ARN)
+            page = decode_page(stream.page(1, start, 1000), STREAM_ARN)
             numbers += [index_of(record.sequence_number) for record in page.records]
             start = int(str(page.next_iterator).split("|")[2])
         assert numbers == list(range(25))
@@ -43,7 +43,7 @@ class TestStub:
         stream = Stream()
         stream.configure({"size": size, "keys": 3})
         body = stream.page(0, 0, 100)
-        page = decode_page(body, {}, STREAM_ARN)
+        page = decode_page(body, STREAM_ARN)
         record = page.records[5]
         image = json.loads(body)["Records"][5]["dynamodb"]["NewImage"]
         assert 0.9 * size < len(body) / 100 < 1.1 * size
@@ -59,7 +59,7 @@ class TestStub:
     def test_the_hand_written_loop_builds_an_equal_lambda_event(self) -> None:
         stream = Stream()
         body = stream.page(0, 0, 3)
-        page = decode_page(body, {}, STREAM_ARN)
+        page = decode_page(body, STREAM_ARN)
         ours = json.loads(batch_event_json(list(page.records)))
         theirs = {"Records": [naive.lambda_record(record) for record in json.loads(body)["Records"]]}
         assert theirs == ours

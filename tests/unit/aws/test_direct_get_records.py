@@ -69,8 +69,13 @@ class Server:
 
 def ok(body: bytes, *, status: int = 200, length: int | None = None, more: str = "") -> bytes:
     size = len(body) if length is None else length
-    head = f"HTTP/1.1 {status} X\r\nContent-Type: application/x-amz-json-1.0\r\nContent-Length: {size}\r\n{more}\r\n"
-    return head.encode() + body
+    kind = "Content-Type: application/x-amz-json-1.0\r\nx-amzn-RequestId: 1\r\n"
+    return f"HTTP/1.1 {status} X\r\n{kind}Content-Length: {size}\r\n{more}\r\n".encode() + body
+
+
+def strange(body: bytes, status: int = 200) -> bytes:
+    """An answer of something else, without a request id."""
+    return f"HTTP/1.1 {status} X\r\nContent-Type: text/html\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def refusal(code: str, status: int = 400) -> bytes:
@@ -142,6 +147,10 @@ class TestSameAsTheClient:
             refusal("UnrecognizedClientException"),
             refusal("InternalServerError", 500),
             ok(b"<html>bad gateway</html>", status=502),
+            strange(b"<html>not found</html>", status=404),
+            strange(b"<html>sign in</html>"),
+            strange(b'{"Records":[]}'),
+            ok(SAMPLE, more="x-amz-crc32: 5\r\n"),
             ok(b"", status=503),
         ],
         ids=lambda answer: answer[-40:].decode(errors="replace"),
@@ -162,6 +171,9 @@ class TestSameAsTheClient:
                 server.answers = [ok(damaged)]
                 with pytest.raises(DependencyError, match="Malformed"):
                     await source.get_records("shard-1", "i", 7)
+            server.answers = [strange(b'{"Records":[]}')]
+            with pytest.raises(DependencyError, match="NotTheService"):
+                await source.get_records("shard-1", "i", 7)
             server.answers = [ok(b'{"Records":[]}')]
             page = await source.get_records("shard-1", "i", 7)
             assert (list(page.records), page.next_iterator) == ([], None)

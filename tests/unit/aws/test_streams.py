@@ -93,7 +93,8 @@ class Script:
             raise answer
         status, answer = answer if isinstance(answer, tuple) else (200, answer)
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-        headers = {"content-length": str(len(data)), "content-type": "application/x-amz-json-1.0", **self.headers}
+        headers = {"content-length": str(len(data)), "content-type": "application/x-amz-json-1.0"}
+        headers |= {"x-amzn-requestid": "1", **self.headers}
         return AioAWSResponse("http://127.0.0.1:9/", status, headers, Body(data, self.seconds))
 
 
@@ -355,7 +356,7 @@ class TestSelfTest:
         assert "differently" in entry["reason"]
         script.on("GetRecords", SAMPLE)
         slow = await source.get_records(shard_id(1), "i", 10)
-        fast = decode_page(SAMPLE, {}, ARN)
+        fast = decode_page(SAMPLE, ARN)
         assert [record.as_event() for record in slow.records] == [record.as_event() for record in fast.records]
         assert (slow.next_iterator, slow.wire_bytes) == (fast.next_iterator, fast.wire_bytes)
 
