@@ -18,7 +18,7 @@ from consumer.aws.lease_table import DynamoDBLeaseStore
 from consumer.aws.session import AwsSession
 from consumer.ports.dead_letters import DeadLetters
 from consumer.ports.leases import LeaseTable
-from consumer.ports.time import Clock
+from consumer.ports.time import Clock, ServiceClock
 from consumer.settings.model import Settings
 
 Observe = Callable[[str, str, float], None]
@@ -35,7 +35,7 @@ class MainAdapters:
     dead_letters: DeadLetters | None
 
     def __init__(
-        self, settings: Settings, observe: Observe, clock: Clock, credentials_end: CredentialsEnd | None = None
+        self, settings: Settings, observe: Observe, clock: ServiceClock, credentials_end: CredentialsEnd | None = None
     ) -> None:
         self._settings = settings
         self._observe = observe
@@ -53,6 +53,7 @@ class MainAdapters:
                     max_pool_connections=SHARD_CONNECTIONS,
                     clock=self._clock,
                     credentials_end=self._credentials_end,
+                    heard=self._clock.heard,
                 )
             )
             caller = ApiCaller(self._observe, session.credentials_refused)
@@ -64,6 +65,7 @@ class MainAdapters:
                 caller,
                 table=settings.source.table,
                 stream_arn=settings.source.stream_arn,
+                wall=self._clock.wall,
             )
             self.store = lease_store(settings, dynamodb, caller, self._clock)
             self.dead_letters = await build_dead_letters(settings, session, caller, self._clock)
@@ -84,12 +86,19 @@ def lease_store(settings: Settings, dynamodb: object, caller: ApiCaller, clock: 
 
 @asynccontextmanager
 async def lease_table(
-    settings: Settings, clock: Clock, observe: Observe | None = None, credentials_end: CredentialsEnd | None = None
+    settings: Settings,
+    clock: ServiceClock,
+    observe: Observe | None = None,
+    credentials_end: CredentialsEnd | None = None,
 ) -> AsyncIterator[LeaseTable]:
     """The lease table alone, on a session of its own: for the control thread, and for commands."""
-    aws = settings.aws
     async with AwsSession(
-        aws.region, aws.endpoints.secret_urls(), max_pool_connections=4, clock=clock, credentials_end=credentials_end
+        settings.aws.region,
+        settings.aws.endpoints.secret_urls(),
+        max_pool_connections=4,
+        clock=clock,
+        credentials_end=credentials_end,
+        heard=clock.heard,
     ) as session:
         caller = ApiCaller(observe, session.credentials_refused)
         yield lease_store(settings, await session.client("dynamodb"), caller, clock)

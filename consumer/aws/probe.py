@@ -11,14 +11,14 @@ from collections.abc import Awaitable, Callable
 from consumer.aws.adapters import MainAdapters
 from consumer.domain.errors import ResourceMissing, StreamConsumerError
 from consumer.ports.source import Position
-from consumer.ports.time import Clock
+from consumer.ports.time import ServiceClock
 from consumer.settings.model import Settings
 
 Finding = tuple[str, StreamConsumerError | None]
 Question = Callable[[], Awaitable[object]]
 
 
-async def probe(settings: Settings, clock: Clock) -> list[Finding]:
+async def probe(settings: Settings, clock: ServiceClock) -> list[Finding]:
     """Ask for everything: what was asked, and what is wrong with it (None: nothing). No answer stops the next
     question, so all that is missing is found at once."""
     async with MainAdapters(settings, lambda *_: None, clock) as adapters:

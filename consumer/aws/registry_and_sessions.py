@@ -23,7 +23,7 @@ class ApplicationRows:
         caller: runs, translates and counts the calls.
         table: name of the lease table; several applications may share it.
         application: namespaces every row. Must not contain ``#``, which separates the parts of a key.
-        clock_wall: Unix time, for ``updated_at`` only; no decision depends on it.
+        clock_wall: Unix time at the services, for ``updated_at``: rows of finished shards go days after that.
         timeout: seconds for one operation including its repetitions.
     """
 

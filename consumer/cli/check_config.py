@@ -40,10 +40,10 @@ def check_config(file: Path, print_effective: bool, aws: bool, strict: bool) -> 
 def _probe(settings: Settings) -> None:
     """Ask for everything once and report every answer; ends with the code of the first failure."""
     from consumer.aws.probe import probe
-    from consumer.worker.clock import SystemClock
+    from consumer.worker.clock import HeardClock, SystemClock
 
     with one_line_errors():
-        findings = asyncio.run(probe(settings, SystemClock()))
+        findings = asyncio.run(probe(settings, HeardClock(SystemClock())))
     for what, error in findings:
         answer = "ok" if error is None else " ".join(str(error).split()).removeprefix(f"{what} ")
         click.echo(f"{what}: {answer}", err=True)

@@ -26,7 +26,7 @@ def init(config: Path) -> None:
 
 async def _create(settings: Settings) -> bool:
     from consumer.aws.adapters import lease_table
-    from consumer.worker.clock import SystemClock
+    from consumer.worker.clock import HeardClock, SystemClock
 
-    async with lease_table(settings, SystemClock()) as store:
+    async with lease_table(settings, HeardClock(SystemClock())) as store:
         return await store.prepare(create=True)

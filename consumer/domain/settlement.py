@@ -84,7 +84,8 @@ class Settlement:
         self._pieces = [_Piece(records)]  # a stack: the leftmost piece is last
 
     def next(self, now: float) -> Step | None:
-        """What to do now (``now`` in Unix seconds, for record ages); None when everything is settled."""
+        """What to do now; None when everything is settled. ``now`` is for record ages, in Unix seconds; at minus
+        infinity nothing is too old."""
         if not self._pieces:
             return None
         piece = self._pieces[-1]

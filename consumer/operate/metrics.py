@@ -244,6 +244,9 @@ class Metrics:
         self.loop_stall_seconds = self._gauge(
             "loop_stall_seconds", "Longest delay of the main event loop in the last measuring interval, in seconds."
         )
+        self.clock_ahead_seconds = self._gauge(
+            "clock_ahead_seconds", "Seconds by which this machine's clock is ahead of the one of AWS."
+        )
         build = self._gauges("build_info", "Always 1; the labels name the running build.", version=(), python=())
         build(__version__, platform.python_version()).set(1)
         ProcessCollector(namespace=PREFIX, registry=self.registry)

@@ -15,6 +15,7 @@ from consumer.domain.frontier import MAX_RUNS_BYTES, FrontierSnapshot, SettledFi
 from consumer.domain.lease import LeaseRow
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.domain.record import records_from_event
+from consumer.domain.shards import RETENTION
 from consumer.settings.model import Settings
 from consumer.testing.history import Duplicate, History, Item
 from consumer.testing.memory_rules import MemoryRules
@@ -28,10 +29,12 @@ DESCRIBE_LIMIT = 10.0  # DescribeStream calls a second, for the whole fleet: an 
 class Checkers(Promptness):
     """The rules. Everything that crosses the border of a worker comes by here."""
 
-    def __init__(self, history: History, streams: Sequence[MemoryStream]) -> None:
+    def __init__(self, history: History, streams: Sequence[MemoryStream], *, max_age: float = RETENTION) -> None:
+        """``max_age``: seconds until a record may be given up for its age."""
         super().__init__(history, streams)
         self._inexact: set[str | None] = set()  # incarnations whose frontiers name their low number only
         self._in_order: set[str] = set()  # incarnations where a failing record holds up more than its own key
+        self._max_age = max_age
         self.rows: dict[str, LeaseRow] = {}
         self._deleted: dict[str, list[LeaseRow]] = defaultdict(list)  # by hand: as they were
         self._frontiers: dict[tuple[str, int], FrontierSnapshot] = {}  # what an epoch started from
@@ -128,13 +131,17 @@ class Checkers(Promptness):
                 "G3 one owner", f"{incarnation} sends a dead letter of {shard_id}; the owner is {found}"
             )
 
-    def dead_lettered(self, document: bytes, shard_id: str) -> None:
-        """A dead letter is durable."""
+    def dead_lettered(self, document: bytes, shard_id: str, condition: str) -> None:
+        """A dead letter is durable. ``condition`` is Lambda's name for why the records were given up."""
         text = document[document.rindex(b'"payload":') + len(b'"payload":') : -1]
         for record in records_from_event(text):
             item = self._history.items[record_name(shard_id, record.sequence_number)]
             item.dead_lettered += 1
-            if not item.failures:
+            age = self._streams[0].clock.wall() - item.created
+            if condition == "RecordAgeExceeded":
+                if age <= self._max_age:
+                    self._history.violated("record age", f"{item.key} v{item.version} was given up after {age:.1f} s")
+            elif not item.failures:
                 self._history.violated("dead letters", f"{item.key} v{item.version} never failed")
             self._settle(item)
         self._history.note("dead letter", hashlib.blake2b(document, digest_size=8).hexdigest())

@@ -178,7 +178,7 @@ class MemoryLeaseStore(MemoryRegistry, MemorySessions):
     Args:
         table: shared by all workers.
         application: namespaces every row.
-        clock_wall: Unix time, for ``updated_at`` only.
+        clock_wall: Unix time, for ``updated_at``.
         link: this worker's network; without one nothing is ever lost.
     """
 

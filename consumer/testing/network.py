@@ -21,12 +21,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
+from consumer.aws.answers import HttpAnswer
 from consumer.domain.errors import DependencyError, PermissionDenied, Throttled
 from consumer.testing.virtual_loop import Process
 
 T = TypeVar("T")
 
 QUICKEST, SLOWEST = 0.001, 0.012  # seconds one way on a healthy simulated network
+
+# What something in between answers with; and what an adapter that believed it would make of it, where that is not None.
+STRANGE = HttpAnswer(200, {"content-type": "text/html"}, b"{}")
+_BELIEVED: dict[str, object] = {
+    **dict.fromkeys(("open_session", "fence_session", "add_lease", "remove_lease"), True),
+    "bump_session": (True, 0),
+    "sessions": [],
+    "leases": [],
+}
+_HAS_MORE = ("pin_application", "switch_stream", "register", "window_state")  # could not be taken for a success
+_CAN_BE_STRANGE = ("table", "session", "dead_letters")  # services
 
 
 @dataclass(slots=True)
@@ -41,11 +53,12 @@ class Weather:
     deny: float = 0.0
     expired: float = 0.0  # the credentials have expired
     broken: float = 0.0  # a 500, half of them after the call was applied
+    strange: float = 0.0  # something else answers, half of them after the call was applied
 
     @property
     def fair(self) -> bool:
         lost = self.lose_request or self.lose_response or self.slow
-        return not (lost or self.throttle or self.deny or self.expired or self.broken)
+        return not (lost or self.throttle or self.deny or self.expired or self.broken or self.strange)
 
 
 @dataclass(eq=False, slots=True)
@@ -85,6 +98,7 @@ class Link:
         rng: decides delays and losses.
         timeout: seconds after which the sender gives up a call that got no answer.
         observe: is given every call that arrives: link, operation, and the type of its result or error.
+        heard: is given the service's time (Unix seconds) with every answer that comes from it.
     """
 
     def __init__(
@@ -94,6 +108,7 @@ class Link:
         rng: random.Random | None = None,
         timeout: float = 0.0,
         observe: Callable[[Link, str, str], None] | None = None,
+        heard: Callable[[float], None] | None = None,
     ) -> None:
         self.sender = process.name if process is not None else ""
         self.service = service
@@ -101,6 +116,7 @@ class Link:
         self.weather = Weather()
         self.when_applied: Callable[[], object] | None = None  # called once, before the next answer leaves
         self.observe = observe
+        self.heard = heard
         self._process = process
         self._rng = (rng or random.Random(0)).random  # noqa: S311  # no secret
         self._faults: list[Fault] = []
@@ -145,12 +161,26 @@ class Link:
         if flight.arrives:
             self.after(there, flight.arrive)
         if flight.arrives and flight.answers and flight.held_by is None and there + flight.back <= self.timeout:
-            return await flight.answer
+            return self._judged(operation, await flight.answer)
         waiting = asyncio.get_running_loop().call_later(self.timeout, flight.give_up)
         try:
-            return await flight.answer
+            return self._judged(operation, await flight.answer)
         finally:
             waiting.cancel()
+
+    @property
+    def service_time(self) -> float:
+        """What the date of an answer says, in whole seconds."""
+        return float(int(self._process.loop.world.wall())) if self._process is not None else 0.0
+
+    def _judged(self, operation: str, answer: T) -> T:
+        """What an adapter makes of an answer, by the rule that production has."""
+        if answer is not STRANGE:
+            return answer
+        flaw = STRANGE.flaw(json_body=True)
+        if flaw is not None:
+            raise DependencyError(operation, flaw.code)
+        return _BELIEVED.get(operation)  # type: ignore[return-value]  # what is not there
 
     def after(self, delay: float, callback: Callable[..., object], *args: Any) -> None:
         """Run ``callback`` in ``delay`` seconds, whatever becomes of the sender."""
@@ -181,6 +211,9 @@ class Link:
             flight.refusal = DependencyError(flight.operation, "InternalServerError")
             flight.applied_all_the_same = rng() < 0.5
         flight.arrives = rng() >= weather.lose_request
+        if weather.strange and self.service in _CAN_BE_STRANGE and flight.operation not in _HAS_MORE:
+            flight.strange = rng() < weather.strange
+            flight.applied_all_the_same = flight.applied_all_the_same or rng() < 0.5
 
     def _hurt(self, flight: _Flight[Any]) -> None:
         """Let the first fault that is meant for this call decide about it."""
@@ -214,17 +247,22 @@ class _Flight(Generic[T]):
     refusal: BaseException | None = None
     applied_all_the_same: bool = False  # although it is refused
     held_by: Fault | None = None
+    strange: bool = False  # something else answers
+    date: float = 0.0
 
     def arrive(self) -> None:
         link = self.link
         outcome: T | BaseException | None = None
-        if self.refusal is None or self.applied_all_the_same:
+        if (self.refusal is None and not self.strange) or self.applied_all_the_same:
             try:
                 outcome = self.apply()
             except Exception as error:  # noqa: BLE001  # whatever the service says is the sender's to handle
                 outcome = error
         if self.refusal is not None:
             outcome = self.refusal
+        if self.strange:
+            outcome = STRANGE  # type: ignore[assignment]  # as nothing that was asked for
+        self.date = link.service_time
         if link.observe is not None:
             link.observe(link, self.operation, type(outcome).__name__)
         if link.when_applied is not None:
@@ -238,6 +276,8 @@ class _Flight(Generic[T]):
     def deliver(self, outcome: T | BaseException | None) -> None:
         if self.answer.done():
             return
+        if self.link.heard is not None and not self.strange:
+            self.link.heard(self.date)
         if isinstance(outcome, BaseException):
             self.answer.set_exception(outcome)
         else:

@@ -81,7 +81,7 @@ class ObservedDeadLetters:
     async def send(self, document: bytes, *, attributes: dict[str, str]) -> None:
         def store() -> None:
             self._inner.delivered.append(DeadLetter(document, dict(attributes)))
-            self._checkers.dead_lettered(self._whole(document), attributes["shard_id"])
+            self._checkers.dead_lettered(self._whole(document), attributes["shard_id"], attributes["condition"])
 
         self._checkers.sending_dead_letter(self._incarnation(), attributes["shard_id"])
         self._inner.check_size(document)

@@ -24,6 +24,7 @@ from consumer.testing.network import Link
 from consumer.testing.observed import ObservedDeadLetters, ObservedHandler
 from consumer.testing.virtual_loop import Process
 from consumer.testing.world import World, settings_of
+from consumer.worker.clock import HeardClock
 from consumer.worker.context import Ports, WorkerContext
 from consumer.worker.fleet.coordinator import Coordinator
 from consumer.worker.fleet.incarnation import HARD_STOP_MARGIN, Host
@@ -107,9 +108,10 @@ class SimulatedWorker:
         process.wall_offset = rng.uniform(-0.5, 0.5)
         settings = self._running = self._own or world.settings
         self.process, self.context, self.coordinator = process, None, None
+        self._clock = HeardClock(process)
         timeouts = {"session": min(CALL_TIMEOUT, settings.leases.duration / 8)}
         self.links = {
-            service: Link(process, service, rng, timeouts.get(service, CALL_TIMEOUT), world.called)
+            service: Link(process, service, rng, timeouts.get(service, CALL_TIMEOUT), world.called, self._clock.heard)
             for service in ("table", "session", "stream", "dead_letters")
         }
         self._stop, self._ended, self._stop_asked = asyncio.Event(), asyncio.Event(), False
@@ -206,8 +208,9 @@ class SimulatedWorker:
         """What ``worker.app.Daemon`` does between start and exit, without what only a real process has."""
         world, links, settings = self._world, self.links, self.settings
         checkers = world.checkers
-        store = MemoryLeaseStore(world.table, settings.application, process.wall, links["table"])
-        session_store = MemoryLeaseStore(world.table, settings.application, process.wall, links["session"])
+        clock = self._clock
+        store = MemoryLeaseStore(world.table, settings.application, clock.wall, links["table"])
+        session_store = MemoryLeaseStore(world.table, settings.application, clock.wall, links["session"])
         source = MemoryStreamSource(world.streams[0], links["stream"]).of(world.stream.arn)
         letters = ObservedDeadLetters(checkers, self._who, world.dead_letters, links["dead_letters"], world.table)
         dead_letters = letters if settings.on_failure.destination else None
@@ -223,7 +226,7 @@ class SimulatedWorker:
             task_died=lambda name, error: StreamConsumerError(f"background task {name} ended: {error!r}"),
             end_within=lambda seconds: self._end_within(process, seconds),
         )
-        ports = Ports(source, store, handler, dead_letters, process, rng)
+        ports = Ports(source, store, handler, dead_letters, clock, rng)
         await handler.start()
         try:
             starting = start(host, settings, ports, session_store, Metrics())

@@ -10,7 +10,7 @@ from consumer.testing.simulated_worker import SimulatedWorker
 from consumer.testing.simulation import Simulation
 
 SERVICES = ("table", "session", "stream", "dead_letters")
-HOUR = 3600.0  # seconds
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0  # seconds
 
 
 class Verbs:
@@ -116,6 +116,27 @@ class ProcessFaults(Verbs):
         if worker.process is not None:
             worker.process.wall_offset += self._rng.uniform(-HOUR, HOUR)
 
+    def set_clock_wrong(self) -> None:
+        """A clock that nobody sets: some minutes off, for good."""
+        worker = self._some_worker()
+        if worker.process is not None:
+            worker.process.wall_offset = self._rng.uniform(-5.0, 5.0) * MINUTE
+
+    def jump_clock_for_seconds(self) -> None:
+        """A day ahead, and back again."""
+        worker, seconds = self._some_worker(), self._rng.uniform(0.0, 10.0)
+        process = worker.process
+        if process is None:
+            return
+        before = process.wall_offset
+        process.wall_offset += DAY
+
+        def back() -> None:
+            process.wall_offset = before
+
+        self._repairs.append(back)
+        self._later(seconds, back)
+
     def _before_the_next_answer(self, worker: SimulatedWorker, hit: Callable[[], None]) -> None:
         link = worker.links.get(self._rng.choice(("session", "session", "table", "stream")))
         if link is not None:
@@ -166,6 +187,13 @@ class NetworkFaults(Verbs):
     def break_service(self) -> None:
         """A service answers with 500s, some of them after it has done what it was asked for."""
         self._set_one_or_all(Weather(broken=self._rng.choice((0.3, 1.0))))
+
+    def answer_strangely(self) -> None:
+        """Something between all workers and a service, a login page for instance, answers in its place."""
+        weather, seconds = Weather(strange=self._rng.choice((0.3, 1.0))), self._up_to(4.0)
+        services = self._rng.choice((("dead_letters",), ("dead_letters",), ("table", "session"), SERVICES))
+        for worker in self._world.workers.values():
+            self._set(worker, services, weather, seconds)
 
     def _some_services(self) -> tuple[str, ...]:
         one = self._rng.choice(SERVICES)

@@ -28,7 +28,7 @@ from consumer.ports.handler import Handler
 from consumer.ports.leases import LeaseTable
 from consumer.settings.model import Settings
 from consumer.worker import gc_tuning
-from consumer.worker.clock import SystemClock, SystemRandomness
+from consumer.worker.clock import HeardClock, SystemClock, SystemRandomness
 from consumer.worker.context import Ports
 from consumer.worker.control_thread import ControlThread, Watchdog, die
 from consumer.worker.fleet.incarnation import HARD_STOP_MARGIN, Host, IncarnationLoop
@@ -48,7 +48,7 @@ class Daemon:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._stop = asyncio.Event()
-        self._clock = SystemClock()
+        self._clock = HeardClock(SystemClock())
         self._metrics = Metrics()
         self._board = StatusBoard()
         self._pulse = Pulse(self._clock, self._metrics)

@@ -13,7 +13,7 @@ from consumer.ports.dead_letters import DeadLetters
 from consumer.ports.handler import Handler
 from consumer.ports.leases import LeaseTable
 from consumer.ports.source import StreamDescription, StreamSource
-from consumer.ports.time import Clock, Randomness
+from consumer.ports.time import Randomness, ServiceClock
 from consumer.settings.model import Settings
 from consumer.worker.handler_places import HandlerPlaces
 from consumer.worker.memory_budget import ByteBudget
@@ -27,7 +27,7 @@ class Ports:
     store: LeaseTable
     handler: Handler
     dead_letters: DeadLetters | None
-    clock: Clock
+    clock: ServiceClock
     random: Randomness
 
 

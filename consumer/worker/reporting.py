@@ -6,16 +6,21 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
+import structlog
+
 from consumer import __version__
 from consumer.domain.lease import LeaseRow
+from consumer.domain.service_time import MOST_APART
 from consumer.domain.shards import RETENTION
 from consumer.operate import sd_notify
 from consumer.operate.metrics import LEASE_STATES, SHARD_STATES, Metrics
 from consumer.operate.status import ShardStatus, Status, StatusBoard
-from consumer.ports.time import Clock
+from consumer.ports.time import Clock, ServiceClock
 from consumer.worker.context import WorkerContext
 from consumer.worker.fleet.coordinator import Coordinator
 from consumer.worker.shard.shard_worker import ShardWorker
+
+log = structlog.get_logger()
 
 PULSE = 0.1  # seconds between beats: the resolution of loop_stall_seconds
 BEATS_PER_REPORT = 10
@@ -42,6 +47,28 @@ class Pulse:
                 worst = 0.0
 
 
+class ClockWatch:
+    """Whether this machine's clock and the services' agree."""
+
+    def __init__(self, clock: ServiceClock, metrics: Metrics) -> None:
+        self._clock = clock
+        self._metrics = metrics
+        self._differs = False
+
+    def look(self) -> None:
+        """Publish by how much they differ, and log when that begins or ends to matter."""
+        ahead = self._clock.ahead()
+        self._metrics.clock_ahead_seconds.set(ahead)
+        if (abs(ahead) > MOST_APART) == self._differs:
+            return
+        self._differs = not self._differs
+        if self._differs:
+            effect = "no record is given up for its age until they agree; set the machine's clock"
+            log.warning("clock.differs", ahead=round(ahead, 1), effect=effect)
+        else:
+            log.info("clock.agrees", ahead=round(ahead, 1))
+
+
 class Reporter:
     """Publishes one incarnation's state every second."""
 
@@ -50,6 +77,7 @@ class Reporter:
         self._coordinator = coordinator
         self._board = board
         self._started_at = started_at
+        self._clock_watch = ClockWatch(context.ports.clock, context.metrics)
 
     async def run(self) -> None:
         """Report for ever; the first time as soon as the first plan is carried out."""
@@ -64,6 +92,7 @@ class Reporter:
             self._board.blocked = "this session has ended and there is no other one yet"
 
     def report(self) -> None:
+        self._clock_watch.look()
         now = self._context.ports.clock.wall()
         workers = {worker.shard_id: worker for worker in self._coordinator.workers}
         rows = list(self._coordinator.rows)

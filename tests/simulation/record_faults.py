@@ -13,6 +13,8 @@ RECORDS = {
     "lose_lease_without_dead_letters": 3,
 }
 
+WEATHER = {"answer_strangely": 6, "set_clock_wrong": 4, "jump_clock_for_seconds": 4}
+
 
 class RecordNemesis(ProtocolNemesis):
     """All faults, and records that go unread and destinations that refuse at the wrong moment."""

@@ -1,8 +1,9 @@
 """The families of random runs, each from one seed: the protocol (leases and sessions under every fault, few records,
-thirty minutes), records (many, with failing handlers, batches and dead letters, five minutes), and the fleet (no
-faults: rolling deploys, more workers, fewer).
+thirty minutes), records (many, with failing handlers, batches and dead letters, five minutes), weather (the same with
+answers that are none, clocks that are wrong, and records that are given up for their age), and the fleet (no faults:
+rolling deploys, more workers, fewer).
 
-The first two hurt the fleet for most of the time, then heal everything; from then on all must come right within a
+All but the last hurt the fleet for most of the time, then heal everything; from then on all must come right within a
 bounded time.
 """
 
@@ -25,7 +26,7 @@ from consumer.worker.fleet.stream_replacement import FOLLOW_INTERVAL
 from tests.simulation import mixed_settings
 from tests.simulation.failing_keys import failing_keys
 from tests.simulation.protocol_faults import PROTOCOL
-from tests.simulation.record_faults import RECORDS, RecordNemesis
+from tests.simulation.record_faults import RECORDS, WEATHER, RecordNemesis
 from tests.simulation.user_code import UserCode
 
 SETTLED_WITHIN = 240.0  # seconds after healing: the longest back-offs of all parts, one after the other
@@ -77,7 +78,7 @@ def protocol(seed: int | str, on_event: OnEvent = None) -> Run:
     return world, scenario
 
 
-def records(seed: int | str, on_event: OnEvent = None) -> Run:
+def records(seed: int | str, on_event: OnEvent = None, faults: Mapping[str, int] = RECORDS, **retry: Any) -> Run:
     """Five virtual minutes of many records: batches, retries, bisect, partial failures, dead letters, order per key."""
     rng = random.Random(f"{seed}/records")
     config: Mapping[str, Mapping[str, Any]] = {
@@ -98,6 +99,7 @@ def records(seed: int | str, on_event: OnEvent = None) -> Run:
             "max_retry_attempts": rng.choice((0, 1, 3)),
             "bisect_on_error": rng.random() < 0.6,
             "backoff": {"initial": "200ms", "max": "2s"},
+            **retry,
         },
         "checkpoint": {"interval": rng.choice(("500ms", "1s", "5s"))},
         "limits": {"buffer": "1MiB"},
@@ -123,7 +125,7 @@ def records(seed: int | str, on_event: OnEvent = None) -> Run:
         return Scripted(user_code.outcome)
 
     _fleet(world, handler, rng.randint(1, 3), rng)
-    verbs = _verbs(world, RECORDS)
+    verbs = _verbs(world, faults)
 
     async def scenario(world: Simulation) -> None:
         pauses = (0.0, rng.choice((0.7, 2.0)))
@@ -132,6 +134,13 @@ def records(seed: int | str, on_event: OnEvent = None) -> Run:
         user_code.sink.check()
 
     return world, scenario
+
+
+def weather(seed: int | str, on_event: OnEvent = None) -> Run:
+    """``records``, and what a network and a machine do besides: something else answers, clocks are wrong by minutes or
+    jump by a day, while records are given up for their age."""
+    oldest = random.Random(f"{seed}/weather").choice(("1m", "2m"))
+    return records(seed, on_event, RECORDS | WEATHER, max_record_age=oldest)
 
 
 def fleet(seed: int | str, on_event: OnEvent = None) -> Run:
@@ -219,6 +228,7 @@ async def change_fleet(
 FAMILIES: dict[str, Callable[..., Run]] = {
     "protocol": protocol,
     "records": records,
+    "weather": weather,
     "fleet": fleet,
     "failing_keys": failing_keys,
 }
@@ -235,11 +245,11 @@ def _fleet(world: Simulation, handler: Callable[[], Handler], workers: int, rng:
         world.add_worker(f"w{number}", handler()).rate = 1.0 + rng.uniform(-MOST_DRIFT, MOST_DRIFT)
 
 
-def _verbs(world: Simulation, verbs: dict[str, int]) -> dict[str, int]:
+def _verbs(world: Simulation, verbs: Mapping[str, int]) -> dict[str, int]:
     """An application that starts at LATEST may start anew when its table is wiped: what it skips is no finding."""
     if world.settings.source.starting_position == "latest":
         return {verb: weight for verb, weight in verbs.items() if verb != "wipe_table"}
-    return verbs
+    return dict(verbs)
 
 
 async def _chaos(

@@ -16,6 +16,7 @@ import pytest
         ("protocol", 15, 15),
         ("protocol", 30, 15),
         ("records", 0, 20),
+        ("weather", 0, 10),
         ("fleet", 0, 10),
         ("failing_keys", 0, 10),
     ],

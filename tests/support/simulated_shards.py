@@ -186,14 +186,14 @@ def append(world: Simulation, key: str, created: float, **change: Any) -> Item:
     ``change`` are members of ``dynamodb`` as on the wire."""
     shard_id = world.stream.shard_of(key)
     number = world.stream.append(key, {"ApproximateCreationDateTime": created, **change})
-    return world.checkers.produced(number, key, 1, shard_id)
+    item = world.checkers.produced(number, key, 1, shard_id)
+    item.created = created or item.created
+    return item
 
 
 def append_too_old(world: Simulation, key: str, seconds: float) -> Item:
     """A record of ``seconds`` ago, which is above its maximum age."""
-    item = append(world, key, created=world.clock.wall() - seconds)
-    item.failures = 1  # the checker of dead letters expects a failed call, which a record that is too old never gets
-    return item
+    return append(world, key, created=world.clock.wall() - seconds)
 
 
 # --- looking -------------------------------------------------------------------------------------------
@@ -345,4 +345,4 @@ class _Losses(dict[tuple[str, str, str], Loss]):
             assert loss.first_sequence_number == loss.last_sequence_number, "records are discarded one by one here"
             record = {"dynamodb": {"SequenceNumber": loss.first_sequence_number}}
             document = b'{"payload":' + msgspec.json.encode({"Records": [record]}) + b"}"
-            self._world.checkers.dead_lettered(document, loss.shard_id)
+            self._world.checkers.dead_lettered(document, loss.shard_id, loss.reason.partition(";")[0])

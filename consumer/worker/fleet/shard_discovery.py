@@ -176,7 +176,7 @@ class ShardDiscovery:
         """Parents that left the stream before they had a row get a tombstone; tombstones that are old enough go."""
         now, label = self._clock.monotonic(), self._context.stream.label
         unknown = unknown_parents(listed, rows)
-        expired = {row.shard_id: row for row in expired_tombstones(listed, rows, self._clock.wall())}
+        expired = {row.shard_id: row for row in expired_tombstones(listed, rows, self._clock.trusted())}
         self._unlisted_since = {i: self._unlisted_since.get(i, now) for i in (*unknown, *expired)}
         for shard_id in unknown:
             if now - self._unlisted_since[shard_id] < self._listing.patience(shard_id):

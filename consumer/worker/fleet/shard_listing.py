@@ -34,7 +34,7 @@ class ShardListing:
 
     def patience(self, shard_id: str) -> float:
         """Seconds that the shard must stay out of complete listings until it counts as gone."""
-        return SECOND_LOOK_YOUNG if is_young(shard_id, self._clock.wall()) else SECOND_LOOK
+        return SECOND_LOOK_YOUNG if is_young(shard_id, self._clock.trusted()) else SECOND_LOOK
 
     async def is_gone(self, shard_id: str) -> bool:
         """True when complete listings of a stream that exists do not name the shard, over some time. False also when

@@ -136,7 +136,7 @@ class KeyOrder:
             async with self._calls.turn(again=again) as turn:
                 if turn is None:
                     return
-                step = piece.next(self._clock.wall())
+                step = piece.next(self._clock.trusted())
                 if not isinstance(step, Invoke):  # it grew too old meanwhile: what is too old is never sent
                     self._go_on(piece)
                     return
@@ -172,7 +172,7 @@ class KeyOrder:
 
     def _go_on(self, piece: Piece) -> None:
         """Try a piece at once, after a pause, or have its dead letter sent."""
-        step = piece.next(self._clock.wall())
+        step = piece.next(self._clock.trusted())
         if isinstance(step, GiveUp):
             whole, (piece, rest) = piece, piece.expired(step)
             if rest is not None:

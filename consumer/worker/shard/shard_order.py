@@ -65,7 +65,7 @@ class InOrderRunner:
         settlement = Settlement(self._subscription.retry_policy, [entry.record for entry in entries], born)
         settled = 0
         request_id = ""
-        while (step := settlement.next(clock.wall())) is not None:
+        while (step := settlement.next(clock.trusted())) is not None:
             if isinstance(step, GiveUp):
                 self._failing(entries[settled:])
                 part = window.part() if window is not None else None
@@ -78,7 +78,7 @@ class InOrderRunner:
                 async with self._calls.turn(again=step.attempt > 1) as turn:
                     if turn is None:
                         return False
-                    step = settlement.next(clock.wall())
+                    step = settlement.next(clock.trusted())
                     if not isinstance(step, Invoke):
                         continue  # it grew too old in the back-off or the queue: what is too old is never sent
                     if step.fresh_request or not request_id:

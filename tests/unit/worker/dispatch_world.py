@@ -48,6 +48,7 @@ from consumer.worker.shard.held_lease import HeldLease
 from consumer.worker.shard.reader import ShardReader
 from consumer.worker.shard.subscription import Subscription
 from tests.unit.worker.dispatch_model import FAMILIES, RAISED, Fact, Model, Plan, covered_by
+from tests.unit.worker.right_clock import RightClock
 
 SHARD = "shardId-1"
 WINDOW = 10  # seconds
@@ -116,7 +117,7 @@ class Shard:
 
     def __init__(self, plan: Plan, loop: VirtualLoop) -> None:
         self.plan = plan
-        self.clock = loop.world
+        self.clock = RightClock(loop.world)
         self.rng = random.Random(plan.seed)
         self.model = Model(plan, self.rng, self.clock.wall)
         self.saved = (FrontierSnapshot(), WindowState(), 0)

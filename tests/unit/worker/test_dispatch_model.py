@@ -101,7 +101,7 @@ WRONG = (
     wrong(
         "a record may expire during the back-off or in the queue",
         "consumer/worker/shard/shard_order.py",
-        "                    step = settlement.next(clock.wall())\n",
+        "                    step = settlement.next(clock.trusted())\n",
         "",
     ),
     wrong(
@@ -119,7 +119,7 @@ WRONG = (
     wrong(
         "a record of a piece may expire during its back-off",
         "consumer/worker/shard/key_order.py",
-        "                step = piece.next(self._clock.wall())\n",
+        "                step = piece.next(self._clock.trusted())\n",
         "                step = piece.next(0.0)\n",
     ),
     wrong(
