@@ -42,7 +42,7 @@ async def build_dead_letters(
     elif kind == "sns":
         destination = SnsDeadLetters(await session.client("sns"), caller, name)
     else:
-        destination = SqsDeadLetters(await session.client("sqs"), caller, name)
+        destination = SqsDeadLetters(await session.client("sqs"), caller, name, local=session.has_endpoint("sqs"))
     if chosen.overflow is None:
         return destination
     store = await folder(chosen.overflow)

@@ -104,6 +104,7 @@ class DynamoDBStreamSource:
             view_type=str(stream.get("StreamViewType", "")),
             partition_key=_partition_key(stream.get("KeySchema"), arn),
             server_time=self._server_time(answer),
+            keys=tuple(str(element["AttributeName"]) for element in stream["KeySchema"]),
         )
 
     async def latest_stream(self) -> str | None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from consumer.aws.adapters import MainAdapters
-from consumer.domain.errors import ResourceMissing, StreamConsumerError
-from consumer.ports.source import Position
+from consumer.domain.errors import MisconfiguredResource, ResourceMissing, StreamConsumerError
+from consumer.ports.source import Position, StreamDescription
 from consumer.ports.time import ServiceClock
 from consumer.settings.model import Settings
 
@@ -30,6 +30,7 @@ class _Probe:
         self._settings = settings
         self._adapters = adapters
         self._findings: list[Finding] = []
+        self._description: StreamDescription | None = None
         self._table: str | None = None  # the source table, once its stream was found
 
     async def run(self) -> list[Finding]:
@@ -55,10 +56,20 @@ class _Probe:
 
     async def _stream(self) -> None:
         if await self._ask("stream", self._describe):
+            if self._settings.filters:
+                await self._ask("filters", self._filters)
             await self._ask("shards", self._read_a_page)
 
     async def _describe(self) -> None:
-        self._table = (await self._adapters.source.describe()).table_arn
+        self._description = await self._adapters.source.describe()
+        self._table = self._description.table_arn
+
+    async def _filters(self) -> None:
+        stream = self._description
+        if stream is not None and (
+            never := self._settings.compiled_filters().never_match(stream.view_type, stream.keys)
+        ):
+            raise MisconfiguredResource("; ".join(never))
 
     async def _read_a_page(self) -> None:
         source = self._adapters.source

@@ -10,6 +10,7 @@ read time-out, and silent retries that hide throttling from the code that paces 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
@@ -123,6 +124,11 @@ class AwsSession:
     def credentials_refused(self) -> None:
         """A service did not accept the credentials: they are read again, beside the calls."""
         self._credentials.refused()
+
+    def has_endpoint(self, service: str) -> bool:
+        """Whether an endpoint is configured for ``service``: in the settings, or by ``AWS_ENDPOINT_URL*``."""
+        names = (f"AWS_ENDPOINT_URL_{service.upper()}", "AWS_ENDPOINT_URL")
+        return bool(self._endpoints.get(service)) or any(os.environ.get(name) for name in names)
 
     async def client(self, service: str) -> Any:
         """The client of ``service`` (botocore's name, such as ``dynamodbstreams``), created on first use.

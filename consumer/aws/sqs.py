@@ -25,12 +25,14 @@ class SqsDeadLetters:
         client: an sqs client of ``AwsSession``.
         caller: runs, translates and counts the calls.
         queue_arn: ``arn:aws:sqs:REGION:ACCOUNT:NAME``.
+        local: ``client`` asks an endpoint that was configured, so maybe a local server that knows one account only.
     """
 
-    def __init__(self, client: Any, caller: ApiCaller, queue_arn: str) -> None:
+    def __init__(self, client: Any, caller: ApiCaller, queue_arn: str, *, local: bool = False) -> None:
         self.destination = queue_arn
         self._client = client
         self._caller = caller
+        self._local = local
         *_, self._account, self._name = queue_arn.split(":")
         self._url = ""
         self.maximum_size = SERVICE_LIMIT
@@ -87,13 +89,13 @@ class SqsDeadLetters:
             raise
 
     async def _find(self) -> str:
-        """The queue's URL. Local servers often know one account only; on AWS the account must match, or a queue of
+        """The queue's URL. Local servers may know one account only; on AWS the account must match, or a queue of
         the same name in this account would receive another account's records."""
         looking = self._client.get_queue_url(QueueName=self._name, QueueOwnerAWSAccountId=self._account)
         try:
             answer = await self._caller.call("GetQueueUrl", self.destination, looking)
-        except (ResourceMissing, DependencyError):
-            if "amazonaws.com" in str(self._client.meta.endpoint_url):
+        except ResourceMissing:  # QueueDoesNotExist; any other failure says nothing about where the queue is
+            if not self._local or "amazonaws.com" in str(self._client.meta.endpoint_url):
                 raise
             answer = await self._caller.call(
                 "GetQueueUrl", self.destination, self._client.get_queue_url(QueueName=self._name)

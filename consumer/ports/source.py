@@ -12,7 +12,8 @@ from consumer.domain.shards import ShardInfo
 
 @dataclass(frozen=True, slots=True)
 class StreamDescription:
-    """What ``StreamSource.describe`` found. ``server_time`` is the service's own wall clock (Unix seconds)."""
+    """What ``StreamSource.describe`` found. ``server_time`` is the service's own wall clock (Unix seconds); ``keys``
+    names all key attributes, none when they are not known."""
 
     stream_arn: str
     label: str
@@ -21,6 +22,7 @@ class StreamDescription:
     view_type: str
     partition_key: str
     server_time: float
+    keys: tuple[str, ...] = ()
 
     @property
     def table_arn(self) -> str:

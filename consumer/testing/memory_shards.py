@@ -62,6 +62,7 @@ class MemoryShards:
         self.arn = arn
         self.dated = dated
         self.status: Literal["ENABLING", "ENABLED", "DISABLING", "DISABLED"] = "ENABLED"
+        self.view_type = "NEW_AND_OLD_IMAGES"
         self.blank = False
         self.omitted: frozenset[str] = frozenset()
         self.missing = False

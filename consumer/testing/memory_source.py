@@ -79,7 +79,8 @@ class MemoryStreamSource:
             stream.label,
             stream.table,
             stream.status,
-            "NEW_AND_OLD_IMAGES",
+            stream.view_type,
             stream.partition_key,
             float(int(stream.clock.wall())),  # whole seconds, as an HTTP date
+            tuple(stream.key_names),
         )

@@ -102,7 +102,7 @@ class TestSqs:
     async def test_an_account_the_local_server_does_not_know_is_no_obstacle(self, local_clients, queue):
         made = await queue()
         arn = made.arn.replace("000000000000", "123456789012")
-        destination = SqsDeadLetters(await local_clients.client("sqs"), ApiCaller(), arn)
+        destination = SqsDeadLetters(await local_clients.client("sqs"), ApiCaller(), arn, local=True)
         await destination.send(DOCUMENT, attributes={})
         assert len(await made.receive()) == 1
 

@@ -86,6 +86,15 @@ def test_all_missing_permissions_are_named_at_once(fleet: Fleet, proxy: ProxyThr
     assert [operation for operation in missing if f"dynamodb:{operation} on " in said] == list(missing)
 
 
+def test_a_filter_that_can_never_match_is_an_error(aws: Aws, fleet: Fleet, leases: str) -> None:
+    """Keys that the table does not have: nothing would ever be handled, and nothing would say so."""
+    good = {"dynamodb": {"Keys": {"pk": {"S": ["a"]}}}}
+    code, output = check(fleet, filters=[good, {"dynamodb": {"Keys": {"id": {"S": ["a"]}}}}])
+    assert code == 78
+    assert "filters: filters[1].dynamodb.Keys.id.S can never match: the table's keys are pk" in output
+    assert check(fleet, filters=[good])[0] == 0
+
+
 def test_a_missing_lease_table_is_only_wrong_when_nothing_creates_it(fleet: Fleet) -> None:
     """78 and the command that creates it; 0 when `run` would create it."""
     code, said = check(fleet, leases={"create_table": False})

@@ -226,3 +226,27 @@ def test_a_worker_on_another_stream_gets_no_lease_of_this_one() -> None:
         await world.finish()
 
     checked(world, scenario)
+
+
+def test_a_filter_that_the_new_stream_can_never_match_is_a_warning() -> None:
+    """Who enables a stream again may choose another view type; records without images then pass no filter on images."""
+    log = LogEvents()
+    world = Simulation("another view type", on_event=log)
+    pattern = {"dynamodb": {"NewImage": {"v": {"N": [{"exists": True}]}}}}
+    world.settings = world.settings.model_copy(update={"filters": [pattern]})
+
+    async def scenario(world: Simulation) -> None:
+        add(world, "a")
+        write(world, 3)
+        await until_settled(world)
+        assert log.of("filters.never_match") == []
+        world.enable_again()
+        world.stream.view_type = "KEYS_ONLY"
+        await until_followed(world, world.stream)
+        await world.until(lambda: bool(log.of("filters.never_match")), 30.0, "the warning")
+        (line,) = log.of("filters.never_match")
+        assert "filters[0].dynamodb.NewImage.v.N" in line
+        assert "KEYS_ONLY" in line
+        await world.finish()
+
+    checked(world, scenario)

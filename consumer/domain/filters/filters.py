@@ -7,7 +7,7 @@ soon as its outcome is certain, so a pattern on ``eventName`` or on keys decodes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -112,6 +112,15 @@ class _Filter:
                 return True
         return formula.holds(together[0]) if len(together) == 1 else any(map(formula.holds, together))
 
+    def obstacle(self, can_be_there: Callable[[str], bool]) -> Clause | None:
+        """The first clause that keeps the pattern from ever matching; None when it may match."""
+        possible = 0
+        for clause in self.clauses:
+            if clause.absent or can_be_there(clause.field):
+                possible |= clause.bit
+        bits = self._formula.decided_by(possible)
+        return next((clause for clause in self.clauses if clause.bit & bits), None)
+
     def explain(self, index: int, record: Record, items: _Items) -> FilterResult:
         found: dict[int, list[Any]] = {}
         walk = Walk(found=found)
@@ -172,6 +181,20 @@ class Filters:
         except (_Undecodable, RecursionError):
             return True
 
+    def never_match(self, view_type: str, keys: Collection[str]) -> list[str]:
+        """Why filters can match no record of a stream, a line each: they ask for what its records never have.
+
+        Args:
+            view_type: the stream's, such as ``KEYS_ONLY``; "" when it is not known.
+            keys: the names of the table's key attributes; none when they are not known.
+        """
+
+        def can_be_there(field: str) -> bool:
+            return not _why_never(field, view_type, keys)
+
+        obstacles = filter(None, (one.obstacle(can_be_there) for one in self._filters))
+        return [f"{clause.place} can never match: {_why_never(clause.field, view_type, keys)}" for clause in obstacles]
+
     def explain(self, record: Record) -> Explanation:
         """What every clause found. Decodes whatever a pattern mentions, so it is not for the hot path."""
         items: _Items = {}
@@ -188,6 +211,26 @@ class Filters:
         if matched is not None:
             return Explanation(True, results, f"filters[{matched.index}] matches")
         return Explanation(False, results, "; ".join(result.reason for result in results))
+
+
+_IMAGES = {"KEYS_ONLY": (), "NEW_IMAGE": ("NewImage",), "OLD_IMAGE": ("OldImage",)}
+
+
+def _why_never(field: str, view_type: str, keys: Collection[str]) -> str:
+    """Why no record of a stream has a field; empty when one may."""
+    first, _, rest = field.partition(".")
+    if first != "dynamodb":
+        return ""
+    for image in ("NewImage", "OldImage"):
+        if _is_in(rest, image) and image not in _IMAGES.get(view_type, (image,)):
+            return f"the stream is {view_type}, its records have no {image}"
+    if keys and rest.startswith("Keys.") and not any(_is_in(rest, f"Keys.{name}") for name in keys):
+        return f"the table's keys are {', '.join(keys)}"
+    return ""
+
+
+def _is_in(field: str, whole: str) -> bool:
+    return field == whole or field.startswith(f"{whole}.")
 
 
 def compile_filters(patterns: Sequence[Mapping[str, Any]], *, numeric_on_numbers: bool = False) -> Filters:

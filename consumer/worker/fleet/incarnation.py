@@ -99,6 +99,7 @@ class IncarnationLoop:
         self._remembered: Remembered | None = None
         self._successor: str | None = None
         self._has_read = False
+        self._warn_of_filters()
 
     async def run(self) -> None:
         """Live until the stop. Raises Stopped when that comes between two incarnations, and PermissionDenied when no
@@ -128,6 +129,12 @@ class IncarnationLoop:
         self._registration = await register_start(source, self._ports.store, stream, position)
         self._ports = replace(self._ports, source=source)
         self.stream, self._remembered = stream, None
+        self._warn_of_filters()
+
+    def _warn_of_filters(self) -> None:
+        """A stream that replaces another may have another view type."""
+        for reason in self._filters.never_match(self.stream.view_type, self.stream.keys):
+            log.warning("filters.never_match", stream_arn=self.stream.stream_arn, reason=reason)
 
     async def _register_again(self) -> None:
         """What every incarnation but the first needs. The stream may be another one, and the lease table may have been

@@ -67,6 +67,7 @@ async def describe_older(source: StreamSource, stream_arn: str, latest: StreamDe
             view_type=latest.view_type,
             partition_key=latest.partition_key,
             server_time=latest.server_time,
+            keys=latest.keys,
         )
 
 
