@@ -103,7 +103,7 @@ FLEET = (
     Mutant(
         "latest is resolved again by every process",
         "consumer/worker/fleet/registration.py",
-        '    if known is not None:\n        return known\n    if starting_position == "latest":\n'
+        '    if known is not None:\n        return belongs_to(stream, known)\n    if starting_position == "latest":\n'
         "        start = await _latest(source, stream.stream_arn)\n",
         '    if starting_position == "latest":\n        start = await _latest(source, stream.stream_arn)\n'
         "        await registry.register(stream.label, start)\n        return start\n",
