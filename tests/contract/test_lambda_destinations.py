@@ -43,6 +43,9 @@ class Session:
         self.session = session
         self.script = []
 
+    def has_endpoint(self, service):
+        return self.session.has_endpoint(service)
+
     async def client(self, service):
         return Wire(await self.session.client(service), self.script)
 

@@ -167,17 +167,6 @@ def test_a_log_that_nobody_can_write_is_no_reason_to_fail(under: tuple[str, ...]
     assert worker.log.read_text() == "", "nor is there anything to say on standard error"
 
 
-def test_a_second_signal_exits_at_once(aws: Aws, fleet: Fleet) -> None:
-    """The second SIGTERM does not wait for a handler that is still busy."""
-    aws.write(fleet.table, 1, range(1, 2))
-    worker = fleet.start("w1", {"HANDLER_SECONDS": "30"}, handler={"timeout": "60s"}, shutdown={"grace": "60s"})
-    wait_until(fleet.handled, 20, "the handler is busy")
-    worker.send(signal.SIGTERM)
-    wait_until(lambda: any(e["event"] == "daemon.stopping" for e in worker.events()), 10, "stopping")
-    worker.send(signal.SIGTERM)
-    assert worker.wait(5) == 128 + signal.SIGTERM
-
-
 def test_a_handler_that_outlives_the_grace_is_cut_off(aws: Aws, fleet: Fleet) -> None:
     """After the grace the call is cancelled, the lease released, and the record is handled again elsewhere."""
     expected = aws.write(fleet.table, 1, range(1, 2))

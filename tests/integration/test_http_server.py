@@ -227,7 +227,15 @@ def test_idle_connections_never_make_a_probe_fail(running: Running, held: int) -
 
 
 def test_a_thousand_connections_that_come_again_and_again(running: Running) -> None:
-    """Whoever is ended connects anew at once, as a broken client does."""
+    """Whoever is ended connects anew at once, as a broken client does. One probe of three is enough: so many in a row
+    have to fail until a scheduler acts."""
+
+    def is_answered() -> bool:
+        try:
+            return running.get("/healthz")[::2] == (200, b"ok\n")
+        except (OSError, IndexError):  # ended before its request was read
+            return False
+
     hold = (
         "import asyncio, sys\n"
         "async def hold():\n"
@@ -251,7 +259,7 @@ def test_a_thousand_connections_that_come_again_and_again(running: Running) -> N
         assert attacker.stdout.readline() == "started\n"
         deadline = time.monotonic() + 3.0
         while time.monotonic() < deadline:
-            assert running.get("/healthz")[::2] == (200, b"ok\n")
+            assert any(is_answered() for _ in range(3))
     finally:
         attacker.kill()
         attacker.wait()

@@ -33,6 +33,7 @@ log = structlog.get_logger()
 
 REPAIR_INTERVAL = 60.0  # seconds
 OUTDATED = 600.0  # seconds after which no row is made from a listing: less than a shard is kept in mind when it is done
+LOOK = 1.0  # seconds
 CHILD_BACKOFF = Backoff(0.2, 15.0)
 # Shards of the fleet that look for their children one by one. When more have ended, as all of them do when a stream is
 # disabled, one worker's listing finds the children of all, and owners ask by themselves only every so many seconds.
@@ -58,6 +59,7 @@ class ShardDiscovery:
         self._listing = ShardListing(context)
         self._unlisted_since: dict[str, float] = {}
         self._look_again = False
+        self._looked_for_old = False
         self._childless: set[str] = set()  # shards of this worker that have ended and show no children
         self._searched_at: deque[float] = deque(maxlen=MAX_LONE_SEARCHES)  # when this worker asked for one's children
 
@@ -138,12 +140,23 @@ class ShardDiscovery:
 
     async def _until_repair(self, is_my_turn: Callable[[], bool]) -> None:
         """Soon, for one worker, while a shard is looked for; otherwise once per ``REPAIR_INTERVAL``. Another one
-        repeats its own look then, too: the worker that has the turn may be cut off from the stream."""
+        repeats its own look then, too: the worker that has the turn may be cut off from the stream. At once, whoever
+        it is, when only an old memory is left of a row: an owner knows more than the others, who put it back later."""
         regular = self._clock.monotonic() + REPAIR_INTERVAL * (1.0 + 0.2 * self._random.random())
+        next_look = self._clock.monotonic() + SECOND_LOOK * (1.0 + 0.2 * self._random.random())
         while True:
-            await asyncio.sleep(SECOND_LOOK * (1.0 + 0.2 * self._random.random()))
-            is_due, mine = self._clock.monotonic() >= regular, is_my_turn()
-            if (self._look_again or self._memory.remembered.has_old) and (mine or is_due):
+            await asyncio.sleep(LOOK * (1.0 + 0.2 * self._random.random()))
+            has_old = self._memory.remembered.has_old
+            if has_old and not self._looked_for_old:
+                self._looked_for_old = True
+                return
+            self._looked_for_old &= has_old
+            now = self._clock.monotonic()
+            if now < next_look:
+                continue
+            next_look = now + SECOND_LOOK * (1.0 + 0.2 * self._random.random())
+            is_due, mine = now >= regular, is_my_turn()
+            if has_old or (self._look_again and (mine or is_due)):
                 return
             if mine and (is_due or self._is_crowded):
                 return

@@ -252,6 +252,9 @@ def test_the_first_question_raises_what_is_wrong() -> None:
 # --- the SDK's chain -------------------------------------------------------------------------------------------------
 
 
+REQUEST_ID = {"x-amzn-RequestId": "1"}  # without it no service has answered
+
+
 class Endpoint:
     """A container's credential endpoint and an AWS service in one: ``answer`` gives the credentials, and ``keys`` are
     those that calls were signed with. Calls signed with a key of ``revoked`` are refused."""
@@ -284,8 +287,8 @@ class Endpoint:
         self.keys.append(key)
         if key in self.revoked:
             error = {"__type": "com.amazon.coral.service#ExpiredTokenException", "message": "expired"}
-            return web.json_response(error, status=400)
-        return web.json_response({"TableNames": []})
+            return web.json_response(error, status=400, headers=REQUEST_ID)
+        return web.json_response({"TableNames": []}, headers=REQUEST_ID)
 
 
 @pytest.fixture

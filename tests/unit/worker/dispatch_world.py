@@ -405,7 +405,7 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
     @given(FAMILIES[sys.argv[1]])
-    @settings(max_examples=400, database=None, deadline=None, phases=[Phase.generate], derandomize=True)
+    @settings(max_examples=2000, database=None, deadline=None, phases=[Phase.generate], derandomize=True)
     def hold(plan: Plan) -> None:
         run(plan)
 
