@@ -61,8 +61,8 @@ class LeaseRow:
 
     @property
     def lets_children_start(self) -> bool:
-        """Children may start, but for the keys that are deferred here."""
-        return self.settled or self.state == "deferred"
+        """Children may start, but for the keys that are deferred here; which they are a corrupt row does not say."""
+        return self.settled or (self.state == "deferred" and not self.corrupt)
 
     @property
     def finished(self) -> bool:

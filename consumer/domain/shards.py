@@ -81,10 +81,10 @@ def was_settled(shard_id: str, rows: Iterable[LeaseRow]) -> bool:
 
 def keys_held_back(parents: Iterable[str], rows: Mapping[str, LeaseRow]) -> list[tuple[str, ...] | None]:
     """For each parent that is not settled, the digests of the keys that it has deferred; None when it has not come to
-    its end. A parent without a row was settled: its row was removed since."""
+    its end, or its row is corrupt. A parent without a row was settled: its row was removed since."""
     unsettled = [rows[parent] for parent in parents if parent in rows and not rows[parent].settled]
     return [
-        tuple(key.digest for key in row.frontier.deferred) if row.state == "deferred" else None for row in unsettled
+        tuple(key.digest for key in row.frontier.deferred) if row.lets_children_start else None for row in unsettled
     ]
 
 

@@ -146,6 +146,16 @@ def test_what_was_started_goes_on_whatever_became_of_its_parents(state: LeaseSta
     assert may_start(child, {"c": child})
 
 
+@pytest.mark.parametrize(("corrupt", "held"), [("", [("digest",)]), ("low is not a sequence number: 'x'", [None])])
+def test_a_parent_whose_row_is_corrupt_holds_back_every_key(corrupt: str, held: list[tuple[str, ...] | None]) -> None:
+    """Which keys it has deferred its row does not say any more, so its children must not go on with any of them."""
+    frontier = FrontierSnapshot() if corrupt else FrontierSnapshot("5", deferred=(DeferredKey("digest", "3"),))
+    parent = LeaseRow("p", state="deferred", frontier=frontier, corrupt=corrupt)
+    child = LeaseRow("c", parents=("p",))
+    assert keys_held_back(["p"], {"p": parent}) == held
+    assert may_start(child, {"p": parent, "c": child}) is (not corrupt)
+
+
 @given(st.data())
 def test_a_waiting_child_starts_only_behind_settled_rows(data: st.DataObject) -> None:
     """Any graph, any states, any rows missing: no waiting shard starts before every parent's row says settled, and
