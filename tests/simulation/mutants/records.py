@@ -203,7 +203,7 @@ RECORDS = (
         "consumer/domain/frontier.py",
         "        elif at and ends[at - 1] == start - 1:\n",
         "        elif at:\n",
-        ("G1 complete",),
+        ("G1 complete", "G5 duplicates"),
         family="records",
         quick=True,
     ),
