@@ -110,8 +110,9 @@ async def test_they_live_as_long_as_their_process_and_no_other_is_touched(strays
         pids = _strays(strays)
         assert len(pids) == 8
         assert all(alive(pid) for pid in pids)
-        os.kill(workers()[0], signal.SIGKILL)
-        await eventually(lambda: sum(alive(pid) for pid in pids) == 4)
+        killed = workers()[0]
+        os.kill(killed, signal.SIGKILL)
+        await eventually(lambda: killed not in workers() and sum(alive(pid) for pid in pids) == 4)
         assert (await invoke(handler, call(attempt=3))).kind == "ok"
         assert sum(alive(pid) for pid in pids) == 4
     await eventually(lambda: not any(alive(pid) for pid in _strays(strays)))  # a killed one runs no more
