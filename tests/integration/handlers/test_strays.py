@@ -113,7 +113,8 @@ async def test_they_live_as_long_as_their_process_and_no_other_is_touched(strays
         killed = workers()[0]
         os.kill(killed, signal.SIGKILL)
         await eventually(lambda: killed not in workers() and sum(alive(pid) for pid in pids) == 4)
-        assert (await invoke(handler, call(attempt=3))).kind == "ok"
+        outcomes = [await invoke(handler, call(attempt=3)) for _ in range(2)]  # the first one may meet the dead process
+        assert outcomes[-1].kind == "ok"
         assert sum(alive(pid) for pid in pids) == 4
     await eventually(lambda: not any(alive(pid) for pid in _strays(strays)))  # a killed one runs no more
 
