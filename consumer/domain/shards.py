@@ -72,26 +72,34 @@ def children_of(shard_id: str, rows: Iterable[LeaseRow]) -> list[LeaseRow]:
 
 def was_settled(shard_id: str, rows: Iterable[LeaseRow]) -> bool:
     """A shard without a row was settled to its end when a child of it has been started that waits for none of its keys:
-    its row was removed since."""
+    its row was removed since. A corrupt row does not say what it waits for."""
     return any(
-        child.state != "waiting" and not any(key.waits_for_parent for key in child.frontier.deferred)
+        child.state != "waiting"
+        and not child.corrupt
+        and not any(key.waits_for_parent for key in child.frontier.deferred)
         for child in children_of(shard_id, rows)
     )
 
 
 def keys_held_back(parents: Iterable[str], rows: Mapping[str, LeaseRow]) -> list[tuple[str, ...] | None]:
     """For each parent that is not settled, the digests of the keys that it has deferred; None when it has not come to
-    its end, or its row is corrupt. A parent without a row was settled: its row was removed since."""
-    unsettled = [rows[parent] for parent in parents if parent in rows and not rows[parent].settled]
+    its end, its row is corrupt, or it has no row: as long as a key waits for it, nothing says that it was settled."""
+    unsettled = [rows.get(parent) for parent in parents if parent not in rows or not rows[parent].settled]
     return [
-        tuple(key.digest for key in row.frontier.deferred) if row.lets_children_start else None for row in unsettled
+        tuple(key.digest for key in row.frontier.deferred) if row is not None and row.lets_children_start else None
+        for row in unsettled
     ]
 
 
 def unknown_parents(listed: Iterable[ShardInfo], rows: Mapping[str, LeaseRow]) -> set[str]:
-    """Parents that waiting shards wait for although they are neither listed nor have a row."""
+    """Parents that shards wait for, as a whole or with some keys, although they are neither listed nor have a row."""
     known = {shard.shard_id for shard in listed} | rows.keys()
-    return {parent for row in rows.values() if row.state == "waiting" for parent in row.parents} - known
+    return {parent for row in rows.values() if _waits_for_parents(row) for parent in row.parents} - known
+
+
+def _waits_for_parents(row: LeaseRow) -> bool:
+    frontier = row.frontier
+    return not row.settled and (frontier.untouched or any(key.waits_for_parent for key in frontier.deferred))
 
 
 def is_young(shard_id: str, now: float) -> bool:

@@ -166,8 +166,11 @@ class Checkers(Promptness):
                 if unsettled and self._stream_of(other) < number:
                     self._history.violated("G2 order", f"{shard_id} starts, {other} of an older stream is unsettled")
         for parent in self._streams[number].parents_of(shard_id):
-            row = self.rows.get(parent)
-            held_back = {key.digest for key in row.frontier.deferred} if row is not None else set()
+            known = [
+                self.rows.get(parent),
+                *self._deleted[parent][-1:],
+            ]  # a row made anew says less than the deleted one
+            held_back = {key.digest for row in known if row is not None for key in row.frontier.deferred}
             held_back -= {item.digest for item in items}
             left = [item for item in self._open[parent].values() if item.digest not in held_back]
             if left:

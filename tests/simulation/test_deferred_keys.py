@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from consumer.domain.deferred import digest_of
+from consumer.domain.errors import DependencyError
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.testing.simulation import Simulation
 from tests.support.failing_keys import (
@@ -78,6 +79,42 @@ def test_a_parent_that_waits_for_its_deferred_keys_is_taken_over() -> None:
         assert {key for call in second.calls if call.shard_id == parent for key in keys(call)} == {"poison"}
 
     with_every_record_once(world, scenario)
+
+
+def test_the_row_of_a_parent_that_has_deferred_keys_is_deleted_while_nobody_remembers_it() -> None:
+    """Its owner is frozen, and the worker that takes over has just started. It must not go on with the key in the
+    child, whose row alone says that there is something before it: the parent is read anew, and repeats what it must."""
+    world, first, second = failing_world("deleted parent"), Mendable(), Mendable()
+    second.mended = True
+
+    async def scenario(world: Simulation) -> None:
+        (parent,) = world.stream.open_shards()
+        (worker,) = await started(world, first, "a")
+        load = Load(world, every=0.05)
+        await until_deferred(world, parent)
+        child = world.stream.roll(parent)
+        await until(world, lambda: world.rows()[parent].state == "deferred", "the parent is at its end")
+        await until(world, lambda: bool(deferred_in(world, child)), "the child holds the key back")
+        await asyncio.sleep(10.0)
+        load.end()
+        worker.pause()
+        world.delete_row(parent)
+        newcomer = world.add_worker("b", second)
+        newcomer.start()
+        listing = newcomer.links["stream"].refuse(
+            DependencyError("DescribeStream", "InternalServerError"), "list_shards"
+        )
+        await until(world, lambda: world.rows()[child].owner == newcomer.incarnation, "it owns the child")
+        await asyncio.sleep(20.0)
+        assert not any("poison" in keys(call) for call in second.calls)
+        listing.end()
+        await until(world, world.everything_settled, "everything is settled")
+        worker.resume()
+        await world.finish()
+
+    world.run(scenario)
+    world.check()
+    assert not any(item.dead_lettered or not item.settles for item in world.history.items.values())
 
 
 def test_a_hand_over_keeps_what_is_deferred() -> None:

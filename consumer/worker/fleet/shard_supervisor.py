@@ -83,6 +83,8 @@ class ShardSupervisor:
                 continue
             if self._memory.remembered.is_behind(row):
                 continue
+            if row.state == "waiting" and None in self._lineage.keys_held_back(row.parents):
+                continue  # since the take a parent has lost its row, which says what this shard must hold back
             if shard_id in self._tasks or shard_id in self._outdated or now < self._not_before.get(shard_id, now):
                 continue
             worker = self._workers[shard_id] = ShardWorker(self._context, row, self._lineage)

@@ -192,6 +192,11 @@ def test_a_started_child_proves_that_its_parent_was_settled(child: LeaseState | 
     assert was_settled("p", rows) is settled
 
 
+def test_a_child_whose_row_is_corrupt_proves_nothing() -> None:
+    """It may wait for some keys of its parent, and does not say so any more."""
+    assert not was_settled("p", [LeaseRow("c", ("p",), state="open", corrupt="low is not a sequence number: 'x'")])
+
+
 WAITS, WAITS_NO_MORE = DeferredKey("a", BEGINNING), DeferredKey("a", "7")
 
 
@@ -217,7 +222,8 @@ def test_a_child_that_waits_for_a_key_proves_nothing(children: list[tuple[Deferr
     ("states", "held_back"),
     [
         ([], []),
-        ([None], []),
+        ([None], [None]),
+        (["done", None], [None]),
         (["done"], []),
         (["draining"], []),
         (["deferred"], [("a", "b")]),
@@ -229,8 +235,8 @@ def test_a_child_that_waits_for_a_key_proves_nothing(children: list[tuple[Deferr
     ],
 )
 def test_keys_held_back(states: list[LeaseState | None], held_back: list[tuple[str, ...] | None]) -> None:
-    """What a parent lists, once it lists all that is left; before its end it may come to defer anything. A parent
-    without a row was settled: its row was removed since, for a child of it has been started."""
+    """What a parent lists, once it lists all that is left; before its end it may come to defer anything. One without a
+    row may have deferred anything: the row may have been deleted by hand."""
     frontier = FrontierSnapshot("9", "1", deferred=(DeferredKey("a", "2"), DeferredKey("b", "3", passed=True)))
     rows = {
         f"p{n}": LeaseRow(f"p{n}", state=state, frontier=frontier)
@@ -238,6 +244,26 @@ def test_keys_held_back(states: list[LeaseState | None], held_back: list[tuple[s
         if state is not None
     }
     assert keys_held_back([f"p{n}" for n in range(len(states))], rows) == held_back
+
+
+@pytest.mark.parametrize(
+    ("state", "deferred", "waits"),
+    [
+        ("waiting", (), True),
+        ("open", (), True),  # nothing of it was read yet
+        ("deferred", (WAITS,), True),
+        ("deferred", (WAITS_NO_MORE,), False),
+        ("draining", (), False),
+    ],
+)
+def test_a_parent_that_is_waited_for_and_is_nowhere_is_found(
+    state: LeaseState, deferred: tuple[DeferredKey, ...], waits: bool
+) -> None:
+    """It gets a row that says it is done, or its children would wait for ever."""
+    frontier = FrontierSnapshot("9", "1", deferred=deferred) if deferred else FrontierSnapshot()
+    rows = {"c": LeaseRow("c", ("p",), state=state, frontier=frontier)}
+    assert unknown_parents([ShardInfo("c", ("p",))], rows) == ({"p"} if waits else set())
+    assert unknown_parents([ShardInfo("p"), ShardInfo("c", ("p",))], rows) == set()
 
 
 @pytest.mark.parametrize("state", STATES)
