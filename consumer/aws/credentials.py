@@ -132,7 +132,7 @@ class HeldCredentials:
     def refused(self) -> None:
         """A service did not accept what was signed: other keys may be there by now."""
         self._refused = True
-        pause = min(REREAD_AGAIN, 2.0 ** (self._in_vain - 1)) if self._in_vain else 0.0
+        pause = min(REREAD_AGAIN, 2.0 ** (min(self._in_vain, 10) - 1)) if self._in_vain else 0.0
         self._ask_at = min(self._ask_at, self._asked_at + pause)
         self._wake.set()
 

@@ -39,6 +39,7 @@ class WriteAccess:
     def __init__(self, *trusted: int) -> None:
         self._users = {0, os.geteuid(), *trusted, *_unmapped_users()}
         self._seen: set[Path] = set()
+        self._excused: set[Path] = set()  # those of them that only their sticky bit protects
 
     def of_file(self, file: Path) -> Iterator[Finding]:
         """The file, and the folders above it; those of a link as well as those of what it leads to. Nothing where it
@@ -72,9 +73,10 @@ class WriteAccess:
             yield from self._of_one(parent, sticky_helps=True)
 
     def _of_one(self, path: Path, *, sticky_helps: bool) -> Iterator[Finding]:
-        if path in self._seen:
+        if path in self._seen and (sticky_helps or path not in self._excused):
             return
         self._seen.add(path)
+        self._excused.discard(path)
         try:
             found = path.stat()
             read_only = os.statvfs(path).f_flag & os.ST_RDONLY
@@ -85,6 +87,7 @@ class WriteAccess:
         if found.st_uid not in self._users:
             yield Finding(path, f"its owner {_user(found.st_uid)}, who is neither root nor the user of this process")
         if sticky_helps and stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX:
+            self._excused.add(path)
             return  # others can add to it and cannot replace what is there
         if found.st_mode & stat.S_IWOTH:
             yield Finding(path, "everybody")

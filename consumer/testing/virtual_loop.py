@@ -304,7 +304,7 @@ class VirtualLoop(_Timers):
                 warnings.simplefilter("ignore")  # coroutines that were made and never started
                 while tasks:
                     task, _ = tasks.popitem()
-                    task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
                     _close(task.get_coro())
         finally:
             sys.unraisablehook = hook

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,19 @@ def test_files_and_classes_are_small(path: Path) -> None:
         if isinstance(node, ast.ClassDef):
             methods = [one for one in node.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
             assert len(methods) <= MAX_METHODS, f"{node.name} has {len(methods)} methods"
+
+
+PYTHON = sorted(path for top in ("consumer", "tests", "demo", "benchmarks") for path in (ROOT / top).rglob("*.py"))
+WAIVER = re.compile(r"# (?:noqa|type: ignore)\b")
+REASONED = re.compile(r"# (?:noqa: [A-Z0-9, ]+|type: ignore\[[a-z, -]+\])( +- +\S| +# +(?!noqa|type:)\S)")
+
+
+def test_what_a_checker_must_overlook_has_a_reason_beside_it() -> None:
+    """One a line is enough, after the last of them."""
+    lines = [(path, number, line) for path in PYTHON for number, line in enumerate(path.read_text().splitlines(), 1)]
+    waived = [(path, number, line) for path, number, line in lines if WAIVER.search(line) and "re.compile" not in line]
+    assert waived
+    assert [f"{path.relative_to(ROOT)}:{number}" for path, number, line in waived if not REASONED.search(line)] == []
 
 
 def test_there_are_no_circles_between_files() -> None:

@@ -204,6 +204,20 @@ def test_keys_without_an_end_are_read_again_after_a_refusal_and_only_then() -> N
     in_virtual_time(work)
 
 
+def test_a_refusal_that_goes_on_for_days_costs_no_call_more_than_its_refusal() -> None:
+    async def work(clock: Process) -> None:
+        provider = Provider(clock, math.inf)
+        provider.key = "OLD"
+        async with renewed(provider) as held:
+            for _ in range(2000):
+                held.refused()
+                await asyncio.sleep(30.0)
+            assert len(provider.asked) > 1500
+            assert await at_once(held, clock) == "OLD"
+
+    in_virtual_time(work)
+
+
 def test_after_a_refusal_other_keys_count_also_when_they_end_earlier() -> None:
     async def work(clock: Process) -> None:
         provider = Provider(clock)

@@ -131,3 +131,14 @@ def test_large_folders_are_looked_at_up_to_a_bound(app: Path, monkeypatch: pytes
     monkeypatch.setattr("consumer.settings.write_access.MOST_FILES", 1)
     (app / "shop" / "orders.py").chmod(0o666)
     assert not list(WriteAccess().of_folder(app))
+
+
+def test_a_sticky_folder_that_leads_to_the_file_may_still_not_hold_the_modules(tmp_path: Path) -> None:
+    """Whichever of the two is looked at first."""
+    tmp_path.chmod(0o1777)
+    file = tmp_path / "c.yaml"
+    file.touch(0o600)
+    access = WriteAccess()
+    assert not list(access.of_file(file))
+    assert [found.who for found in access.of_folder(tmp_path)] == ["everybody"]
+    assert not list(access.of_folder(tmp_path))
