@@ -14,7 +14,7 @@ def draw(rng: random.Random) -> dict[str, Any]:
     return {
         "leases": {"duration": rng.choice(DURATIONS)},
         "batch": {
-            "batch_size": rng.choice((30, 100)),  # fewer with slow calls would not get through in time
+            "batch_size": rng.choice((100, 1000)),  # with fewer a slow key would need more time than there is
             "parallelization_factor": rng.choice((1, 2, 8)),
             "batching_window": rng.choice(("0s", "0s", "1s")),
         },
