@@ -166,10 +166,8 @@ class Checkers(Promptness):
                 if unsettled and self._stream_of(other) < number:
                     self._history.violated("G2 order", f"{shard_id} starts, {other} of an older stream is unsettled")
         for parent in self._streams[number].parents_of(shard_id):
-            known = [
-                self.rows.get(parent),
-                *self._deleted[parent][-1:],
-            ]  # a row made anew says less than the deleted one
+            # A row that was made anew says less than the one that was deleted.
+            known = [self.rows.get(parent), *self._deleted[parent][-1:]]
             held_back = {key.digest for row in known if row is not None for key in row.frontier.deferred}
             held_back -= {item.digest for item in items}
             left = [item for item in self._open[parent].values() if item.digest not in held_back]

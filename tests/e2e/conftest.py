@@ -10,6 +10,7 @@ import pytest
 from botocore.config import Config
 
 from tests.e2e.fleet import Fleet, closing
+from tests.support.reshard_proxy import ProxyThread
 
 
 def client(service: str, endpoint: str) -> Any:
@@ -85,6 +86,24 @@ def aws(local_aws: Any) -> Aws:
 
 
 @pytest.fixture
-def fleet(aws: Aws, tmp_path: Path) -> Iterator[Fleet]:
-    with closing(Fleet(aws.endpoint, tmp_path, aws.table())) as fleet:
+def proxy(aws: Aws, request: pytest.FixtureRequest) -> Iterator[ProxyThread]:
+    """The way to everything. The mark ``behind_proxy`` leads the fleet over it; with its argument ``shards`` the stream
+    has so many."""
+    mark = request.node.get_closest_marker("behind_proxy")
+    with ProxyThread(aws.endpoint, **(mark.kwargs if mark else {})) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def lease_proxy(aws: Aws) -> Iterator[ProxyThread]:
+    """The way of one worker to the lease table, and to nothing else that matters while it works."""
+    with ProxyThread(aws.endpoint) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def fleet(aws: Aws, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Fleet]:
+    is_behind = request.node.get_closest_marker("behind_proxy") is not None
+    endpoint = request.getfixturevalue("proxy").endpoint if is_behind else aws.endpoint
+    with closing(Fleet(endpoint, tmp_path, aws.table())) as fleet:
         yield fleet

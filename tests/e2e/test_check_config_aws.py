@@ -19,12 +19,6 @@ WRITES = ("PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems")
 
 
 @pytest.fixture
-def proxy(aws: Aws) -> Iterator[ProxyThread]:
-    with ProxyThread(aws.endpoint) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 def fleet(aws: Aws, proxy: ProxyThread, tmp_path: Path) -> Iterator[Fleet]:
     with closing(Fleet(proxy.endpoint, tmp_path, aws.table(), aws.queue()[1])) as fleet:
         yield fleet

@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import Aws
-from tests.e2e.fleet import LEASE_SECONDS, Fleet, closing, out_of_order, wait_until
+from tests.e2e.fleet import LEASE_SECONDS, Fleet, out_of_order, wait_until
 from tests.e2e.hurt import has_event, wait_owned
 from tests.e2e.test_fleet import stale_starts
 from tests.support.reshard_proxy import ProxyThread
 
 SHARDS = 1
-
-
-@pytest.fixture
-def proxy(aws: Aws) -> Iterator[ProxyThread]:
-    """A stream of one shard."""
-    with ProxyThread(aws.endpoint, shards=SHARDS) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def lease_proxy(aws: Aws) -> Iterator[ProxyThread]:
-    """The way of one worker to the lease table."""
-    with ProxyThread(aws.endpoint) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def fleet(aws: Aws, proxy: ProxyThread, tmp_path: Path) -> Iterator[Fleet]:
-    with closing(Fleet(proxy.endpoint, tmp_path, aws.table())) as fleet:
-        yield fleet
+pytestmark = pytest.mark.behind_proxy(shards=SHARDS)
 
 
 def test_user_code_does_not_start_in_a_shard_of_the_next_owner(

@@ -1,32 +1,21 @@
 """A daemon whose credentials come from an endpoint that fails, hangs, answers nonsense and rotates."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import Aws
-from tests.e2e.fleet import Fleet, closing, wait_until
+from tests.e2e.fleet import Fleet, wait_until
 from tests.support.credential_endpoint import CredentialEndpoint, Mood
 from tests.support.reshard_proxy import ProxyThread
+
+pytestmark = pytest.mark.behind_proxy()
 
 
 @pytest.fixture
 def endpoint() -> Iterator[CredentialEndpoint]:
     with CredentialEndpoint() as endpoint:
         yield endpoint
-
-
-@pytest.fixture
-def proxy(aws: Aws) -> Iterator[ProxyThread]:
-    with ProxyThread(aws.endpoint) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def fleet(aws: Aws, proxy: ProxyThread, tmp_path: Path) -> Iterator[Fleet]:
-    with closing(Fleet(proxy.endpoint, tmp_path, aws.table())) as fleet:
-        yield fleet
 
 
 @pytest.mark.parametrize("mood", ["hangs", "fails", "nonsense"])

@@ -4,39 +4,18 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import Aws
-from tests.e2e.fleet import LEASE_SECONDS, Fleet, Worker, closing, wait_until
+from tests.e2e.fleet import LEASE_SECONDS, Fleet, Worker, wait_until
 from tests.e2e.hurt import has_event, lease_rows, wait_owned
 from tests.support.reshard_proxy import ProxyThread
 
 SHARDS = 2
 GRACE = 2.0  # seconds
-
-
-@pytest.fixture
-def proxy(aws: Aws) -> Iterator[ProxyThread]:
-    """The way to everything."""
-    with ProxyThread(aws.endpoint, shards=SHARDS) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def lease_proxy(aws: Aws) -> Iterator[ProxyThread]:
-    """The way of one worker to the lease table."""
-    with ProxyThread(aws.endpoint) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def fleet(aws: Aws, proxy: ProxyThread, tmp_path: Path) -> Iterator[Fleet]:
-    with closing(Fleet(proxy.endpoint, tmp_path, aws.table())) as fleet:
-        yield fleet
+pytestmark = pytest.mark.behind_proxy(shards=SHARDS)
 
 
 def readiness(worker: Worker) -> str:

@@ -3,7 +3,6 @@
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +24,7 @@ from tests.support.reshard_proxy import ProxyThread
 
 SHARDS = 4
 CHECKPOINT = 0.5  # seconds, as in Fleet.config
-
-
-@pytest.fixture
-def proxy(aws: Aws) -> Iterator[ProxyThread]:
-    """The stream of four shards."""
-    with ProxyThread(aws.endpoint, shards=SHARDS) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def lease_proxy(aws: Aws) -> Iterator[ProxyThread]:
-    """The way of one worker to the lease table, and to nothing else that matters while it works."""
-    with ProxyThread(aws.endpoint) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def fleet(aws: Aws, proxy: ProxyThread, tmp_path: Path) -> Iterator[Fleet]:
-    with closing(Fleet(proxy.endpoint, tmp_path, aws.table())) as fleet:
-        yield fleet
+pytestmark = pytest.mark.behind_proxy(shards=SHARDS)
 
 
 def through(fleet: Fleet, lease_proxy: ProxyThread) -> dict[str, Any]:

@@ -7,30 +7,17 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import Aws
-from tests.e2e.fleet import LEASE_SECONDS, Fleet, closing, duplicates, out_of_order, wait_until
+from tests.e2e.fleet import LEASE_SECONDS, Fleet, duplicates, out_of_order, wait_until
 from tests.support.reshard_proxy import ProxyThread
 
 KEYS = 200
 VERSIONS = int(os.environ.get("FLEET_RECORDS", "4000")) // KEYS
-
-
-@pytest.fixture
-def proxy(aws: Aws) -> Iterator[ProxyThread]:
-    with ProxyThread(aws.endpoint, shards=4) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def fleet(aws: Aws, proxy: ProxyThread, tmp_path: Path) -> Iterator[Fleet]:
-    with closing(Fleet(proxy.endpoint, tmp_path, aws.table())) as fleet:
-        yield fleet
+pytestmark = pytest.mark.behind_proxy(shards=4)
 
 
 class Load:

@@ -1,14 +1,12 @@
 """Something in between answers with status 200: a login page, an empty object, half a body. None of it is believed."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import Aws
-from tests.e2e.fleet import LEASE_SECONDS, Fleet, closing, duplicates, out_of_order, wait_until
+from tests.e2e.fleet import LEASE_SECONDS, Fleet, duplicates, out_of_order, wait_until
 from tests.e2e.hurt import all_is_written, wait_owned
 from tests.e2e.test_fleet import share_evenly, stale_starts
 from tests.support.reshard_proxy import ProxyThread
@@ -17,18 +15,7 @@ SHARDS = 2
 PORTAL: dict[str, Any] = {"kind": "reply", "status": 200, "body": "<html>Please sign in</html>"}
 EMPTY: dict[str, Any] = {**PORTAL, "body": "{}", "content_type": "application/x-amz-json-1.0"}
 NOT_FOUND: dict[str, Any] = {**PORTAL, "status": 404}
-
-
-@pytest.fixture
-def proxy(aws: Aws) -> Iterator[ProxyThread]:
-    with ProxyThread(aws.endpoint, shards=SHARDS) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def fleet(aws: Aws, proxy: ProxyThread, tmp_path: Path) -> Iterator[Fleet]:
-    with closing(Fleet(proxy.endpoint, tmp_path, aws.table())) as fleet:
-        yield fleet
+pytestmark = pytest.mark.behind_proxy(shards=SHARDS)
 
 
 def test_no_letter_page_or_checkpoint_is_taken_for_what_it_is_not(aws: Aws, fleet: Fleet, proxy: ProxyThread) -> None:

@@ -11,10 +11,11 @@ What the service's clock stands for is a number above all epochs that were hande
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from tests.support import state_search
 
 LAST_EPOCH = 3  # the search ends there: later epochs repeat the same situations
 DELETIONS = 1
@@ -150,29 +151,10 @@ def _break(state: State, what: str) -> State:
     return state._replace(broken=what)
 
 
-def search(rules: Rules, most: int = 1_000_000) -> tuple[int, list[str] | None]:
+def search(rules: Rules) -> tuple[int, list[str] | None]:
     """All reachable states: how many there are, and the shortest way to a violation if there is one."""
-    start = State()
-    came_from: dict[State, tuple[State, str] | None] = {start: None}
-    waiting = deque([start])
-    while waiting:
-        state = waiting.popleft()
-        for name, reached in steps(state, rules):
-            following = _canonical(reached)
-            if following in came_from:
-                continue
-            came_from[following] = (state, name)
-            if following.broken:
-                return len(came_from), [*_way(came_from, following), following.broken]
-            waiting.append(following)
-        if len(came_from) > most:
-            raise AssertionError(f"more than {most} states: the model has lost its bounds")
-    return len(came_from), None
 
+    def following(state: State) -> Iterator[tuple[str, State]]:
+        return ((name, _canonical(reached)) for name, reached in steps(state, rules))
 
-def _way(came_from: dict[State, tuple[State, str] | None], state: State) -> list[str]:
-    names: list[str] = []
-    while (step := came_from[state]) is not None:
-        state, name = step
-        names.append(name)
-    return names[::-1]
+    return state_search.search(State(), following, lambda state: state.broken, 1_000_000)

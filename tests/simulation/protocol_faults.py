@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from consumer.domain.frontier import FrontierSnapshot
+from consumer.domain.lease import LeaseRow
 from consumer.testing.faults import EVERYTHING, Nemesis
 from consumer.testing.service_faults import MOST_STREAMS
 from consumer.testing.simulated_worker import SimulatedWorker
@@ -51,16 +52,22 @@ class ProtocolNemesis(Nemesis):
         worker.terminate()
         self._restart(worker, seconds)
 
+    def _owned(self) -> tuple[LeaseRow, SimulatedWorker] | None:
+        """The row of an unfinished shard, and the worker that runs and owns it, if there is one."""
+        owners = {worker.incarnation: worker for worker in self._world.workers.values() if worker.running}
+        rows = [row for row in self._world.rows().values() if row.owner in owners and not row.finished]
+        row = self._rng.choice(rows) if rows else None
+        return None if row is None else (row, owners[row.owner or ""])
+
     def delete_row_before_late_save(self) -> None:
         """A checkpoint takes so long that its sender has written another one, and its row was deleted and put back,
         when it arrives: it must change nothing."""
         world = self._world
-        owned = {worker.incarnation: worker for worker in world.workers.values() if worker.running}
-        rows = [row for row in world.rows().values() if row.owner in owned and not row.finished]
-        if not rows:
+        found = self._owned()
+        if found is None:
             return
-        row = self._rng.choice(rows)
-        late = owned[row.owner or ""].links["table"].hold_request("save", times=1)
+        row, worker = found
+        late = worker.links["table"].hold_request("save", times=1)
 
         def delete() -> None:
             if row.shard_id in world.rows():
@@ -75,12 +82,10 @@ class ProtocolNemesis(Nemesis):
         """A row is deleted, and its owner dies while it puts it back. The request arrives when others have had the
         shard, and the row was deleted once more."""
         world = self._world
-        owned = {worker.incarnation: worker for worker in world.workers.values() if worker.running}
-        rows = [row for row in world.rows().values() if row.owner in owned and not row.finished]
-        if not rows:
+        found = self._owned()
+        if found is None:
             return
-        row = self._rng.choice(rows)
-        worker = owned[row.owner or ""]
+        row, worker = found
         process, late = worker.process, worker.links["table"].hold_request("put_back")
         world.delete_row(row.shard_id)
 

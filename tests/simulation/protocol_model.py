@@ -14,10 +14,11 @@ break the promise, which shows that it could.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from tests.support import state_search
 
 DURATION = 2  # ticks
 LAST_EPOCH = 3  # the search ends there: later epochs repeat the same situations
@@ -69,9 +70,10 @@ START = State((Worker(), Worker()), ((Session(),) * INCARNATIONS,) * 2, None, 0)
 Step = tuple[str, State]
 
 
-def violation(state: State) -> bool:
+def violation(state: State) -> str:
     """A worker could start a call now although the lease has moved on."""
-    return any(w.active and w.validity < DURATION and state.epoch > w.active for w in state.workers)
+    stale = any(w.active and w.validity < DURATION and state.epoch > w.active for w in state.workers)
+    return "a stale owner may start a call" if stale else ""
 
 
 def steps(state: State, rules: Rules) -> Iterator[Step]:
@@ -194,28 +196,10 @@ def _canonical(state: State) -> State:
     return state if hash(state) <= hash(mirror) else mirror  # equal hashes only cost a state counted twice
 
 
-def search(rules: Rules, most: int = 3_000_000) -> tuple[int, list[str] | None]:
+def search(rules: Rules) -> tuple[int, list[str] | None]:
     """All reachable states: how many there are, and the shortest way to a violation if there is one."""
-    came_from: dict[State, tuple[State, str] | None] = {START: None}
-    waiting = deque([START])
-    while waiting:
-        state = waiting.popleft()
-        for name, reached in steps(state, rules):
-            following = _canonical(reached)
-            if following in came_from:
-                continue
-            came_from[following] = (state, name)
-            if violation(following):
-                return len(came_from), _way(came_from, following)
-            waiting.append(following)
-        if len(came_from) > most:
-            raise AssertionError(f"more than {most} states: the model has lost its bounds")
-    return len(came_from), None
 
+    def following(state: State) -> Iterator[tuple[str, State]]:
+        return ((name, _canonical(reached)) for name, reached in steps(state, rules))
 
-def _way(came_from: dict[State, tuple[State, str] | None], state: State) -> list[str]:
-    names: list[str] = []
-    while (step := came_from[state]) is not None:
-        state, name = step
-        names.append(name)
-    return names[::-1]
+    return state_search.search(START, following, violation, 3_000_000)

@@ -21,6 +21,13 @@ async def end_and_forget(world: Simulation, shard: str) -> None:
     await world.until(lambda: shard not in world.rows(), 400.0, "the tombstone goes")
 
 
+async def goes_on(world: Simulation) -> None:
+    """New records are handled, and then the run is over."""
+    write(world, 20)
+    await until_settled(world)
+    await world.finish()
+
+
 async def owned_by(world: Simulation, worker: SimulatedWorker) -> str:
     """The only shard, once the worker has handled and saved something of it."""
     await until_settled(world)
@@ -47,9 +54,7 @@ def test_a_finished_shard_stays_finished_when_a_sleeper_wakes_up(on_gap: str) ->
         await world.sleep(400.0)
         assert shard not in world.rows()
         assert world.gaps_recorded() == set()
-        write(world, 20)
-        await until_settled(world)
-        await world.finish()
+        await goes_on(world)
 
     checked(world, scenario)
 
@@ -109,9 +114,7 @@ def test_an_old_memory_of_a_shard_that_is_still_there_is_better_than_none() -> N
         await world.until(lambda: shard in world.rows(), 120.0, "the row is put back")
         assert world.rows()[shard].frontier == before.frontier
         assert world.rows()[shard].epoch > before.epoch
-        write(world, 10)
-        await until_settled(world)
-        await world.finish()
+        await goes_on(world)
 
     assert checked(world, scenario).history.duplicates == []
     assert log.of("lease.put_back")
@@ -222,9 +225,7 @@ def test_a_row_that_was_made_anew_gets_an_epoch_above_what_others_remember() -> 
         await world.workers["newcomer"].stop()
         await world.until(lambda: owners(world) == {witness.incarnation}, 60.0, "the third owner")
         assert world.rows()[shard].epoch > last + 1000
-        write(world, 10)
-        await until_settled(world)
-        await world.finish()
+        await goes_on(world)
 
     checked(world, scenario)
 
@@ -252,8 +253,6 @@ def test_an_epoch_from_memory_is_above_those_that_nobody_remembers() -> None:
         blind.end()
         await world.until(lambda: owners(world) == {witness.incarnation}, 120.0, "the row comes back")
         assert world.rows()[shard].epoch > last + 1000
-        write(world, 10)
-        await until_settled(world)
-        await world.finish()
+        await goes_on(world)
 
     checked(world, scenario)

@@ -6,7 +6,6 @@ import asyncio
 import datetime as dt
 import math
 import os
-import random
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -21,7 +20,8 @@ from consumer.aws.credentials import ANSWER_DEADLINE, RENEW_BEFORE, Found, HeldC
 from consumer.aws.errors import ApiCaller, AwsConfigurationError, CredentialsRejected
 from consumer.aws.session import AwsSession
 from consumer.domain.errors import DependencyError, PermissionDenied
-from consumer.testing.virtual_loop import Process, VirtualLoop
+from consumer.testing.virtual_loop import Process
+from tests.support.virtual_time import in_virtual_time
 
 HOUR = 3600.0
 
@@ -63,19 +63,6 @@ async def nothing() -> Found | None:
 
 async def odd() -> Found | None:
     raise KeyError("AccessKeyId")
-
-
-def in_virtual_time(work: Callable[[Process], Awaitable[None]]) -> None:
-    loop = VirtualLoop(random.Random(0))
-
-    async def body() -> None:
-        await work(loop.world)
-
-    try:
-        loop.run_until(body())
-    finally:
-        loop.close()
-    assert not loop.failures
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import deque
 
+from tests.support.state_search import way_to
 from tests.unit.worker.deferred_machine import steps
 from tests.unit.worker.deferred_world import Case, Shard, World, finished, same
 
@@ -55,21 +56,13 @@ def search(case: Case, most: int = 3_000_000) -> tuple[int, str]:
                 continue
             came_from[following] = (world, step.name)
             if following.bad:
-                return len(came_from), f"{following.bad}: {_way(came_from, following)}"
+                return len(came_from), f"{following.bad}: {' > '.join(way_to(following, came_from))}"
             waiting.append(following)
         if not on:
-            return len(came_from), f"nothing helps any more: {_way(came_from, world)}; {world}"
+            return len(came_from), f"nothing helps any more: {' > '.join(way_to(world, came_from))}; {world}"
         if len(came_from) > most:
             raise AssertionError(f"{case.name}: more than {most} states, the model has lost its bounds")
     return len(came_from), ""
-
-
-def _way(came_from: dict[World, tuple[World, str] | None], world: World) -> str:
-    names: list[str] = []
-    while (step := came_from[world]) is not None:
-        world, name = step
-        names.append(name)
-    return " > ".join(names[::-1])
 
 
 def main() -> int:

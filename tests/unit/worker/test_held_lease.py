@@ -26,12 +26,13 @@ from consumer.testing.memory_source import MemoryStreamSource
 from consumer.testing.memory_stream import MemoryStream
 from consumer.testing.memory_table import MemoryTable
 from consumer.testing.simulated_worker import ProcessRandomness, Scripted
-from consumer.testing.virtual_loop import Process, VirtualLoop
+from consumer.testing.virtual_loop import Process
 from consumer.worker.context import Ports, WorkerContext
 from consumer.worker.handler_places import HandlerPlaces
 from consumer.worker.memory_budget import BudgetAccount, ByteBudget
 from consumer.worker.shard.held_lease import HeldLease
 from consumer.worker.shard.subscription import Subscription
+from tests.support.virtual_time import in_virtual_time
 from tests.unit.domain.support import records
 
 APPLICATION, LABEL, SHARD, ME = "app", "label", "shardId-1", "w/1/1"
@@ -109,17 +110,12 @@ class Owner:
 
 def with_owner(work: Callable[[Owner, HeldLease], Awaitable[None]], **sections: Any) -> None:
     """Run ``work`` in virtual time."""
-    loop = VirtualLoop(random.Random(0))
 
-    async def body() -> None:
-        owner = Owner(loop.world, **sections)
+    async def with_clock(clock: Process) -> None:
+        owner = Owner(clock, **sections)
         await work(owner, await owner.take())
 
-    try:
-        loop.run_until(body())
-    finally:
-        loop.close()
-    assert not loop.failures
+    in_virtual_time(with_clock)
 
 
 WRITES: dict[str, Callable[[HeldLease], Awaitable[None]]] = {

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -17,8 +15,9 @@ from consumer.domain.errors import (
     PermissionDenied,
     ResourceMissing,
 )
-from consumer.testing.virtual_loop import Process, VirtualLoop
+from consumer.testing.virtual_loop import Process
 from consumer.worker.retrying import DENIED_DEADLINE, START_DEADLINE, Backoff, at_start, retrying, while_up
+from tests.support.virtual_time import in_virtual_time
 
 DOWN = DependencyError("Query", "Timeout")
 
@@ -44,19 +43,6 @@ class Attempts:
     @property
     def pauses(self) -> list[float]:
         return [round(after - before, 6) for before, after in zip(self.at, self.at[1:], strict=False)]
-
-
-def in_virtual_time(work: Callable[[Process], Awaitable[None]]) -> None:
-    loop = VirtualLoop(random.Random(0))
-
-    async def body() -> None:
-        await work(loop.world)
-
-    try:
-        loop.run_until(body())
-    finally:
-        loop.close()
-    assert not loop.failures
 
 
 def test_pauses_double_up_to_the_longest() -> None:
