@@ -10,6 +10,7 @@ import structlog
 
 from consumer.domain.errors import LeaseDeleted, LeaseLost, Unavailable
 from consumer.domain.lease import LeaseRow
+from consumer.domain.shards import may_start
 from consumer.worker.context import WorkerContext
 from consumer.worker.fleet.lease_memory import LeaseMemory
 from consumer.worker.fleet.membership import Membership
@@ -83,7 +84,7 @@ class ShardSupervisor:
                 continue
             if self._memory.remembered.is_behind(row):
                 continue
-            if row.state == "waiting" and None in self._lineage.keys_held_back(row.parents):
+            if not may_start(row, self._memory.known):
                 continue  # since the take a parent has lost its row, which says what this shard must hold back
             if shard_id in self._tasks or shard_id in self._outdated or now < self._not_before.get(shard_id, now):
                 continue
