@@ -1,6 +1,7 @@
 """A daemon whose credentials come from an endpoint that fails, hangs, answers nonsense and rotates."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -18,21 +19,32 @@ def endpoint() -> Iterator[CredentialEndpoint]:
         yield endpoint
 
 
-@pytest.mark.parametrize("mood", ["hangs", "fails", "nonsense"])
-def test_a_provider_that_is_down_costs_nothing_while_the_credentials_hold(
-    aws: Aws, fleet: Fleet, endpoint: CredentialEndpoint, mood: Mood
-) -> None:
-    """It is asked from the start on, because they end in two minutes; leases, reading and handling go on."""
-    endpoint.seconds = 120.0
-    worker = fleet.start("w", endpoint.environment)
-    fleet.wait_for(aws.write(fleet.table, 5, range(1, 2)))
-    endpoint.mood = mood
-    wait_until(lambda: endpoint.asked > 3, 30, "each of the two loops asks again")
-    assert 60 < worker.metric("stream_consumer_credentials_expiry_seconds") < 120
-    written = aws.write(fleet.table, 5, range(2, 6))
-    fleet.wait_for(written, 10)
-    lost = {"session.fenced", "session.renew_failed", "lease.lost", "shard.read_failed", "task.died"}
-    assert not lost & {entry["event"] for entry in worker.events()}
+def test_a_provider_that_is_down_costs_nothing_while_the_credentials_hold(aws: Aws, fleet: Fleet) -> None:
+    """It is asked from the start on, because they end in two minutes; leases, reading and handling go on. All at once,
+    each as an application of its own."""
+    moods: tuple[Mood, ...] = ("hangs", "fails", "nonsense")
+
+    def handled_by(name: str) -> set[tuple[str, int]]:
+        return {(line[0], line[1]) for line in fleet.journal() if line[2] == name}
+
+    with ExitStack() as stack:
+        endpoints = {mood: stack.enter_context(CredentialEndpoint()) for mood in moods}
+        workers = {}
+        for mood, endpoint in endpoints.items():
+            endpoint.seconds = 120.0
+            workers[mood] = fleet.start(mood, endpoint.environment, application=f"app-{mood}")
+        first = aws.write(fleet.table, 5, range(1, 2))
+        wait_until(lambda: all(first <= handled_by(mood) for mood in moods), 60, "everybody has handled some")
+        for mood, endpoint in endpoints.items():
+            endpoint.mood = mood
+        wait_until(lambda: all(one.asked > 3 for one in endpoints.values()), 30, "each of the two loops asks again")
+        for worker in workers.values():
+            assert 60 < worker.metric("stream_consumer_credentials_expiry_seconds") < 120
+        written = aws.write(fleet.table, 5, range(2, 6))
+        wait_until(lambda: all(written <= handled_by(mood) for mood in moods), 10, "everybody goes on")
+        lost = {"session.fenced", "session.renew_failed", "lease.lost", "shard.read_failed", "task.died"}
+        for worker in workers.values():
+            assert not lost & {entry["event"] for entry in worker.events()}
 
 
 def test_a_provider_that_comes_up_late_is_waited_for(aws: Aws, fleet: Fleet, endpoint: CredentialEndpoint) -> None:

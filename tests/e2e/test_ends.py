@@ -52,17 +52,30 @@ def test_a_thread_that_hangs_does_not_outlive_a_fence_for_long(
     assert has_event(victim, "session.overrun")
 
 
-@pytest.mark.parametrize("operation", ["GetShardIterator", "GetRecords"])
-def test_a_start_that_may_not_read_ends_with_77(aws: Aws, fleet: Fleet, proxy: ProxyThread, operation: str) -> None:
+def says(worker: Worker, what: str) -> bool:
+    """Whether ``/readyz`` names this as the reason."""
+    return what in readiness(worker)
+
+
+def test_a_start_that_may_not_read_ends_with_77(aws: Aws, fleet: Fleet, proxy: ProxyThread) -> None:
     """It asks for twenty seconds, says so meanwhile, and gives its leases back."""
-    proxy.call("fault", operation, code="AccessDeniedException", status=400, times=100_000)
-    worker = fleet.start("w")
-    wait_owned(worker, SHARDS)
-    wait_until(lambda: operation in readiness(worker), 10, "it says what it may not do")
-    assert worker.wait(40) == 77
-    last = worker.log.read_text().splitlines()[-1]
-    assert last.startswith("stream-consumer: permission denied: dynamodb:")
-    assert operation in last
+    workers = {}
+    for operation in ("GetShardIterator", "GetRecords"):
+        key = f"MAYNOT{operation}".upper()
+        refusal = {"code": "AccessDeniedException", "status": 400, "times": 100_000, "signed_with": key}
+        proxy.call("fault", operation, **refusal)
+        workers[operation] = fleet.start(operation, {"AWS_ACCESS_KEY_ID": key}, application=f"app-{operation}")
+    for operation, worker in workers.items():
+        wait_owned(worker, SHARDS)
+        wait_until(
+            lambda operation=operation, worker=worker: operation in readiness(worker), 10, "it says what it may not do"
+        )
+    for operation, worker in workers.items():
+        assert worker.wait(40) == 77, operation
+        last = worker.log.read_text().splitlines()[-1]
+        assert last.startswith("stream-consumer: permission denied: dynamodb:")
+        assert operation in last
+    assert len(lease_rows(aws, fleet)) == 2 * SHARDS
     assert all("owner" not in row for row in lease_rows(aws, fleet))
 
 

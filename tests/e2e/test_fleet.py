@@ -217,22 +217,19 @@ def stream_records(aws: Aws, table: str) -> list[dict[str, Any]]:
     return records
 
 
-@pytest.mark.parametrize(
-    ("operation", "action"),
-    [
-        ("DescribeTable", "dynamodb:DescribeTable"),
-        ("DescribeStream", "dynamodb:DescribeStream"),
-        ("PutItem", "dynamodb:PutItem"),
-        ("GetItem", "dynamodb:GetItem"),
-        ("UpdateItem", "dynamodb:UpdateItem"),
-    ],
-)
-def test_a_missing_permission_is_named(operation: str, action: str, fleet: Fleet, proxy: ProxyThread) -> None:
-    """Exit 77 with the IAM action and the resource, in one line."""
-    proxy.call("fault", operation, code="AccessDeniedException", status=400, times=1000)
-    worker = fleet.start("w1")
-    assert worker.wait() == 77
-    last = worker.log.read_text().splitlines()[-1]
-    assert action in last
-    assert fleet.table in last
-    assert "Traceback" not in worker.log.read_text()
+def test_a_missing_permission_is_named(fleet: Fleet, proxy: ProxyThread) -> None:
+    """Exit 77 with the IAM action and the resource, in one line; after the patience of the start, so they all wait at
+    the same time, each as an application of its own."""
+    refused = ("DescribeTable", "DescribeStream", "PutItem", "GetItem", "UpdateItem")
+    workers = {}
+    for operation in refused:
+        key = f"MAYNOT{operation}".upper()
+        refusal = {"code": "AccessDeniedException", "status": 400, "times": 1000, "signed_with": key}
+        proxy.call("fault", operation, **refusal)
+        workers[operation] = fleet.start(operation, {"AWS_ACCESS_KEY_ID": key}, application=f"app-{operation}")
+    for operation, worker in workers.items():
+        assert worker.wait(60) == 77, operation
+        last = worker.log.read_text().splitlines()[-1]
+        assert f"dynamodb:{operation}" in last
+        assert fleet.table in last
+        assert "Traceback" not in worker.log.read_text()

@@ -90,7 +90,6 @@ FLEET = (
         try:
 """,
         ("G3 one owner",),
-        quick=True,
     ),
     Mutant(
         "a lease given away is started again from what was read before",
