@@ -245,9 +245,10 @@ def test_a_blocked_reader_costs_lines_not_time_and_the_gap_is_reported() -> None
     writer.put(b"after\n")
     writer.close()
     text = b"".join(out)
-    (lost,) = re.findall(rb"^lost (\d+)$", text, re.MULTILINE)
-    assert int(lost) >= 980
-    assert int(lost) + text.count(b"x\n") == 1000
+    # The thread may take its first lines at any moment of the flood: what is lost is reported in one line or in two.
+    lost = sum(int(number) for number in re.findall(rb"^lost (\d+)$", text, re.MULTILINE))
+    assert lost >= 980
+    assert lost + text.count(b"x\n") == 1000
     assert text.endswith(b"after\n")
 
 
