@@ -5,6 +5,9 @@ tombstones are ever removed, days after their shard was done. One that has not, 
 table, may remember as open what others have finished, and removed, long since. So what is older than two durations
 comes back only if the service still names the shard, asked after the row was missed, and no other row says that the
 shard was settled.
+
+That a shard was finished never grows old. Its row does not come back by itself, because it may have been removed as a
+tombstone; but as long as the service may name the shard it is known that there is nothing to read.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from consumer.domain.lease import LeaseRow, duration_of
-from consumer.domain.shards import was_settled
+from consumer.domain.shards import TOMBSTONE_AGE, was_settled
 
 OWNERS_TURN = 2.0  # of its durations that the owner of a deleted row has to put it back before other workers do
 MAX_AGE = 2.0  # durations between two readings, after which what is remembered is old
@@ -37,6 +40,7 @@ class Remembered:
         self._read_at = float("-inf")  # when the last complete reading was asked for
         self._missing: dict[str, float] = {}  # deleted: since when this worker knows
         self._old: dict[str, _Old] = {}  # missing, and the memory is old
+        self._finished: dict[str, float] = {}  # finished and removed: since when this worker knows
         self._epochs: dict[str, int] = {}  # the highest ones seen
         self.rows: dict[str, LeaseRow] = {}
 
@@ -46,8 +50,10 @@ class Remembered:
             return
         is_old = asked_at - self._read_at > MAX_AGE * self._duration
         self._read_at = asked_at
-        # A finished row that is missing was removed as a tombstone, or its children tell that it was finished.
-        missing = {i: row for i, row in self.rows.items() if i not in rows and not row.finished}
+        gone = {i: row for i, row in self.rows.items() if i not in rows}
+        missing = {i: row for i, row in gone.items() if not row.finished}
+        finished = dict.fromkeys(gone.keys() - missing.keys(), now) | self._finished
+        self._finished = {i: at for i, at in finished.items() if i not in rows and now - at < TOMBSTONE_AGE}
         self._old = {i: memory for i, memory in self._old.items() if i not in rows}
         if is_old:
             self._old |= {i: _Old(row, now) for i, row in missing.items()}
@@ -55,7 +61,7 @@ class Remembered:
         self._missing = {i: self._missing.get(i, now) for i in missing}
         self.rows = missing | dict(rows)
         highest = {i: max(row.epoch, self._epochs.get(i, 0)) for i, row in self.rows.items()}
-        self._epochs = {i: self._epochs.get(i, 0) for i in self._old} | highest
+        self._epochs = {i: self._epochs.get(i, 0) for i in (*self._old, *self._finished)} | highest
 
     def remember(self, row: LeaseRow) -> None:
         """What an owner knew at its end. Counts only if its row turns out to be deleted, and then at once."""
@@ -95,6 +101,10 @@ class Remembered:
     def is_missing(self, shard_id: str) -> bool:
         """Whether the row is known and missing: it is not new."""
         return shard_id in self._missing or shard_id in self._old
+
+    def was_finished(self, shard_id: str) -> bool:
+        """Whether the row is missing and the shard was finished: its records need not be read again."""
+        return shard_id in self._finished
 
     @property
     def has_old(self) -> bool:

@@ -17,6 +17,7 @@ class MemoryRules:
         self._forgotten: set[str] = set()  # shards whose tombstone was removed
         self._highest: dict[str, int] = defaultdict(int)  # epochs, by shard
         self._last: dict[str, int] = defaultdict(int)
+        self._anew: set[str] = set()  # deleted by hand, then made by a worker that remembers nothing
 
     def removed(self, shard_id: str) -> None:
         """A worker has removed the tombstone of a shard."""
@@ -25,8 +26,11 @@ class MemoryRules:
     def written(self, operation: str, after: LeaseRow) -> None:
         """A lease row was changed."""
         shard_id, highest = after.shard_id, self._highest[after.shard_id]
+        if operation == "add_lease" and shard_id in self._last:
+            self._anew.add(shard_id)
         if operation == "put_back" and after.owner is not None:
-            least = self._last[shard_id]  # the row may have been made anew, by a worker that remembers nothing
+            # Deleted, made anew and deleted once more: nobody can know of the owners in between.
+            least = 0 if shard_id in self._anew else self._last[shard_id]
         else:
             least = highest + 1 if operation in ("raise_epoch", "put_back") else 0
         if after.epoch < least:

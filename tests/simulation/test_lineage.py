@@ -152,6 +152,30 @@ def test_a_removed_row_of_a_finished_parent_is_not_read_again() -> None:
     assert checked(world, scenario).history.duplicates == []
 
 
+def test_a_removed_row_of_a_finished_parent_whose_child_is_idle_is_not_read_again() -> None:
+    """The child has not saved anything, so its row says nothing of its parent: the worker remembers that."""
+    world = Simulation("removed row, idle child")
+
+    async def scenario(world: Simulation) -> None:
+        write(world, 10)
+        parent = world.stream.open_shards()[0]
+        add(world, "a")
+        await world.until(lambda: parent in world.rows(), 30.0, "the first shard is registered")
+        child = world.stream.roll(parent)
+        await world.until(world.closed_shards_done, 60.0, "the parent is done")
+        await world.until(lambda: child in world.rows() and world.rows()[child].owner is not None, 30.0, "it is taken")
+        assert world.rows()[child].state == "waiting"
+        await world.sleep(30.0)
+        world.delete_row(parent)
+        await world.until(lambda: parent in world.rows(), 120.0, "the parent has a row again")
+        assert world.rows()[parent].state == "done"
+        write(world, 5)
+        await until_settled(world)
+        await world.finish()
+
+    assert checked(world, scenario).history.duplicates == []
+
+
 # --- tombstones ---------------------------------------------------------------------------------------
 
 

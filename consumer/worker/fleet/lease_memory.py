@@ -75,6 +75,10 @@ class LeaseMemory:
         """Whether the row is known and missing: it is not new."""
         return self.remembered.is_missing(shard_id)
 
+    def was_finished(self, shard_id: str) -> bool:
+        """Whether the row is missing and the shard was finished: a new row says so."""
+        return self.remembered.was_finished(shard_id)
+
     def has_children(self, shard_id: str) -> bool:
         """True when a child of this shard has a row: the shard is closed, or about to be."""
         return shard_id in self._parents

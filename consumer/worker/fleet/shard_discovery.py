@@ -210,16 +210,18 @@ class ShardDiscovery:
         for shard in shards:
             if self._memory.is_deleted(shard.shard_id):
                 continue  # not new: the memory puts it back
-            skip = shard.shard_id in self._registration.skip_shards or was_settled(shard.shard_id, rows.values())
+            shard_id = shard.shard_id
+            is_done = self._memory.was_finished(shard_id) or was_settled(shard_id, rows.values())
+            skip = is_done or shard_id in self._registration.skip_shards
             row = LeaseRow(
-                shard_id=shard.shard_id,
+                shard_id=shard_id,
                 parents=shard.parents,
                 state="done" if skip else "waiting",
                 starting_sequence_number=shard.starting_sequence_number,
             )
             if await self._store.add_lease(self._context.stream.label, row):
                 added += 1
-                log.info("shard.discovered", shard_id=shard.shard_id, parents=list(shard.parents), skipped=skip)
+                log.info("shard.discovered", shard_id=shard_id, parents=list(shard.parents), skipped=skip)
         if added:
             self._changed()
         return added

@@ -10,6 +10,7 @@ from consumer.domain.deferred import BEGINNING, DeferredKey
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import EPOCHS_PER_SECOND, OWNERS_PER_SECOND, LeaseRow, epoch_beyond
 from consumer.domain.remembered import Remembered
+from consumer.domain.shards import TOMBSTONE_AGE
 
 D = 10.0
 MINE = LeaseRow("s", epoch=3, state="open", frontier=FrontierSnapshot("7"))
@@ -51,6 +52,25 @@ def test_a_finished_row_does_not_come_back() -> None:
     memory = looked_at(0.0, replace(MINE, state="done"))
     read(memory, 5.0)
     assert (memory.due(100.0), memory.is_missing("s")) == ([], False)
+
+
+@pytest.mark.parametrize("gap", [5.0, 1e5])
+def test_that_a_shard_was_finished_is_known_for_as_long_as_its_tombstone_lasts(gap: float) -> None:
+    """However long this worker slept: nobody opens again what was finished. A row that a worker without memory has made
+    anew counts, but its epochs do not repeat."""
+    memory = looked_at(0.0, replace(MINE, state="done"))
+    assert not memory.was_finished("s")
+    read(memory, gap)
+    read(memory, gap + 1.0)
+    assert memory.was_finished("s")
+    made_anew = LeaseRow("s")
+    assert memory.is_behind(made_anew)
+    read(memory, gap + 2.0, made_anew)
+    assert (memory.was_finished("s"), memory.is_behind(made_anew)) == (False, True)
+    read(memory, gap + 3.0, replace(MINE, state="done"))
+    read(memory, gap + 4.0)
+    read(memory, gap + TOMBSTONE_AGE + 10.0)
+    assert not memory.was_finished("s"), "the service has forgotten it long since"
 
 
 @pytest.mark.parametrize("gap", [2 * D + 0.1, 3600.0, 1e6])
