@@ -118,8 +118,9 @@ def _base64(value: object) -> str:
 def _seconds(value: object) -> float:
     if isinstance(value, dt.datetime):
         return value.timestamp()
-    finite = isinstance(value, int | float) and abs(value) < 1e12  # also false for NaN
-    return float(value) if finite else 0.0  # type: ignore[arg-type]  # a finite number, as just checked
+    if isinstance(value, int | float) and abs(value) < 1e12:  # also false for NaN
+        return float(value)
+    return 0.0
 
 
 def _whole(value: object) -> int:

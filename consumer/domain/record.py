@@ -140,7 +140,8 @@ class Record(msgspec.Struct, gc=False):
         if self.cached is None:
             self.cached = {}
         elif name in self.cached:
-            return self.cached[name]  # type: ignore[no-any-return]  # what _decoded itself put there
+            known: dict[str, Any] | None = self.cached[name]
+            return known
         text = memoryview(raw)
         value = item_from_json(text) if text.nbytes > 4 or bytes(text) not in (b"", b"null") else None
         self.cached[name] = value

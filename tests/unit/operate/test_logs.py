@@ -297,9 +297,9 @@ PROGRAM = textwrap.dedent(
 )
 
 
-def start(count: int, shell: str = 'exec "$0" "$@"', **kwargs: object) -> subprocess.Popen[bytes]:
+def start(count: int, shell: str = 'exec "$0" "$@"', stdout: int | None = None) -> subprocess.Popen[bytes]:
     command = ["sh", "-c", shell, sys.executable, "-c", PROGRAM, str(count)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, **kwargs)  # type: ignore[call-overload,no-any-return]  # kwargs
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=stdout)
 
 
 def test_standard_output_closed_before_the_start() -> None:
