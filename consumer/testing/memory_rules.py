@@ -16,8 +16,9 @@ class MemoryRules:
         self._history = history
         self._forgotten: set[str] = set()  # shards whose tombstone was removed
         self._highest: dict[str, int] = defaultdict(int)  # epochs, by shard
-        self._last: dict[str, int] = defaultdict(int)
-        self._anew: set[str] = set()  # deleted by hand, then made by a worker that remembers nothing
+        self._last: dict[str, int] = {}
+        # The last epoch before a row was deleted by hand and made by a worker that remembers nothing; the lowest one.
+        self._before_anew: dict[str, int] = {}
 
     def removed(self, shard_id: str) -> None:
         """A worker has removed the tombstone of a shard."""
@@ -26,11 +27,13 @@ class MemoryRules:
     def written(self, operation: str, after: LeaseRow) -> None:
         """A lease row was changed."""
         shard_id, highest = after.shard_id, self._highest[after.shard_id]
+        last = self._last.get(shard_id, 0)
+        lowest = min(last, self._before_anew.get(shard_id, last))
         if operation == "add_lease" and shard_id in self._last:
-            self._anew.add(shard_id)
+            self._before_anew[shard_id] = lowest
         if operation == "put_back" and after.owner is not None:
             # Deleted, made anew and deleted once more: nobody can know of the owners in between.
-            least = 0 if shard_id in self._anew else self._last[shard_id]
+            least = lowest
         else:
             least = highest + 1 if operation in ("raise_epoch", "put_back") else 0
         if after.epoch < least:

@@ -176,6 +176,30 @@ def test_a_removed_row_of_a_finished_parent_whose_child_is_idle_is_not_read_agai
     assert checked(world, scenario).history.duplicates == []
 
 
+def test_a_row_that_is_deleted_right_after_its_shard_was_finished_is_not_read_again() -> None:
+    """No worker has read it since: its last owner knows."""
+    world = Simulation("row of a shard just finished")
+
+    async def scenario(world: Simulation) -> None:
+        write(world, 10)
+        parent = world.stream.open_shards()[0]
+        worker, _ = add(world, "a")
+        await world.until(world.everything_settled, 30.0)
+        await world.sleep(30.0)
+        write(world, 10)
+        unread = worker.links["table"].refuse(DependencyError("Query", "Timeout"), "leases")
+        world.stream.roll(parent)
+        await world.until(world.closed_shards_done, 60.0, "the parent is done")
+        world.delete_row(parent)
+        unread.end()
+        await world.until(lambda: parent in world.rows(), 120.0, "the parent has a row again")
+        await until_settled(world)
+        assert world.rows()[parent].state == "done"
+        await world.finish()
+
+    assert checked(world, scenario).history.duplicates == []
+
+
 # --- tombstones ---------------------------------------------------------------------------------------
 
 

@@ -109,7 +109,7 @@ class ShardSupervisor:
         finally:
             del self._workers[shard_id], self._tasks[shard_id]
             self._context.metrics.forget_shard(shard_id)
-            if end not in ("done", "released"):
+            if end != "released":  # its next owner knows more
                 self._memory.remember(worker.lease.row)
             self._outdated.add(shard_id)  # the row as last read is out of date: only a new reading may start it again
             if end == "released":

@@ -141,6 +141,10 @@ def test_what_an_owner_knew_counts_when_its_row_is_deleted_unless_others_went_on
         memory = looked_at(0.0, later)
         memory.remember(knew)
         assert memory.rows == {"s": later}
+    memory = looked_at(0.0, OWNED)
+    memory.remember(replace(knew, state="done"))
+    read(memory, 5.0)
+    assert (memory.due(5.2), memory.was_finished("s")) == ([], True)
     memory = looked_at(0.0)
     memory.remember(knew)
     assert memory.rows == {}, "finished and removed, as far as this worker knows"
