@@ -137,4 +137,6 @@ def once(scale: float, fastest: float) -> list[Row]:
         outside("memory", name, "memory", shards=64, buffer_mib=buffer, seconds=seconds)
     outside("catch_up", "catch-up", "catch_up", shards=SHARDS, records=int(1_000_000 * scale))
     outside("start", "start", "start")
+    cold = {"shards": 5000 if scale >= 1 else 100}
+    rows.append(Row("start", "cold start", "cold_start", "cold_start", cold, None))
     return rows

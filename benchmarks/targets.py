@@ -38,6 +38,13 @@ def _lambda_best(medians: Medians) -> float:
     return min(float(medians[row]["per_cpu_second"]) for row in rows) / naive
 
 
+def _cold_start(medians: Medians) -> float:
+    row = medians["cold start"]
+    if row["shards"] < 5000:
+        raise KeyError("a quick run says nothing of thousands of shards")
+    return float(row["cpu_s"])
+
+
 def _memory(medians: Medians) -> float:
     rows = [medians[row] for row in medians if row.startswith("memory, ")]
     if not rows:
@@ -76,6 +83,8 @@ TARGETS = (
         _value("idle, 1000 shards, 2 workers", "lease_writes_per_hour"),
     ),
     Target("checkpoint writes a shard and interval", 1.0, False, _value("catch-up", "saves_per_shard_second")),
+    Target("cold start: CPU seconds for 5000 shards", 60, False, _cold_start, " s"),
+    Target("cold start: longest stall of the loop", 1000, False, _value("cold start", "lag_max_ms"), " ms"),
     Target("stalled handler: peak RSS of what is allowed", 1.0, False, _memory),
 )
 

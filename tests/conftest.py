@@ -255,7 +255,7 @@ class MemoryLeases:
     WRITES = (
         *("prepare", "pin_application", "switch_stream", "register", "open_session", "bump_session", "announce"),
         *("close_session", "fence_session", "add_lease", "take", "save", "release", "remove_lease", "record_loss"),
-        *("store_part", "put_back", "raise_epoch"),
+        *("store_part", "put_back", "raise_epoch", "begin_listing", "end_listing", "post"),
     )
 
     def __init__(self) -> None:

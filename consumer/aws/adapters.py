@@ -24,7 +24,9 @@ from consumer.settings.model import Settings
 Observe = Callable[[str, str, float], None]
 CredentialsEnd = Callable[[float | None], None]
 
-SHARD_CONNECTIONS = 128  # polls at the same time; more shards than that take turns
+CONNECTIONS = 128  # of each client
+CALLS = 100  # of each client under way: polls and writes of more shards than that take turns
+CONTROL_CONNECTIONS = 4  # of the control thread's client
 
 
 class MainAdapters:
@@ -50,25 +52,24 @@ class MainAdapters:
                 AwsSession(
                     settings.aws.region,
                     settings.aws.endpoints.secret_urls(),
-                    max_pool_connections=SHARD_CONNECTIONS,
+                    max_pool_connections=CONNECTIONS,
                     clock=self._clock,
                     credentials_end=self._credentials_end,
                     heard=self._clock.heard,
                 )
             )
-            caller = ApiCaller(self._observe, session.credentials_refused)
             dynamodb = await session.client("dynamodb")
             streams = await session.client("dynamodbstreams")
             self.source = DynamoDBStreamSource(
                 streams,
                 dynamodb,
-                caller,
+                self._caller(session),
                 table=settings.source.table,
                 stream_arn=settings.source.stream_arn,
                 wall=self._clock.wall,
             )
-            self.store = lease_store(settings, dynamodb, caller, self._clock)
-            self.dead_letters = await build_dead_letters(settings, session, caller, self._clock)
+            self.store = lease_store(settings, dynamodb, self._caller(session), self._clock)
+            self.dead_letters = await build_dead_letters(settings, session, self._caller(session), self._clock)
             self._stack = stack.pop_all()
         return self
 
@@ -76,6 +77,10 @@ class MainAdapters:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.aclose()
+
+    def _caller(self, session: AwsSession) -> ApiCaller:
+        """For the calls of one client (the source asks the tables' one once a minute, beside the lease store)."""
+        return ApiCaller(self._observe, session.credentials_refused, at_once=CALLS)
 
 
 def lease_store(settings: Settings, dynamodb: object, caller: ApiCaller, clock: Clock) -> DynamoDBLeaseStore:
@@ -95,10 +100,10 @@ async def lease_table(
     async with AwsSession(
         settings.aws.region,
         settings.aws.endpoints.secret_urls(),
-        max_pool_connections=4,
+        max_pool_connections=CONTROL_CONNECTIONS,
         clock=clock,
         credentials_end=credentials_end,
         heard=clock.heard,
     ) as session:
-        caller = ApiCaller(observe, session.credentials_refused)
+        caller = ApiCaller(observe, session.credentials_refused, at_once=CONTROL_CONNECTIONS - 1)
         yield lease_store(settings, await session.client("dynamodb"), caller, clock)

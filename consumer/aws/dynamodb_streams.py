@@ -84,9 +84,14 @@ class DynamoDBStreamSource:
             MisconfiguredResource: the table has no stream, or its old one was disabled more than 24 hours ago.
             ResourceMissing: the table or the stream does not exist.
         """
+        table = None if self._table is None or self._bound else await self._describe_table(self._table)
+        if self._arn is None and table is not None:
+            self._arn = self._latest_of(table)
         arn = await self._stream_arn()
         # By a caller that counts nothing: no request leaves the process.
         await ApiCaller().call("GetRecords", arn, self._pages.prepare(), CALL_TIMEOUT)
+        if table is not None and (found := self._from_table(arn, table)) is not None:
+            return found
         try:
             answer = await self._describe_page(arn, Limit=1)
         except ResourceMissing as error:
@@ -104,7 +109,7 @@ class DynamoDBStreamSource:
             view_type=str(stream.get("StreamViewType", "")),
             partition_key=_partition_key(stream.get("KeySchema"), arn),
             server_time=self._server_time(answer),
-            keys=tuple(str(element["AttributeName"]) for element in stream["KeySchema"]),
+            keys=_keys(stream["KeySchema"]),
         )
 
     async def latest_stream(self) -> str | None:
@@ -123,6 +128,9 @@ class DynamoDBStreamSource:
             wall=self._wall,
             pages=self._pages,
         )
+
+    async def check_listing(self) -> None:
+        await self._describe_page(await self._stream_arn(), Limit=1)
 
     async def list_shards(self) -> list[ShardInfo]:
         """Every shard, all pages; a page that fails for good raises instead of leaving shards out."""
@@ -164,14 +172,39 @@ class DynamoDBStreamSource:
         return self._arn
 
     async def _latest_stream_arn(self, table: str) -> str:
+        return self._latest_of(await self._describe_table(table))
+
+    async def _describe_table(self, table: str) -> dict[str, Any]:
         try:
-            answer = await self._call("DescribeTable", table, self._dynamodb.describe_table(TableName=table))
+            call = self._dynamodb.describe_table(TableName=table)
+            answer: dict[str, Any] = await self._call("DescribeTable", table, call)
         except ResourceMissing as error:
             raise ResourceMissing(f"table {table}", "check source.table, the region and the account") from error
+        return answer
+
+    def _latest_of(self, answer: dict[str, Any]) -> str:
         arn = answer["Table"].get("LatestStreamArn")
         if not isinstance(arn, str) or not arn:
-            raise MisconfiguredResource(f"table {table} has no stream; {_how_to_enable(table)}")
+            raise MisconfiguredResource(f"table {self._table} has no stream; {_how_to_enable(str(self._table))}")
         return arn
+
+    def _from_table(self, arn: str, answer: dict[str, Any]) -> StreamDescription | None:
+        """What DescribeStream would say of an enabled stream, without a call of it: an account has ten a second, and a
+        fleet may start all at once. None when the table does not say, or speaks of another stream."""
+        table = answer["Table"]
+        view = table.get("StreamSpecification") or {}
+        if table.get("LatestStreamArn") != arn or not view.get("StreamEnabled") or not table.get("KeySchema"):
+            return None
+        return StreamDescription(
+            stream_arn=arn,
+            label=str(table.get("LatestStreamLabel") or arn.rpartition("/stream/")[2]),
+            table_name=str(table.get("TableName") or self._table),
+            status="ENABLED",
+            view_type=str(view.get("StreamViewType", "")),
+            partition_key=_partition_key(table["KeySchema"], arn),
+            server_time=self._server_time(answer),
+            keys=_keys(table["KeySchema"]),
+        )
 
     async def _describe_page(self, arn: str, **request: Any) -> dict[str, Any]:
         call = self._streams.describe_stream(StreamArn=arn, **request)
@@ -251,6 +284,10 @@ def _partition_key(schema: Any, arn: str) -> str:
         if element.get("KeyType") == "HASH":
             return str(element["AttributeName"])
     raise StrangeAnswer("DescribeStream", Flaw("Malformed", f"names no partition key of {arn}"))
+
+
+def _keys(schema: Any) -> tuple[str, ...]:
+    return tuple(str(element["AttributeName"]) for element in schema)
 
 
 def _shard_info(shard: dict[str, Any]) -> ShardInfo:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
 import aiohttp
@@ -212,9 +212,12 @@ FAULTS: Final = (StreamConsumerError, ClientError, BotoCoreError, ResponseParser
 
 
 class ApiCaller:
-    """Runs calls to AWS: bounded in time, translated, and counted.
+    """Runs calls to AWS: bounded in number and in time, translated, and counted.
 
     Args:
+        at_once: calls under way; others wait for their turn, which does not count as their time. One caller for each
+            client, and fewer than its connections: a call that waited for a connection would time out unsent. None: no
+            bound.
         observe: called after every call with the operation, its outcome (``ok``, ``throttled``, ``denied``,
             ``condition_failed``, ``missing``, ``expired``, ``trimmed``, ``strange``, ``timeout`` or ``error``) and its
             seconds.
@@ -226,9 +229,12 @@ class ApiCaller:
         self,
         observe: Callable[[str, str, float], None] | None = None,
         credentials_refused: Callable[[], None] = lambda: None,
+        *,
+        at_once: int | None = None,
     ) -> None:
         self._observe = observe
         self._credentials_refused = credentials_refused
+        self._turns = None if at_once is None else asyncio.Semaphore(at_once)
 
     async def call(
         self,
@@ -239,7 +245,7 @@ class ApiCaller:
         *,
         check: Check | None = None,
     ) -> T:
-        """Await one API call for at most ``timeout`` seconds.
+        """Await one API call for at most ``timeout`` seconds from its turn on.
 
         ``check`` says what is wrong with an answer that has what every success of ``operation`` has, but not what this
         request asked for.
@@ -248,6 +254,27 @@ class ApiCaller:
             StreamConsumerError: whatever ``translate`` makes of a failure. ``Unanswered`` means that a write may
                 have been applied all the same; so does ``StrangeAnswer``, an answer that is none.
         """
+        if self._turns is None:
+            return await self._send(operation, resource, awaitable, timeout, check)
+        try:
+            await self._turns.acquire()
+        except asyncio.CancelledError:
+            if isinstance(awaitable, Coroutine):
+                awaitable.close()  # it was never begun, and would say so
+            raise
+        try:
+            return await self._send(operation, resource, awaitable, timeout, check)
+        finally:
+            self._turns.release()
+
+    async def _send(
+        self,
+        operation: str,
+        resource: str,
+        awaitable: Awaitable[T],
+        timeout: float,  # noqa: ASYNC109 - as above
+        check: Check | None,
+    ) -> T:
         started = time.monotonic()
         outcome = "ok"
         try:

@@ -16,6 +16,7 @@ from functools import partial
 
 from consumer.aws import lease_items as items
 from consumer.aws import meta_items, window_items
+from consumer.aws.bulletins import DynamoDBBulletins
 from consumer.aws.errors import Unanswered
 from consumer.aws.made_again import MadeAgain, as_seen
 from consumer.aws.registry_and_sessions import DynamoDBRegistry, DynamoDBSessions
@@ -27,8 +28,8 @@ from consumer.domain.windows import WindowState
 from consumer.ports.leases import Loss
 
 
-class DynamoDBLeaseStore(DynamoDBRegistry, DynamoDBSessions, MadeAgain):
-    """``ports.LeaseTable`` on DynamoDB: the leases here, registry and sessions by inheritance."""
+class DynamoDBLeaseStore(DynamoDBRegistry, DynamoDBSessions, DynamoDBBulletins, MadeAgain):
+    """``ports.LeaseTable`` on DynamoDB: the leases here, all else by inheritance."""
 
     def rehearsals(self, table_arn: str | None) -> list[Callable[[], Awaitable[object]]]:
         """All that the daemon does to its rows, as questions that change nothing: whether the application belongs to

@@ -264,7 +264,8 @@ def expressions(where: Iterable[Clause], changes: Changes | None = None) -> dict
     if changes:
         sets = [f"{name(attribute)} = {value(new)}" for attribute, new in changes.items() if new is not None]
         removed = [name(attribute) for attribute, new in changes.items() if new is None]
-        parameters["UpdateExpression"] = f"SET {', '.join(sets)}" + (f" REMOVE {', '.join(removed)}" if removed else "")
+        parts = [f"SET {', '.join(sets)}"] if sets else []
+        parameters["UpdateExpression"] = " ".join([*parts, *([f"REMOVE {', '.join(removed)}"] if removed else [])])
     parameters["ExpressionAttributeNames"] = names
     if values:
         parameters["ExpressionAttributeValues"] = values

@@ -1,10 +1,13 @@
 """What one worker remembers of the lease rows, should they be deleted. Pure; times are monotonic seconds of one clock.
 
-Memory has an age. A worker that has read the rows all the time knows that a row which is gone was deleted by hand: only
-tombstones are ever removed, days after their shard was done. One that has not, because it slept or could not reach the
-table, may remember as open what others have finished, and removed, long since. So what is older than two durations
-comes back only if the service still names the shard, asked after the row was missed, and no other row says that the
-shard was settled.
+Memory has an age. A worker that has looked at the table all the time knows that a row which is gone was deleted by
+hand: only tombstones are ever removed, days after their shard was done. One that has not, because it slept or could not
+reach the table, may remember as open what others have finished, and removed, long since. So what was known before a gap
+of more than two durations between two looks comes back only if the service still names the shard, asked after the row
+was missed, and no other row says that the shard was settled.
+
+A look is a complete reading, or one of the bulletin: large fleets read all rows once in many minutes, and minutes
+without a sleep are no days.
 
 That a shard was finished never grows old. Its row does not come back by itself, because it may have been removed as a
 tombstone; but as long as the service may name the shard it is known that there is nothing to read.
@@ -16,10 +19,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from consumer.domain.lease import LeaseRow, duration_of
-from consumer.domain.shards import TOMBSTONE_AGE, was_settled
+from consumer.domain.shards import TOMBSTONE_AGE, settled_before
 
 OWNERS_TURN = 2.0  # of its durations that the owner of a deleted row has to put it back before other workers do
-MAX_AGE = 2.0  # durations between two readings, after which what is remembered is old
+MAX_AGE = 2.0  # durations between two looks at the table, after which what is remembered is old
+MAX_READING_AGE = TOMBSTONE_AGE / 2  # seconds between two complete readings, whatever was looked at meanwhile
 
 
 @dataclass(slots=True)
@@ -32,24 +36,37 @@ class _Old:
 
 
 class Remembered:
-    """The rows of one stream. ``rows`` are those of the last reading, and those that were deleted since, as last known;
-    not those of which only an old memory is left. ``duration`` (seconds) is that of this worker."""
+    """The rows of one stream. ``rows`` are those of the last reading, as known since, and those that were deleted, as
+    last known; not those of which only an old memory is left. ``duration`` (seconds) is that of this worker."""
 
     def __init__(self, duration: float) -> None:
         self._duration = duration
         self._read_at = float("-inf")  # when the last complete reading was asked for
+        self._looked_at = float("-inf")  # the same of the last look of any kind
+        self._awake_since = float("-inf")  # the first look after the last gap
         self._missing: dict[str, float] = {}  # deleted: since when this worker knows
         self._old: dict[str, _Old] = {}  # missing, and the memory is old
         self._finished: dict[str, float] = {}  # finished and removed: since when this worker knows
         self._epochs: dict[str, int] = {}  # the highest ones seen
         self.rows: dict[str, LeaseRow] = {}
 
+    def look(self, asked_at: float) -> None:
+        """This worker has looked at the table, asked at ``asked_at``, whatever it has seen there."""
+        if asked_at - self._looked_at > MAX_AGE * self._duration:
+            self._awake_since = asked_at
+        self._looked_at = max(self._looked_at, asked_at)
+
+    @property
+    def has_slept(self) -> bool:
+        """Whether there was a gap since the last complete reading: only the next one shows what has become of it."""
+        return self._read_at < max(self._awake_since, self._looked_at - MAX_READING_AGE)
+
     def read(self, rows: Mapping[str, LeaseRow], asked_at: float, now: float) -> None:
         """A complete reading, asked for at ``asked_at``. One that was overtaken by a newer one says nothing new."""
         if asked_at < self._read_at:
             return
-        is_old = asked_at - self._read_at > MAX_AGE * self._duration
-        self._read_at = asked_at
+        self.look(asked_at)
+        is_old, self._read_at = self.has_slept, asked_at
         gone = {i: row for i, row in self.rows.items() if i not in rows}
         missing = {i: row for i, row in gone.items() if not row.finished}
         finished = dict.fromkeys(gone.keys() - missing.keys(), now) | self._finished
@@ -62,6 +79,15 @@ class Remembered:
         self.rows = missing | dict(rows)
         highest = {i: max(row.epoch, self._epochs.get(i, 0)) for i, row in self.rows.items()}
         self._epochs = {i: self._epochs.get(i, 0) for i in (*self._old, *self._finished)} | highest
+
+    def note(self, row: LeaseRow) -> None:
+        """One row as it is known to be since the last complete reading."""
+        shard_id = row.shard_id
+        self.rows[shard_id] = row
+        self._missing.pop(shard_id, None)
+        self._old.pop(shard_id, None)
+        self._finished.pop(shard_id, None)
+        self._epochs[shard_id] = max(row.epoch, self.highest(shard_id))
 
     def remember(self, row: LeaseRow) -> None:
         """What an owner knew at its end. Counts only if its row turns out to be deleted, and then at once."""
@@ -81,7 +107,7 @@ class Remembered:
             if old is None or asked_at < old.since:
                 continue
             del self._old[shard_id]
-            if not was_settled(shard_id, self.rows.values()):
+            if shard_id not in settled_before(self.rows.values()):
                 self.rows[shard_id], self._missing[shard_id] = old.row, old.since
 
     def listed(self, shard_ids: Collection[str], asked_at: float, patience: Callable[[str], float]) -> list[LeaseRow]:
@@ -113,8 +139,8 @@ class Remembered:
 
     def due(self, now: float) -> list[LeaseRow]:
         """The deleted rows to put back now: each when its last owner, who may know more, has had its turn. None while
-        this worker has not read the rows for so long that others may have been there."""
-        if now - self._read_at > MAX_AGE * self._duration:
+        this worker has not looked for so long that others may have been there."""
+        if self.has_slept or now - self._looked_at > MAX_AGE * self._duration:
             return []
         return [self.rows[i] for i, since in self._missing.items() if now - since >= self._owners_turn(self.rows[i])]
 

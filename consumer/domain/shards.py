@@ -37,17 +37,24 @@ class ShardInfo:
 
 
 def missing_leases(listed: Iterable[ShardInfo], known: Collection[str]) -> list[ShardInfo]:
-    """Listed shards that have no lease row yet, parents before children."""
+    """Listed shards that have no lease row yet: the open ones and their parents first, because an open one may start
+    when its parents have rows, then the others. Among either, parents come before children."""
     missing = {shard.shard_id: shard for shard in listed if shard.shard_id not in known}
+    is_open = [shard for shard in missing.values() if shard.ending_sequence_number is None]
+    first = {shard_id for shard in is_open for shard_id in (shard.shard_id, *shard.parents)}
+    return sorted(_parents_first(missing), key=lambda shard: shard.shard_id not in first)
+
+
+def _parents_first(shards: Mapping[str, ShardInfo]) -> list[ShardInfo]:
     ordered: list[ShardInfo] = []
     met: set[str] = set()  # placed, or on the chain: a cycle cannot exist; never hang on one
 
-    for root in missing:
+    for root in shards:
         chain = [root] if root not in met else []
         met.update(chain)
         while chain:  # depth first without recursion: a stream may have thousands of generations
-            shard = missing[chain[-1]]
-            parent = next((p for p in shard.parents if p in missing and p not in met), None)
+            shard = shards[chain[-1]]
+            parent = next((p for p in shard.parents if p in shards and p not in met), None)
             if parent is not None:
                 met.add(parent)
                 chain.append(parent)
@@ -66,19 +73,17 @@ def may_start(row: LeaseRow, rows: Mapping[str, LeaseRow]) -> bool:
     return row.state != "waiting" or all(parent in rows and rows[parent].lets_children_start for parent in row.parents)
 
 
-def children_of(shard_id: str, rows: Iterable[LeaseRow]) -> list[LeaseRow]:
-    return [row for row in rows if shard_id in row.parents]
-
-
-def was_settled(shard_id: str, rows: Iterable[LeaseRow]) -> bool:
-    """A shard without a row was settled to its end when a child of it has been started that waits for none of its keys:
-    its row was removed since. A corrupt row does not say what it waits for."""
-    return any(
-        child.state != "waiting"
+def settled_before(rows: Iterable[LeaseRow]) -> set[str]:
+    """Shards that were settled to their end, if they have no row: a child of them has been started that waits for none
+    of their keys, so their rows were removed since. A corrupt row does not say what it waits for."""
+    return {
+        parent
+        for child in rows
+        if child.state != "waiting"
         and not child.corrupt
         and not any(key.waits_for_parent for key in child.frontier.deferred)
-        for child in children_of(shard_id, rows)
-    )
+        for parent in child.parents
+    }
 
 
 def keys_held_back(parents: Iterable[str], rows: Mapping[str, LeaseRow]) -> list[tuple[str, ...] | None]:

@@ -5,9 +5,11 @@ Reads of a single row are consistent. One adapter implements all three (``LeaseT
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from consumer.domain.bulletin import Bulletin, Change
 from consumer.domain.dead_letter import PayloadPart
 from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.domain.windows import WindowState
@@ -146,5 +148,22 @@ class LeaseStore(Protocol):
         again. LeaseLost."""
 
 
-class LeaseTable(Registry, SessionStore, LeaseStore, Protocol):
+class BulletinStore(Protocol):
+    """The bulletin of a stream (``domain/bulletin.py``)."""
+
+    async def bulletin(self, label: str) -> Bulletin:
+        """As it stands; an empty one when nothing was written yet."""
+
+    async def begin_listing(self, label: str, seen: Bulletin, lister: str) -> bool:
+        """Take the next turn to list the stream IF none was taken since ``seen``. False when another worker has it."""
+
+    async def end_listing(self, label: str, turn: int, lister: str, *, rows: int = 0, failed: bool = False) -> None:
+        """The listing of this turn has ended, and there are so many lease rows now (0: not known). Changes nothing when
+        another one was begun."""
+
+    async def post(self, label: str, changes: Sequence[Change]) -> None:
+        """Make changes known, oldest first."""
+
+
+class LeaseTable(Registry, SessionStore, LeaseStore, BulletinStore, Protocol):
     """All of the table, as its adapters implement it."""

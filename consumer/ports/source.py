@@ -54,7 +54,8 @@ class StreamSource(Protocol):
     """A change stream. All methods may raise DependencyError, Throttled, PermissionDenied, ResourceMissing."""
 
     async def describe(self) -> StreamDescription:
-        """Resolve the configured table or ARN. MisconfiguredResource when the table has no stream."""
+        """Resolve the configured table or ARN. MisconfiguredResource when the table has no stream. The newest stream of
+        a table needs no DescribeStream: any number of workers may ask at once."""
 
     async def latest_stream(self) -> str | None:
         """The ARN of the table's newest stream, asked anew; None when the stream is configured by its ARN."""
@@ -62,6 +63,9 @@ class StreamSource(Protocol):
     def of(self, stream_arn: str) -> StreamSource:
         """The same source on this stream, whatever the table's newest one is. ``describe`` raises ResourceMissing when
         the stream is gone."""
+
+    async def check_listing(self) -> None:
+        """Whether shards may be listed, by one DescribeStream: raises what ``list_shards`` would."""
 
     async def list_shards(self) -> list[ShardInfo]:
         """All shards, every page of DescribeStream; an incomplete listing raises instead of returning."""

@@ -10,10 +10,11 @@ DynamoDB one does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from consumer.domain.bulletin import Bulletin, Change
 from consumer.domain.dead_letter import PayloadPart
 from consumer.domain.errors import (
     DependencyError,
@@ -27,11 +28,13 @@ from consumer.domain.errors import (
 from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.domain.windows import WindowState
 from consumer.ports.leases import Loss, Registration
-from consumer.testing.memory_table import HeldLease, HeldSession, MemoryTable
+from consumer.testing.memory_table import HeldLease, HeldSession, MemoryTable, bytes_of
 from consumer.testing.network import Link
 
 T = TypeVar("T")
 
+SESSION_BYTES = 120  # of a session row without its name
+CHANGE_BYTES = 120  # of a change in the bulletin
 ATTEMPTS = 3  # of one write when no answer comes, as in the DynamoDB store
 
 
@@ -148,7 +151,12 @@ class MemorySessions(_Client):
         await self._write("close_session", lambda: self._sessions.pop(incarnation, None))
 
     async def sessions(self) -> list[SessionRow]:
-        return await self._read("sessions", lambda: [session.row for session in self._sessions.values()])
+        def read() -> list[SessionRow]:
+            rows = [session.row for session in self._sessions.values()]
+            self._table.read("sessions", [SESSION_BYTES + len(row.incarnation) for row in rows])
+            return rows
+
+        return await self._read("sessions", read)
 
     async def fence_session(self, incarnation: str, counter: int) -> bool:
         def apply() -> bool:
@@ -172,7 +180,50 @@ class MemorySessions(_Client):
         return session
 
 
-class MemoryLeaseStore(MemoryRegistry, MemorySessions):
+class MemoryBulletins(_Client):
+    """``ports.BulletinStore``."""
+
+    async def bulletin(self, label: str) -> Bulletin:
+        def read() -> Bulletin:
+            found = self._bulletin(label)
+            self._table.read("bulletin", [CHANGE_BYTES * len(found.changes)])
+            return found
+
+        return await self._read("bulletin", read)
+
+    async def begin_listing(self, label: str, seen: Bulletin, lister: str) -> bool:
+        begun = False
+
+        def apply() -> bool:
+            nonlocal begun
+            now = self._bulletin(label)
+            if now.turn == seen.turn:
+                self._post(label, replace(now, turn=seen.turn + 1, lister=lister, listing=True))
+                begun = True
+            return begun
+
+        return await self._write("begin_listing", apply)
+
+    async def end_listing(self, label: str, turn: int, lister: str, *, rows: int = 0, failed: bool = False) -> None:
+        def apply() -> None:
+            now = self._bulletin(label)
+            if (now.turn, now.lister) == (turn, lister):
+                over = replace(now, listing=False, lister="" if failed else lister, rows=rows or now.rows)
+                self._post(label, over)
+
+        await self._write("end_listing", apply)
+
+    async def post(self, label: str, changes: Sequence[Change]) -> None:
+        await self._write("post", lambda: self._post(label, self._bulletin(label).with_changes(changes)))
+
+    def _bulletin(self, label: str) -> Bulletin:
+        return self._table.bulletins.get((self._application, label), Bulletin())
+
+    def _post(self, label: str, bulletin: Bulletin) -> None:
+        self._table.bulletins[self._application, label] = bulletin
+
+
+class MemoryLeaseStore(MemoryRegistry, MemorySessions, MemoryBulletins):
     """``ports.LeaseTable`` on a ``MemoryTable``.
 
     Args:
@@ -221,11 +272,17 @@ class MemoryLeaseStore(MemoryRegistry, MemorySessions):
         return await self._write("raise_epoch", apply)
 
     async def leases(self, label: str) -> list[LeaseRow]:
-        return await self._read("leases", lambda: [lease.row for _, lease in sorted(self._leases(label).items())])
+        def read() -> list[LeaseRow]:
+            rows = [lease.row for _, lease in sorted(self._leases(label).items())]
+            self._table.read("leases", map(bytes_of, rows))
+            return rows
+
+        return await self._read("leases", read)
 
     async def lease(self, label: str, shard_id: str) -> LeaseRow | None:
         def read() -> LeaseRow | None:
             lease = self._leases(label).get(shard_id)
+            self._table.read("leases", [bytes_of(lease.row)] if lease is not None else [])
             return lease.row if lease is not None else None
 
         return await self._read("lease", read)

@@ -49,6 +49,9 @@ class MemoryStreamSource:
     async def describe(self) -> StreamDescription:
         return await self._ask("describe", self._description)
 
+    async def check_listing(self) -> None:
+        await self._ask("check_listing", self._stream.listed)
+
     async def list_shards(self) -> list[ShardInfo]:
         return await self._ask("list_shards", self._stream.listed)
 

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from consumer.domain.bulletin import Bulletin
 from consumer.domain.dead_letter import PayloadPart
 from consumer.domain.lease import LeaseRow, SessionRow, epoch_beyond
 from consumer.domain.windows import WindowState
 from consumer.ports.leases import Loss, Registration
+
+UNIT_BYTES = 4096  # of a consistent read
+
+
+def bytes_of(row: LeaseRow) -> int:
+    """About what a lease row weighs: keys, names, nonces, and what is in it."""
+    frontier = 45 * len(row.frontier.runs) + 60 * len(row.frontier.deferred)
+    parents = sum(map(len, row.parents))
+    return 220 + 3 * len(row.owner or "") + len(row.shard_id) + parents + frontier + len(row.note)
 
 
 @dataclass(slots=True)
@@ -48,9 +58,11 @@ class MemoryTable:
     windows: dict[tuple[str, str, str], WindowState] = field(default_factory=dict)
     letters: dict[tuple[str, str, str], dict[int, PayloadPart]] = field(default_factory=dict)
     service_time: Callable[[], float] = time.time  # Unix seconds, by the clock of the service
+    bulletins: dict[tuple[str, str], Bulletin] = field(default_factory=dict)
     on_write: Callable[[str, LeaseRow | None, LeaseRow], None] | None = None  # operation, lease row before and after
     on_save: Callable[[LeaseRow], None] | None = None  # what an owner is about to write, before the table judges it
     on_register: Callable[[Registration], None] | None = None
+    on_read: Callable[[str, float], None] | None = None  # partition, read units of a consistent read
     on_remove: Callable[[LeaseRow], None] | None = None  # by a worker, not by hand
     _raised: int = 0
 
@@ -69,6 +81,11 @@ class MemoryTable:
         if self.on_write is not None:
             self.on_write(operation, before, row)
         return lease
+
+    def read(self, partition: str, sizes: Iterable[int]) -> None:
+        """Count a consistent read of rows with so many bytes each."""
+        if self.on_read is not None:
+            self.on_read(partition, max(1.0, float(-(-sum(sizes) // UNIT_BYTES))))
 
     def payload(self, location: str) -> bytes:
         """The payload that a dead letter's ``payloadLocation`` names, put together from its parts. ValueError when one
@@ -94,5 +111,6 @@ class MemoryTable:
 
     def drop_rows(self) -> None:
         """What remains of a table that was deleted and made anew: nothing. Set ``exists`` for the time in between."""
-        for name in ("applications", "streams", "registrations", "leases", "sessions", "losses", "windows", "letters"):
+        first = ("applications", "streams", "registrations", "leases", "sessions")
+        for name in (*first, "losses", "windows", "letters", "bulletins"):
             getattr(self, name).clear()

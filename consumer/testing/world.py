@@ -21,6 +21,7 @@ from consumer.testing.memory_dead_letters import MemoryDeadLetters
 from consumer.testing.memory_stream import MemoryStream
 from consumer.testing.memory_table import MemoryTable
 from consumer.testing.network import Link
+from consumer.testing.read_units import ReadUnits
 from consumer.testing.virtual_loop import VirtualLoop
 from consumer.testing.wire import to_wire
 from consumer.worker.fleet.stream_replacement import FINISHED_FOR
@@ -60,6 +61,8 @@ class World:
         self.calls: dict[str, int] = defaultdict(int)  # that have reached a service, by operation
         self._versions: dict[str, int] = defaultdict(int)
         self._gaps_before: set[str] = set()
+        self.read_units = ReadUnits(lambda: self.loop.now)
+        self.table.on_read = self.read_units.count
         self.table.on_write = self.checkers.written
         self.table.on_save = self.checkers.saving
         self.table.on_register = self.checkers.registered
@@ -166,7 +169,7 @@ class World:
         """Every call that reaches a service comes by here."""
         self.calls[operation] += 1
         self.history.note("call", link.sender, link.service, operation, outcome)
-        if operation in ("list_shards", "child_shards", "describe"):
+        if operation in ("list_shards", "child_shards", "check_listing"):  # ``describe`` asks DescribeTable
             self.checkers.described(self._pages() if (operation, outcome) == ("list_shards", "list") else 1)
 
     def _pages(self) -> int:

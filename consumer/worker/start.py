@@ -14,7 +14,7 @@ from typing import Literal
 import structlog
 
 from consumer.operate.metrics import Metrics
-from consumer.ports.leases import LeaseTable, SessionStore
+from consumer.ports.leases import LeaseTable, Registration, SessionStore
 from consumer.ports.source import StreamDescription
 from consumer.settings.model import Settings
 from consumer.worker.context import Ports
@@ -50,7 +50,11 @@ async def start(
     if ports.dead_letters is not None:
         await at_start(clock, "the dead-letter destination", ports.dead_letters.prepare)
     position = settings.source.starting_position
-    registration = await at_start(clock, "the registration", lambda: register_start(source, store, stream, position))
+
+    async def begin() -> Registration:
+        return await register_start(source, store, stream, position, host.name, clock)
+
+    registration = await at_start(clock, "the registration", begin)
     return IncarnationLoop(host, settings, replace(ports, source=source), session_store, metrics, stream, registration)
 
 

@@ -1,4 +1,4 @@
-"""Background tasks that may not end without a word, and work that ends with an event.
+"""Background tasks that may not end without a word, work that ends with an event, and the one way to do much at once.
 
 A TaskGroup forgets a child that returns, and one that ends as cancelled although nothing has cancelled it: a library
 that raises CancelledError by itself would leave the rest of a worker running without that part.
@@ -7,11 +7,14 @@ that raises CancelledError by itself would leave the rest of a worker running wi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, NoReturn, TypeVar
+
+from consumer.domain.errors import Unavailable
 
 T = TypeVar("T")
 
+AT_ONCE = 32  # pieces of work of one fan-out under way: preparing so many requests in one turn of the loop takes 0.1 s
 
 Died = Callable[[str, BaseException | None], Exception]
 """Makes known that a task ended by itself (its name, its error if there is one), and returns what to raise for it."""
@@ -53,3 +56,23 @@ async def until_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
         stopped.cancel()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def each(
+    items: Collection[T], do: Callable[[T], Awaitable[object]], *, at_once: int = AT_ONCE
+) -> list[tuple[T, Unavailable]]:
+    """``do`` it for every item, at most ``at_once`` at a time, begun in their order. One that is Unavailable stops no
+    other: those items are returned with their errors. Any other error, and a cancellation, ends them all."""
+    left, failed = iter(items), list[tuple[T, Unavailable]]()
+
+    async def work() -> None:
+        for item in left:
+            try:
+                await do(item)
+            except Unavailable as error:
+                failed.append((item, error))
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(min(at_once, len(items))):
+            tasks.create_task(work())
+    return failed

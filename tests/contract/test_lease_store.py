@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from consumer.domain.bulletin import MOST_CHANGES, Bulletin, Change
 from consumer.domain.dead_letter import PART_BYTES, PayloadPart, payload_parts
 from consumer.domain.errors import DependencyError, LeaseLost, MisconfiguredResource, ResourceMissing, SessionFenced
 from consumer.domain.frontier import FrontierSnapshot
@@ -375,3 +376,51 @@ class TestSessions:
         await store.open_session(SessionRow("s"))
         await store.close_session("s")
         assert await store.sessions() == []
+
+
+class TestBulletin:
+    async def test_a_turn_to_list_has_one_worker(self, leases):
+        store = leases.store()
+        seen = await store.bulletin(LABEL)
+        assert seen == Bulletin()
+        begun = await asyncio.gather(*(leases.store().begin_listing(LABEL, seen, f"w{n}") for n in range(5)))
+        assert sum(begun) == 1
+        now = await store.bulletin(LABEL)
+        assert now == Bulletin(1, f"w{begun.index(True)}", listing=True)
+        assert not await store.begin_listing(LABEL, seen, "late")
+        assert await store.begin_listing(LABEL, now, "next")
+        assert await store.bulletin(LABEL) == Bulletin(2, "next", listing=True)
+
+    async def test_only_the_turn_under_way_ends(self, leases):
+        store = leases.store()
+        assert await store.begin_listing(LABEL, Bulletin(), "a")
+        await store.end_listing(LABEL, 1, "b")
+        await store.end_listing(LABEL, 2, "a")
+        assert await store.bulletin(LABEL) == Bulletin(1, "a", listing=True)
+        await store.end_listing(LABEL, 1, "a")
+        assert await store.bulletin(LABEL) == Bulletin(1, "a")
+        assert await store.begin_listing(LABEL, Bulletin(1, "a"), "b")
+        await store.end_listing(LABEL, 2, "b", failed=True)
+        assert await store.bulletin(LABEL) == Bulletin(2)
+
+    async def test_changes_are_named_and_counted(self, leases):
+        one, two = leases.store(), leases.store()
+        changes = [Change(f"s{n}", f"host/{n}/u" if n % 2 else None, n, "draining") for n in range(MOST_CHANGES + 4)]
+        await one.post(LABEL, changes[:2])
+        assert await one.begin_listing(LABEL, await one.bulletin(LABEL), "a")
+        await asyncio.gather(one.post(LABEL, changes[2:4]), two.post(LABEL, changes[4:6]))
+        found = await two.bulletin(LABEL)
+        assert (found.number, set(found.changes)) == (6, set(changes[:6]))
+        await one.post(LABEL, changes[6:])
+        found = await two.bulletin(LABEL)
+        assert (found.number, list(found.changes[-8:])) == (MOST_CHANGES + 4, changes[-8:])
+        assert (len(found.changes), found.turn, found.lister, found.listing) == (MOST_CHANGES, 1, "a", True)
+        await one.end_listing(LABEL, 1, "a", rows=5000)
+        assert await two.bulletin(LABEL) == replace(found, listing=False, rows=5000)
+
+    async def test_bulletins_are_per_stream_and_no_leases(self, leases):
+        store = leases.store()
+        assert await store.begin_listing(LABEL, Bulletin(), "a")
+        assert await store.bulletin("other label") == Bulletin()
+        assert await leases.store("app2").bulletin(LABEL) == Bulletin()
+        assert await store.leases(LABEL) == []

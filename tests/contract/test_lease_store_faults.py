@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from consumer.domain.bulletin import Bulletin, Change
 from consumer.domain.dead_letter import PayloadPart
 from consumer.domain.errors import DependencyError, LeaseLost, SessionFenced
 from consumer.domain.frontier import FrontierSnapshot
@@ -261,3 +262,24 @@ async def test_a_hand_over_is_not_recognised_when_somebody_else_has_passed_the_l
     await leases.store().release(LABEL, theirs, None)
     with pytest.raises(LeaseLost):
         await store.release(LABEL, row, "b")
+
+
+async def test_a_turn_whose_answer_was_lost_is_this_worker_s(leases, fault):
+    store = leases.store()
+    getattr(leases.link, fault)(*leases.WRITES, times=2)
+    assert await store.begin_listing(LABEL, Bulletin(), "a")
+    assert not await store.begin_listing(LABEL, Bulletin(), "b")
+    assert await store.bulletin(LABEL) == Bulletin(1, "a", listing=True)
+    getattr(leases.link, fault)(*leases.WRITES, times=2)
+    await store.end_listing(LABEL, 1, "a")
+    assert await store.bulletin(LABEL) == Bulletin(1, "a")
+
+
+async def test_changes_whose_answer_was_lost_are_made_known(leases, fault):
+    """Perhaps twice, which is no harm."""
+    store, change = leases.store(), Change(SHARD, "a", 1, "open")
+    getattr(leases.link, fault)(*leases.WRITES, times=2)
+    await store.post(LABEL, [change])
+    found = await store.bulletin(LABEL)
+    assert found.number >= 1
+    assert set(found.changes) == {change}

@@ -408,12 +408,12 @@ def test_a_dropped_table_is_made_anew_only_if_allowed(*, allowed: bool) -> None:
         worker, _ = add(world, "a")
         await until_owned(world, worker)
         world.table.exists = False
-        looks = world.calls["sessions"]
+        looks = world.calls["bulletin"]
         if allowed:
             await world.until(lambda: world.table.exists, 60.0, "the table is made anew")
         else:
             await world.sleep(300.0)
-            assert (world.table.exists, world.calls["sessions"] > looks + 5) == (False, True)
+            assert (world.table.exists, world.calls["bulletin"] > looks + 5) == (False, True)
             world.table.exists = True
         await world.until(lambda: bool(worker.incarnation) and owners(world) == {worker.incarnation}, 60.0, "its lease")
         await world.finish()

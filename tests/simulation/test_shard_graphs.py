@@ -112,7 +112,7 @@ async def _fill(world: Simulation, content: str, start: Any, rng: random.Random)
     source = MemoryStreamSource(world.stream)
     store = MemoryLeaseStore(world.table, APPLICATION, world.clock.wall)
     stream = await source.describe()
-    registration = await register_start(source, store, stream, start)
+    registration = await register_start(source, store, stream, start, "w0/1", world.clock)
     rows = missing_leases(await source.list_shards(), ())
     count = {"registered": 0, "some rows": rng.randint(1, len(rows)), "all rows": len(rows)}[content]
     for shard in rows[:count]:

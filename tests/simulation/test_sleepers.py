@@ -76,7 +76,7 @@ def test_no_row_is_made_from_a_listing_that_a_sleeper_has_slept_over(asks: str) 
             parent = world.stream.open_shards()[0]
         held = sleeper.links["stream"].hold_response(asks)
         shard = world.stream.roll(parent) if asks == "child_shards" else parent
-        await world.until(lambda: bool(held.taken), 30.0, "it asks")
+        await world.until(lambda: bool(held.taken), 600.0, "it asks, in its turn")
         sleeper.pause()
         held.end()  # the answer is there when it wakes up
         await world.until(lambda: owners(world) == {awake.incarnation}, 60.0, "the take-over")

@@ -9,26 +9,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 
 import structlog
 
 from consumer.domain.errors import ResourceMissing, StreamConsumerError, Unavailable
 from consumer.domain.lease import LeaseRow, SessionRow, free_leases
-from consumer.domain.planner import plan
+from consumer.domain.planner import Plan, plan
+from consumer.domain.reading_pace import Place, ReadingPace
 from consumer.domain.remembered import Remembered
 from consumer.domain.shards import may_start
 from consumer.ports.leases import Registration
 from consumer.worker.context import WorkerContext
+from consumer.worker.fleet.change_feed import ChangeFeed
 from consumer.worker.fleet.lease_memory import LeaseMemory
 from consumer.worker.fleet.membership import Membership
 from consumer.worker.fleet.shard_discovery import ShardDiscovery
 from consumer.worker.fleet.shard_supervisor import ShardSupervisor
 from consumer.worker.shard.shard_worker import ShardWorker
-from consumer.worker.tasks import never_ending
+from consumer.worker.tasks import each, never_ending
 
 log = structlog.get_logger()
 
-OVERDUE_CYCLES = 3  # planning cycles that a startable lease may stay free until any worker takes it
+MOST_OVERDUE = 50  # leases of one plan that any worker takes: all of them try the same ones
+MOST_TAKES = 500  # of one plan: then it is time to look who has come or gone
+OVERDUE_CYCLES = 2  # that a startable lease may stay free until it is read again; if it still is, any worker takes it
 
 
 class Coordinator:
@@ -49,11 +54,15 @@ class Coordinator:
         self._acting = asyncio.Lock()
         self._membership = Membership(context)
         self._memory = LeaseMemory(context, self._wake.set, remembered)
-        self._discovery = ShardDiscovery(context, registration, self._memory, self._wake.set)
-        self._supervisor = ShardSupervisor(context, self._discovery, self._memory, self._membership, self._wake)
+        self._feed = feed = ChangeFeed(context, self._memory)
+        self._discovery = ShardDiscovery(context, registration, self._memory, feed, self._wake.set)
+        self._supervisor = ShardSupervisor(context, self._discovery, self._memory, feed, self._membership, self._wake)
         self._digest: object = None
-        self._read_at = float("-inf")
+        self._pace = ReadingPace(self._duration / 2, self._clock.monotonic())
+        self._place = Place(0, 0, 1, 0.0)
+        self._at_rest: object = None
         self._free_since: dict[str, float] = {}
+        self._asked: set[str] = set()  # leases that are overdue, and were read again for that
         self._quarantined: set[str] = set()
         self.planned = asyncio.Event()
 
@@ -84,8 +93,9 @@ class Coordinator:
         async with asyncio.TaskGroup() as tasks:
             for name, work in (
                 ("announcements", self._membership.announce_for_ever()),
+                ("posts", self._feed.post_for_ever()),
                 ("memory watch", self._supervisor.watch_memory()),
-                ("shard sync", self._discovery.run(self.is_first)),
+                ("shard sync", self._discovery.run()),
             ):
                 tasks.create_task(never_ending(name, work), name=name)
             await self._plan_for_ever(tasks)
@@ -115,22 +125,45 @@ class Coordinator:
                 log.warning("leases.plan_failed", error=str(error))
                 if isinstance(error, ResourceMissing):
                     await self._make_table()
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(self._cycle * (0.8 + 0.4 * self._random.random())):
                     await self._wake.wait()
-                self._digest = None  # woken: something changed that the sessions do not show
-            except TimeoutError:
-                pass
 
     async def _look(self) -> None:
-        """Read the sessions; read the leases when the sessions changed, and every half ``duration`` anyway."""
-        await self._membership.read()
-        digest = self._membership.digest
-        if digest != self._digest or self._clock.monotonic() - self._read_at >= self._duration / 2:
-            asked_at = self._clock.monotonic()
+        """Read the bulletin and the sessions, and those lease rows that are known to have changed. All of them when
+        that is not known, and now and then anyway."""
+        membership, clock = self._membership, self._clock
+        looked_at = clock.monotonic()
+        bulletin = await self._context.ports.store.bulletin(self._context.stream.label)
+        read_at = clock.monotonic()
+        self._memory.remembered.look(looked_at)
+        if await membership.read():
+            self._discovery.observe(bulletin, read_at, {session.incarnation for session in membership.live})
+        is_told = self._feed.follow(bulletin) and not self._memory.remembered.has_slept
+        if not is_told or membership.digest != self._digest:
+            self._pace.want(read_at)
+            self._digest = membership.digest
+        rows = max(len(self._memory.rows), bulletin.rows)
+        self._place = Place.of(self._context.incarnation, membership.live, rows)
+        await self._read_single_rows()
+        if self._pace.is_due(clock.monotonic(), self._place):
+            asked_at = clock.monotonic()
             self._memory.observe(await self._supervisor.read_rows(), asked_at)
-            self._digest, self._read_at = digest, self._clock.monotonic()
-        self._membership.observe(self._memory.owners())
+            self._pace.has_read(asked_at)
+        membership.observe(self._memory.owners())
+
+    async def _read_single_rows(self) -> None:
+        """Read the rows that are known to have changed: those that concern this worker, and some of the others."""
+        memory, most = self._memory, self._place.single_rows
+        if len(memory.doubtful) > most:
+            self._pace.want(self._clock.monotonic())
+
+        async def read(shard_id: str) -> None:
+            if not await self._supervisor.read_row(shard_id):
+                self._pace.want(self._clock.monotonic())
+
+        others = sorted(memory.doubtful - memory.changed_here, reverse=True)[:most]  # the newest first
+        self._tell(error for _, error in await each([*sorted(memory.changed_here), *others], read))
 
     async def _make_table(self) -> None:
         """The lease table was dropped: no worker works until it is back. It is made anew only if the settings allow
@@ -147,27 +180,42 @@ class Coordinator:
 
     async def _act(self, tasks: asyncio.TaskGroup) -> None:
         membership, supervisor = self._membership, self._supervisor
-        await membership.fence_expired()
-        await supervisor.put_back_deleted()
-        await self._memory.restore()
-        await supervisor.stop_dispossessed()
-        await supervisor.raise_epochs()
+        self._tell(await membership.fence_expired())
+        self._tell(await supervisor.put_back_deleted())
+        self._tell(await self._memory.restore())
+        self._tell(await supervisor.stop_dispossessed())
+        self._tell(await supervisor.raise_epochs())
         rows = self._memory.rows
         self._log_quarantined(rows.values())
         supervisor.adopt(rows.values(), tasks)
-        todo = plan(self._context.incarnation, membership.live, membership.dead, rows, self._overdue())
+        todo = self._plan()
         if todo.take:
             # All of them end here, also when one fails: nothing may be taken behind the back of a later plan or stop.
-            takes = (supervisor.take(row, tasks) for row in todo.take)
-            ends = await asyncio.gather(*takes, return_exceptions=True)
+            takes = todo.take[:MOST_TAKES]
+            self._tell(error for _, error in await each(takes, lambda row: supervisor.take(row, tasks)))
             self._wake.set()
-            for error in ends:
-                if error is not None:
-                    raise error
         if membership.is_steady(self._cycle) and not supervisor.stopping:
             for shard_id, to in todo.hand_over:
                 supervisor.release(shard_id, to)
-        await membership.remove_fenced(self._memory.owners())
+        self._tell(await membership.remove_fenced(self._memory.owners()))
+
+    def _tell(self, errors: Iterable[Unavailable]) -> None:
+        """Say that some rows could not be read or written: each is tried again by the next plan."""
+        failed = list(errors)
+        if failed:
+            log.warning("leases.plan_failed", error=str(failed[0]), rows=len(failed))
+
+    def _plan(self) -> Plan:
+        """What to do now: nothing, as long as nothing has changed since there was nothing to do."""
+        membership, rows = self._membership, self._memory.rows
+        live = membership.live
+        members = tuple((session.incarnation, session.leaving, session.capacity) for session in live)
+        seen = (self._memory.version, members, membership.dead)
+        if seen == self._at_rest:
+            return Plan()
+        todo = plan(self._context.incarnation, live, membership.dead, rows, self._overdue())
+        self._at_rest = None if todo != Plan() or self._free_since else seen
+        return todo
 
     def _log_quarantined(self, rows: Iterable[LeaseRow]) -> None:
         """No worker takes a lease whose checkpoint cannot be read. Every worker says so, once."""
@@ -177,8 +225,16 @@ class Coordinator:
         self._quarantined = set(corrupt)
 
     def _overdue(self) -> set[str]:
-        """Startable leases that stayed free for several planning cycles of every worker."""
-        now, rows = self._clock.monotonic(), self._memory.rows
+        """Startable leases that stayed free for several planning cycles of every worker, and still were free when their
+        rows were read again after that."""
+        now, rows, memory = self._clock.monotonic(), self._memory.rows, self._memory
         free = [row for row in free_leases(rows, self._membership.dead) if not row.finished and may_start(row, rows)]
-        self._free_since = {row.shard_id: self._free_since.get(row.shard_id, now) for row in free}
-        return {shard_id for shard_id, since in self._free_since.items() if now - since > OVERDUE_CYCLES * self._cycle}
+        since = self._free_since = {row.shard_id: self._free_since.get(row.shard_id, now) for row in free}
+        patience, read_at = OVERDUE_CYCLES * self._cycle, self._pace.read_at
+        late = {shard_id for shard_id in since if now - since[shard_id] > patience}
+        again = {shard_id for shard_id in late if read_at - since[shard_id] > patience}
+        again |= (self._asked & late) - memory.doubtful
+        asked = sorted(late - self._asked, reverse=True)[: self._place.single_rows]
+        memory.doubtful.update(asked)
+        self._asked = (self._asked & late).union(asked)
+        return set(sorted(again, reverse=True)[:MOST_OVERDUE])

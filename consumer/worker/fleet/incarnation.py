@@ -126,7 +126,8 @@ class IncarnationLoop:
         source = self._ports.source.of(stream_arn)
         stream = await describe_older(source, stream_arn, self.stream)
         position = self._settings.source.starting_position
-        self._registration = await register_start(source, self._ports.store, stream, position)
+        store, clock = self._ports.store, self._ports.clock
+        self._registration = await register_start(source, store, stream, position, self._host.name, clock)
         self._ports = replace(self._ports, source=source)
         self.stream, self._remembered = stream, None
         self._warn_of_filters()

@@ -11,15 +11,19 @@ from dataclasses import replace
 
 import structlog
 
+from consumer.domain.errors import Unavailable
 from consumer.domain.lease import LeaseRow
 from consumer.domain.remembered import Remembered
 from consumer.worker.context import WorkerContext
+from consumer.worker.tasks import each
 
 log = structlog.get_logger()
 
 
 class LeaseMemory:
-    """``rows`` is the last complete reading. ``changed`` is called when a row was put back.
+    """``rows`` is the last complete reading, and what was noted of single rows since. ``changed`` is called when a row
+    was put back. Rows that are known to have changed are to be read again: those that this worker has ``changed_here``,
+    and others that are ``doubtful``. ``version`` grows whenever ``rows`` change.
 
     ``remembered``: what this process knows of the rows, from its earlier incarnations on, in case they are deleted.
     """
@@ -34,7 +38,11 @@ class LeaseMemory:
         self._changed = changed
         self.remembered = remembered or Remembered(context.settings.leases.duration)
         self._parents: set[str] = set()  # of ``rows``: every idle poll of every shard asks
-        self.rows: Mapping[str, LeaseRow] = {}
+        self._noted: dict[str, tuple[float, LeaseRow]] = {}  # since the last complete reading was asked for
+        self.rows: dict[str, LeaseRow] = {}
+        self.doubtful: set[str] = set()
+        self.changed_here: set[str] = set()
+        self.version = 0
         self.draining = 0  # shards of the fleet that have ended and show no children
 
     @property
@@ -48,14 +56,34 @@ class LeaseMemory:
 
     def observe(self, rows: Iterable[LeaseRow], asked_at: float) -> None:
         """A complete reading of the lease rows, asked for at ``asked_at`` (monotonic seconds)."""
-        self.rows = {row.shard_id: row for row in rows}
+        self._noted = {i: (at, row) for i, (at, row) in self._noted.items() if at >= asked_at}
+        before, self.rows = self.rows, {row.shard_id: row for row in rows} | self._noted_since(asked_at)
+        self.version += before != self.rows
         self._parents = {parent for row in self.rows.values() for parent in row.parents}
         self.draining = sum(row.state == "draining" for row in self.rows.values())
         self.compare(self.rows, asked_at)
 
+    def note(self, row: LeaseRow) -> None:
+        """One row as this worker has just read or written it."""
+        self._noted[row.shard_id] = (self._clock.monotonic(), row)
+        self.hear(row)
+
+    def hear(self, row: LeaseRow) -> None:
+        """One row as another worker has told, or as it is known better."""
+        before = self.rows.get(row.shard_id)
+        self.version += before != row
+        self.rows[row.shard_id] = row
+        self.remembered.note(row)
+        self._parents.update(row.parents)
+        self.draining += (row.state == "draining") - (before is not None and before.state == "draining")
+
     def compare(self, rows: Mapping[str, LeaseRow], asked_at: float) -> None:
         """Find out which known rows a complete reading does not show."""
-        self.remembered.read(rows, asked_at, self._clock.monotonic())
+        self.remembered.read({**rows, **self._noted_since(asked_at)}, asked_at, self._clock.monotonic())
+
+    def _noted_since(self, asked_at: float) -> dict[str, LeaseRow]:
+        """Rows that are known better than by a complete reading of then."""
+        return {i: row for i, (at, row) in self._noted.items() if at >= asked_at}
 
     def remember(self, row: LeaseRow) -> None:
         """What an owner knew at its end. Counts only if its row turns out to be deleted, and then at once."""
@@ -83,11 +111,15 @@ class LeaseMemory:
         """True when a child of this shard has a row: the shard is closed, or about to be."""
         return shard_id in self._parents
 
-    async def restore(self) -> None:
+    async def restore(self) -> list[Unavailable]:
         """Put back rows that were deleted and that no worker holds, free for the next owner. The epoch grows, so that
-        it never repeats. Unavailable."""
-        for known in self.remembered.due(self._clock.monotonic()):
+        it never repeats. Returns what failed."""
+
+        async def put_back(known: LeaseRow) -> None:
             row = await self._store.put_back(self._label, replace(known, owner=None, corrupt=""), self._me)
             if row is not None:
                 log.error("lease.put_back", shard_id=row.shard_id, epoch=row.epoch, low=row.frontier.low)
+            (self.doubtful if row is None else self.changed_here).add(known.shard_id)
             self._changed()
+
+        return [error for _, error in await each(self.remembered.due(self._clock.monotonic()), put_back)]

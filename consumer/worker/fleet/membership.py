@@ -12,7 +12,9 @@ import structlog
 
 from consumer.domain.errors import SessionFenced, Unavailable
 from consumer.domain.lease import Observer, SessionRow
+from consumer.domain.reading_pace import SESSION_BYTES, seconds_of_budget
 from consumer.worker.context import WorkerContext
+from consumer.worker.tasks import each
 
 log = structlog.get_logger()
 
@@ -47,10 +49,14 @@ class Membership:
 
     # --- what the sessions show ------------------------------------------------------------------------
 
-    async def read(self) -> None:
-        """Read all sessions. Unavailable."""
+    async def read(self) -> bool:
+        """Read all sessions; False when the fleet is so large that it is not this worker's time yet. Unavailable."""
+        known = len(self.sessions)
+        if known and self._clock.monotonic() - self._read_at < known * seconds_of_budget(known, SESSION_BYTES):
+            return False
         self.sessions = await self._store.sessions()
         self._read_at = self._clock.monotonic()
+        return True
 
     @property
     def digest(self) -> object:
@@ -83,39 +89,47 @@ class Membership:
     def is_steady(self, seconds: float) -> bool:
         """No worker has come or gone for so long. Workers that are started together are not seen together; a plan for
         half of them would move shards twice."""
-        now, members = self._clock.monotonic(), frozenset(s.incarnation for s in self.live if not s.leaving)
+        members = frozenset(s.incarnation for s in self.live if not s.leaving)
         if members != self._members:
-            self._members, self._members_since = members, now
-        return now - self._members_since >= seconds
+            self._members, self._members_since = members, self._read_at
+        return self._read_at - self._members_since >= seconds
 
     # --- the dead --------------------------------------------------------------------------------------
 
-    async def fence_expired(self) -> None:
-        """Fence the sessions that did not move for so long that none of them can still be valid. Unavailable."""
+    async def fence_expired(self) -> list[Unavailable]:
+        """Fence the sessions that did not move for so long that none of them can still be valid. Returns what
+        failed."""
         by_id = {s.incarnation: s for s in self.sessions}
         dead = {s.incarnation for s in self.sessions if s.fenced}
-        for incarnation in self._observer.expired(self._clock.monotonic()):
-            if incarnation == self._me or incarnation in dead:
-                continue
+
+        async def fence(incarnation: str) -> None:
             session = by_id.get(incarnation)
             if session is not None and not session.readable:
-                continue
+                return
             if session is None or await self._store.fence_session(incarnation, session.counter):
                 dead.add(incarnation)
                 if incarnation not in self.dead:
                     self._metrics.lease_events("fenced").inc()
                     log.warning("session.expired", incarnation=incarnation, fenced=session is not None)
-        self.dead = frozenset(dead)
 
-    async def remove_fenced(self, owners: Collection[str]) -> None:
+        expired = self._observer.expired(self._read_at)
+        failed = await each([who for who in expired if who != self._me and who not in dead], fence)
+        self.dead = frozenset(dead)
+        return [error for _, error in failed]
+
+    async def remove_fenced(self, owners: Collection[str]) -> list[Unavailable]:
         """Remove fenced sessions that own nothing any more (``owners`` of unfinished leases stay). Not soon: while the
-        row is there, a late request to open that session cannot make it anew, without the fence. Unavailable."""
+        row is there, a late request to open that session cannot make it anew, without the fence. Returns what
+        failed."""
         now = self._clock.monotonic()
-        for session in self.sessions:
+
+        def is_over(session: SessionRow) -> bool:
             who = session.incarnation
             quiet = self._observer.unchanged_for(who, now) >= KEPT_FENCED * self._observer.duration(who)
-            if session.readable and session.fenced and quiet and who not in owners:
-                await self._store.close_session(who)
+            return session.readable and session.fenced and quiet and who not in owners
+
+        over = [session.incarnation for session in self.sessions if is_over(session)]
+        return [error for _, error in await each(over, self._store.close_session)]
 
     # --- announcements ---------------------------------------------------------------------------------
 

@@ -2,32 +2,69 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
+from contextlib import suppress
 
-from consumer.domain.errors import MisconfiguredResource
-from consumer.ports.leases import Registration, Registry
+from consumer.domain.bulletin import ListingTurns
+from consumer.domain.errors import MisconfiguredResource, StreamConsumerError, Unavailable
+from consumer.ports.leases import LeaseTable, Registration
 from consumer.ports.source import StreamDescription, StreamSource
+from consumer.ports.time import Clock
+
+PATIENCE = 15.0  # seconds that another worker may take to resolve ``latest``: 5,000 shards take eight
+SHORT_PATIENCE = 3.0  # the same for a start that needs no listing
+PAUSE = 1.0  # seconds between looks whether it has
 
 
 async def register_start(
-    source: StreamSource, registry: Registry, stream: StreamDescription, starting_position: str | dt.datetime
+    source: StreamSource,
+    store: LeaseTable,
+    stream: StreamDescription,
+    starting_position: str | dt.datetime,
+    me: str,
+    clock: Clock,
 ) -> Registration:
-    """Write down where the application starts, once and for all workers, and return what holds.
+    """Write down where the application starts, once and for all workers, and return what holds. Of many that start
+    together one, by the bulletin, asks DescribeStream for it; ``me`` is its name there.
 
     ``latest`` is resolved here, durably: shards closed by now hold only older records, open ones are read from the
     horizon and older records are dropped, shards that appear later are read whole. It is never resolved again.
-    Raises what the source and the registry raise.
+    Raises what the source, the store and ``belongs_to`` raise.
     """
-    known = await registry.registration(stream.label)
+    patience = PATIENCE if starting_position == "latest" else SHORT_PATIENCE
+    label, turns = stream.label, ListingTurns(me, regular=0.0, soon=0.0, patience=patience)
+    while (known := await store.registration(label)) is None:
+        turns.observe(seen := await store.bulletin(label), clock.monotonic(), 1.0)
+        if turns.is_quiet(clock.monotonic()) and await store.begin_listing(label, seen, me):
+            found: Registration | StreamConsumerError
+            try:
+                found = await _resolve(source, store, stream, starting_position)
+            except StreamConsumerError as error:
+                found = error
+            with suppress(Unavailable):  # without it others wait a little longer
+                await store.end_listing(label, seen.turn + 1, me)
+            if isinstance(found, StreamConsumerError):
+                raise found
+            return belongs_to(stream, found)
+        await asyncio.sleep(PAUSE)
+    return belongs_to(stream, known)
+
+
+async def _resolve(
+    source: StreamSource, store: LeaseTable, stream: StreamDescription, starting_position: str | dt.datetime
+) -> Registration:
+    known = await store.registration(stream.label)  # another worker may have had a turn just before
     if known is not None:
-        return belongs_to(stream, known)
+        return known
     if starting_position == "latest":
         start = await _latest(source, stream.stream_arn)
     elif isinstance(starting_position, dt.datetime):
         start = Registration(stream.stream_arn, starting_position.timestamp())
     else:
         start = Registration(stream.stream_arn, None)
-    return belongs_to(stream, await registry.register(stream.label, start))
+    await source.check_listing()
+    return await store.register(stream.label, start)
 
 
 def belongs_to(stream: StreamDescription, registration: Registration) -> Registration:

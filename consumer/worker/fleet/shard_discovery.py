@@ -1,40 +1,38 @@
 """Finds shards and gives each a lease row: a full listing at the start and as a slow repair, CHILD_SHARDS at shard end.
 
-Rows are created with ``attribute_not_exists``, so any number of workers may do this at once; the repair is left to one
-worker of the fleet only to keep DescribeStream far below its limit of 10 calls a second. Tombstones of shards that left
-the stream days ago are the only rows that are ever deleted.
+One worker of the fleet lists at a time (``domain/bulletin.py``), to keep DescribeStream below its limit of 10 calls a
+second. Tombstones of shards that left the stream days ago are the only rows that are ever deleted.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from contextlib import suppress
 
 import structlog
 
+from consumer.domain.bulletin import Bulletin, ListingTurns
 from consumer.domain.errors import Unavailable
 from consumer.domain.lease import LeaseRow
-from consumer.domain.shards import (
-    ShardInfo,
-    expired_tombstones,
-    keys_held_back,
-    missing_leases,
-    unknown_parents,
-    was_settled,
-)
+from consumer.domain.shards import ShardInfo, expired_tombstones, keys_held_back, missing_leases, unknown_parents
 from consumer.ports.leases import Registration
 from consumer.worker.context import WorkerContext
+from consumer.worker.fleet.change_feed import ChangeFeed
 from consumer.worker.fleet.lease_memory import LeaseMemory
+from consumer.worker.fleet.lease_registration import LeaseRegistration
 from consumer.worker.fleet.shard_listing import SECOND_LOOK, ShardListing
-from consumer.worker.retrying import Backoff, retrying
+from consumer.worker.retrying import Backoff
+from consumer.worker.tasks import each
 
 log = structlog.get_logger()
 
 REPAIR_INTERVAL = 60.0  # seconds
-OUTDATED = 600.0  # seconds after which no row is made from a listing: less than a shard is kept in mind when it is done
-LOOK = 1.0  # seconds
-CHILD_BACKOFF = Backoff(0.2, 15.0)
+LISTING_PATIENCE = 30.0  # seconds that a listing may take until another worker begins one; 5,000 shards take eight
+LISTING_BACKOFF = Backoff(0.5, 15.0)
+CHILD_BACKOFF = Backoff(0.2, 8.0)
+CHILD_PATIENCE = 4.0  # seconds that CHILD_SHARDS may stay silent until a full listing is asked for as well
 # Shards of the fleet that look for their children one by one. When more have ended, as all of them do when a stream is
 # disabled, one worker's listing finds the children of all, and owners ask by themselves only every so many seconds.
 MAX_LONE_SEARCHES = 3
@@ -46,21 +44,34 @@ class ShardDiscovery:
     are new rows or a shard has ended, so that the coordinator looks again."""
 
     def __init__(
-        self, context: WorkerContext, registration: Registration, memory: LeaseMemory, changed: Callable[[], None]
+        self,
+        context: WorkerContext,
+        registration: Registration,
+        memory: LeaseMemory,
+        feed: ChangeFeed,
+        changed: Callable[[], None],
     ) -> None:
         self._context = context
         self._source = context.ports.source
         self._store = context.ports.store
         self._clock = context.ports.clock
         self._random = context.ports.random
-        self._registration = registration
         self._memory = memory
         self._changed = changed
+        self._registration = LeaseRegistration(context, registration, memory, feed, changed)
+        self._feed = feed
         self._listing = ShardListing(context)
+        self._turns = ListingTurns(
+            context.incarnation, regular=REPAIR_INTERVAL, soon=SECOND_LOOK, patience=LISTING_PATIENCE
+        )
+        self._live: Container[str] = ()
+        self._observed = asyncio.Event()
+        self._failures = 0
         self._unlisted_since: dict[str, float] = {}
         self._look_again = False
         self._looked_for_old = False
         self._childless: set[str] = set()  # shards of this worker that have ended and show no children
+        self._unanswered: set[str] = set()  # of them those for which CHILD_SHARDS does not work
         self._searched_at: deque[float] = deque(maxlen=MAX_LONE_SEARCHES)  # when this worker asked for one's children
 
     # --- what a shard worker asks ------------------------------------------------------------------------
@@ -80,6 +91,7 @@ class ShardDiscovery:
     def shard_settled(self, shard_id: str) -> None:
         """A shard reached its end durably: its children may start."""
         log.debug("shard.settled", shard_id=shard_id)
+        self._memory.changed_here.add(shard_id)
         self._changed()
 
     async def register_children(self, parent: LeaseRow) -> None:
@@ -100,6 +112,7 @@ class ShardDiscovery:
                 await asyncio.sleep(CHILD_BACKOFF.after(searches) * (0.8 + 0.4 * self._random.random()))
         finally:
             self._childless.discard(parent.shard_id)
+            self._unanswered.discard(parent.shard_id)
 
     @property
     def _is_crowded(self) -> bool:
@@ -109,78 +122,85 @@ class ShardDiscovery:
         return lately or max(self._memory.draining, len(self._childless)) > MAX_LONE_SEARCHES
 
     async def _children_registered(self, parent: LeaseRow) -> bool:
+        shard_id, rows = parent.shard_id, self._memory.rows
         self._searched_at.append(self._clock.monotonic())
+        silent = asyncio.get_running_loop().call_later(CHILD_PATIENCE, self._unanswered.add, shard_id)
         try:
             asked_at = self._clock.monotonic()
-            children = await self._source.child_shards(parent.shard_id)
-            if self._is_outdated(asked_at):
-                return False
+            children = await self._source.child_shards(shard_id)
+            self._unanswered.discard(shard_id)
             self._memory.named((child.shard_id for child in children), asked_at)
-            await self._register(missing_leases(children, self._memory.rows), self._memory.rows)
+            await self._registration.add(missing_leases(children, rows), rows, asked_at)
+            if self._registration.is_outdated(asked_at):
+                return False
         except Unavailable as error:
-            log.warning("shard.children_failed", shard_id=parent.shard_id, error=str(error))
-            return False
-        return bool(children) or self.has_children(parent.shard_id)
+            log.warning("shard.children_failed", shard_id=shard_id, error=str(error))
+            self._unanswered.add(shard_id)
+            return self.has_children(shard_id)
+        finally:
+            silent.cancel()
+        return bool(children) or self.has_children(shard_id)
 
     # --- complete listings -------------------------------------------------------------------------------
 
-    async def run(self, is_my_turn: Callable[[], bool]) -> None:
-        """List the stream once, as every worker does at its start, and keep repairing it then, until cancelled."""
+    def observe(self, bulletin: Bulletin, now: float, live: Container[str]) -> None:
+        """The bulletin as read at ``now``, and the incarnations that work, as read after it."""
+        self._turns.observe(bulletin, now, 1.0 + 0.2 * self._random.random())
+        self._live = live
+        self._observed.set()
 
-        def failed(error: Exception, _: int) -> None:
-            log.warning("shards.sync_failed", error=str(error))
-
-        await retrying(self._sync, Backoff(0.5, 15.0), failed)
+    async def run(self) -> None:
+        """List the stream whenever it is this worker's turn, until cancelled."""
         while True:
-            await self._until_repair(is_my_turn)
+            await self._observed.wait()
+            self._observed.clear()
             try:
-                await self._sync()
+                await self._list_in_turn()
             except Unavailable as error:
-                failed(error, 1)
+                log.warning("shards.sync_failed", error=str(error))
 
-    async def _until_repair(self, is_my_turn: Callable[[], bool]) -> None:
-        """Soon, for one worker, while a shard is looked for; otherwise once per ``REPAIR_INTERVAL``. Another one
-        repeats its own look then, too: the worker that has the turn may be cut off from the stream. At once, whoever
-        it is, when only an old memory is left of a row: an owner knows more than the others, who put it back later."""
-        regular = self._clock.monotonic() + REPAIR_INTERVAL * (1.0 + 0.2 * self._random.random())
-        next_look = self._clock.monotonic() + SECOND_LOOK * (1.0 + 0.2 * self._random.random())
-        while True:
-            await asyncio.sleep(LOOK * (1.0 + 0.2 * self._random.random()))
-            has_old = self._memory.remembered.has_old
-            if has_old and not self._looked_for_old:
-                self._looked_for_old = True
-                return
-            self._looked_for_old &= has_old
-            now = self._clock.monotonic()
-            if now < next_look:
-                continue
-            next_look = now + SECOND_LOOK * (1.0 + 0.2 * self._random.random())
-            is_due, mine = now >= regular, is_my_turn()
-            if has_old or (self._look_again and (mine or is_due)):
-                return
-            if mine and (is_due or self._is_crowded):
-                return
+    async def _list_in_turn(self) -> None:
+        """One full listing, if it is due and no other worker has begun it. At once when only an old memory is left of a
+        row: an owner knows more than the others, who put it back later. Unavailable."""
+        store, label, me = self._store, self._context.stream.label, self._context.incarnation
+        has_old = self._memory.remembered.has_old
+        self._looked_for_old &= has_old
+        wanted = self._look_again or has_old or self._is_crowded or bool(self._unanswered)
+        at_once = has_old and not self._looked_for_old
+        seen, now = self._turns.seen, self._clock.monotonic()
+        if seen is None or not self._turns.is_due(now, self._live, wanted=wanted, at_once=at_once):
+            return
+        if not await store.begin_listing(label, seen, me):
+            return
+        begun = Bulletin(seen.turn + 1, me, listing=True)
+        self._turns.observe(begun, self._clock.monotonic(), 1.0 + 0.2 * self._random.random())
+        error: Unavailable | None = None
+        try:
+            await self._sync()
+            self._failures, self._looked_for_old = 0, has_old
+        except Unavailable as failure:
+            error = failure
+            self._failures += 1
+            pause = LISTING_BACKOFF.after(self._failures) * (0.8 + 0.4 * self._random.random())
+            self._turns.failed(self._clock.monotonic() + pause)
+        with suppress(Unavailable):  # without it others wait a little longer
+            await store.end_listing(label, begun.turn, me, rows=len(self._memory.rows), failed=error is not None)
+        if error is not None:
+            raise error
 
     async def _sync(self) -> None:
-        """One full listing; adds the missing rows, parents first. Raises what the source raises."""
+        """One full listing; adds the missing rows. Raises what the source and the store raise."""
         asked_at = self._clock.monotonic()
         listed = await self._source.list_shards()
         rows_asked_at = self._clock.monotonic()
         rows = await self._read_rows()
         self._memory.compare(rows, rows_asked_at)
-        if listed:
-            self._memory.listed({shard.shard_id for shard in listed}, asked_at, self._listing.patience)
-        self._look_again = self._memory.remembered.has_old
-        if self._is_outdated(asked_at):
-            self._look_again = True
-            return
-        added = await self._register(missing_leases(listed, rows), rows)
         if listed:  # an empty list says nothing
-            await self._look_for_gone(listed, await self._read_rows() if added else rows)
-
-    def _is_outdated(self, asked_at: float) -> bool:
-        """The process slept over what the service had listed: shards of then may be finished and forgotten by now."""
-        return self._clock.monotonic() - asked_at > OUTDATED
+            self._memory.listed({shard.shard_id for shard in listed}, asked_at, self._listing.patience)
+        added = await self._registration.add(missing_leases(listed, rows), rows, asked_at)
+        self._look_again = self._registration.is_outdated(asked_at)
+        if listed and not self._look_again:
+            await self._look_for_gone(listed, rows | {row.shard_id: row for row in added})
 
     async def _read_rows(self) -> dict[str, LeaseRow]:
         return {row.shard_id: row for row in await self._store.leases(self._context.stream.label)}
@@ -190,38 +210,22 @@ class ShardDiscovery:
         now, label = self._clock.monotonic(), self._context.stream.label
         unknown = unknown_parents(listed, rows)
         expired = {row.shard_id: row for row in expired_tombstones(listed, rows, self._clock.trusted())}
-        self._unlisted_since = {i: self._unlisted_since.get(i, now) for i in (*unknown, *expired)}
-        for shard_id in unknown:
-            if now - self._unlisted_since[shard_id] < self._listing.patience(shard_id):
-                self._look_again = True
-                continue
-            note = "left the stream before it was registered"
-            if await self._store.add_lease(label, LeaseRow(shard_id, state="done", note=note)):
+        since = self._unlisted_since = {i: self._unlisted_since.get(i, now) for i in (*unknown, *expired)}
+        gone = {shard_id for shard_id in since if now - since[shard_id] >= self._listing.patience(shard_id)}
+        self._look_again = bool(unknown - gone)  # expired ones wait for the next repair
+
+        async def bury(shard_id: str) -> None:
+            row = LeaseRow(shard_id, state="done", note="left the stream before it was registered")
+            if await self._store.add_lease(label, row):
                 log.info("shard.parent_gone", shard_id=shard_id)
+                self._memory.note(row)
+                self._feed.tell([row])
                 self._changed()
-        for shard_id, row in expired.items():
-            if now - self._unlisted_since[shard_id] < self._listing.patience(shard_id):
-                continue  # the next repair
-            if await self._store.remove_lease(label, row):
+
+        async def forget(shard_id: str) -> None:
+            if await self._store.remove_lease(label, expired[shard_id]):
                 log.info("shard.forgotten", shard_id=shard_id)
 
-    async def _register(self, shards: Iterable[ShardInfo], rows: Mapping[str, LeaseRow]) -> int:
-        added = 0
-        for shard in shards:
-            if self._memory.is_deleted(shard.shard_id):
-                continue  # not new: the memory puts it back
-            shard_id = shard.shard_id
-            is_done = self._memory.was_finished(shard_id) or was_settled(shard_id, rows.values())
-            skip = is_done or shard_id in self._registration.skip_shards
-            row = LeaseRow(
-                shard_id=shard_id,
-                parents=shard.parents,
-                state="done" if skip else "waiting",
-                starting_sequence_number=shard.starting_sequence_number,
-            )
-            if await self._store.add_lease(self._context.stream.label, row):
-                added += 1
-                log.info("shard.discovered", shard_id=shard_id, parents=list(shard.parents), skipped=skip)
-        if added:
-            self._changed()
-        return added
+        failed = [*await each(sorted(unknown & gone), bury), *await each(sorted(gone & expired.keys()), forget)]
+        if failed:
+            raise failed[0][1]

@@ -12,12 +12,13 @@ from consumer.domain.errors import LeaseDeleted, LeaseLost, Unavailable
 from consumer.domain.lease import LeaseRow
 from consumer.domain.shards import may_start
 from consumer.worker.context import WorkerContext
+from consumer.worker.fleet.change_feed import ChangeFeed
 from consumer.worker.fleet.lease_memory import LeaseMemory
 from consumer.worker.fleet.membership import Membership
 from consumer.worker.shard.held_lease import release_idle
 from consumer.worker.shard.lineage import Lineage
 from consumer.worker.shard.shard_worker import LeaseEnd, ShardWorker
-from consumer.worker.tasks import was_cancelled
+from consumer.worker.tasks import each, was_cancelled
 
 log = structlog.get_logger()
 
@@ -29,7 +30,13 @@ class ShardSupervisor:
     """The shard workers of one incarnation, as tasks of ``tasks``. ``wake`` is set when one has ended."""
 
     def __init__(
-        self, context: WorkerContext, lineage: Lineage, memory: LeaseMemory, membership: Membership, wake: asyncio.Event
+        self,
+        context: WorkerContext,
+        lineage: Lineage,
+        memory: LeaseMemory,
+        feed: ChangeFeed,
+        membership: Membership,
+        wake: asyncio.Event,
     ) -> None:
         self._context = context
         self._me = context.incarnation
@@ -37,6 +44,7 @@ class ShardSupervisor:
         self._clock = context.ports.clock
         self._lineage = lineage
         self._memory = memory
+        self._feed = feed
         self._membership = membership
         self._wake = wake
         self._workers: dict[str, ShardWorker] = {}
@@ -56,11 +64,33 @@ class ShardSupervisor:
     async def read_rows(self) -> list[LeaseRow]:
         """All lease rows of the stream; shards that ended before this reading may start again then. Unavailable."""
         outdated, self._outdated = self._outdated, set()
+        doubtful, self._memory.doubtful = self._memory.doubtful, set[str]()
         try:
             return await self._store.leases(self._context.stream.label)
         except BaseException:
             self._outdated |= outdated
+            self._memory.doubtful |= doubtful
             raise
+
+    async def read_row(self, shard_id: str) -> bool:
+        """One row that is known to have changed as it stands, with the same effect for its shard; a change of this
+        worker is told to the others. False when there is no such row. Unavailable."""
+        memory = self._memory
+        before = [ids for ids in (self._outdated, memory.doubtful, memory.changed_here) if shard_id in ids]
+        is_ours = shard_id in memory.changed_here
+        for ids in before:
+            ids.discard(shard_id)
+        try:
+            row = await self._store.lease(self._context.stream.label, shard_id)
+        except BaseException:
+            for ids in before:
+                ids.add(shard_id)
+            raise
+        if row is not None:
+            memory.note(row)
+            if is_ours:
+                self._feed.tell([row])
+        return row is not None
 
     async def take(self, seen: LeaseRow, tasks: asyncio.TaskGroup) -> None:
         """Take a free lease and start its shard worker, unless another worker was quicker. Unavailable."""
@@ -68,7 +98,10 @@ class ShardSupervisor:
             return
         row = await self._store.take(self._context.stream.label, seen, self._me, self._context.ports.random.token())
         if row is None:
+            self._memory.doubtful.add(seen.shard_id)
             return
+        self._memory.note(row)
+        self._feed.tell([row])
         self._outdated.discard(row.shard_id)
         self._context.metrics.lease_events("acquired").inc()
         log.info("lease.acquired", shard_id=row.shard_id, epoch=row.epoch, previous_owner=seen.owner)
@@ -112,6 +145,7 @@ class ShardSupervisor:
             if end != "released":  # its next owner knows more
                 self._memory.remember(worker.lease.row)
             self._outdated.add(shard_id)  # the row as last read is out of date: only a new reading may start it again
+            self._memory.changed_here.add(shard_id)
             if end == "released":
                 self._membership.gave_away()
             self._wake.set()
@@ -124,44 +158,66 @@ class ShardSupervisor:
 
     # --- edited rows -------------------------------------------------------------------------------------
 
-    async def put_back_deleted(self) -> None:
-        """A row of a shard that is being worked on was deleted; an idle shard would not notice by itself.
-        Unavailable."""
-        for shard_id, worker in list(self._workers.items()):
-            if shard_id not in self._memory.rows:
-                with suppress(LeaseDeleted):  # not sure of its leases at this moment
-                    await worker.lease.put_back()
-                    self._wake.set()
+    async def put_back_deleted(self) -> list[Unavailable]:
+        """A row of a shard that is being worked on was deleted; an idle shard would not notice by itself. Returns what
+        failed."""
 
-    async def stop_dispossessed(self) -> None:
+        async def put_back(worker: ShardWorker) -> None:
+            with suppress(LeaseDeleted):  # not sure of its leases at this moment
+                await worker.lease.put_back()
+                self._memory.changed_here.add(worker.shard_id)
+                self._wake.set()
+
+        deleted = [worker for shard_id, worker in self._workers.items() if shard_id not in self._memory.rows]
+        return [error for _, error in await each(deleted, put_back)]
+
+    async def stop_dispossessed(self) -> list[Unavailable]:
         """Stop working on shards whose row names another owner: the protocol does not allow it, so the row was edited
-        by hand. A busy shard would learn it from its next write; an idle one would start the next record first.
-        Unavailable."""
-        for shard_id, worker in list(self._workers.items()):
-            mine, row = (self._me, worker.lease.epoch), self._memory.rows.get(shard_id)
-            if worker.releasing or row is None or (row.owner, row.epoch) == mine:
-                continue
-            row = await self._store.lease(
-                self._context.stream.label, shard_id
-            )  # the reading may be older than the take
+        by hand. A busy shard would learn it from its next write; an idle one would start the next record first. Returns
+        what failed."""
+
+        def is_mine(worker: ShardWorker, row: LeaseRow) -> bool:
+            return (row.owner, row.epoch) == (self._me, worker.lease.epoch)
+
+        async def stop(worker: ShardWorker) -> None:
+            shard_id = worker.shard_id
+            # What is known may be older than the take.
+            row = await self._store.lease(self._context.stream.label, shard_id)
             current, task = self._workers.get(shard_id), self._tasks.get(shard_id)
-            if row is None or (row.owner, row.epoch) == mine or task is None or current is None or current.releasing:
-                continue
+            if row is None or is_mine(worker, row) or task is None or current is not worker or worker.releasing:
+                return
             reason = f"owner {row.owner or 'nobody'}, epoch {row.epoch}"
             log.warning("lease.lost", shard_id=shard_id, epoch=worker.lease.epoch, reason=reason)
             self._context.metrics.lease_events("lost").inc()
             task.cancel()
 
-    async def raise_epochs(self) -> None:
+        rows = self._memory.rows
+        odd = [
+            worker
+            for shard_id, worker in self._workers.items()
+            if not worker.releasing and shard_id in rows and not is_mine(worker, rows[shard_id])
+        ]
+        return [error for _, error in await each(odd, stop)]
+
+    async def raise_epochs(self) -> list[Unavailable]:
         """Raise epochs that went back (a row that was made anew, a backup that was restored), before anybody works with
-        them. Who does already has not seen the higher one; its next owner has another one. Unavailable."""
-        remembered, dead = self._memory.remembered, self._membership.dead
-        for row in [row for row in self._memory.rows.values() if remembered.is_behind(row)]:
-            is_idle = row.shard_id not in self._tasks if row.owner == self._me else row.owner in (None, *dead)
-            seen = remembered.highest(row.shard_id)
-            if is_idle and await self._store.raise_epoch(self._context.stream.label, row, seen):
-                log.error("lease.epoch_went_back", shard_id=row.shard_id, epoch=row.epoch, seen=seen)
+        them. Who does already has not seen the higher one; its next owner has another one. Returns what failed."""
+        memory, dead = self._memory, self._membership.dead
+
+        def is_idle(row: LeaseRow) -> bool:
+            return row.shard_id not in self._tasks if row.owner == self._me else row.owner in (None, *dead)
+
+        async def above(row: LeaseRow) -> None:
+            shard_id, seen = row.shard_id, memory.remembered.highest(row.shard_id)
+            if await self._store.raise_epoch(self._context.stream.label, row, seen):
+                log.error("lease.epoch_went_back", shard_id=shard_id, epoch=row.epoch, seen=seen)
+                memory.changed_here.add(shard_id)
                 self._wake.set()
+            else:
+                memory.doubtful.add(shard_id)
+
+        behind = [row for row in memory.rows.values() if memory.remembered.is_behind(row) and is_idle(row)]
+        return [error for _, error in await each(behind, above)]
 
     # --- releasing ---------------------------------------------------------------------------------------
 
@@ -183,17 +239,22 @@ class ShardSupervisor:
 
     async def release_the_rest(self) -> None:
         """Leases that are ours and have no worker: taken or handed to us while stopping, or waiting for a restart."""
+
+        async def release(row: LeaseRow) -> None:
+            with suppress(LeaseLost):  # another worker has it by now
+                await release_idle(self._context, row)
+                self._membership.gave_away()
+                self._context.metrics.lease_events("released").inc()
+                log.info("lease.passed_on", shard_id=row.shard_id, epoch=row.epoch, target=None)
+
         try:
-            for row in await self._store.leases(self._context.stream.label):
-                if row.owner != self._me or row.finished or row.corrupt:
-                    continue
-                with suppress(LeaseLost):  # another worker has it by now
-                    await release_idle(self._context, row)
-                    self._membership.gave_away()
-                    self._context.metrics.lease_events("released").inc()
-                    log.info("lease.passed_on", shard_id=row.shard_id, epoch=row.epoch, target=None)
+            rows = await self._store.leases(self._context.stream.label)
+            mine = [row for row in rows if row.owner == self._me and not row.finished and not row.corrupt]
+            failed = [error for _, error in await each(mine, release)]
         except Unavailable as error:
-            log.warning("leases.release_failed", error=str(error))  # peers take them when the session is gone
+            failed = [error]
+        if failed:  # peers take them when the session is gone
+            log.warning("leases.release_failed", error=str(failed[0]))
 
 
 def _has_memory_error(error: BaseException) -> bool:

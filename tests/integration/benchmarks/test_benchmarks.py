@@ -107,6 +107,12 @@ class TestRows:
         assert found["disordered"] == 0
         assert found["speed_up"] > 0
 
+    def test_cold_start(self, stub: StubStream, local_aws: LocalAws) -> None:
+        servers = {"stream": stub.endpoint, "table": local_aws.endpoint}
+        found = run_row("cold_start", "cold_start", {**servers, "shards": 120})
+        assert found["shards"] == 120
+        assert 0 < found["cpu_s"] < found["total_s"] + 1
+
     def test_small_pages(self, stub: StubStream) -> None:
         steer(stub.endpoint, "Configure", shards=1, page=10)
         for function in ("sdk", "source"):

@@ -169,8 +169,8 @@ FLEET = (
     Mutant(
         "a difference of one is evened out",
         "consumer/domain/planner.py",
-        "if held[giver] - held[taker] < 2:",
-        "if held[giver] - held[taker] < 1:",
+        "if -most - fewest < 2:",
+        "if -most - fewest < 1:",
         ("fair share", "liveness"),
         family="fleet",
     ),

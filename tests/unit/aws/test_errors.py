@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+import gc
 
 import aiohttp
 import pytest
@@ -189,6 +190,44 @@ class TestApiCaller:
         assert await caller.call("GetItem", "t", asyncio.sleep(0, "answer")) == "answer"
         assert seen[0][:2] == ("GetItem", "ok")
         assert seen[0][2] >= 0
+
+    async def test_waiting_for_a_turn_is_not_the_time_of_a_call(self):
+        """Twenty calls of 30 ms one after the other, each of which has 200 ms, from its turn on."""
+        seen, running, most = [], 0, 0
+
+        async def answer():
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0.03)
+            running -= 1
+
+        def run():
+            return asyncio.gather(*(caller.call("UpdateItem", "t", answer(), 0.2) for _ in range(40)))
+
+        caller = ApiCaller(lambda *call: seen.append(call), at_once=2)
+        await run()
+        assert most == 2
+        assert {outcome for _, outcome, _ in seen} == {"ok"}
+        assert max(seconds for _, _, seconds in seen) < 0.2
+
+    async def test_a_call_that_is_cancelled_before_its_turn_leaves_no_trace(self, recwarn):
+        caller, begun = ApiCaller(at_once=1), []
+
+        async def call():
+            begun.append(True)
+            await asyncio.Event().wait()
+
+        first, second = (asyncio.create_task(caller.call("GetItem", "t", call())) for _ in range(2))
+        await asyncio.sleep(0)
+        for task in (second, first):
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert begun == [True]
+        assert await caller.call("GetItem", "t", asyncio.sleep(0, "turn"), 1.0) == "turn"
+        gc.collect()
+        assert not recwarn.list, "as of a coroutine that was never awaited"
 
     async def test_a_call_that_stays_silent_ends(self):
         seen = []

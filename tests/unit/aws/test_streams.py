@@ -147,6 +147,24 @@ class TestDescribe:
         assert (found.status, found.view_type, found.partition_key) == ("ENABLED", "NEW_IMAGE", "id")
         assert found.server_time == 1767225610.0
 
+    async def test_the_newest_stream_of_a_table_needs_no_call_of_describe_stream(self, script):
+        """An account has ten a second, and a fleet may start all at once."""
+        script.headers["date"] = "Thu, 01 Jan 2026 00:00:10 GMT"
+        by_stream = await source_of(script, table="orders").describe()
+        script.requests.clear()
+        keys = STREAM["KeySchema"]
+        enabled = {"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"}
+        table = {"TableName": "orders", "LatestStreamArn": ARN, "KeySchema": keys, "StreamSpecification": enabled}
+        script.on("DescribeTable", {"Table": table})
+        source = source_of(script, table="orders")
+        assert await source.describe() == by_stream
+        assert not script.asked("DescribeStream")
+        await source.check_listing()
+        assert [request["Limit"] for request in script.asked("DescribeStream")] == [1]
+        script.on("DescribeTable", {"Table": {**table, "LatestStreamArn": ARN + "-new"}})
+        assert (await source.describe()).stream_arn == ARN, "an older one is asked for itself"
+        assert len(script.asked("DescribeStream")) == 2
+
     @pytest.mark.parametrize("date", [None, "", "yesterday", "Thu, 99 Jan 2026 00:00:10 GMT"])
     async def test_the_local_time_when_the_answer_has_no_date(self, script, date):
         if date is not None:

@@ -17,14 +17,13 @@ from consumer.domain.shards import (
     TOMBSTONE_AGE,
     ShardInfo,
     all_settled,
-    children_of,
     expired_tombstones,
     is_young,
     keys_held_back,
     may_start,
     missing_leases,
+    settled_before,
     unknown_parents,
-    was_settled,
 )
 
 
@@ -91,6 +90,14 @@ def test_cycles_do_not_hang(shards: list[ShardInfo]) -> None:
     assert sorted(shard.shard_id for shard in found) == sorted(shard.shard_id for shard in shards)
 
 
+def test_open_shards_come_first_behind_their_parents() -> None:
+    """Thousands of closed generations: what can be read now is registered before them."""
+    lineage = [ShardInfo(f"s{n}", (f"s{n - 1}",) if n else (), "1", "2" if n < 9 else None) for n in range(10)]
+    root = ShardInfo("root")
+    found = [shard.shard_id for shard in missing_leases([*lineage, root], ())]
+    assert found == ["s8", "s9", "root", *(f"s{n}" for n in range(8))]
+
+
 def test_listing_a_shard_twice_gives_one_lease() -> None:
     """Pages of a listing may overlap."""
     assert [shard.shard_id for shard in missing_leases([ShardInfo("a"), ShardInfo("a")], ())] == ["a"]
@@ -122,17 +129,6 @@ def test_may_start(states: list[LeaseState | None], may: bool) -> None:
     rows = {f"p{n}": LeaseRow(f"p{n}", state=state) for n, state in enumerate(states) if state is not None}
     child = LeaseRow("c", parents=tuple(f"p{n}" for n in range(len(states))))
     assert may_start(child, rows | {"c": child}) is may
-
-
-def test_children_of() -> None:
-    """Every row that names the shard among its parents."""
-    rows = [
-        LeaseRow("a"),
-        LeaseRow("b", parents=("a",)),
-        LeaseRow("c", parents=("x", "a")),
-        LeaseRow("d", parents=("b",)),
-    ]
-    assert [row.shard_id for row in children_of("a", rows)] == ["b", "c"]
 
 
 STATES: tuple[LeaseState, ...] = get_args(LeaseState)
@@ -189,12 +185,13 @@ def test_a_waiting_child_starts_only_behind_settled_rows(data: st.DataObject) ->
 def test_a_started_child_proves_that_its_parent_was_settled(child: LeaseState | None, *, settled: bool) -> None:
     """So a parent whose row was removed is not read a second time."""
     rows = [LeaseRow("x", state="open")] + ([LeaseRow("c", parents=("p",), state=child)] if child else [])
-    assert was_settled("p", rows) is settled
+    assert ("p" in settled_before(rows)) is settled
 
 
 def test_a_child_whose_row_is_corrupt_proves_nothing() -> None:
     """It may wait for some keys of its parent, and does not say so any more."""
-    assert not was_settled("p", [LeaseRow("c", ("p",), state="open", corrupt="low is not a sequence number: 'x'")])
+    corrupt = LeaseRow("c", ("p",), state="open", corrupt="low is not a sequence number: 'x'")
+    assert settled_before([corrupt]) == set()
 
 
 WAITS, WAITS_NO_MORE = DeferredKey("a", BEGINNING), DeferredKey("a", "7")
@@ -215,7 +212,7 @@ def test_a_child_that_waits_for_a_key_proves_nothing(children: list[tuple[Deferr
         LeaseRow(f"c{n}", ("p",), state="open", frontier=FrontierSnapshot(first="1", deferred=deferred))
         for n, deferred in enumerate(children)
     ]
-    assert was_settled("p", rows) is settled
+    assert ("p" in settled_before(rows)) is settled
 
 
 @pytest.mark.parametrize(

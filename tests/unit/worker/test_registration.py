@@ -30,9 +30,9 @@ def test_a_registration_of_another_stream_with_the_same_label_is_refused() -> No
         assert described.table_arn == "arn:aws:dynamodb:us-east-1:000000000000:table/orders"
         await registry.register(stream.label, Registration(OTHER, None))
         with pytest.raises(MisconfiguredResource, match=rf"belong to the stream {OTHER}, not to {stream.arn}:"):
-            await register_start(source, registry, described, "trim_horizon")
+            await register_start(source, registry, described, "trim_horizon", "host/1", loop.world)
         table.registrations.clear()
-        start = await register_start(source, registry, described, "trim_horizon")
+        start = await register_start(source, registry, described, "trim_horizon", "host/1", loop.world)
         assert belongs_to(described, start) == start == Registration(stream.arn, None)
 
     try:

@@ -1,0 +1,112 @@
+"""Thousands of shards and hundreds of workers: everything is found, shared and read in time, whatever is throttled."""
+
+from __future__ import annotations
+
+import pytest
+
+from consumer.domain.errors import DependencyError, PermissionDenied, Throttled
+from consumer.testing.network import Weather
+from consumer.testing.simulation import Simulation
+from tests.simulation.fleet_start import start_together
+from tests.support.simulated_fleet import LogEvents, add, checked
+
+QUIET = {"source": {"table": "orders", "poll": {"idle_backoff_max": "60s"}}, "checkpoint": {"interval": "60s"}}
+
+
+def test_thousands_of_closed_shards_are_registered_through_throttling_open_ones_first() -> None:
+    """3,000 closed shards and 100 open ones, 5 % of all writes throttled: rows within a minute, and one listing. A row
+    that is throttled is repeated and holds up no other; the open shards are read long before the last row is there."""
+    source = {"source": QUIET["source"] | {"starting_position": "latest"}}
+    events = LogEvents()
+    world = Simulation("closed shards", shards=100, config=QUIET | source, on_event=events)
+    for _ in range(30):
+        for shard_id in world.stream.open_shards():
+            world.stream.roll(shard_id)
+
+    async def scenario(world: Simulation) -> None:
+        worker, _ = add(world, "a")
+        worker.links["table"].weather = Weather(throttle=0.05)
+        opened = set(world.stream.open_shards())
+        await world.until(lambda: opened <= world.rows().keys(), 30.0, "all open shards have rows")
+        assert len(world.rows()) < 500, "open ones come first"
+        await world.until(lambda: len(world.rows()) == 3100, 60.0, "all shards have rows")
+        await world.until(lambda: all(world.rows()[shard].owner for shard in opened), 10.0, "the open ones are taken")
+        assert world.calls["list_shards"] == 2, "one for latest, one for the rows"
+        await world.sleep(5.0)
+
+    checked(world, scenario)
+    assert len(events.of("shards.registering")) > 10
+
+
+UNANSWERED = {
+    "fails": DependencyError("DescribeStream", "InternalServerError"),
+    "is throttled": Throttled("DescribeStream", "LimitExceededException"),
+    "is denied": PermissionDenied("dynamodb:DescribeStream", "the stream"),
+    "is silent": None,
+}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("hidden", [0.0, 70.0], ids=["at once", "late"])
+@pytest.mark.parametrize("what", UNANSWERED)
+def test_children_are_found_without_child_shards(what: str, hidden: float, workers: int) -> None:
+    """The question for the children of a shard never gets an answer: full listings find them within 15 s of the end of
+    their parent, or of the moment at which they are shown, when that is later."""
+    world = Simulation(f"CHILD_SHARDS {what}, {hidden}", shards=2)
+
+    async def scenario(world: Simulation) -> None:
+        for name in "abc"[:workers]:
+            worker, _ = add(world, name)
+            error = UNANSWERED[what]
+            if error is None:
+                worker.links["stream"].lose_request("child_shards")
+            else:
+                worker.links["stream"].refuse(error, "child_shards")
+        await world.until(world.balanced, 30.0)
+        await world.sleep(30.0)
+        world.stream.hide_children(hidden)
+        child = world.stream.roll(world.stream.open_shards()[0])
+        world.put("key")
+        await world.sleep(hidden)
+        await world.until(lambda: child in world.rows(), 15.0, "the child is registered")
+        await world.until(world.everything_settled, 15.0)
+        await world.finish()
+
+    checked(world, scenario)
+
+
+def test_many_workers_that_start_together_settle_soon() -> None:
+    """An eighth of what ``make soak`` runs: no worker gives up, one of them lists at a time, and all of them together
+    read less than 1,000 units a second of any partition of the lease table."""
+    start_together(workers=25, shards=600, within=60.0, rest=40.0)
+
+
+def test_a_new_or_finished_row_makes_nobody_read_all_rows() -> None:
+    """Ten workers whose regular reading comes every half minute: a child has an owner seconds after its parent is
+    settled, whoever it falls to, and the fleet reads all rows no more often than without any change."""
+    config = {"leases": {"duration": "60s"}, "source": {"table": "orders", "poll": {"idle_backoff_max": "1s"}}}
+    world = Simulation("few changes", shards=60, config=config)
+
+    async def scenario(world: Simulation) -> None:
+        for name in "abcdefghij":
+            add(world, name)
+        await world.until(lambda: len(world.rows()) == 60 and world.balanced(), 60.0, "all leased and balanced")
+        await world.sleep(60.0)
+        before, start = world.calls["leases"], world.loop.now
+        waits: list[float] = []
+        for parent in world.stream.open_shards()[:20]:
+            child = world.stream.roll(parent)
+            await world.until(lambda parent=parent: world.rows()[parent].settled, 10.0, "settled")  # type: ignore[misc]  # mypy infers no lambda with a default
+            settled = world.loop.now
+
+            def is_taken(child: str = child) -> bool:
+                return child in world.rows() and world.rows()[child].owner is not None
+
+            await world.until(is_taken, 30.0, "the child is taken")
+            waits.append(world.loop.now - settled)
+        readings = (world.loop.now - start) / 30.0 + 1
+        assert world.calls["leases"] - before <= 10 * readings + readings, "the last are those beside the listings"
+        assert max(waits) < 4.0
+        await world.finish()
+
+    checked(world, scenario)
