@@ -7,7 +7,7 @@ of more than two durations between two looks comes back only if the service stil
 was missed, and no other row says that the shard was settled.
 
 A look is a complete reading, or one of the bulletin: large fleets read all rows once in many minutes, and minutes
-without a sleep are no days.
+without a sleep are no days. What no complete reading has shown for half the age of a tombstone is old as well.
 
 That a shard was finished never grows old. Its row does not come back by itself, because it may have been removed as a
 tombstone; but as long as the service may name the shard it is known that there is nothing to read.

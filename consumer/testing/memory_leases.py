@@ -10,11 +10,8 @@ DynamoDB one does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
-from consumer.domain.bulletin import Bulletin, Change
 from consumer.domain.dead_letter import PayloadPart
 from consumer.domain.errors import (
     DependencyError,
@@ -28,47 +25,14 @@ from consumer.domain.errors import (
 from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.domain.windows import WindowState
 from consumer.ports.leases import Loss, Registration
-from consumer.testing.memory_table import HeldLease, HeldSession, MemoryTable, bytes_of
-from consumer.testing.network import Link
-
-T = TypeVar("T")
+from consumer.testing.memory_bulletins import MemoryBulletins
+from consumer.testing.memory_client import MemoryClient
+from consumer.testing.memory_table import HeldLease, HeldSession, bytes_of
 
 SESSION_BYTES = 120  # of a session row without its name
-CHANGE_BYTES = 120  # of a change in the bulletin
-ATTEMPTS = 3  # of one write when no answer comes, as in the DynamoDB store
 
 
-class _Client:
-    """One worker's connection to the table."""
-
-    def __init__(
-        self, table: MemoryTable, application: str, clock_wall: Callable[[], float], link: Link | None = None
-    ) -> None:
-        self._table = table
-        self._application = application
-        self._wall = clock_wall
-        self._link = link or Link()
-
-    async def _read(self, operation: str, read: Callable[[], T]) -> T:
-        def look() -> T:
-            if not self._table.exists:
-                raise ResourceMissing(f"lease table {self._table.name}")
-            return read()
-
-        return await self._link.carry(operation, look)
-
-    async def _write(self, operation: str, apply: Callable[[], T]) -> T:
-        """Apply a write atomically; apply it again when it got no answer."""
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return await self._read(operation, apply)
-            except DependencyError as error:
-                if isinstance(error, Throttled) or attempt == ATTEMPTS:
-                    raise
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-
-class MemoryRegistry(_Client):
+class MemoryRegistry(MemoryClient):
     """``ports.Registry``: the table itself, and what holds for the whole application."""
 
     async def prepare(self, *, create: bool) -> bool:
@@ -113,7 +77,7 @@ class MemoryRegistry(_Client):
         return await self._read("registration", lambda: self._table.registrations.get((self._application, label)))
 
 
-class MemorySessions(_Client):
+class MemorySessions(MemoryClient):
     """``ports.SessionStore``."""
 
     async def open_session(self, session: SessionRow) -> None:
@@ -178,49 +142,6 @@ class MemorySessions(_Client):
         if session.row.fenced:
             raise SessionFenced(f"the session {incarnation} was fenced")
         return session
-
-
-class MemoryBulletins(_Client):
-    """``ports.BulletinStore``."""
-
-    async def bulletin(self, label: str) -> Bulletin:
-        def read() -> Bulletin:
-            found = self._bulletin(label)
-            self._table.read("bulletin", [CHANGE_BYTES * len(found.changes)])
-            return found
-
-        return await self._read("bulletin", read)
-
-    async def begin_listing(self, label: str, seen: Bulletin, lister: str) -> bool:
-        begun = False
-
-        def apply() -> bool:
-            nonlocal begun
-            now = self._bulletin(label)
-            if now.turn == seen.turn:
-                self._post(label, replace(now, turn=seen.turn + 1, lister=lister, listing=True))
-                begun = True
-            return begun
-
-        return await self._write("begin_listing", apply)
-
-    async def end_listing(self, label: str, turn: int, lister: str, *, rows: int = 0, failed: bool = False) -> None:
-        def apply() -> None:
-            now = self._bulletin(label)
-            if (now.turn, now.lister) == (turn, lister):
-                over = replace(now, listing=False, lister="" if failed else lister, rows=rows or now.rows)
-                self._post(label, over)
-
-        await self._write("end_listing", apply)
-
-    async def post(self, label: str, changes: Sequence[Change]) -> None:
-        await self._write("post", lambda: self._post(label, self._bulletin(label).with_changes(changes)))
-
-    def _bulletin(self, label: str) -> Bulletin:
-        return self._table.bulletins.get((self._application, label), Bulletin())
-
-    def _post(self, label: str, bulletin: Bulletin) -> None:
-        self._table.bulletins[self._application, label] = bulletin
 
 
 class MemoryLeaseStore(MemoryRegistry, MemorySessions, MemoryBulletins):

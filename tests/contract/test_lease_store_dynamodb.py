@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from consumer.domain.bulletin import Bulletin, Change
 from consumer.domain.dead_letter import PayloadPart
-from consumer.domain.errors import LeaseLost, MisconfiguredResource, ResourceMissing, SessionFenced
+from consumer.domain.errors import DependencyError, LeaseLost, MisconfiguredResource, ResourceMissing, SessionFenced
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import EPOCHS_PER_SECOND, LeaseRow, SessionRow
 from consumer.ports.leases import Loss, Registration
@@ -148,6 +149,22 @@ class TestItems:
         assert [session.readable for session in await store.sessions()] == [False]
         assert await store.fence_session("s", 0) is False
         assert "fenced" not in await raw(table, "app#sessions", "s")
+
+    async def test_a_bulletin_that_a_newer_version_has_written_is_left_alone(self, table):
+        store, pk = table.store(), f"{PK}#bulletin"
+        assert await store.begin_listing(LABEL, Bulletin(), "a")
+        await store.post(LABEL, [Change(SHARD, "a", 1, "open")])
+        assert (await raw(table, pk, "bulletin"))["v"] == {"N": "3"}
+        seen = await store.bulletin(LABEL)
+        await table.set_attribute(pk, "bulletin", "v", {"N": "4"})
+        before = await raw(table, pk, "bulletin")
+        assert await store.bulletin(LABEL) == Bulletin()
+        assert not await store.begin_listing(LABEL, seen, "b")
+        assert not await store.begin_listing(LABEL, Bulletin(), "b")
+        await store.end_listing(LABEL, 1, "a")
+        with pytest.raises(DependencyError, match="schema version 4"):
+            await store.post(LABEL, [Change(SHARD, "b", 2, "open")])
+        assert await raw(table, pk, "bulletin") == before
 
     async def test_epochs_after_the_restore_of_a_backup_are_above_those_before(self, table):
         """Also when nobody remembers: the table is another one than that in which the rows were written."""

@@ -9,7 +9,7 @@ import pytest
 from consumer.domain.deferred import BEGINNING, DeferredKey
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import EPOCHS_PER_SECOND, OWNERS_PER_SECOND, LeaseRow, epoch_beyond
-from consumer.domain.remembered import Remembered
+from consumer.domain.remembered import MAX_READING_AGE, Remembered
 from consumer.domain.shards import TOMBSTONE_AGE
 
 D = 10.0
@@ -90,6 +90,50 @@ def test_a_row_that_was_missed_in_time_is_old_after_a_sleep() -> None:
     assert memory.due(1e6) == [], "it has not even looked"
     read(memory, 1e6)
     assert (memory.due(1e6 + 0.2), memory.has_old) == ([], True)
+
+
+def test_who_looks_all_the_time_has_not_slept_however_seldom_it_reads_all_rows() -> None:
+    """A large fleet: the bulletin every second or so, all rows every hour."""
+    memory = looked_at(0.0, MINE)
+    for at in range(15, 3600, 15):
+        memory.look(float(at))
+    read(memory, 3600.0)
+    assert (memory.has_slept, memory.has_old, memory.due(3600.2)) == (False, False, [MINE])
+    for at in range(3615, 7200, 15):
+        memory.look(float(at))
+        assert memory.due(at + 0.2) == [MINE]
+
+
+def test_one_gap_between_two_looks_makes_old_what_was_read_before_it() -> None:
+    memory = looked_at(0.0, MINE, replace(MINE, shard_id="gone"))
+    read(memory, 5.0, MINE)
+    memory.look(1000.0)
+    assert (memory.has_slept, memory.due(1000.2)) == (True, []), "others have been there"
+    read(memory, 999.0)
+    assert (memory.has_slept, memory.has_old) == (True, True), "asked for before it woke up"
+    read(memory, 1001.0)
+    assert (memory.has_slept, memory.has_old, memory.due(1001.2)) == (False, True, [])
+
+
+def test_looks_alone_are_no_reading_for_days() -> None:
+    """It cannot read all rows, and the bulletin names only the last changes."""
+    memory = looked_at(0.0, MINE)
+    for at in range(15, int(MAX_READING_AGE) + 30, 15):
+        memory.look(float(at))
+    assert memory.has_slept
+    read(memory, MAX_READING_AGE + 30.0)
+    assert (memory.has_old, memory.due(MAX_READING_AGE + 30.2)) == (True, [])
+
+
+def test_a_row_that_was_read_alone_is_not_missing_and_its_epoch_counts() -> None:
+    memory = looked_at(0.0, MINE)
+    read(memory, 5.0)
+    memory.note(replace(MINE, epoch=9))
+    assert (memory.is_missing("s"), memory.due(5.2), memory.highest("s")) == (False, [], 9)
+    memory = looked_at(0.0, MINE)
+    read(memory, 1000.0)
+    memory.note(MINE)
+    assert (memory.is_missing("s"), memory.has_old) == (False, False)
 
 
 def test_a_listing_that_names_the_shard_makes_an_old_memory_good() -> None:
