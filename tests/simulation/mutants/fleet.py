@@ -36,8 +36,8 @@ FLEET = (
     Mutant(
         "memory has no age",
         "consumer/domain/remembered.py",
-        "is_old = asked_at - self._read_at > MAX_AGE * self._duration",
-        "is_old = False",
+        "is_old, self._read_at = self.has_slept, asked_at",
+        "is_old, self._read_at = False, asked_at",
         ("G4 fenced",),
     ),
     Mutant(
