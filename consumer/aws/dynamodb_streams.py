@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final, Self, TypeVar
 
 from consumer.aws.answers import Flaw
@@ -20,6 +21,7 @@ from consumer.domain.errors import (
     ExpiredIterator,
     MisconfiguredResource,
     ResourceMissing,
+    StreamConsumerError,
     Throttled,
     TrimmedData,
 )
@@ -84,7 +86,7 @@ class DynamoDBStreamSource:
             MisconfiguredResource: the table has no stream, or its old one was disabled more than 24 hours ago.
             ResourceMissing: the table or the stream does not exist.
         """
-        table = None if self._table is None or self._bound else await self._describe_table(self._table)
+        table = await self._table_first()
         if self._arn is None and table is not None:
             self._arn = self._latest_of(table)
         arn = await self._stream_arn()
@@ -174,6 +176,14 @@ class DynamoDBStreamSource:
     async def _latest_stream_arn(self, table: str) -> str:
         return self._latest_of(await self._describe_table(table))
 
+    async def _table_first(self) -> dict[str, Any] | None:
+        """The table's description, if it may say all there is to say of the stream (``_from_table``)."""
+        if self._table is not None:
+            return None if self._bound else await self._describe_table(self._table)
+        with suppress(StreamConsumerError):  # not allowed, or gone before its stream: DescribeStream says what matters
+            return await self._describe_table(_table_of(str(self._arn)))
+        return None
+
     async def _describe_table(self, table: str) -> dict[str, Any]:
         try:
             call = self._dynamodb.describe_table(TableName=table)
@@ -198,7 +208,7 @@ class DynamoDBStreamSource:
         return StreamDescription(
             stream_arn=arn,
             label=str(table.get("LatestStreamLabel") or arn.rpartition("/stream/")[2]),
-            table_name=str(table.get("TableName") or self._table),
+            table_name=str(table.get("TableName") or _table_of(arn).rpartition("/")[2]),
             status="ENABLED",
             view_type=str(view.get("StreamViewType", "")),
             partition_key=_partition_key(table["KeySchema"], arn),
@@ -284,6 +294,10 @@ def _partition_key(schema: Any, arn: str) -> str:
         if element.get("KeyType") == "HASH":
             return str(element["AttributeName"])
     raise StrangeAnswer("DescribeStream", Flaw("Malformed", f"names no partition key of {arn}"))
+
+
+def _table_of(stream_arn: str) -> str:
+    return stream_arn.partition("/stream/")[0]
 
 
 def _keys(schema: Any) -> tuple[str, ...]:

@@ -192,6 +192,18 @@ def test_a_fleet_that_is_too_slow(judge: Callable[[Recording, Alerts], None]) ->
     judge(recording, {12: set(), 28: {"Lag"}})
 
 
+def test_a_clock_that_is_four_minutes_off(judge: Callable[[Recording, Alerts], None]) -> None:
+    fleet = Fleet("a fast clock", retries=0)
+
+    def turn(seconds: float) -> None:
+        process = fleet.world.workers["a"].process
+        assert process is not None
+        process.wall_offset += seconds
+
+    recording = fleet.record(20, (2, lambda: turn(4 * MINUTE)), (12, lambda: turn(-4 * MINUTE)))
+    judge(recording, {1.5: set(), 8: {"Clock"}, 11: {"Clock"}, 18: set()})
+
+
 def test_nobody_reports(judge: Callable[[Recording, Alerts], None]) -> None:
     """Also an alert that no series of a dead fleet can raise."""
     judge(Recording(INTERVAL), {4: set(), 6: {"Down"}})

@@ -147,16 +147,18 @@ class TestDescribe:
         assert (found.status, found.view_type, found.partition_key) == ("ENABLED", "NEW_IMAGE", "id")
         assert found.server_time == 1767225610.0
 
-    async def test_the_newest_stream_of_a_table_needs_no_call_of_describe_stream(self, script):
+    @pytest.mark.parametrize("options", [{"stream_arn": ARN}, {"table": "orders"}])
+    async def test_the_newest_stream_of_a_table_needs_no_call_of_describe_stream(self, script, options):
         """An account has ten a second, and a fleet may start all at once."""
         script.headers["date"] = "Thu, 01 Jan 2026 00:00:10 GMT"
-        by_stream = await source_of(script, table="orders").describe()
+        by_stream = await source_of(script, **options).describe()
+        assert script.asked("DescribeStream"), "the table does not say enough"
         script.requests.clear()
         keys = STREAM["KeySchema"]
         enabled = {"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"}
         table = {"TableName": "orders", "LatestStreamArn": ARN, "KeySchema": keys, "StreamSpecification": enabled}
         script.on("DescribeTable", {"Table": table})
-        source = source_of(script, table="orders")
+        source = source_of(script, **options)
         assert await source.describe() == by_stream
         assert not script.asked("DescribeStream")
         await source.check_listing()
@@ -164,6 +166,12 @@ class TestDescribe:
         script.on("DescribeTable", {"Table": {**table, "LatestStreamArn": ARN + "-new"}})
         assert (await source.describe()).stream_arn == ARN, "an older one is asked for itself"
         assert len(script.asked("DescribeStream")) == 2
+
+    @pytest.mark.parametrize("refused", ["AccessDeniedException", "ResourceNotFoundException"])
+    async def test_a_stream_given_by_arn_needs_no_permission_for_its_table(self, script, refused):
+        script.on("DescribeTable", failure(refused))
+        assert (await source_of(script).describe()).table_name == "orders"
+        assert [request["TableName"] for request in script.asked("DescribeTable")] == [ARN.partition("/stream/")[0]]
 
     @pytest.mark.parametrize("date", [None, "", "yesterday", "Thu, 99 Jan 2026 00:00:10 GMT"])
     async def test_the_local_time_when_the_answer_has_no_date(self, script, date):
@@ -361,7 +369,7 @@ class TestSelfTest:
             await source_of(script).describe()
         assert logs == []
         assert script.asked("GetRecords") == []  # the self-test never leaves the process
-        assert {operation for operation, _ in script.calls} == {"DescribeStream"}  # nor is it counted
+        assert {operation for operation, _ in script.calls} == {"DescribeTable", "DescribeStream"}  # nor is it counted
 
     async def test_falls_back_when_the_sdk_reads_a_page_in_another_way(self, script, monkeypatch):
         monkeypatch.setattr(page_reader, "SAMPLE", SAMPLE.replace(b'"NextShardIterator":"next"', b'"other":1'))
