@@ -15,12 +15,12 @@ class MemoryBulletins(MemoryClient):
     """``ports.BulletinStore``."""
 
     async def bulletin(self, label: str) -> Bulletin:
-        def read() -> Bulletin:
-            found = self._bulletin(label)
-            self._table.read("bulletin", [CHANGE_BYTES * len(found.changes)])
+        def read() -> Bulletin | None:
+            found = self._table.bulletins.get((self._application, label))
+            self._table.read("bulletin", [CHANGE_BYTES * len(found.changes) if found else 0])
             return found
 
-        return await self._read("bulletin", read)
+        return await self._read("bulletin", read) or Bulletin()  # as what does not parse counts on DynamoDB
 
     async def begin_listing(self, label: str, seen: Bulletin, lister: str) -> bool:
         begun = False

@@ -349,7 +349,8 @@ def test_a_destination_that_takes_no_letter_at_all_ends_with_the_trace(location:
         else:
             assert world.table.payload(loss.location).startswith(b'{"Records":[{')
         await until(world, world.everything_settled, "the key goes on")
-        assert metric(worker, "dead_letters") == 1
+        # Counted when the answer to the write is there.
+        await until(world, lambda: metric(worker, "dead_letters") == 1, "the letter is counted")
         assert letters(world) == []
 
     run(world, scenario)

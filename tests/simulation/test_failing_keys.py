@@ -197,7 +197,7 @@ def test_a_key_that_needs_many_passes_is_read_no_more_often_than_the_service_all
             reads = world.calls["get_records"]
             await asyncio.sleep(1.0)
             times.append(world.calls["get_records"] - reads)
-        assert max(times) <= 6, "five of the second reader in a second, one of the first"
+        assert max(times) <= 7, "five of the second reader in a second, one or two of the first, whose pauses differ"
         assert len(times) > 10, "many passes"
 
     with_every_record_once(world, scenario)

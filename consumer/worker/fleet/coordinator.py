@@ -8,7 +8,7 @@ is dropped at once and the application starts a new incarnation.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 
 import structlog
@@ -150,7 +150,7 @@ class Coordinator:
             asked_at = clock.monotonic()
             self._memory.observe(await self._supervisor.read_rows(), asked_at)
             self._pace.has_read(asked_at)
-        membership.observe(self._memory.owners())
+        membership.observe(self._memory.overview.owners)
 
     async def _read_single_rows(self) -> None:
         """Read the rows that are known to have changed: those that concern this worker, and some of the others."""
@@ -185,9 +185,8 @@ class Coordinator:
         self._tell(await self._memory.restore())
         self._tell(await supervisor.stop_dispossessed())
         self._tell(await supervisor.raise_epochs())
-        rows = self._memory.rows
-        self._log_quarantined(rows.values())
-        supervisor.adopt(rows.values(), tasks)
+        self._log_quarantined(self._memory.overview.corrupt)
+        supervisor.adopt(self._memory.overview.mine, tasks)
         todo = self._plan()
         if todo.take:
             # All of them end here, also when one fails: nothing may be taken behind the back of a later plan or stop.
@@ -197,7 +196,7 @@ class Coordinator:
         if membership.is_steady(self._cycle) and not supervisor.stopping:
             for shard_id, to in todo.hand_over:
                 supervisor.release(shard_id, to)
-        self._tell(await membership.remove_fenced(self._memory.owners()))
+        self._tell(await membership.remove_fenced(self._memory.overview.owners))
 
     def _tell(self, errors: Iterable[Unavailable]) -> None:
         """Say that some rows could not be read or written: each is tried again by the next plan."""
@@ -217,9 +216,8 @@ class Coordinator:
         self._at_rest = None if todo != Plan() or self._free_since else seen
         return todo
 
-    def _log_quarantined(self, rows: Iterable[LeaseRow]) -> None:
+    def _log_quarantined(self, corrupt: Mapping[str, str]) -> None:
         """No worker takes a lease whose checkpoint cannot be read. Every worker says so, once."""
-        corrupt = {row.shard_id: row.corrupt for row in rows if row.corrupt}
         for shard_id in corrupt.keys() - self._quarantined:
             log.error("shard.quarantined", shard_id=shard_id, found=corrupt[shard_id])
         self._quarantined = set(corrupt)

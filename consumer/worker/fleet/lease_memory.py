@@ -13,6 +13,7 @@ import structlog
 
 from consumer.domain.errors import Unavailable
 from consumer.domain.lease import LeaseRow
+from consumer.domain.lease_overview import LeaseOverview
 from consumer.domain.remembered import Remembered
 from consumer.worker.context import WorkerContext
 from consumer.worker.tasks import each
@@ -23,7 +24,8 @@ log = structlog.get_logger()
 class LeaseMemory:
     """``rows`` is the last complete reading, and what was noted of single rows since. ``changed`` is called when a row
     was put back. Rows that are known to have changed are to be read again: those that this worker has ``changed_here``,
-    and others that are ``doubtful``. ``version`` grows whenever ``rows`` change.
+    and others that are ``doubtful``. ``version`` grows whenever ``rows`` may have changed, or what is
+    remembered of them.
 
     ``remembered``: what this process knows of the rows, from its earlier incarnations on, in case they are deleted.
     """
@@ -43,6 +45,7 @@ class LeaseMemory:
         self.doubtful: set[str] = set()
         self.changed_here: set[str] = set()
         self.version = 0
+        self._overview: tuple[int, LeaseOverview] | None = None
         self.draining = 0  # shards of the fleet that have ended and show no children
 
     @property
@@ -50,23 +53,28 @@ class LeaseMemory:
         """The rows as last known, those that have been deleted since included."""
         return self.remembered.rows
 
-    def owners(self) -> set[str]:
-        """The owners of unfinished leases. A finished row names its last owner for ever."""
-        return {row.owner for row in self.rows.values() if row.owner is not None and not row.finished}
+    @property
+    def overview(self) -> LeaseOverview:
+        """Of ``rows`` as they are now."""
+        if self._overview is None or self._overview[0] != self.version:
+            found = LeaseOverview.of(self.rows.values(), self._me, self.remembered.is_behind)
+            self._overview = self.version, found
+        return self._overview[1]
 
     def observe(self, rows: Iterable[LeaseRow], asked_at: float) -> None:
         """A complete reading of the lease rows, asked for at ``asked_at`` (monotonic seconds)."""
-        self._noted = {i: (at, row) for i, (at, row) in self._noted.items() if at >= asked_at}
-        before, self.rows = self.rows, {row.shard_id: row for row in rows} | self._noted_since(asked_at)
-        self.version += before != self.rows
+        self._noted = {i: (at, row) for i, (at, row) in self._noted.items() if at > asked_at}
+        self.rows = {row.shard_id: row for row in rows} | self._noted_since(asked_at)
         self._parents = {parent for row in self.rows.values() for parent in row.parents}
         self.draining = sum(row.state == "draining" for row in self.rows.values())
         self.compare(self.rows, asked_at)
 
-    def note(self, row: LeaseRow) -> None:
-        """One row as this worker has just read or written it."""
-        self._noted[row.shard_id] = (self._clock.monotonic(), row)
-        self.hear(row)
+    def note(self, row: LeaseRow, asked_at: float | None = None) -> None:
+        """One row as this worker has just written it, or read it, asked for at ``asked_at`` (monotonic seconds)."""
+        at = self._clock.monotonic() if asked_at is None else asked_at
+        if at >= self._noted.get(row.shard_id, (at,))[0]:
+            self._noted[row.shard_id] = (at, row)
+            self.hear(row)
 
     def hear(self, row: LeaseRow) -> None:
         """One row as another worker has told, or as it is known better."""
@@ -80,10 +88,12 @@ class LeaseMemory:
     def compare(self, rows: Mapping[str, LeaseRow], asked_at: float) -> None:
         """Find out which known rows a complete reading does not show."""
         self.remembered.read({**rows, **self._noted_since(asked_at)}, asked_at, self._clock.monotonic())
+        self.version += 1
 
     def _noted_since(self, asked_at: float) -> dict[str, LeaseRow]:
-        """Rows that are known better than by a complete reading of then."""
-        return {i: row for i, (at, row) in self._noted.items() if at >= asked_at}
+        """Rows that are known better than by a complete reading that was asked for then. What was read before it was
+        asked for is older, also when it was answered since."""
+        return {i: row for i, (at, row) in self._noted.items() if at > asked_at}
 
     def remember(self, row: LeaseRow) -> None:
         """What an owner knew at its end. Counts only if its row turns out to be deleted, and then at once."""

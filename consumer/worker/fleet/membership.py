@@ -125,8 +125,9 @@ class Membership:
 
         def is_over(session: SessionRow) -> bool:
             who = session.incarnation
-            quiet = self._observer.unchanged_for(who, now) >= KEPT_FENCED * self._observer.duration(who)
-            return session.readable and session.fenced and quiet and who not in owners
+            if not session.fenced or not session.readable or who in owners:
+                return False
+            return self._observer.unchanged_for(who, now) >= KEPT_FENCED * self._observer.duration(who)
 
         over = [session.incarnation for session in self.sessions if is_over(session)]
         return [error for _, error in await each(over, self._store.close_session)]

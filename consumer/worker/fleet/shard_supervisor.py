@@ -80,6 +80,7 @@ class ShardSupervisor:
         is_ours = shard_id in memory.changed_here
         for ids in before:
             ids.discard(shard_id)
+        asked_at = self._clock.monotonic()
         try:
             row = await self._store.lease(self._context.stream.label, shard_id)
         except BaseException:
@@ -87,7 +88,7 @@ class ShardSupervisor:
                 ids.add(shard_id)
             raise
         if row is not None:
-            memory.note(row)
+            memory.note(row, asked_at)
             if is_ours:
                 self._feed.tell([row])
         return row is not None
@@ -216,7 +217,7 @@ class ShardSupervisor:
             else:
                 memory.doubtful.add(shard_id)
 
-        behind = [row for row in memory.rows.values() if memory.remembered.is_behind(row) and is_idle(row)]
+        behind = [row for row in memory.overview.behind if is_idle(row)]
         return [error for _, error in await each(behind, above)]
 
     # --- releasing ---------------------------------------------------------------------------------------

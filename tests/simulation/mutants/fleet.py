@@ -50,6 +50,13 @@ FLEET = (
         ("G4 fenced",),
     ),
     Mutant(
+        "a row that was noted is never read again",
+        "consumer/worker/fleet/lease_memory.py",
+        "        return {i: row for i, (at, row) in self._noted.items() if at > asked_at}",
+        "        return {i: row for i, (at, row) in self._noted.items()}",
+        ("G4 fenced", "G5 duplicates", "liveness"),
+    ),
+    Mutant(
         "an epoch from memory is one more than what is remembered",
         "consumer/domain/lease.py",
         "return max(seen + 1, int(service_time) * EPOCHS_PER_SECOND + salt * OWNERS_PER_SECOND)",
@@ -102,10 +109,9 @@ FLEET = (
     Mutant(
         "latest is resolved again by every process",
         "consumer/worker/fleet/registration.py",
-        '    if known is not None:\n        return belongs_to(stream, known)\n    if starting_position == "latest":\n'
-        "        start = await _latest(source, stream.stream_arn)\n",
-        '    if starting_position == "latest":\n        start = await _latest(source, stream.stream_arn)\n'
-        "        await registry.register(stream.label, start)\n        return start\n",
+        "        await asyncio.sleep(PAUSE)\n    return belongs_to(stream, known)\n",
+        "        await asyncio.sleep(PAUSE)\n"
+        "    return await _latest(source, stream.stream_arn) if starting_position == 'latest' else known\n",
         ("G1 complete", "G2 order"),
         family="records",
     ),

@@ -70,7 +70,7 @@ RECORDS = (
         "consumer/domain/frontier.py",
         "        if start == self._base:\n",
         "        if start >= self._base:\n",
-        ("G1 complete",),
+        ("G1 complete", "no bug"),
         family="records",
         quick=True,
     ),
