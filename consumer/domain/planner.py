@@ -135,6 +135,11 @@ def _replace_first(heap: list[tuple[int, int]], entry: tuple[int, int] | None) -
         heapreplace(heap, entry)
 
 
+def distance(worker: str, shard_id: str) -> int:
+    """How far the shard is from the worker on the ring: different for every worker."""
+    return int.from_bytes(bytes(a ^ b for a, b in zip(_place(worker), _place(shard_id), strict=True)))
+
+
 def _place(name: str) -> bytes:
     """Where a worker or a shard is on the ring."""
     return hashlib.blake2b(name.encode(), digest_size=8).digest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -10,6 +11,9 @@ from consumer.domain.shards import ShardInfo
 from consumer.ports.source import Page, Position, StreamDescription
 from consumer.testing.memory_stream import MemoryStream
 from consumer.testing.network import Link
+
+SHARDS_PER_PAGE = 100  # of DescribeStream
+PAGE_PAUSE = 0.15  # seconds that the adapter leaves between two of them
 
 T = TypeVar("T")
 
@@ -53,7 +57,10 @@ class MemoryStreamSource:
         await self._ask("check_listing", self._stream.listed)
 
     async def list_shards(self) -> list[ShardInfo]:
-        return await self._ask("list_shards", self._stream.listed)
+        listed = await self._ask("list_shards", self._stream.listed)
+        if further := (len(listed) - 1) // SHARDS_PER_PAGE:
+            await asyncio.sleep(further * PAGE_PAUSE)
+        return listed
 
     async def child_shards(self, shard_id: str) -> list[ShardInfo]:
         def children() -> list[ShardInfo]:

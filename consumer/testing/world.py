@@ -18,6 +18,7 @@ from consumer.settings.model import Settings
 from consumer.testing.checkers import Checkers
 from consumer.testing.history import History
 from consumer.testing.memory_dead_letters import MemoryDeadLetters
+from consumer.testing.memory_source import SHARDS_PER_PAGE
 from consumer.testing.memory_stream import MemoryStream
 from consumer.testing.memory_table import MemoryTable
 from consumer.testing.network import Link
@@ -27,7 +28,6 @@ from consumer.testing.wire import to_wire
 from consumer.worker.fleet.stream_replacement import FINISHED_FOR
 
 APPLICATION = "simulated"
-SHARDS_PER_PAGE = 100  # of DescribeStream
 LETTER_LIMIT = 1024 * 1024  # bytes of a message in SQS
 
 

@@ -15,7 +15,7 @@ import structlog
 
 from consumer.domain.errors import ResourceMissing, StreamConsumerError, Unavailable
 from consumer.domain.lease import LeaseRow, SessionRow, free_leases
-from consumer.domain.planner import Plan, plan
+from consumer.domain.planner import Plan, distance, plan
 from consumer.domain.reading_pace import Place, ReadingPace
 from consumer.domain.remembered import Remembered
 from consumer.domain.shards import may_start
@@ -31,7 +31,7 @@ from consumer.worker.tasks import each, never_ending
 
 log = structlog.get_logger()
 
-MOST_OVERDUE = 50  # leases of one plan that any worker takes: all of them try the same ones
+MOST_OVERDUE = 50  # leases of one plan that any worker takes: others may take them, too
 MOST_TAKES = 500  # of one plan: then it is time to look who has come or gone
 OVERDUE_CYCLES = 2  # that a startable lease may stay free until it is read again; if it still is, any worker takes it
 
@@ -232,7 +232,8 @@ class Coordinator:
         late = {shard_id for shard_id in since if now - since[shard_id] > patience}
         again = {shard_id for shard_id in late if read_at - since[shard_id] > patience}
         again |= (self._asked & late) - memory.doubtful
-        asked = sorted(late - self._asked, reverse=True)[: self._place.single_rows]
+        me = self._context.incarnation  # begin where no other worker does
+        asked = sorted(late - self._asked, key=lambda shard_id: distance(me, shard_id))[: self._place.single_rows]
         memory.doubtful.update(asked)
         self._asked = (self._asked & late).union(asked)
-        return set(sorted(again, reverse=True)[:MOST_OVERDUE])
+        return set(sorted(again, key=lambda shard_id: distance(me, shard_id))[:MOST_OVERDUE])

@@ -183,7 +183,10 @@ class ShardSupervisor:
         async def stop(worker: ShardWorker) -> None:
             shard_id = worker.shard_id
             # What is known may be older than the take.
+            asked_at = self._clock.monotonic()
             row = await self._store.lease(self._context.stream.label, shard_id)
+            if row is not None:
+                self._memory.note(row, asked_at)
             current, task = self._workers.get(shard_id), self._tasks.get(shard_id)
             if row is None or is_mine(worker, row) or task is None or current is not worker or worker.releasing:
                 return
