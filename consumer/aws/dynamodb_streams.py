@@ -43,7 +43,7 @@ class DynamoDBStreamSource:
 
     Args:
         streams_client: a ``dynamodbstreams`` client. GetRecords leaves out most of it (``consumer.aws.page_reader``).
-        dynamodb_client: a ``dynamodb`` client, used for DescribeTable only.
+        dynamodb_client: a ``dynamodb`` client, used for DescribeTable only; may be None with ``stream_arn``.
         caller: bounds, translates and counts the calls.
         table: name or ARN of the table. Exactly one of ``table`` and ``stream_arn`` must be given.
         stream_arn: ARN of the stream.
@@ -88,7 +88,7 @@ class DynamoDBStreamSource:
         """
         table = await self._table_first()
         if self._arn is None and table is not None:
-            self._arn = self._latest_of(table)
+            self._arn = _latest_of(str(self._table), table)
         arn = await self._stream_arn()
         # By a caller that counts nothing: no request leaves the process.
         await ApiCaller().call("GetRecords", arn, self._pages.prepare(), CALL_TIMEOUT)
@@ -174,12 +174,14 @@ class DynamoDBStreamSource:
         return self._arn
 
     async def _latest_stream_arn(self, table: str) -> str:
-        return self._latest_of(await self._describe_table(table))
+        return _latest_of(table, await self._describe_table(table))
 
     async def _table_first(self) -> dict[str, Any] | None:
         """The table's description, if it may say all there is to say of the stream (``_from_table``)."""
         if self._table is not None:
             return None if self._bound else await self._describe_table(self._table)
+        if self._dynamodb is None:
+            return None
         with suppress(StreamConsumerError):  # not allowed, or gone before its stream: DescribeStream says what matters
             return await self._describe_table(_table_of(str(self._arn)))
         return None
@@ -191,12 +193,6 @@ class DynamoDBStreamSource:
         except ResourceMissing as error:
             raise ResourceMissing(f"table {table}", "check source.table, the region and the account") from error
         return answer
-
-    def _latest_of(self, answer: dict[str, Any]) -> str:
-        arn = answer["Table"].get("LatestStreamArn")
-        if not isinstance(arn, str) or not arn:
-            raise MisconfiguredResource(f"table {self._table} has no stream; {_how_to_enable(str(self._table))}")
-        return arn
 
     def _from_table(self, arn: str, answer: dict[str, Any]) -> StreamDescription | None:
         """What DescribeStream would say of an enabled stream, without a call of it: an account has ten a second, and a
@@ -294,6 +290,13 @@ def _partition_key(schema: Any, arn: str) -> str:
         if element.get("KeyType") == "HASH":
             return str(element["AttributeName"])
     raise StrangeAnswer("DescribeStream", Flaw("Malformed", f"names no partition key of {arn}"))
+
+
+def _latest_of(table: str, answer: dict[str, Any]) -> str:
+    arn = answer["Table"].get("LatestStreamArn")
+    if not isinstance(arn, str) or not arn:
+        raise MisconfiguredResource(f"table {table} has no stream; {_how_to_enable(table)}")
+    return arn
 
 
 def _table_of(stream_arn: str) -> str:
