@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
-from consumer.domain.lease import LeaseRow, LeaseState
+from consumer.domain.lease import LeaseRow, LeaseState, duration_of
 
 MOST_CHANGES = 24  # named by a bulletin: it stays below the 4 KB that one read unit is
 
@@ -111,10 +111,12 @@ class ListingTurns:
             return False
         if seen.turn == self._failed_in:
             return True
-        if seen.lister and seen.lister not in live:
-            return True
-        if not self.is_quiet(now):
+        # A lister that is not among the living is not hurried after: when the table was wiped, all of them are missing.
+        gone = seen.lister not in ("", self._me) and seen.lister not in live
+        if not gone and not self.is_quiet(now):
             return False
+        # A process that had no incarnation yet has looked for the start, and registered no shard.
+        never = not seen.turn or (gone and not seen.listing and duration_of(seen.lister) is None)
         failed = seen.turn > 0 and not seen.lister
-        pause = 0.0 if at_once or not seen.turn else self._soon if wanted or failed else self._regular
+        pause = 0.0 if at_once or never else self._soon if wanted or failed or gone else self._regular
         return now - self._since >= pause * self._late

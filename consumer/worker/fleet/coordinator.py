@@ -190,9 +190,12 @@ class Coordinator:
         todo = self._plan()
         if todo.take:
             # All of them end here, also when one fails: nothing may be taken behind the back of a later plan or stop.
-            takes = todo.take[:MOST_TAKES]
+            doubtful = self._memory.doubtful  # another worker was faster: not again before the row was read
+            takes = [row for row in todo.take if row.shard_id not in doubtful][:MOST_TAKES]
+            before = len(supervisor.workers)
             self._tell(error for _, error in await each(takes, lambda row: supervisor.take(row, tasks)))
-            self._wake.set()
+            if len(supervisor.workers) > before:
+                self._wake.set()
         if membership.is_steady(self._cycle) and not supervisor.stopping:
             for shard_id, to in todo.hand_over:
                 supervisor.release(shard_id, to)

@@ -6,7 +6,7 @@ import pytest
 
 from consumer.domain.bulletin import MOST_CHANGES, Bulletin, Change, ListingTurns
 
-ME, OTHER = "me/1/x", "other/1/x"
+ME, OTHER = "me/1/x/10s", "other/1/x/10s"
 
 
 def turns(bulletin: Bulletin, at: float = 100.0) -> ListingTurns:
@@ -22,8 +22,10 @@ def turns(bulletin: Bulletin, at: float = 100.0) -> ListingTurns:
         (Bulletin(), 0.0, 0.0),  # nobody has ever listed
         (Bulletin(7, OTHER), 60.0, 5.0),
         (Bulletin(7, OTHER, listing=True), 60.0, 30.0),  # a listing that does not end is given up
-        (Bulletin(7, "gone/1/x"), 0.0, 0.0),  # the worker that lists has come and gone
-        (Bulletin(7, "gone/1/x", listing=True), 0.0, 0.0),
+        (Bulletin(7, "gone/1/x/10s"), 5.0, 5.0),  # the worker that listed is gone, or the table was wiped
+        (Bulletin(7, "gone/1/x/10s", listing=True), 5.0, 5.0),
+        (Bulletin(7, "starting"), 0.0, 0.0),  # for where to start, and not for the shards
+        (Bulletin(7, "starting", listing=True), 5.0, 5.0),
         (Bulletin(7, ""), 5.0, 5.0),  # it failed
         (Bulletin(7, ME), 60.0, 5.0),
         (Bulletin(7, ME, listing=True), 60.0, 5.0),  # its end was not written
