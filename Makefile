@@ -27,7 +27,7 @@ help:
 	@echo "make test               lint, types, import contract and the whole test suite"
 	@echo "make lint types         only those"
 	@echo "make bench [QUICK=1] [ROUNDS=5] [ROWS='throughput idle']   what it costs, side by side with an aioboto3 loop"
-	@echo "make soak [SEEDS=2000]  that many simulations of the fleet under faults, and a tenth of them record by record; 200 workers at once; the large searches"
+	@echo "make soak [SEEDS=2000]  that many simulations of the fleet under faults, and a tenth of them record by record; 50 workers that start at once; the large searches"
 	@echo "make mutants            one-line mistakes in the code that the simulator must notice"
 	@echo "make schema             rewrite config/consumer.schema.json"
 	@echo "make lock               pin all dependencies anew, with hashes"
