@@ -6,6 +6,8 @@ FITS := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for each in $(PYTHONS); do "$$each" -c '$(FITS)' >/dev/null 2>&1 && echo "$$each" && break; done)
 SECONDS ?=
 SEEDS ?= 2000
+MINUTES ?= 60
+RATE ?= 60
 TABLE ?= orders
 
 VENV := .venv
@@ -19,7 +21,7 @@ AWS_READY := .venv-aws/.ready
 CHECK_PYTHON = "$(PYTHON)" -c '$(FITS)' >/dev/null 2>&1 || { echo "$(NO_PYTHON)" >&2; exit 1; }
 NO_PYTHON = make: $(if $(PYTHON),$(PYTHON) is no Python,none of $(PYTHONS) is a Python) of 3.11 or newer with venv and ensurepip; name one with PYTHON=
 
-.PHONY: demo local test check lint types check soak mutants bench schema lock clean help
+.PHONY: demo local test check lint types check soak soak-hour mutants bench schema lock clean help
 
 help:
 	@echo "make demo [SECONDS=20]  the real daemon on an embedded local AWS"
@@ -28,6 +30,7 @@ help:
 	@echo "make lint types         only those"
 	@echo "make bench [QUICK=1] [ROUNDS=5] [ROWS='throughput idle']   what it costs, side by side with an aioboto3 loop"
 	@echo "make soak [SEEDS=2000]  that many simulations of the fleet under faults, and a tenth of them record by record; 50 workers that start at once; the large searches"
+	@echo "make soak-hour [MINUTES=60] [RATE=60]   two real daemons under faults of every kind for an hour: losses, order, memory, descriptors"
 	@echo "make mutants            one-line mistakes in the code that the simulator must notice"
 	@echo "make schema             rewrite config/consumer.schema.json"
 	@echo "make lock               pin all dependencies anew, with hashes"
@@ -83,6 +86,9 @@ soak: $(DEV_READY)
 	$(BIN)/python -m tests.simulation.failing_hour
 	$(BIN)/python -m tests.simulation.fleet_start
 	$(BIN)/python -m tests.unit.worker.deferred_model
+
+soak-hour: $(DEV_READY) $(AWS_READY)
+	@$(BIN)/python -m tests.e2e.soak_hour --minutes $(MINUTES) --rate $(RATE)
 
 mutants: $(DEV_READY)
 	$(BIN)/python -m tests.simulation.mutants
