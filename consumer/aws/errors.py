@@ -272,7 +272,7 @@ class ApiCaller:
         operation: str,
         resource: str,
         awaitable: Awaitable[T],
-        timeout: float,  # noqa: ASYNC109 - as above
+        timeout: float,  # noqa: ASYNC109 - every call needs its own bound
         check: Check | None,
     ) -> T:
         started = time.monotonic()

@@ -442,3 +442,23 @@ def test_an_idle_owner_notices_that_its_row_names_somebody_else() -> None:
         await world.finish()
 
     assert checked(world, scenario).history.duplicates == []
+
+
+def test_a_wiped_table_makes_nobody_list_over_and_over() -> None:
+    """Without sessions no lister is among the living: the turns to list go on all the same, some seconds apart."""
+    world = Simulation("listings of a wiped table", config={"leases": {"duration": "40s"}})
+
+    async def scenario(world: Simulation) -> None:
+        for name in "abc":
+            add(world, name)
+        await world.until(world.balanced, 60.0, "balanced")
+        await world.sleep(30.0)
+        before = world.calls["list_shards"]
+        world.wipe_table()
+        world.table.exists = True
+        await world.sleep(30.0)
+        assert world.calls["list_shards"] - before <= 3 + 30.0 / 5.0, "one of each worker at once, then in turns"
+        await world.until(world.balanced, 120.0, "balanced again")
+        await world.finish()
+
+    checked(world, scenario)

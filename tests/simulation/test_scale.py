@@ -110,3 +110,19 @@ def test_a_new_or_finished_row_makes_nobody_read_all_rows() -> None:
         await world.finish()
 
     checked(world, scenario)
+
+
+def test_a_lease_that_another_worker_took_is_not_asked_for_over_and_over() -> None:
+    """Twenty workers meet 1,200 shards at once, and hear of each other's takes late: what was refused is read before it
+    is asked for again."""
+    shards = 1200
+    world = Simulation("takes", shards=shards, config=QUIET)
+
+    async def scenario(world: Simulation) -> None:
+        for number in range(20):
+            add(world, f"w{number:02}")
+        await world.until(lambda: len(world.rows()) == shards and world.balanced(), 60.0, "all leased and balanced")
+        assert world.calls["take"] < 1.5 * shards
+        await world.finish()
+
+    checked(world, scenario)

@@ -23,6 +23,7 @@ from consumer.ports.leases import Registration
 from consumer.worker.context import WorkerContext
 from consumer.worker.fleet.change_feed import ChangeFeed
 from consumer.worker.fleet.lease_memory import LeaseMemory
+from consumer.worker.fleet.lease_registration import LeaseRegistration
 from consumer.worker.fleet.membership import Membership
 from consumer.worker.fleet.shard_discovery import ShardDiscovery
 from consumer.worker.fleet.shard_supervisor import ShardSupervisor
@@ -55,7 +56,8 @@ class Coordinator:
         self._membership = Membership(context)
         self._memory = LeaseMemory(context, self._wake.set, remembered)
         self._feed = feed = ChangeFeed(context, self._memory)
-        self._discovery = ShardDiscovery(context, registration, self._memory, feed, self._wake.set)
+        rows = LeaseRegistration(context, registration, self._memory, feed, self._wake.set)
+        self._discovery = ShardDiscovery(context, rows, self._memory, self._wake.set)
         self._supervisor = ShardSupervisor(context, self._discovery, self._memory, feed, self._membership, self._wake)
         self._digest: object = None
         self._pace = ReadingPace(self._duration / 2, self._clock.monotonic())

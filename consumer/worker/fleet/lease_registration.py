@@ -86,14 +86,29 @@ class LeaseRegistration:
         self._feed.tell(added)  # all at once: who hears of a part would read all rows once more than needed
         return added
 
+    async def bury(self, shard_id: str) -> None:
+        """A tombstone for a shard that left the stream before it had a row. Unavailable."""
+        row = LeaseRow(shard_id, state="done", note="left the stream before it was registered")
+        if await self._create(row):
+            log.info("shard.parent_gone", shard_id=shard_id)
+            self._feed.tell([row])
+            self._changed()
+
+    async def _create(self, row: LeaseRow) -> bool:
+        """False when there is such a row. Unavailable."""
+        created = await self._context.ports.store.add_lease(self._context.stream.label, row)
+        if created:
+            self._memory.note(row)
+        else:
+            self._memory.doubtful.add(row.shard_id)
+        return created
+
     async def _add(self, shard: ShardInfo, *, skipped: bool) -> LeaseRow | None:
         """The new row; None when there was one already. Unavailable."""
         row = LeaseRow(shard.shard_id, parents=shard.parents, starting_sequence_number=shard.starting_sequence_number)
         if skipped:
             row = replace(row, state="done")
-        if not await self._context.ports.store.add_lease(self._context.stream.label, row):
-            self._memory.doubtful.add(row.shard_id)
+        if not await self._create(row):
             return None
-        self._memory.note(row)
         log.info("shard.discovered", shard_id=row.shard_id, parents=list(row.parents), skipped=skipped)
         return row

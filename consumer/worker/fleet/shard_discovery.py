@@ -17,9 +17,7 @@ from consumer.domain.bulletin import Bulletin, ListingTurns
 from consumer.domain.errors import Unavailable
 from consumer.domain.lease import LeaseRow
 from consumer.domain.shards import ShardInfo, expired_tombstones, keys_held_back, missing_leases, unknown_parents
-from consumer.ports.leases import Registration
 from consumer.worker.context import WorkerContext
-from consumer.worker.fleet.change_feed import ChangeFeed
 from consumer.worker.fleet.lease_memory import LeaseMemory
 from consumer.worker.fleet.lease_registration import LeaseRegistration
 from consumer.worker.fleet.shard_listing import SECOND_LOOK, ShardListing
@@ -46,9 +44,8 @@ class ShardDiscovery:
     def __init__(
         self,
         context: WorkerContext,
-        registration: Registration,
+        registration: LeaseRegistration,
         memory: LeaseMemory,
-        feed: ChangeFeed,
         changed: Callable[[], None],
     ) -> None:
         self._context = context
@@ -58,8 +55,7 @@ class ShardDiscovery:
         self._random = context.ports.random
         self._memory = memory
         self._changed = changed
-        self._registration = LeaseRegistration(context, registration, memory, feed, changed)
-        self._feed = feed
+        self._registration = registration
         self._listing = ShardListing(context)
         self._turns = ListingTurns(
             context.incarnation, regular=REPAIR_INTERVAL, soon=SECOND_LOOK, patience=LISTING_PATIENCE
@@ -214,18 +210,13 @@ class ShardDiscovery:
         gone = {shard_id for shard_id in since if now - since[shard_id] >= self._listing.patience(shard_id)}
         self._look_again = bool(unknown - gone)  # expired ones wait for the next repair
 
-        async def bury(shard_id: str) -> None:
-            row = LeaseRow(shard_id, state="done", note="left the stream before it was registered")
-            if await self._store.add_lease(label, row):
-                log.info("shard.parent_gone", shard_id=shard_id)
-                self._memory.note(row)
-                self._feed.tell([row])
-                self._changed()
-
         async def forget(shard_id: str) -> None:
             if await self._store.remove_lease(label, expired[shard_id]):
                 log.info("shard.forgotten", shard_id=shard_id)
 
-        failed = [*await each(sorted(unknown & gone), bury), *await each(sorted(gone & expired.keys()), forget)]
+        failed = [
+            *await each(sorted(unknown & gone), self._registration.bury),
+            *await each(sorted(gone & expired.keys()), forget),
+        ]
         if failed:
             raise failed[0][1]
