@@ -1,4 +1,4 @@
-"""The bulletin of a stream (``domain/bulletin.py``) as a DynamoDB item.
+"""The bulletin of a stream (``domain/bulletin.py``) as a DynamoDB item, and its posts as others, in a ring.
 
 Reading is lenient: what does not parse counts as not there, because nothing that is settled depends on it.
 """
@@ -10,8 +10,8 @@ from typing import Any, Final, cast, get_args
 
 from consumer.aws import lease_items as items
 from consumer.aws.registry_and_sessions import ApplicationRows
-from consumer.aws.table_rows import Changes, Clause, Item, Written
-from consumer.domain.bulletin import Bulletin, Change
+from consumer.aws.table_rows import AttributeMap, Changes, Clause, Item, Written
+from consumer.domain.bulletin import MOST_POSTS, Bulletin, Change, Post
 from consumer.domain.errors import DependencyError
 from consumer.domain.lease import LeaseState
 
@@ -43,22 +43,39 @@ class DynamoDBBulletins(ApplicationRows):
         over |= {"rows": items.number(rows)} if rows else {}
         await self._write(label, over, where)
 
-    async def post(self, label: str, changes: Sequence[Change]) -> None:
-        """DependencyError ``Contended`` when other workers were faster each time, ``NewerVersion`` when a newer program
-        writes the bulletin."""
+    async def post(self, label: str, changes: Sequence[Change]) -> int:
+        """Counted in the bulletin first, then put down. DependencyError ``Contended`` when other workers were faster
+        each time, ``NewerVersion`` when a newer program writes the bulletin."""
+        number = await self._count_post(label, len(changes))
+        older: Clause = ("number", "absent or <", items.number(number))
+        changed = {
+            items.VERSION: items.number(items.SCHEMA_VERSION),
+            "number": items.number(number),
+            **_encode(changes),
+        }
+        await self._rows.update(self._posts_pk(label), _place(number), changed, [older])
+        return number
+
+    async def posts(self, label: str, first: int, last: int) -> list[Post]:
+        spans = [(first, last)]
+        if _place(first) > _place(last):  # around the end of the ring
+            spans = [(first, first - first % MOST_POSTS + MOST_POSTS - 1), (last - last % MOST_POSTS, last)]
+        pk = self._posts_pk(label)
+        found = [_post(item) for span in spans for item in await self._rows.query_between(pk, *map(_place, span))]
+        return [post for post in found if post is not None and first <= post.number <= last]
+
+    async def _count_post(self, label: str, changes: int) -> int:
+        """The number of the next post."""
         seen = await self.bulletin(label)
         for _ in range(POST_ATTEMPTS):
-            after = seen.with_changes(changes)
-            unchanged: Clause = (
-                ("number", "=", items.number(seen.number)) if seen.number else ("number", "absent", None)
-            )
-            posted = {"number": items.number(after.number), "changes": items.texts(_encode(after.changes))}
-            written = await self._write(label, posted, [unchanged])
+            unchanged: Clause = ("posts", "=", items.number(seen.posts)) if seen.posts else ("posts", "absent", None)
+            counted = {"posts": items.number(seen.posts + 1), "changed": items.number(seen.changes + changes)}
+            written = await self._write(label, counted, [unchanged])
             if not written.refused:
-                return
+                return seen.posts + 1
             if newer := items.newer_version(written.found or {}):
                 raise DependencyError("UpdateItem", "NewerVersion", f"the bulletin of {label} has {newer}")
-            seen = _bulletin(written.found or {})  # an attempt without an answer may be said twice: no harm
+            seen = _bulletin(written.found or {})  # one without an answer may have counted: no harm
         raise DependencyError("UpdateItem", "Contended", f"the bulletin of {label} is written by many at once")
 
     async def _write(self, label: str, changes: Changes, where: Sequence[Clause]) -> Written:
@@ -68,6 +85,9 @@ class DynamoDBBulletins(ApplicationRows):
     def _bulletin_pk(self, label: str) -> str:
         return f"{self._pk(label)}#{BULLETIN}"
 
+    def _posts_pk(self, label: str) -> str:
+        return f"{self._pk(label)}#posts"
+
 
 def _bulletin(item: Item) -> Bulletin:
     if items.newer_version(item):
@@ -76,8 +96,8 @@ def _bulletin(item: Item) -> Bulletin:
         turn=_count(item, "turn"),
         lister=item.get("lister", {}).get("S", ""),
         listing="listing" in item,
-        number=_count(item, "number"),
-        changes=tuple(_changes(item)),
+        posts=_count(item, "posts"),
+        changes=_count(item, "changed"),
         rows=_count(item, "rows"),
     )
 
@@ -87,13 +107,32 @@ def _count(item: Item, name: str) -> int:
     return int(found) if found.isdecimal() else 0
 
 
-def _encode(changes: Sequence[Change]) -> tuple[str, ...]:
-    """``epoch state shard owner`` each; no owner is an empty one."""
-    return tuple(f"{one.epoch} {one.state} {one.shard_id} {one.owner or ''}" for one in changes)
+def _place(number: int) -> str:
+    """The sort key of a post: its place in the ring."""
+    return f"{number % MOST_POSTS:04}"
+
+
+def _post(item: Item) -> Post | None:
+    if items.newer_version(item):
+        return None
+    return Post(_count(item, "number"), tuple(_changes(item)))
+
+
+def _encode(changes: Sequence[Change]) -> AttributeMap:
+    """``owners``, and ``changes`` as ``epoch state shard owner parent...`` with the place of the owner among them, if
+    there is one: most changes of a post have the same."""
+    owners = list(dict.fromkeys(change.owner for change in changes if change.owner is not None))
+    places = {owner: str(place) for place, owner in enumerate(owners)}
+    entries = (
+        " ".join((str(c.epoch), c.state, c.shard_id, places.get(c.owner or "", "-"), *c.parents)) for c in changes
+    )
+    return {"owners": items.texts(tuple(owners)), "changes": items.texts(tuple(entries))}
 
 
 def _changes(item: Item) -> Iterator[Change]:
+    owners = {str(place): owner.get("S") for place, owner in enumerate(item.get("owners", {}).get("L", ()))}
     for entry in item.get("changes", {}).get("L", ()):
-        epoch, state, shard_id, owner = (*entry.get("S", "").split(" ", 3), "", "", "", "")[:4]
-        if epoch.isdecimal() and state in _STATES:
-            yield Change(shard_id, owner or None, int(epoch), cast("LeaseState", state))
+        epoch, state, shard_id, place, *parents = [*str(entry.get("S", "")).split(" "), "", "", "", ""]
+        if epoch.isdecimal() and state in _STATES and (place == "-" or place in owners):
+            known = cast("LeaseState", state)
+            yield Change(shard_id, owners.get(place), int(epoch), known, tuple(filter(None, parents)))

@@ -191,11 +191,19 @@ class TableRows:
 
     async def query(self, pk: str, prefix: str = "") -> list[Item]:
         """All rows of a partition, every page: half a list of leases would look like deleted ones."""
+        which = ("begins_with(sk, :prefix)", {":prefix": {"S": prefix}}) if prefix else ("", {})
+        return await self._query(pk, *which)
+
+    async def query_between(self, pk: str, first: str, last: str) -> list[Item]:
+        """The rows of a partition from one sort key to another one, every page."""
+        return await self._query(pk, "sk BETWEEN :first AND :last", {":first": {"S": first}, ":last": {"S": last}})
+
+    async def _query(self, pk: str, which: str, values: AttributeMap) -> list[Item]:
         request: dict[str, Any] = {
             "TableName": self._table,
             "ConsistentRead": True,
-            "KeyConditionExpression": "pk = :pk" + (" AND begins_with(sk, :prefix)" if prefix else ""),
-            "ExpressionAttributeValues": {":pk": {"S": pk}} | ({":prefix": {"S": prefix}} if prefix else {}),
+            "KeyConditionExpression": "pk = :pk" + (f" AND {which}" if which else ""),
+            "ExpressionAttributeValues": {":pk": {"S": pk}, **values},
         }
         found: list[Item] = []
         while True:

@@ -1,36 +1,57 @@
 """The bulletin of a stream: the one small row that every worker reads every cycle, instead of all the others.
 
-It names the lease rows that changed last, so that nobody has to read all of them to learn of a few. And it says whose
-turn it is to list the stream: DescribeStream allows an account ten calls a second, and a listing of thousands of shards
-takes dozens of them, so one worker lists at a time, however many start together. A turn is begun by a conditional
-write; no clock is compared: each worker counts from when *it* saw the bulletin change.
+It counts the *posts*, in which workers tell which lease rows they have changed, so that nobody has to read all rows to
+learn of a few. And it says whose turn it is to list the stream: DescribeStream allows an account ten calls a second,
+and a listing of thousands of shards takes dozens of them, so one worker lists at a time, however many start together. A
+turn is begun by a conditional write; no clock is compared: each worker counts from when *it* saw the bulletin change.
 
-What it says of a row is a hint: every write to a lease row stays conditional on the row itself, and what a worker
+What a post says of a row is a hint: every write to a lease row stays conditional on the row itself, and what a worker
 starts to work on it has read there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
 
 from consumer.domain.lease import LeaseRow, LeaseState, duration_of
 
-MOST_CHANGES = 24  # named by a bulletin: it stays below the 4 KB that one read unit is
+MOST_CHANGES = 100  # of a post
+MOST_POSTS = 2000  # that are kept: later ones take the places of the oldest
+HOLE_PATIENCE = 4.0  # seconds that a post which was counted may not be there yet
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One lease row as it was after a change, without its frontier."""
+    """One lease row as it was after a change, without its frontier. ``parents`` are told of a shard that nobody has
+    worked on, to those who do not know it yet."""
 
     shard_id: str
     owner: str | None
     epoch: int
     state: LeaseState
+    parents: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, row: LeaseRow) -> Change:
-        return cls(row.shard_id, row.owner, row.epoch, row.state)
+        if row.owner is not None or row.epoch:
+            return cls(row.shard_id, row.owner, row.epoch, row.state)
+        return cls(row.shard_id, None, 0, row.state, row.parents)
+
+    @property
+    def row(self) -> LeaseRow | None:
+        """The row, if the change says all that matters of it: nobody has worked on the shard."""
+        if self.owner is not None or self.epoch:
+            return None
+        return LeaseRow(self.shard_id, state=self.state, parents=self.parents)
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What one worker has changed, oldest first. ``number`` counts the posts of the stream from 1."""
+
+    number: int
+    changes: tuple[Change, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,28 +59,68 @@ class Bulletin:
     """``turn``: listings begun so far. ``lister``: who began the last one, an incarnation or a process that has none
     yet; empty when it failed. ``listing``: it is not known to have ended.
 
-    ``number``: changes made known so far; ``changes`` are the last of them. ``rows``: lease rows after the last
-    listing, about.
+    ``posts`` were made so far, of so many ``changes``. ``rows``: lease rows after the last listing, about.
     """
 
     turn: int = 0
     lister: str = ""
     listing: bool = False
-    number: int = 0
-    changes: tuple[Change, ...] = ()
+    posts: int = 0
+    changes: int = 0
     rows: int = 0
 
-    def with_changes(self, changes: Sequence[Change]) -> Bulletin:
-        """The bulletin after ``changes``, which forgets the oldest."""
-        kept = (*self.changes, *changes)[-MOST_CHANGES:]
-        return replace(self, number=self.number + len(changes), changes=kept)
 
-    def since(self, number: int) -> tuple[Change, ...] | None:
-        """What came after the first ``number`` changes; None when some of that is not named any more."""
-        missed = self.number - number
-        if missed < 0 or missed > len(self.changes):  # fewer than before: the table was made anew
-            return None
-        return self.changes[len(self.changes) - missed :]
+class Unread:
+    """The posts that this worker has yet to read. Times are monotonic seconds of one clock."""
+
+    def __init__(self) -> None:
+        self._posts: int | None = None  # as last seen
+        self._unread: dict[int, float | None] = {}  # since when it is known not to be there
+        self._mine: set[int] = set()  # not seen in the bulletin yet
+
+    def observe(self, posts: int) -> bool:
+        """So many posts were made so far. False when some of them cannot be read any more, or were made before this
+        worker looked for the first time."""
+        seen, self._posts = self._posts, posts
+        is_told = seen is not None and seen <= posts and posts - min(self._unread, default=seen) < MOST_POSTS
+        if seen is None or not is_told:  # also when the table was made anew, where posts count from 1 again
+            self._unread, self._mine = {}, set()
+            return False
+        self._unread |= dict.fromkeys(number for number in range(seen + 1, posts + 1) if number not in self._mine)
+        self._mine = {number for number in self._mine if number > posts}
+        return True
+
+    def made(self, number: int) -> None:
+        """This post is this worker's own."""
+        self._unread.pop(number, None)
+        if self._posts is None or number > self._posts:
+            self._mine.add(number)
+
+    def __len__(self) -> int:
+        return len(self._unread)
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """The first and the last one."""
+        return (min(self._unread), max(self._unread)) if self._unread else None
+
+    def read(self, span: tuple[int, int], posts: Iterable[Post], now: float) -> list[Post]:
+        """``posts`` are those of the ``span`` that are there. Returns what is new of them, in order."""
+        found = sorted((post for post in posts if post.number in self._unread), key=lambda post: post.number)
+        for post in found:
+            self._unread.pop(post.number, None)
+        for number, since in self._unread.items():
+            if since is None and span[0] <= number <= span[1]:
+                self._unread[number] = now
+        return found
+
+    def give_up(self, now: float) -> bool:
+        """Forget posts that are not there although they were counted a while ago: who wanted to write them is gone, or
+        later ones took their places. Whether there were any."""
+        lost = [i for i, since in self._unread.items() if since is not None and now - since > HOLE_PATIENCE]
+        for number in lost:
+            del self._unread[number]
+        return bool(lost)
 
 
 class ListingTurns:

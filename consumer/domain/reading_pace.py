@@ -19,6 +19,9 @@ LEASE_BYTES = 450  # of a row with the names of its attributes
 SESSION_BYTES = 220
 UNIT_BYTES = 4096  # of a consistent read
 REGULAR_ROUNDS = 4  # a fleet with nothing to look for spends no more than a quarter of its budget
+CHANGE_BYTES = 60  # of one change in a post
+POST_BYTES = 120  # of a post besides
+SAVED = 2.0  # seconds of budget that a worker saves up for reading posts, if so many are more than one read unit
 MOST_SINGLE_ROWS = 50
 STARTED_TOGETHER = 60.0  # seconds
 
@@ -26,6 +29,20 @@ STARTED_TOGETHER = 60.0  # seconds
 def seconds_of_budget(rows: int, size: int) -> float:
     """How long one complete reading of so many rows of ``size`` bytes takes the budget of the fleet."""
     return max(1.0, rows * size / UNIT_BYTES) / READ_BUDGET
+
+
+def affordable_posts(unread: int, changes: int, workers: int, waited: float) -> int:
+    """How many of the ``unread`` posts, which hold so many ``changes``, one of so many workers may read now. Every
+    worker reads every post, and has its part of the budget for that; it has saved for ``waited`` seconds. Some at a
+    time, oldest first: in a burst of changes the wait for all of them would never end."""
+    unit = (workers - 1) / READ_BUDGET  # seconds until this worker may read one
+    saved = min(waited, max(SAVED, 2 * unit))
+    cost = unit * (POST_BYTES + CHANGE_BYTES * changes / max(1, unread)) / UNIT_BYTES
+    if saved < unit:
+        return 0
+    if cost * unread <= saved:
+        return unread
+    return max(1, int(saved / cost)) if saved >= SAVED else 0
 
 
 @dataclass(frozen=True, slots=True)

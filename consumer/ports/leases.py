@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from consumer.domain.bulletin import Bulletin, Change
+from consumer.domain.bulletin import Bulletin, Change, Post
 from consumer.domain.dead_letter import PayloadPart
 from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.domain.windows import WindowState
@@ -161,8 +161,11 @@ class BulletinStore(Protocol):
         """The listing of this turn has ended, and there are so many lease rows now (0: not known). Changes nothing when
         another one was begun."""
 
-    async def post(self, label: str, changes: Sequence[Change]) -> None:
-        """Make changes known, oldest first."""
+    async def post(self, label: str, changes: Sequence[Change]) -> int:
+        """Make a post of changes, oldest first; MOST_CHANGES at most. Returns its number."""
+
+    async def posts(self, label: str, first: int, last: int) -> list[Post]:
+        """Those of the posts with these numbers that are there, in any order."""
 
 
 class LeaseTable(Registry, SessionStore, LeaseStore, BulletinStore, Protocol):

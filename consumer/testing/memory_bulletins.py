@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from consumer.domain.bulletin import Bulletin, Change
+from consumer.domain.bulletin import MOST_POSTS, Bulletin, Change, Post
 from consumer.testing.memory_client import MemoryClient
-
-CHANGE_BYTES = 120  # of a change in the bulletin
 
 
 class MemoryBulletins(MemoryClient):
     """``ports.BulletinStore``."""
 
     async def bulletin(self, label: str) -> Bulletin:
-        def read() -> Bulletin | None:
-            found = self._table.bulletins.get((self._application, label))
-            self._table.read("bulletin", [CHANGE_BYTES * len(found.changes) if found else 0])
-            return found
+        def read() -> Bulletin:
+            self._table.read("bulletin", [0])
+            return self._bulletin(label)
 
-        return await self._read("bulletin", read) or Bulletin()  # as what does not parse counts on DynamoDB
+        return await self._read("bulletin", read)
 
     async def begin_listing(self, label: str, seen: Bulletin, lister: str) -> bool:
         begun = False
@@ -44,11 +41,41 @@ class MemoryBulletins(MemoryClient):
 
         await self._write("end_listing", apply)
 
-    async def post(self, label: str, changes: Sequence[Change]) -> None:
-        await self._write("post", lambda: self._post(label, self._bulletin(label).with_changes(changes)))
+    async def post(self, label: str, changes: Sequence[Change]) -> int:
+        """In two steps, as on DynamoDB: it is counted before it is there."""
+
+        def count() -> int:
+            now = self._bulletin(label)
+            self._post(label, replace(now, posts=now.posts + 1, changes=now.changes + len(changes)))
+            return now.posts + 1
+
+        number = await self._write("post", count)
+        kept = self._table.posts.setdefault((self._application, label), {})
+
+        def put() -> None:
+            kept[number % MOST_POSTS] = Post(number, tuple(changes))
+
+        await self._write("post", put)
+        return number
+
+    async def posts(self, label: str, first: int, last: int) -> list[Post]:
+        def read() -> list[Post]:
+            kept = self._table.posts.get((self._application, label), {})
+            found = [post for post in kept.values() if first <= post.number <= last]
+            self._table.read("posts", map(_bytes_of, found))
+            return found
+
+        return await self._read("posts", read)
 
     def _bulletin(self, label: str) -> Bulletin:
         return self._table.bulletins.get((self._application, label), Bulletin())
 
     def _post(self, label: str, bulletin: Bulletin) -> None:
         self._table.bulletins[self._application, label] = bulletin
+
+
+def _bytes_of(post: Post) -> int:
+    """About what the item weighs."""
+    owners = {change.owner for change in post.changes if change.owner is not None}
+    changes = sum(16 + len(c.shard_id) + sum(len(parent) + 1 for parent in c.parents) for c in post.changes)
+    return 120 + sum(map(len, owners)) + changes

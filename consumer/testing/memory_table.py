@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from consumer.domain.bulletin import Bulletin
+from consumer.domain.bulletin import Bulletin, Post
 from consumer.domain.dead_letter import PayloadPart
 from consumer.domain.lease import LeaseRow, SessionRow, epoch_beyond
 from consumer.domain.windows import WindowState
@@ -59,6 +59,7 @@ class MemoryTable:
     letters: dict[tuple[str, str, str], dict[int, PayloadPart]] = field(default_factory=dict)
     service_time: Callable[[], float] = time.time  # Unix seconds, by the clock of the service
     bulletins: dict[tuple[str, str], Bulletin] = field(default_factory=dict)
+    posts: dict[tuple[str, str], dict[int, Post]] = field(default_factory=dict)
     on_write: Callable[[str, LeaseRow | None, LeaseRow], None] | None = None  # operation, lease row before and after
     on_save: Callable[[LeaseRow], None] | None = None  # what an owner is about to write, before the table judges it
     on_register: Callable[[Registration], None] | None = None
@@ -112,5 +113,5 @@ class MemoryTable:
     def drop_rows(self) -> None:
         """What remains of a table that was deleted and made anew: nothing. Set ``exists`` for the time in between."""
         first = ("applications", "streams", "registrations", "leases", "sessions")
-        for name in (*first, "losses", "windows", "letters", "bulletins"):
+        for name in (*first, "losses", "windows", "letters", "bulletins", "posts"):
             getattr(self, name).clear()

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from consumer.aws.answers import HttpAnswer
+from consumer.domain.bulletin import Bulletin
 from consumer.domain.errors import DependencyError, PermissionDenied, Throttled
 from consumer.testing.virtual_loop import Process
 
@@ -36,6 +37,8 @@ _BELIEVED: dict[str, object] = {
     "bump_session": (True, 0),
     "sessions": [],
     "leases": [],
+    "bulletin": Bulletin(),
+    "posts": [],
 }
 _HAS_MORE = ("pin_application", "switch_stream", "register", "window_state")  # could not be taken for a success
 _CAN_BE_STRANGE = ("table", "session", "dead_letters")  # services

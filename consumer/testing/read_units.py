@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class ReadUnits:
-    """By partition: ``sessions``, ``leases``, ``bulletin``. ``now``: seconds of the simulation."""
+    """By partition: ``sessions``, ``leases``, ``bulletin``, ``posts``. ``now``: seconds of the simulation."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now

@@ -13,7 +13,7 @@ QUIET = {"source": {"table": "orders", "poll": {"idle_backoff_max": "60s"}}, "ch
 START_WITHIN = 2.0  # seconds in which the processes come up
 ROLLED = 20  # shards that end while the fleet is at rest, one a second
 MOST_UNITS = 1000.0  # read units a second on one partition key
-PARTITIONS = ("sessions", "leases", "bulletin")
+PARTITIONS = ("sessions", "leases", "bulletin", "posts")
 
 
 def start_together(*, workers: int, shards: int, within: float, rest: float = 60.0) -> Simulation:

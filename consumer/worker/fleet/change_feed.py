@@ -1,4 +1,4 @@
-"""What workers tell each other about lease rows, by the bulletin, so that nobody has to read all of them for a few."""
+"""What workers tell each other about lease rows, by posts, so that nobody has to read all of them for a few."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from dataclasses import replace
 
 import structlog
 
-from consumer.domain.bulletin import Bulletin, Change
+from consumer.domain.bulletin import MOST_CHANGES, Bulletin, Change, Unread
 from consumer.domain.errors import Unavailable
 from consumer.domain.lease import LeaseRow
+from consumer.domain.reading_pace import affordable_posts
 from consumer.worker.context import WorkerContext
 from consumer.worker.fleet.lease_memory import LeaseMemory
 
 log = structlog.get_logger()
 
 POST_PAUSE = 0.05  # seconds: many changes make one post
+POST_PAUSES = (0.01, 2.0)  # the same for each worker of the fleet, and the longest: there is a place for so many posts
 FAILED_PAUSE = 1.0
+MOST_WAITING = 20_000  # changes that are not posted yet
 
 
 class ChangeFeed:
@@ -25,49 +28,81 @@ class ChangeFeed:
 
     def __init__(self, context: WorkerContext, memory: LeaseMemory) -> None:
         self._store = context.ports.store
+        self._clock = context.ports.clock
+        self._random = context.ports.random
         self._label = context.stream.label
         self._me = context.incarnation
         self._memory = memory
         self._waiting: list[Change] = []
         self._told = asyncio.Event()
-        self._number: int | None = None
+        self._workers = 1  # of the fleet
+        self._unread = Unread()
+        self._read_at = self._clock.monotonic()
+        self._read_changes = 0  # so far
+        self.unread_changes = 0  # by the bulletin
+
+    # --- what this worker tells --------------------------------------------------------------------------
 
     def tell(self, rows: Iterable[LeaseRow]) -> None:
-        """These rows were changed by this worker."""
-        self._waiting += map(Change.of, rows)
+        """These rows were changed, or made, by this worker."""
+        self._waiting += (Change.of(row) for row in rows if not row.corrupt)
+        del self._waiting[:-MOST_WAITING]  # peers find out by their next complete reading
         self._told.set()
 
     async def post_for_ever(self) -> None:
-        """Post what was told. Peers find out by their next complete reading what cannot be posted."""
+        """Post what was told, in the order in which it was."""
         while True:
             await self._told.wait()
-            await asyncio.sleep(POST_PAUSE)
+            for_each, longest = POST_PAUSES
+            await asyncio.sleep(max(POST_PAUSE, min(for_each * self._workers, longest)))
             self._told.clear()
-            now, self._waiting = self._waiting, []
-            try:
-                await self._store.post(self._label, now)
-            except Unavailable as error:
-                log.warning("leases.announce_failed", error=str(error))
-                await asyncio.sleep(FAILED_PAUSE)
+            while now := self._waiting[:MOST_CHANGES]:
+                del self._waiting[:MOST_CHANGES]
+                try:
+                    self._unread.made(await self._store.post(self._label, now))
+                except Unavailable as error:
+                    log.warning("leases.announce_failed", error=str(error))
+                    self._waiting[:0] = now  # said twice, it does no harm
+                    await asyncio.sleep(FAILED_PAUSE)
 
-    def follow(self, bulletin: Bulletin) -> bool:
-        """Apply what is new in the bulletin. False when it does not say everything: then the rows are to be read."""
-        number, self._number = self._number, bulletin.number
-        changes = bulletin.since(number) if number is not None else None
-        if not self._memory.rows:  # all there is to know comes with the first reading
-            return changes == ()
-        for change in changes or ():
-            self._apply(change)
-        return changes is not None
+    # --- what others tell --------------------------------------------------------------------------------
+
+    async def follow(self, bulletin: Bulletin, workers: int) -> bool:
+        """Apply what is new in the posts, as often as the budget of so many ``workers`` allows. False when they do not
+        say everything: then the rows are to be read. Unavailable."""
+        self._workers = workers
+        told, now, span = self._unread.observe(bulletin.posts), self._clock.monotonic(), self._unread.span
+        self.unread_changes = max(0, bulletin.changes - self._read_changes) if span is not None else 0
+        self._read_changes = bulletin.changes - self.unread_changes
+        waited = (now - self._read_at) * (0.5 + self._random.random())  # not all workers at once
+        most = affordable_posts(len(self._unread), self.unread_changes, workers, waited)
+        if span is None or not most:
+            return told
+        span = span[0], min(span[1], span[0] + most - 1)
+        posts = self._unread.read(span, await self._store.posts(self._label, *span), now)
+        self._read_at = now
+        for post in posts:
+            self._read_changes += len(post.changes)
+            for change in post.changes:
+                self._apply(change)
+        return not self._unread.give_up(now) and told
 
     def _apply(self, change: Change) -> None:
         known = self._memory.rows.get(change.shard_id)
-        if known is not None and (known.epoch > change.epoch or Change.of(known) == change):
+        if known is not None and (known.epoch > change.epoch or _same(known, change)):
             return
-        # What this worker is to start, what is new or may be gone, and deferred keys are read from the row itself.
+        # What this worker is to start, what may be gone, and deferred keys are read from the row itself.
         if change.owner == self._me:
             self._memory.changed_here.add(change.shard_id)
-        elif known is None or change.state == "deferred" or self._memory.is_deleted(change.shard_id):
+        elif change.state == "deferred" or self._memory.is_deleted(change.shard_id):
             self._memory.doubtful.add(change.shard_id)
-        else:
+        elif known is not None:
             self._memory.hear(replace(known, owner=change.owner, epoch=change.epoch, state=change.state))
+        elif (row := change.row) is not None:
+            self._memory.hear(row)
+        else:
+            self._memory.doubtful.add(change.shard_id)
+
+
+def _same(row: LeaseRow, change: Change) -> bool:
+    return (row.owner, row.epoch, row.state) == (change.owner, change.epoch, change.state)

@@ -141,11 +141,11 @@ class Coordinator:
         self._memory.remembered.look(looked_at)
         if await membership.read():
             self._discovery.observe(bulletin, read_at, {session.incarnation for session in membership.live})
-        is_told = self._feed.follow(bulletin) and not self._memory.remembered.has_slept
+        is_told = await self._feed.follow(bulletin, self._place.workers) and not self._memory.remembered.has_slept
         if not is_told or membership.digest != self._digest:
             self._pace.want(read_at)
             self._digest = membership.digest
-        rows = max(len(self._memory.rows), bulletin.rows)
+        rows = max(len(self._memory.rows) + self._feed.unread_changes, bulletin.rows)
         self._place = Place.of(self._context.incarnation, membership.live, rows)
         await self._read_single_rows()
         if self._pace.is_due(clock.monotonic(), self._place):

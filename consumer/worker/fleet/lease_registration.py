@@ -66,6 +66,7 @@ class LeaseRegistration:
             row = await self._add(shard, skipped=shard.shard_id in settled)
             if row is not None:
                 added.append(row)
+                self._feed.tell([row])
 
         while left:
             now, later = left[:STEP], left[STEP:]
@@ -80,10 +81,8 @@ class LeaseRegistration:
                 log.warning("shards.register_failed", failed=len(failed), error=str(error))
                 vain = vain + 1 if len(failed) == len(now) else 0
                 if vain >= MOST_VAIN_ROUNDS:
-                    self._feed.tell(added)
                     raise error
                 await asyncio.sleep(AGAIN.after(vain + 1) * (0.5 + self._context.ports.random.random()))
-        self._feed.tell(added)  # all at once: who hears of a part would read all rows once more than needed
         return added
 
     async def bury(self, shard_id: str) -> None:
