@@ -36,6 +36,10 @@ class DynamoDBBulletins(ApplicationRows):
         found = _bulletin(written.found or {})  # an attempt whose answer was lost may have succeeded
         return written.doubtful and (found.turn, found.lister) == (seen.turn + 1, lister)
 
+    async def expect_rows(self, label: str, turn: int, lister: str, rows: int) -> None:
+        where: list[Clause] = [("turn", "=", items.number(turn)), ("lister", "=", items.text(lister))]
+        await self._write(label, {"rows": items.number(rows)}, where)
+
     async def end_listing(self, label: str, turn: int, lister: str, *, rows: int = 0, failed: bool = False) -> None:
         where: list[Clause] = [("turn", "=", items.number(turn)), ("lister", "=", items.text(lister))]
         over: dict[str, dict[str, Any] | None] = {"listing": None}

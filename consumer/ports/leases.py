@@ -157,6 +157,10 @@ class BulletinStore(Protocol):
     async def begin_listing(self, label: str, seen: Bulletin, lister: str) -> bool:
         """Take the next turn to list the stream IF none was taken since ``seen``. False when another worker has it."""
 
+    async def expect_rows(self, label: str, turn: int, lister: str, rows: int) -> None:
+        """The listing of this turn has found so many shards, which get rows now. Changes nothing when another one was
+        begun."""
+
     async def end_listing(self, label: str, turn: int, lister: str, *, rows: int = 0, failed: bool = False) -> None:
         """The listing of this turn has ended, and there are so many lease rows now (0: not known). Changes nothing when
         another one was begun."""

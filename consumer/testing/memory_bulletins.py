@@ -32,6 +32,14 @@ class MemoryBulletins(MemoryClient):
 
         return await self._write("begin_listing", apply)
 
+    async def expect_rows(self, label: str, turn: int, lister: str, rows: int) -> None:
+        def apply() -> None:
+            now = self._bulletin(label)
+            if (now.turn, now.lister) == (turn, lister):
+                self._post(label, replace(now, rows=rows))
+
+        await self._write("expect_rows", apply)
+
     async def end_listing(self, label: str, turn: int, lister: str, *, rows: int = 0, failed: bool = False) -> None:
         def apply() -> None:
             now = self._bulletin(label)

@@ -34,6 +34,7 @@ CHILD_PATIENCE = 4.0  # seconds that CHILD_SHARDS may stay silent until a full l
 # Shards of the fleet that look for their children one by one. When more have ended, as all of them do when a stream is
 # disabled, one worker's listing finds the children of all, and owners ask by themselves only every so many seconds.
 MAX_LONE_SEARCHES = 3
+MANY = 250  # new shards of one listing
 SHARED_SEARCH_PAUSE = 300.0
 
 
@@ -172,7 +173,7 @@ class ShardDiscovery:
         self._turns.observe(begun, self._clock.monotonic(), 1.0 + 0.2 * self._random.random())
         error: Unavailable | None = None
         try:
-            await self._sync()
+            await self._sync(begun)
             self._failures, self._looked_for_old = 0, has_old
         except Unavailable as failure:
             error = failure
@@ -184,7 +185,7 @@ class ShardDiscovery:
         if error is not None:
             raise error
 
-    async def _sync(self) -> None:
+    async def _sync(self, turn: Bulletin) -> None:
         """One full listing; adds the missing rows. Raises what the source and the store raise."""
         asked_at = self._clock.monotonic()
         listed = await self._source.list_shards()
@@ -193,7 +194,10 @@ class ShardDiscovery:
         self._memory.compare(rows, rows_asked_at)
         if listed:  # an empty list says nothing
             self._memory.listed({shard.shard_id for shard in listed}, asked_at, self._listing.patience)
-        added = await self._registration.add(missing_leases(listed, rows), rows, asked_at)
+        missing = missing_leases(listed, rows)
+        if len(missing) > MANY:  # workers that read them one after the other know how long that takes
+            await self._store.expect_rows(self._context.stream.label, turn.turn, turn.lister, len(rows) + len(missing))
+        added = await self._registration.add(missing, rows, asked_at)
         self._look_again = self._registration.is_outdated(asked_at)
         if listed and not self._look_again:
             await self._look_for_gone(listed, rows | {row.shard_id: row for row in added})
