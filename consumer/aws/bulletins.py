@@ -16,7 +16,6 @@ from consumer.domain.errors import DependencyError
 from consumer.domain.lease import LeaseState
 
 BULLETIN: Final = "bulletin"
-POST_ATTEMPTS: Final = 8  # to write a row that others write, too
 
 _STATES: Final = frozenset(get_args(LeaseState))
 
@@ -48,8 +47,8 @@ class DynamoDBBulletins(ApplicationRows):
         await self._write(label, over, where)
 
     async def post(self, label: str, changes: Sequence[Change]) -> int:
-        """Counted in the bulletin first, then put down. DependencyError ``Contended`` when other workers were faster
-        each time, ``NewerVersion`` when a newer program writes the bulletin."""
+        """Counted in the bulletin first, then put down. DependencyError ``NewerVersion`` when a newer program writes
+        the bulletin."""
         number = await self._count_post(label, len(changes))
         older: Clause = ("number", "absent or <", items.number(number))
         changed = {
@@ -61,6 +60,7 @@ class DynamoDBBulletins(ApplicationRows):
         return number
 
     async def posts(self, label: str, first: int, last: int) -> list[Post]:
+        first = max(first, last - MOST_POSTS + 1)
         spans = [(first, last)]
         if _place(first) > _place(last):  # around the end of the ring
             spans = [(first, first - first % MOST_POSTS + MOST_POSTS - 1), (last - last % MOST_POSTS, last)]
@@ -69,22 +69,30 @@ class DynamoDBBulletins(ApplicationRows):
         return [post for post in found if post is not None and first <= post.number <= last]
 
     async def _count_post(self, label: str, changes: int) -> int:
-        """The number of the next post."""
-        seen = await self.bulletin(label)
-        for _ in range(POST_ATTEMPTS):
-            unchanged: Clause = ("posts", "=", items.number(seen.posts)) if seen.posts else ("posts", "absent", None)
-            counted = {"posts": items.number(seen.posts + 1), "changed": items.number(seen.changes + changes)}
-            written = await self._write(label, counted, [unchanged])
-            if not written.refused:
-                return seen.posts + 1
-            if newer := items.newer_version(written.found or {}):
-                raise DependencyError("UpdateItem", "NewerVersion", f"the bulletin of {label} has {newer}")
-            seen = _bulletin(written.found or {})  # one without an answer may have counted: no harm
-        raise DependencyError("UpdateItem", "Contended", f"the bulletin of {label} is written by many at once")
+        """The number of the next post. Without a condition on the last one, which hundreds of workers may count at
+        once; one that is counted twice, because an answer was lost, is missed by its readers and does no harm."""
+        added = {"posts": items.number(1), "changed": items.number(changes)}
+        written = await self._write(label, {}, [], added=added, answer="UPDATED_NEW")
+        if newer := items.newer_version(written.found or {}):
+            raise DependencyError("UpdateItem", "NewerVersion", f"the bulletin of {label} has {newer}")
+        number = _count(written.attributes, "posts")
+        if written.refused or not number:
+            raise DependencyError("UpdateItem", "NotCounted", f"the bulletin of {label} does not count posts")
+        return number
 
-    async def _write(self, label: str, changes: Changes, where: Sequence[Clause]) -> Written:
+    async def _write(
+        self,
+        label: str,
+        changes: Changes,
+        where: Sequence[Clause],
+        *,
+        added: Changes | None = None,
+        answer: str = "NONE",
+    ) -> Written:
         changes = {items.VERSION: items.number(items.SCHEMA_VERSION), **changes}
-        return await self._rows.update(self._bulletin_pk(label), BULLETIN, changes, [items.READABLE, *where])
+        readable = [items.READABLE, *where]
+        place = self._bulletin_pk(label), BULLETIN
+        return await self._rows.update(*place, changes, readable, added=added, answer=answer)
 
     def _bulletin_pk(self, label: str) -> str:
         return f"{self._pk(label)}#{BULLETIN}"

@@ -126,9 +126,17 @@ class TableRows:
         return await self._write("PutItem", {"Item": item, **expressions([NEW])})
 
     async def update(
-        self, pk: str, sk: str, changes: Changes, where: Iterable[Clause], *, answer: str = "NONE"
+        self,
+        pk: str,
+        sk: str,
+        changes: Changes,
+        where: Iterable[Clause],
+        *,
+        added: Changes | None = None,
+        answer: str = "NONE",
     ) -> Written:
-        request = {"Key": key(pk, sk), "ReturnValues": answer, **expressions(where, changes)}
+        """Change a row, if it is as ``where`` says. Numbers ``added`` count twice when an answer is lost."""
+        request = {"Key": key(pk, sk), "ReturnValues": answer, **expressions(where, changes, added)}
         return await self._write("UpdateItem", request)
 
     async def delete(self, pk: str, sk: str, where: Iterable[Clause] = ()) -> Written:
@@ -242,7 +250,9 @@ def table_problem(table: Mapping[str, Any]) -> str:
     return "" if status in ("ACTIVE", "CREATING", "UPDATING") else f"its status is {status}"
 
 
-def expressions(where: Iterable[Clause], changes: Changes | None = None) -> dict[str, Any]:
+def expressions(
+    where: Iterable[Clause], changes: Changes | None = None, added: Changes | None = None
+) -> dict[str, Any]:
     """The expression parameters of a conditional write. Every name goes by a placeholder: owner, state and counter
     are reserved words."""
     names: dict[str, str] = {}
@@ -272,8 +282,11 @@ def expressions(where: Iterable[Clause], changes: Changes | None = None) -> dict
     if changes:
         sets = [f"{name(attribute)} = {value(new)}" for attribute, new in changes.items() if new is not None]
         removed = [name(attribute) for attribute, new in changes.items() if new is None]
-        parts = [f"SET {', '.join(sets)}"] if sets else []
-        parameters["UpdateExpression"] = " ".join([*parts, *([f"REMOVE {', '.join(removed)}"] if removed else [])])
+        adds = [f"{name(attribute)} {value(more)}" for attribute, more in (added or {}).items() if more is not None]
+        parts = {"SET": sets, "REMOVE": removed, "ADD": adds}
+        parameters["UpdateExpression"] = " ".join(
+            f"{verb} {', '.join(found)}" for verb, found in parts.items() if found
+        )
     parameters["ExpressionAttributeNames"] = names
     if values:
         parameters["ExpressionAttributeValues"] = values

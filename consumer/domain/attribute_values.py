@@ -2,7 +2,8 @@
 
 N becomes ``Decimal``, exactly equal and with at most 38 digits, so that it can be written back; B becomes boto3's
 ``Binary``, sets become ``set``. The one difference is what boto3 fails for: a number that the service writes out, such
-as 1 and 125 zeros, is a number. A value that DynamoDB could not have written (two descriptors, an unknown one, 39
+as 1 and 125 zeros, is a number, and so is one of 38 digits that begins at 1E-130 (boto3's serializer refuses those
+whose last digit is below 1E-165). A value that DynamoDB could not have written (two descriptors, an unknown one, 39
 significant digits, NaN, a type that does not fit) raises ``ValueError`` for that record only, so that one odd record
 never fails its page.
 """
@@ -17,9 +18,10 @@ from typing import Any
 
 import msgspec
 
-# The limits of boto3.dynamodb.types.DYNAMODB_CONTEXT, which traps Rounded and Clamped, too. Those come also when no
-# more than zeros are cut off, and the service writes numbers of up to 38 significant digits out with all their zeros.
-_CONTEXT = Context(Emin=-128, Emax=126, prec=38, traps=[Overflow, Inexact])
+# Up to 38 digits from 1E-130 to 9.99...E+125, as the service has them (Developer Guide, "Supported data types").
+# boto3.dynamodb.types.DYNAMODB_CONTEXT begins at -128, and traps Rounded and Clamped, too. Those come also when no more
+# than zeros are cut off, and the service writes numbers of up to 38 significant digits out with all their zeros.
+_CONTEXT = Context(Emin=-130, Emax=126, prec=38, traps=[Overflow, Inexact])
 _create_decimal = _CONTEXT.create_decimal
 _decode_json = msgspec.json.Decoder().decode
 

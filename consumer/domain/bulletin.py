@@ -53,6 +53,13 @@ class Post:
     number: int
     changes: tuple[Change, ...]
 
+    @property
+    def size(self) -> int:
+        """Bytes that it has in the lease table, about."""
+        owners = {change.owner for change in self.changes if change.owner is not None}
+        changes = sum(16 + len(c.shard_id) + sum(len(parent) + 1 for parent in c.parents) for c in self.changes)
+        return 120 + sum(map(len, owners)) + changes
+
 
 @dataclass(frozen=True, slots=True)
 class Bulletin:

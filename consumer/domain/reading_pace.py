@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from consumer.domain.bulletin import MOST_CHANGES
 from consumer.domain.lease import SessionRow
 
 # Read units a second that a fleet spends on complete readings of one partition. DynamoDB serves 3,000 at most, and
@@ -19,9 +20,9 @@ LEASE_BYTES = 450  # of a row with the names of its attributes
 SESSION_BYTES = 220
 UNIT_BYTES = 4096  # of a consistent read
 REGULAR_ROUNDS = 4  # a fleet with nothing to look for spends no more than a quarter of its budget
-CHANGE_BYTES = 60  # of one change in a post
-POST_BYTES = 120  # of a post besides
-SAVED = 2.0  # seconds of budget that a worker saves up for reading posts, if so many are more than one read unit
+CHANGE_BYTES = 60  # of one change in a post, about: with the parents of a new shard more
+POST_BYTES = 200  # of a post besides
+SAVED = 2.0  # seconds of budget that a worker saves up for posts, if it takes less than that to read one
 MOST_SINGLE_ROWS = 50
 STARTED_TOGETHER = 60.0  # seconds
 
@@ -29,20 +30,6 @@ STARTED_TOGETHER = 60.0  # seconds
 def seconds_of_budget(rows: int, size: int) -> float:
     """How long one complete reading of so many rows of ``size`` bytes takes the budget of the fleet."""
     return max(1.0, rows * size / UNIT_BYTES) / READ_BUDGET
-
-
-def affordable_posts(unread: int, changes: int, workers: int, waited: float) -> int:
-    """How many of the ``unread`` posts, which hold so many ``changes``, one of so many workers may read now. Every
-    worker reads every post, and has its part of the budget for that; it has saved for ``waited`` seconds. Some at a
-    time, oldest first: in a burst of changes the wait for all of them would never end."""
-    unit = (workers - 1) / READ_BUDGET  # seconds until this worker may read one
-    saved = min(waited, max(SAVED, 2 * unit))
-    cost = unit * (POST_BYTES + CHANGE_BYTES * changes / max(1, unread)) / UNIT_BYTES
-    if saved < unit:
-        return 0
-    if cost * unread <= saved:
-        return unread
-    return max(1, int(saved / cost)) if saved >= SAVED else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +97,46 @@ class ReadingPace:
     def has_read(self, now: float) -> None:
         """A reading that was asked for at ``now`` was answered."""
         self._read_at, self._wanted_at = now, None
+
+
+class PostAllowance:
+    """How many posts one of many workers may read. Every worker reads every post, and has its part of the budget for
+    that: some at a time, oldest first, since in a burst of changes the wait for all of them would never end.
+
+    What a post weighs is known when it was read: neighbours are alike, so it is guessed from the last ones, and a wrong
+    guess is paid for by the next portion. Times are monotonic seconds of one clock.
+
+    Args:
+        now: the time of the start.
+        late: about 1; stretches the pause between two portions, so that not all workers read at once.
+    """
+
+    def __init__(self, now: float, late: float = 1.0) -> None:
+        self._at = now
+        self._late = late
+        self._saved = 0.0  # seconds of budget; below 0 after a portion that was heavier than it seemed
+        self._size = float(POST_BYTES + CHANGE_BYTES * MOST_CHANGES)  # of a post in the last portion
+
+    def portion(self, unread: int, changes: int, workers: int, now: float) -> int:
+        """How many of the ``unread`` posts, which hold so many ``changes``, one of so many ``workers`` may read now."""
+        unit = self._seconds(workers, UNIT_BYTES)
+        full = self._late * max(SAVED, 2 * unit)
+        self._saved = min(self._saved + max(0.0, now - self._at), full)
+        self._at = now
+        if not unread or self._saved < unit:
+            return 0
+        post = self._seconds(workers, max(self._size, POST_BYTES + CHANGE_BYTES * changes / unread))
+        if post * unread <= self._saved:
+            return unread
+        return max(1, int(self._saved / post)) if self._saved >= full else 0
+
+    def read(self, sizes: Sequence[int], workers: int) -> None:
+        """A portion was read: posts of so many bytes."""
+        self._saved -= self._seconds(workers, max(UNIT_BYTES, sum(sizes)))
+        if sizes:
+            self._size = sum(sizes) / len(sizes)
+
+    @staticmethod
+    def _seconds(workers: int, size: float) -> float:
+        """Until one of so many workers has saved for so many bytes."""
+        return (workers - 1) / READ_BUDGET * size / UNIT_BYTES

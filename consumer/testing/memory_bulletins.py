@@ -70,7 +70,7 @@ class MemoryBulletins(MemoryClient):
         def read() -> list[Post]:
             kept = self._table.posts.get((self._application, label), {})
             found = [post for post in kept.values() if first <= post.number <= last]
-            self._table.read("posts", map(_bytes_of, found))
+            self._table.read("posts", [post.size for post in found])
             return found
 
         return await self._read("posts", read)
@@ -80,10 +80,3 @@ class MemoryBulletins(MemoryClient):
 
     def _post(self, label: str, bulletin: Bulletin) -> None:
         self._table.bulletins[self._application, label] = bulletin
-
-
-def _bytes_of(post: Post) -> int:
-    """About what the item weighs."""
-    owners = {change.owner for change in post.changes if change.owner is not None}
-    changes = sum(16 + len(c.shard_id) + sum(len(parent) + 1 for parent in c.parents) for c in post.changes)
-    return 120 + sum(map(len, owners)) + changes

@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import pytest
 
+from consumer.aws import bulletins
 from consumer.domain.bulletin import MOST_CHANGES, Bulletin, Change
 from consumer.domain.dead_letter import PART_BYTES, PayloadPart, payload_parts
 from consumer.domain.errors import DependencyError, LeaseLost, MisconfiguredResource, ResourceMissing, SessionFenced
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.ports.leases import Loss, Registration
+from consumer.testing import memory_bulletins
 
 LABEL = "2026-01-02T03:04:05.678"
 TABLE = "arn:aws:dynamodb:eu-west-1:111111111111:table/orders"
@@ -403,24 +405,51 @@ class TestBulletin:
         await store.end_listing(LABEL, 2, "b", failed=True)
         assert await store.bulletin(LABEL) == Bulletin(2)
 
-    async def test_changes_are_named_and_counted(self, leases):
+    async def test_the_turn_under_way_says_how_many_rows_there_will_be(self, leases):
+        store = leases.store()
+        assert await store.begin_listing(LABEL, Bulletin(), "a")
+        await store.expect_rows(LABEL, 1, "b", 3)
+        await store.expect_rows(LABEL, 2, "a", 3)
+        assert await store.bulletin(LABEL) == Bulletin(1, "a", listing=True)
+        await store.expect_rows(LABEL, 1, "a", 3)
+        assert await store.bulletin(LABEL) == Bulletin(1, "a", listing=True, rows=3)
+        await store.end_listing(LABEL, 1, "a")
+        assert await store.bulletin(LABEL) == Bulletin(1, "a", rows=3)
+
+    async def test_posts_are_counted_and_kept(self, leases):
         one, two = leases.store(), leases.store()
-        changes = [Change(f"s{n}", f"host/{n}/u" if n % 2 else None, n, "draining") for n in range(MOST_CHANGES + 4)]
-        await one.post(LABEL, changes[:2])
+        owners = (f"host/{n}/u" if n % 2 else None for n in range(MOST_CHANGES))
+        many = [Change(f"s{n}", owner, n + 1, "draining") for n, owner in enumerate(owners)]
+        new = [Change("new", None, 0, "open", ("p1", "p2")), Change("root", None, 0, "done")]
+        assert await one.post(LABEL, many) == 1
         assert await one.begin_listing(LABEL, await one.bulletin(LABEL), "a")
-        await asyncio.gather(one.post(LABEL, changes[2:4]), two.post(LABEL, changes[4:6]))
+        numbers = await asyncio.gather(one.post(LABEL, new), two.post(LABEL, many[:1]))
+        assert sorted(numbers) == [2, 3]
         found = await two.bulletin(LABEL)
-        assert (found.number, set(found.changes)) == (6, set(changes[:6]))
-        await one.post(LABEL, changes[6:])
-        found = await two.bulletin(LABEL)
-        assert (found.number, list(found.changes[-8:])) == (MOST_CHANGES + 4, changes[-8:])
-        assert (len(found.changes), found.turn, found.lister, found.listing) == (MOST_CHANGES, 1, "a", True)
+        assert found == Bulletin(1, "a", listing=True, posts=3, changes=MOST_CHANGES + 3)
+        posts = {post.number: list(post.changes) for post in await two.posts(LABEL, 1, 3)}
+        assert posts == {1: many, numbers[0]: new, numbers[1]: many[:1]}
+        assert {post.number for post in await two.posts(LABEL, 2, 2)} == {2}
+        assert await two.posts(LABEL, 4, 9) == []
         await one.end_listing(LABEL, 1, "a", rows=5000)
         assert await two.bulletin(LABEL) == replace(found, listing=False, rows=5000)
+
+    async def test_later_posts_take_the_places_of_the_oldest(self, leases, monkeypatch):
+        for module in (bulletins, memory_bulletins):
+            monkeypatch.setattr(module, "MOST_POSTS", 5)
+        store = leases.store()
+        for number in range(1, 14):
+            assert await store.post(LABEL, [Change(SHARD, None, number, "open")]) == number
+        for first, last in ((9, 13), (1, 13), (9, 9), (10, 11), (11, 14), (13, 13)):
+            found = {post.number: post.changes[0].epoch for post in await store.posts(LABEL, first, last)}
+            assert found == {number: number for number in range(max(first, 9), min(last, 13) + 1)}
+        assert await store.posts(LABEL, 1, 8) == []
 
     async def test_bulletins_are_per_stream_and_no_leases(self, leases):
         store = leases.store()
         assert await store.begin_listing(LABEL, Bulletin(), "a")
         assert await store.bulletin("other label") == Bulletin()
         assert await leases.store("app2").bulletin(LABEL) == Bulletin()
+        await store.post(LABEL, [Change(SHARD, "a", 1, "open")])
+        assert await store.posts("other label", 1, 1) == await leases.store("app2").posts(LABEL, 1, 1) == []
         assert await store.leases(LABEL) == []

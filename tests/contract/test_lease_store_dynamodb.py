@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from consumer.aws import bulletins
 from consumer.domain.bulletin import Bulletin, Change
 from consumer.domain.dead_letter import PayloadPart
 from consumer.domain.errors import DependencyError, LeaseLost, MisconfiguredResource, ResourceMissing, SessionFenced
@@ -164,7 +165,39 @@ class TestItems:
         await store.end_listing(LABEL, 1, "a")
         with pytest.raises(DependencyError, match="schema version 4"):
             await store.post(LABEL, [Change(SHARD, "b", 2, "open")])
+        await store.expect_rows(LABEL, 1, "a", 7)
         assert await raw(table, pk, "bulletin") == before
+
+    async def test_a_post_that_a_newer_version_has_written_counts_as_not_there(self, table):
+        store, pk = table.store(), f"{PK}#posts"
+        assert [await store.post(LABEL, [Change(SHARD, "a", epoch, "open")]) for epoch in (1, 2)] == [1, 2]
+        await table.set_attribute(pk, "0001", "v", {"N": "4"})
+        assert [post.number for post in await store.posts(LABEL, 1, 2)] == [2]
+
+    async def test_changes_that_do_not_read_are_left_out(self, table):
+        store, pk = table.store(), f"{PK}#posts"
+        await store.post(LABEL, [Change(SHARD, "a", 1, "open"), Change(SHARD, None, 2, "done")])
+        odd = ["", "x open s -", "1 odd s -", "1 open s 7", "2 done " + SHARD + " -"]
+        await table.set_attribute(pk, "0001", "changes", {"L": [{"S": text} for text in odd]})
+        (found,) = await store.posts(LABEL, 1, 1)
+        assert found.changes == (Change(SHARD, None, 2, "done"),)
+        await table.set_attribute(pk, "0001", "number", {"S": "odd"})
+        assert await store.posts(LABEL, 1, 1) == []
+
+    async def test_a_late_post_does_not_take_the_place_of_a_newer_one(self, table, monkeypatch):
+        """A worker that was away between counting and putting down."""
+        monkeypatch.setattr(bulletins, "MOST_POSTS", 2)
+        store = table.store()
+        for epoch in (1, 2, 3):
+            await store.post(LABEL, [Change(SHARD, None, epoch, "open")])
+
+        async def counted(label, changes):
+            return 1
+
+        monkeypatch.setattr(store, "_count_post", counted)
+        await store.post(LABEL, [Change(SHARD, None, 9, "open")])
+        found = await store.posts(LABEL, 2, 3)
+        assert {post.number: post.changes[0].epoch for post in found} == {2: 2, 3: 3}
 
     async def test_epochs_after_the_restore_of_a_backup_are_above_those_before(self, table):
         """Also when nobody remembers: the table is another one than that in which the rows were written."""

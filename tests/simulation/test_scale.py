@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from consumer.domain.bulletin import HOLE_PATIENCE
 from consumer.domain.errors import DependencyError, PermissionDenied, Throttled
 from consumer.testing.network import Weather
 from consumer.testing.simulation import Simulation
@@ -107,6 +110,27 @@ def test_a_new_or_finished_row_makes_nobody_read_all_rows() -> None:
         readings = (world.loop.now - start) / 30.0 + 1
         assert world.calls["leases"] - before <= 10 * readings + readings, "the last are those beside the listings"
         assert max(waits) < 4.0
+        await world.finish()
+
+    checked(world, scenario)
+
+
+def test_a_post_that_is_missing_makes_every_worker_read_all_rows_once() -> None:
+    """A worker died between counting a post and putting it down: what it would have said is read from the rows."""
+    config = {"leases": {"duration": "60s"}, "source": {"table": "orders", "poll": {"idle_backoff_max": "1s"}}}
+    world = Simulation("a missing post", shards=6, config=config)
+
+    async def scenario(world: Simulation) -> None:
+        for name in "abc":
+            add(world, name)
+        await world.until(world.balanced, 60.0)
+        await world.sleep(40.0)
+        before = world.calls["leases"]
+        ((key, bulletin),) = world.table.bulletins.items()
+        world.table.bulletins[key] = replace(bulletin, posts=bulletin.posts + 1)
+        await world.until(lambda: world.calls["leases"] == before + 3, HOLE_PATIENCE + 3.0, "all have read")
+        await world.sleep(10.0)
+        assert world.calls["leases"] == before + 3
         await world.finish()
 
     checked(world, scenario)

@@ -11,7 +11,7 @@ import structlog
 from consumer.domain.bulletin import MOST_CHANGES, Bulletin, Change, Unread
 from consumer.domain.errors import Unavailable
 from consumer.domain.lease import LeaseRow
-from consumer.domain.reading_pace import affordable_posts
+from consumer.domain.reading_pace import PostAllowance
 from consumer.worker.context import WorkerContext
 from consumer.worker.fleet.lease_memory import LeaseMemory
 
@@ -29,7 +29,6 @@ class ChangeFeed:
     def __init__(self, context: WorkerContext, memory: LeaseMemory) -> None:
         self._store = context.ports.store
         self._clock = context.ports.clock
-        self._random = context.ports.random
         self._label = context.stream.label
         self._me = context.incarnation
         self._memory = memory
@@ -37,7 +36,7 @@ class ChangeFeed:
         self._told = asyncio.Event()
         self._workers = 1  # of the fleet
         self._unread = Unread()
-        self._read_at = self._clock.monotonic()
+        self._allowance = PostAllowance(self._clock.monotonic(), 0.8 + 0.4 * context.ports.random.random())
         self._read_changes = 0  # so far
         self.unread_changes = 0  # by the bulletin
 
@@ -74,17 +73,16 @@ class ChangeFeed:
         told, now, span = self._unread.observe(bulletin.posts), self._clock.monotonic(), self._unread.span
         self.unread_changes = max(0, bulletin.changes - self._read_changes) if span is not None else 0
         self._read_changes = bulletin.changes - self.unread_changes
-        waited = (now - self._read_at) * (0.5 + self._random.random())  # not all workers at once
-        most = affordable_posts(len(self._unread), self.unread_changes, workers, waited)
+        most = self._allowance.portion(len(self._unread), self.unread_changes, workers, now)
         if span is None or not most:
             return told
         span = span[0], min(span[1], span[0] + most - 1)
         posts = self._unread.read(span, await self._store.posts(self._label, *span), now)
-        self._read_at = now
-        for post in posts:
-            self._read_changes += len(post.changes)
-            for change in post.changes:
-                self._apply(change)
+        changes = [change for post in posts for change in post.changes]
+        self._allowance.read([post.size for post in posts], workers)
+        self._read_changes += len(changes)
+        for change in changes:
+            self._apply(change)
         return not self._unread.give_up(now) and told
 
     def _apply(self, change: Change) -> None:

@@ -8,8 +8,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from boto3.dynamodb.types import Binary, TypeDeserializer, TypeSerializer
-from hypothesis import given, settings
+from boto3.dynamodb.types import DYNAMODB_CONTEXT, Binary, TypeDeserializer, TypeSerializer
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from consumer.domain.attribute_values import item_from_json
@@ -43,6 +43,9 @@ def values(numbers: st.SearchStrategy[str]) -> st.SearchStrategy[dict[str, Any]]
         return st.one_of(one("L", st.lists(inner, max_size=4)), one("M", st.dictionaries(TEXT, inner, max_size=4)))
 
     return st.recursive(leaves, containers, max_leaves=12)
+
+
+SMALLEST = ("1E-130", f"0.{'0' * 129}1{'0' * 35}1", f"{'9' * 38}E-167")
 
 
 @st.composite
@@ -108,6 +111,7 @@ def by_value(value: Any) -> Any:
 
 
 @given(st.dictionaries(TEXT, values(every_number()), max_size=4))
+@example({text: {"N": text} for text in SMALLEST})
 @settings(max_examples=300, deadline=None)
 def test_every_number_is_exactly_what_was_written(item: dict[str, Any]) -> None:
     """Wherever it stands: boto3's deserializer fails for those with trailing zeros beyond 38 digits."""
@@ -116,10 +120,15 @@ def test_every_number_is_exactly_what_was_written(item: dict[str, Any]) -> None:
 
 
 @given(every_number())
+@example(SMALLEST[1])
+@example(SMALLEST[2])
 @settings(max_examples=300, deadline=None)
 def test_every_number_can_be_written_back(text: str) -> None:
-    """boto3 refuses to serialize a number of more than 38 digits, zeros included."""
+    """boto3 refuses to serialize a number of more than 38 digits, zeros included, and those below its own range."""
     number = item_from_json(json.dumps({"n": {"N": text}}).encode())["n"]
+    assert number == Decimal(text)
+    if number.as_tuple().exponent < DYNAMODB_CONTEXT.Etiny():
+        return
     assert Decimal(TypeSerializer().serialize(number)["N"]) == Decimal(text)
 
 

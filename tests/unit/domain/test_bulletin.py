@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
-from consumer.domain.bulletin import MOST_CHANGES, Bulletin, Change, ListingTurns
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.domain.bulletin import HOLE_PATIENCE, MOST_POSTS, Bulletin, Change, ListingTurns, Post, Unread
+from consumer.domain.lease import LeaseRow
 
 ME, OTHER = "me/1/x/10s", "other/1/x/10s"
 
@@ -63,29 +68,108 @@ def test_workers_that_are_late_by_different_parts_do_not_want_the_turn_at_once()
     assert found.is_due(72.1, {OTHER}, wanted=False)
 
 
-def changes(first: int, last: int) -> list[Change]:
-    return [Change(f"s{number}", None, number, "open") for number in range(first, last + 1)]
-
-
-def test_a_reader_gets_what_it_missed_or_learns_that_it_cannot() -> None:
-    bulletin = Bulletin().with_changes(changes(1, 10)).with_changes(changes(11, MOST_CHANGES + 5))
-    assert bulletin.number == MOST_CHANGES + 5
-    assert list(bulletin.changes) == changes(6, MOST_CHANGES + 5)
-    assert bulletin.since(MOST_CHANGES + 5) == ()
-    assert bulletin.since(MOST_CHANGES) == tuple(changes(MOST_CHANGES + 1, MOST_CHANGES + 5))
-    assert bulletin.since(5) == tuple(changes(6, MOST_CHANGES + 5))
-    assert bulletin.since(4) is None
-    assert bulletin.since(MOST_CHANGES + 6) is None, "the table was made anew"
-
-
-def test_more_changes_than_a_bulletin_names_count_all() -> None:
-    bulletin = Bulletin(number=7).with_changes(changes(1, 5000))
-    assert (bulletin.number, len(bulletin.changes)) == (5007, MOST_CHANGES)
-    assert bulletin.since(7) is None
-
-
-def test_changes_do_not_move_the_turn() -> None:
+def test_posts_do_not_move_the_turn() -> None:
     """A busy fleet must not put off its listings for ever."""
     found = turns(Bulletin(7, OTHER))
-    found.observe(Bulletin(7, OTHER).with_changes(changes(1, 3)), 130.0, 1.0)
+    found.observe(Bulletin(7, OTHER, posts=3, changes=40, rows=5), 130.0, 1.0)
     assert found.is_due(160.0, {OTHER}, wanted=False)
+
+
+def test_a_change_of_a_shard_that_nobody_has_worked_on_says_all_that_matters_of_its_row() -> None:
+    row = LeaseRow("s1", parents=("p1", "p2"), starting_sequence_number="7")
+    assert Change.of(row) == Change("s1", None, 0, "waiting", ("p1", "p2"))
+    assert Change.of(row).row == LeaseRow("s1", parents=("p1", "p2"))
+    for worked_on in (replace(row, owner="w", epoch=1), replace(row, epoch=1), replace(row, owner="w")):
+        assert Change.of(worked_on).parents == ()
+        assert Change.of(worked_on).row is None
+
+
+def post(number: int) -> Post:
+    return Post(number, (Change(f"s{number}", None, number, "open"),))
+
+
+def looking_since(posts: int) -> Unread:
+    unread = Unread()
+    assert not unread.observe(posts), "what was posted before is in the rows"
+    return unread
+
+
+def test_what_was_posted_since_the_first_look_is_unread_until_it_is_read() -> None:
+    unread = looking_since(7)
+    assert (unread.observe(7), unread.span, len(unread)) == (True, None, 0)
+    assert (unread.observe(10), unread.span, len(unread)) == (True, (8, 10), 3)
+    assert unread.read((8, 9), [post(9), post(8)], 0.0) == [post(8), post(9)]
+    assert (unread.span, len(unread)) == ((10, 10), 1)
+    assert unread.read((10, 10), [post(10), post(8)], 0.0) == [post(10)], "each is new once"
+    assert unread.span is None
+
+
+def test_own_posts_are_not_read() -> None:
+    unread = looking_since(0)
+    unread.made(1)  # told by the answer, before it is seen in the bulletin
+    assert unread.observe(2)
+    assert unread.span == (2, 2)
+    unread.made(2)  # seen before the answer came
+    assert unread.span is None
+    unread.made(4)
+    assert unread.observe(4)
+    assert unread.span == (3, 3)
+
+
+def test_a_post_that_is_counted_and_not_there_is_waited_for_and_then_given_up() -> None:
+    unread = looking_since(0)
+    assert unread.observe(3)
+    assert unread.read((1, 2), [post(2)], 100.0) == [post(2)]
+    assert not unread.give_up(100.0 + HOLE_PATIENCE), "it may be on its way"
+    assert unread.read((1, 3), [post(1)], 101.0) == [post(1)]
+    assert not unread.give_up(101.0 + HOLE_PATIENCE), "missed only since then"
+    assert unread.span == (3, 3)
+    assert unread.give_up(101.1 + HOLE_PATIENCE), "all rows are to be read"
+    assert not unread.give_up(1e9)
+    assert unread.observe(3)
+    assert unread.span is None
+
+
+def test_a_post_that_was_never_looked_for_is_not_given_up() -> None:
+    unread = looking_since(0)
+    assert unread.observe(2)
+    unread.read((1, 1), [post(1)], 100.0)
+    assert not unread.give_up(1e9)
+    assert unread.span == (2, 2)
+
+
+@pytest.mark.parametrize("posts", [3, 4 + MOST_POSTS, 10 * MOST_POSTS])
+def test_posts_that_cannot_be_read_any_more_are_told(posts: int) -> None:
+    """The table was made anew, or later posts took their places: all rows are to be read, and it goes on from here."""
+    unread = looking_since(4)
+    assert unread.observe(4 + MOST_POSTS - 1), "all of them are there"
+    unread = looking_since(4)
+    assert not unread.observe(posts)
+    assert unread.span is None
+    assert unread.observe(posts + 1)
+    assert unread.span == (posts + 1, posts + 1)
+
+
+@given(st.data())
+def test_every_post_of_another_worker_is_read_once_or_missed_loudly(data: st.DataObject) -> None:
+    """Posts are counted first and put down later, or never; some are this worker's own; portions are read."""
+    unread, there, read = looking_since(0), set[int](), list[int]()
+    counted, mine, lost, now = 0, set[int](), False, 0.0
+    for _ in range(data.draw(st.integers(1, 25))):
+        for _ in range(data.draw(st.integers(0, 3))):
+            counted += 1
+            if data.draw(st.booleans()):
+                mine.add(counted)
+                unread.made(counted)
+        there |= {number for number in range(1, counted + 1) if data.draw(st.integers(0, 3))}
+        now += data.draw(st.sampled_from([0.5, 1.0, HOLE_PATIENCE + 1.0]))
+        assert unread.observe(counted)
+        if (span := unread.span) is not None:
+            span = span[0], min(span[1], span[0] + data.draw(st.integers(0, 5)))
+            found = [post(number) for number in there if span[0] <= number <= span[1]]
+            read += (new.number for new in unread.read(span, found, now))
+            lost |= unread.give_up(now)
+    others = set(range(1, counted + 1)) - mine
+    assert len(read) == len(set(read))
+    assert set(read) <= others
+    assert lost or others - set(read) == set(range(1, counted + 1)) & set(unread._unread)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from consumer.domain.bulletin import MOST_CHANGES
 from consumer.domain.lease import SessionRow
 from consumer.domain.reading_pace import (
+    CHANGE_BYTES,
     LEASE_BYTES,
     MOST_SINGLE_ROWS,
+    POST_BYTES,
     READ_BUDGET,
     REGULAR_ROUNDS,
     UNIT_BYTES,
     Place,
+    PostAllowance,
     ReadingPace,
 )
 
@@ -82,3 +86,63 @@ def test_before_the_first_reading_the_last_one_is_long_ago() -> None:
     assert pace.read_at == float("-inf")
     pace.has_read(7.0)
     assert pace.read_at == 7.0
+
+
+@pytest.mark.parametrize("workers", [1, 2, 10])
+def test_a_small_fleet_reads_posts_as_soon_as_there_are_some(workers: int) -> None:
+    for unread, changes in ((1, 1), (3, 40), (3, 300)):
+        assert PostAllowance(0.0).portion(unread, changes, workers, 0.25) == unread
+
+
+LIGHT, HEAVY = 150, POST_BYTES + CHANGE_BYTES * MOST_CHANGES
+
+
+@pytest.mark.parametrize("workers", [50, 200, 1000])
+@pytest.mark.parametrize(
+    ("sizes", "every_second", "most"),
+    [
+        ([LIGHT], 200, 1.2),
+        ([2_000], 50, 1.2),
+        ([HEAVY], 20, 1.2),
+        ([HEAVY] * 50 + [LIGHT] * 500, 100, 2.2),  # each time the heavy ones come, one portion is more than it seems
+    ],
+    ids=["light ones", "middling ones", "heavy ones", "heavy ones and light ones"],
+)
+def test_what_a_fleet_spends_on_posts_is_bounded(
+    workers: int, sizes: list[int], every_second: int, most: float
+) -> None:
+    """In a burst that lasts: ``most`` times the budget in every ten seconds, if all workers do the same at the same
+    time, and about the budget in the long run."""
+    seconds, first, allowance, units = 600, 0, PostAllowance(0.0), dict[int, float]()
+    posts = sizes * (seconds * every_second // len(sizes) + 1)
+    for quarter in range(4 * seconds):
+        now, last = quarter / 4, every_second * (quarter + 4) // 4
+        changes = sum(posts[first:last]) // CHANGE_BYTES
+        if portion := allowance.portion(last - first, changes, workers, now):
+            read = posts[first : first + portion]
+            allowance.read(read, workers)
+            first += portion
+            units[int(now)] = units.get(int(now), 0.0) + workers * max(1.0, sum(read) / UNIT_BYTES)
+    in_ten = [sum(units.get(second + more, 0.0) for more in range(10)) / 10 for second in range(seconds)]
+    assert max(in_ten) <= most * READ_BUDGET
+    spent = sum(units.values()) / seconds
+    assert spent <= 1.05 * READ_BUDGET
+    assert spent >= 0.5 * READ_BUDGET or first >= last - every_second, "no worker wastes its part"
+
+
+def test_one_post_is_read_at_last_however_heavy_it_is() -> None:
+    allowance = PostAllowance(0.0)
+    assert allowance.portion(9, 9 * MOST_CHANGES, 200, 0.5) == 0
+    assert allowance.portion(9, 9 * MOST_CHANGES, 200, 2.0) > 0
+    assert PostAllowance(0.0).portion(500, 500 * MOST_CHANGES, 5000, 60.0) == 1
+
+
+def test_a_portion_that_was_heavier_than_it_seemed_is_paid_for_by_the_next_ones() -> None:
+    allowance = PostAllowance(0.0)
+    assert allowance.portion(1, 1, 200, 2.1) == 1
+    allowance.read([LIGHT], 200)
+    portion = allowance.portion(100, 100, 200, 5.0)
+    assert portion > 20, "they seem to be light"
+    allowance.read([HEAVY] * portion, 200)
+    assert allowance.portion(100, 100, 200, 15.0) == 0
+    assert 0 < allowance.portion(100, 100, 200, 60.0) < 5, "and so may be the next ones"
