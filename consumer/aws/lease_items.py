@@ -12,7 +12,7 @@
 ``app#<stream label>``    ``kept#...``                where records are that their destination can never take
 ``app#<label>#letters``   ``<idempotencyKey>#<no>``   their payload, in parts of 300 KiB
 ``app#<label>#bulletin``  ``bulletin``                how many posts there are; whose turn it is to list
-``app#<label>#posts``     ``0000`` to ``1999``        which leases a worker has changed: a ring of the last posts
+``app#<label>#posts``     ``0000`` to ``3999``        which leases a worker has changed: a ring of the last posts
 ========================  ==========================  ===========================================================
 
 Sequence numbers are strings of up to 40 digits (Kinesis: 129), more than a DynamoDB number holds, and are stored as

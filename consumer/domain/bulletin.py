@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from consumer.domain.lease import LeaseRow, LeaseState, duration_of
 
 MOST_CHANGES = 100  # of a post
-MOST_POSTS = 2000  # that are kept: later ones take the places of the oldest
+MOST_POSTS = 4000  # that are kept: later ones take the places of the oldest
 HOLE_PATIENCE = 4.0  # seconds that a post which was counted may not be there yet
 
 
@@ -37,6 +37,13 @@ class Change:
         if row.owner is not None or row.epoch:
             return cls(row.shard_id, row.owner, row.epoch, row.state)
         return cls(row.shard_id, None, 0, row.state, row.parents)
+
+    def is_news_of(self, row: LeaseRow) -> bool:
+        """Whether it says more than what is known. What is done stays done under its epoch: the change may be of a post
+        that was put down late."""
+        if (row.epoch, row.state == "done") > (self.epoch, self.state == "done"):
+            return False
+        return (row.owner, row.epoch, row.state) != (self.owner, self.epoch, self.state)
 
     @property
     def row(self) -> LeaseRow | None:
@@ -89,13 +96,15 @@ class Unread:
         """So many posts were made so far. False when some of them cannot be read any more, or were made before this
         worker looked for the first time."""
         seen, self._posts = self._posts, posts
-        is_told = seen is not None and seen <= posts and posts - min(self._unread, default=seen) < MOST_POSTS
-        if seen is None or not is_told:  # also when the table was made anew, where posts count from 1 again
+        if seen is None or posts < seen:  # the table was made anew, where posts count from 1 again
             self._unread, self._mine = {}, set()
             return False
         self._unread |= dict.fromkeys(number for number in range(seen + 1, posts + 1) if number not in self._mine)
         self._mine = {number for number in self._mine if number > posts}
-        return True
+        lost = [number for number in self._unread if number <= posts - MOST_POSTS]  # later ones have their places
+        for number in lost:
+            del self._unread[number]
+        return not lost
 
     def made(self, number: int) -> None:
         """This post is this worker's own."""

@@ -16,6 +16,7 @@ from consumer.domain.lease import SessionRow
 # Read units a second that a fleet spends on complete readings of one partition. DynamoDB serves 3,000 at most, and
 # there are other reads, and other applications.
 READ_BUDGET = 600.0
+POST_BUDGET = 900.0  # the same for posts, of which a fleet at rest has few
 LEASE_BYTES = 450  # of a row with the names of its attributes
 SESSION_BYTES = 220
 UNIT_BYTES = 4096  # of a consistent read
@@ -139,4 +140,4 @@ class PostAllowance:
     @staticmethod
     def _seconds(workers: int, size: float) -> float:
         """Until one of so many workers has saved for so many bytes."""
-        return (workers - 1) / READ_BUDGET * size / UNIT_BYTES
+        return (workers - 1) / POST_BUDGET * size / UNIT_BYTES

@@ -332,39 +332,38 @@ def stream(aws: Aws, table: str, *, enabled: bool) -> None:
 
 def test_a_stream_disabled_and_enabled_again(aws: Aws, tmp_path: Path) -> None:
     """A new ARN while two workers run: the old stream is finished first, then both go on with the new one without a
-    restart, also what was written to it before the switch."""
-    with closing(Fleet(aws.endpoint, tmp_path, aws.table())) as fleet:
+    restart, also what was written to it before the switch. Meanwhile the same for a table of which nobody reads the
+    stream: the next start finds the old one unfinished, and reads the rest of it before the new one."""
+    for name in ("two", "none"):
+        (tmp_path / name).mkdir()
+    with (
+        closing(Fleet(aws.endpoint, tmp_path / "two", aws.table())) as fleet,
+        closing(Fleet(aws.endpoint, tmp_path / "none", aws.table())) as later,
+    ):
         workers = [fleet.start(name, {"HANDLER_SECONDS": "0.05"}, batch={"batch_size": 5}) for name in ("w1", "w2")]
+        first = later.start("w1")
+        later.wait_for(aws.write(later.table, 30, range(1, 3)))
+        first.send(signal.SIGTERM)
+        assert first.wait() == 0
+        of_later = aws.write(later.table, 30, range(3, 5))
         wait_until(lambda: sum(len(worker.owned()) for worker in workers) == 1, 30, "the shard is owned")
         old = aws.write(fleet.table, 40, range(1, 11))
         wait_until(lambda: len(fleet.handled()) > 20, 30, "work is under way")
-        stream(aws, fleet.table, enabled=False)
-        stream(aws, fleet.table, enabled=True)
+        for table in (fleet.table, later.table):
+            stream(aws, table, enabled=False)
+            stream(aws, table, enabled=True)
         new = aws.write(fleet.table, 40, range(11, 16))
+        of_later |= aws.write(later.table, 30, range(5, 7))
+        later.start("w2")
         fleet.wait_for(old | new, 80)
-        assert out_of_order(fleet.journal()) == 0
-        assert duplicates(fleet.journal()) == 0
+        later.wait_for(of_later, 80)
+        for journal in (fleet.journal(), later.journal()):
+            assert out_of_order(journal) == 0
+            assert duplicates(journal) == 0
         assert any(has_event(worker, "stream.switched") for worker in workers)
         latest = aws.dynamodb.describe_table(TableName=fleet.table)["Table"]["LatestStreamArn"]
         wait_until(lambda: {w.status()["stream_arn"] for w in workers} == {latest}, 20, "both read the new stream")
         assert len({row["pk"]["S"] for row in lease_rows(aws, fleet)}) == 2
-
-
-def test_a_stream_enabled_again_while_nobody_runs(aws: Aws, tmp_path: Path) -> None:
-    """The next start finds the old stream unfinished, and reads the rest of it before the new one."""
-    with closing(Fleet(aws.endpoint, tmp_path, aws.table())) as fleet:
-        first = fleet.start("w1")
-        fleet.wait_for(aws.write(fleet.table, 30, range(1, 3)))
-        first.send(signal.SIGTERM)
-        assert first.wait() == 0
-        old = aws.write(fleet.table, 30, range(3, 5))
-        stream(aws, fleet.table, enabled=False)
-        stream(aws, fleet.table, enabled=True)
-        new = aws.write(fleet.table, 30, range(5, 7))
-        fleet.start("w2")
-        fleet.wait_for(old | new, 80)
-        assert out_of_order(fleet.journal()) == 0
-        assert duplicates(fleet.journal()) == 0
 
 
 def test_the_source_table_is_deleted(aws: Aws, tmp_path: Path) -> None:

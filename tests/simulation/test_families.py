@@ -12,13 +12,12 @@ import pytest
 @pytest.mark.parametrize(
     ("family", "first", "seeds"),
     [
-        ("protocol", 0, 15),
-        ("protocol", 15, 15),
-        ("protocol", 30, 15),
+        ("protocol", 0, 18),
+        ("protocol", 18, 18),
         ("records", 0, 20),
         ("weather", 0, 10),
         ("fleet", 0, 10),
-        ("failing_keys", 0, 10),
+        ("failing_keys", 0, 7),
     ],
 )
 def test_no_promise_is_broken(family: str, first: int, seeds: int) -> None:

@@ -18,7 +18,7 @@ from consumer.worker.fleet.lease_memory import LeaseMemory
 log = structlog.get_logger()
 
 POST_PAUSE = 0.05  # seconds: many changes make one post
-POST_PAUSES = (0.01, 2.0)  # the same for each worker of the fleet, and the longest: there is a place for so many posts
+BETWEEN_POSTS = (0.02, 4.0)  # seconds for each worker of the fleet, and at most: all of them read every post
 FAILED_PAUSE = 1.0
 MOST_WAITING = 20_000  # changes that are not posted yet
 
@@ -50,10 +50,13 @@ class ChangeFeed:
 
     async def post_for_ever(self) -> None:
         """Post what was told, in the order in which it was."""
+        posted_at = float("-inf")
         while True:
             await self._told.wait()
-            for_each, longest = POST_PAUSES
-            await asyncio.sleep(max(POST_PAUSE, min(for_each * self._workers, longest)))
+            for_each, longest = BETWEEN_POSTS
+            next_at = posted_at + min(for_each * self._workers, longest)
+            await asyncio.sleep(max(POST_PAUSE, next_at - self._clock.monotonic()))
+            posted_at = self._clock.monotonic()
             self._told.clear()
             while now := self._waiting[:MOST_CHANGES]:
                 del self._waiting[:MOST_CHANGES]
@@ -87,7 +90,7 @@ class ChangeFeed:
 
     def _apply(self, change: Change) -> None:
         known = self._memory.rows.get(change.shard_id)
-        if known is not None and (known.epoch > change.epoch or _same(known, change)):
+        if known is not None and not change.is_news_of(known):
             return
         # What this worker is to start, what may be gone, and deferred keys are read from the row itself.
         if change.owner == self._me:
@@ -100,7 +103,3 @@ class ChangeFeed:
             self._memory.hear(row)
         else:
             self._memory.doubtful.add(change.shard_id)
-
-
-def _same(row: LeaseRow, change: Change) -> bool:
-    return (row.owner, row.epoch, row.state) == (change.owner, change.epoch, change.state)

@@ -84,6 +84,26 @@ def test_a_change_of_a_shard_that_nobody_has_worked_on_says_all_that_matters_of_
         assert Change.of(worked_on).row is None
 
 
+@pytest.mark.parametrize(
+    ("change", "is_news"),
+    [
+        (Change("s1", "w", 5, "open"), False),  # it is known
+        (Change("s1", "w", 5, "draining"), True),
+        (Change("s1", None, 5, "done"), True),
+        (Change("s1", "v", 6, "open"), True),
+        (Change("s1", "v", 4, "done"), False),  # of an earlier owner
+    ],
+)
+def test_what_a_change_says_that_is_not_known(change: Change, is_news: bool) -> None:
+    assert change.is_news_of(LeaseRow("s1", owner="w", epoch=5, state="open")) is is_news
+
+
+def test_what_is_done_stays_done_until_a_later_epoch() -> None:
+    done = LeaseRow("s1", epoch=5, state="done")
+    assert not Change("s1", "w", 5, "open").is_news_of(done)
+    assert Change("s1", "w", 6, "open").is_news_of(done)
+
+
 def post(number: int) -> Post:
     return Post(number, (Change(f"s{number}", None, number, "open"),))
 
@@ -138,16 +158,24 @@ def test_a_post_that_was_never_looked_for_is_not_given_up() -> None:
     assert unread.span == (2, 2)
 
 
-@pytest.mark.parametrize("posts", [3, 4 + MOST_POSTS, 10 * MOST_POSTS])
-def test_posts_that_cannot_be_read_any_more_are_told(posts: int) -> None:
-    """The table was made anew, or later posts took their places: all rows are to be read, and it goes on from here."""
+def test_posts_whose_places_later_ones_have_are_told_and_the_others_are_read() -> None:
     unread = looking_since(4)
-    assert unread.observe(4 + MOST_POSTS - 1), "all of them are there"
+    assert unread.observe(4 + MOST_POSTS), "all of them are there"
+    assert not unread.observe(7 + MOST_POSTS), "all rows are to be read"
+    assert unread.span == (8, 7 + MOST_POSTS)
+    assert unread.observe(7 + MOST_POSTS), "once"
+    assert not unread.observe(10 * MOST_POSTS)
+    assert unread.span == (9 * MOST_POSTS + 1, 10 * MOST_POSTS)
+
+
+def test_a_table_that_was_made_anew_counts_its_posts_from_the_start() -> None:
     unread = looking_since(4)
-    assert not unread.observe(posts)
+    unread.made(6)
+    assert unread.observe(5)
+    assert not unread.observe(3)
     assert unread.span is None
-    assert unread.observe(posts + 1)
-    assert unread.span == (posts + 1, posts + 1)
+    assert unread.observe(6)
+    assert unread.span == (4, 6)
 
 
 @given(st.data())
