@@ -16,7 +16,7 @@ from consumer.domain.lease import SessionRow
 # Read units a second that a fleet spends on complete readings of one partition. DynamoDB serves 3,000 at most, and
 # there are other reads, and other applications.
 READ_BUDGET = 600.0
-POST_BUDGET = 900.0  # the same for posts, of which a fleet at rest has few
+POST_BUDGET = 800.0  # the same for posts, of which a fleet at rest has few
 LEASE_BYTES = 450  # of a row with the names of its attributes
 SESSION_BYTES = 220
 UNIT_BYTES = 4096  # of a consistent read

@@ -270,7 +270,8 @@ async def _chaos(
     await RecordNemesis(world, verbs, pause).run(seconds)
     writing.cancel()
     following = (len(world.streams) - 1) * 2 * FOLLOW_INTERVAL
-    await world.until(world.everything_settled, SETTLED_WITHIN + following, "everything settled")
+    slow = 2 * user_code.longest  # where it is busy in the only process of the handler, other shards wait
+    await world.until(world.everything_settled, SETTLED_WITHIN + following + slow, "everything settled")
     await world.until(world.closed_shards_done, SETTLED_WITHIN, "all closed shards done")
     await world.until(world.balanced, BALANCED_WITHIN + OUTWAITED + following, "balance")
     await _nothing_is_shared(world, user_code)

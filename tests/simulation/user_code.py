@@ -26,6 +26,7 @@ RAISED: tuple[Callable[[], BaseException], ...] = (
 GARBAGE: tuple[Any, ...] = (7, "done", object(), float("nan"), {"batchItemFailures": [{}]}, [None], [7])
 
 
+SLOWEST = 20.0  # times as long, one call in fifty
 MANNERS = ("raise", "raise", "partial", "garbage", "hang", "ignore")
 
 
@@ -33,7 +34,7 @@ class UserCode:
     """What a handler does with a call: take a while, write to the sink, succeed or not.
 
     Args:
-        busy: most seconds that a call takes; one in fifty takes twenty times as long, and some runs have a slow key.
+        busy: most seconds that a call takes; one in fifty takes ``SLOWEST`` times as long, and some runs have a slow key.
         failing, poison: how likely a call fails, or a record always does.
     """
 
@@ -94,12 +95,17 @@ class UserCode:
                 raise
             await asyncio.sleep(self._rng.uniform(0.0, 4.0))
 
+    @property
+    def longest(self) -> float:
+        """Seconds that a call may take, if it does not hang."""
+        return (SLOWEST + 2) * self._busy
+
     async def _take_a_while(self, records: Sequence[Record], shard_id: str) -> None:
         """Half of the time is between two writes to the sink: a zombie may wake up there."""
         if self.calm:
             await asyncio.sleep(0.01)
             return
-        seconds = self._busy * self._rng.random() * (20.0 if self._rng.random() < 0.02 else 1.0)
+        seconds = self._busy * self._rng.random() * (SLOWEST if self._rng.random() < 0.02 else 1.0)
         if self._item(records[0], shard_id).key == self._slow_key:
             seconds += 2 * self._busy
         await asyncio.sleep(seconds / 2)
