@@ -79,8 +79,8 @@ def test_children_are_found_without_child_shards(what: str, hidden: float, worke
 
 
 def test_many_workers_that_start_together_settle_soon() -> None:
-    """Half of what ``make soak`` runs: no worker gives up, one of them lists at a time, and all of them together
-    read less than 1,000 units a second of any partition of the lease table."""
+    """A small part of what ``make soak`` runs: no worker gives up, one of them lists at a time, and together they read
+    less than 1,000 units a second of any partition of the lease table."""
     start_together(workers=25, shards=600, within=60.0, rest=40.0)
 
 

@@ -34,7 +34,7 @@ class UserCode:
     """What a handler does with a call: take a while, write to the sink, succeed or not.
 
     Args:
-        busy: most seconds that a call takes; one in fifty takes ``SLOWEST`` times as long, and some runs have a slow key.
+        busy: most seconds that a call takes; one in fifty takes ``SLOWEST`` times that, and some runs have a slow key.
         failing, poison: how likely a call fails, or a record always does.
     """
 
