@@ -13,7 +13,7 @@ from typing import Literal
 from aiohttp import web
 
 REQUEST_ID = "x-amzn-requestid"
-Kind = Literal["error", "lose_request", "lose_response", "delay", "truncate", "reply"]
+Kind = Literal["error", "lose_request", "lose_response", "delay", "truncate", "reply", "rewrite"]
 
 
 class Refusal(Exception):
@@ -36,7 +36,8 @@ class UpstreamError(Exception):
 @dataclass
 class Fault:
     """Applies to the next ``times`` requests of ``operation`` (``*`` is any), after letting ``skip`` of them pass.
-    Of every ten such requests it takes ``of_ten``; with ``signed_with`` only those signed with this access key."""
+    Of every ten such requests it takes ``of_ten``; with ``signed_with`` only those signed with this access key, with
+    ``about`` only those that have this text in their body."""
 
     operation: str
     kind: Kind
@@ -54,11 +55,16 @@ class Fault:
     signed_with: str = ""
     content_type: str = "text/html"
     applied: bool = False  # what "reply" answers to
+    about: str = ""
+    old: str = ""  # what "rewrite" puts ``new`` in the place of
+    new: str = ""
 
-    def takes(self, operation: str, authorization: str) -> bool:
+    def takes(self, operation: str, authorization: str, body: bytes) -> bool:
         if self.times <= 0 or self.operation not in ("*", operation):
             return False
         if f"Credential={self.signed_with}" not in authorization and self.signed_with:
+            return False
+        if self.about.encode() not in body:
             return False
         if self.skip > 0:
             self.skip -= 1
@@ -104,6 +110,10 @@ async def apply(
     answer = await forward()  # applied from here on
     if fault.kind == "lose_response":
         return _hang_up(request)
+    if fault.kind == "rewrite":
+        if answer.status != 200:
+            return answer
+        return json_response(json.loads(_body(answer).replace(fault.old.encode(), fault.new.encode())))
     return await _truncated(fault, request, answer)
 
 
@@ -113,9 +123,13 @@ def _hang_up(request: web.Request) -> web.Response:
     return web.Response(status=500)
 
 
+def _body(answer: web.Response) -> bytes:
+    return answer.body if isinstance(answer.body, bytes) else b""
+
+
 async def _truncated(fault: Fault, request: web.Request, answer: web.Response) -> web.Response:
     """The first part of the body: with a Content-Length to match, as some middlebox would, or with the true one."""
-    body = answer.body if isinstance(answer.body, bytes) else b""
+    body = _body(answer)
     kept = body[: int(len(body) * fault.keep)]
     if fault.honest_length:
         headers = {name: value for name, value in answer.headers.items() if name.lower() == REQUEST_ID}

@@ -121,7 +121,8 @@ class ReshardProxy:
 
         Kinds: error, lose_request, lose_response (after it was applied), delay (``seconds``), truncate (``keep``,
         ``honest_length``), and reply, which answers as something that is not the service (``status``, ``body``,
-        ``content_type``; ``applied``: the service has done what was asked). All take ``times`` and ``skip``.
+        ``content_type``; ``applied``: the service has done what was asked), and rewrite, which changes ``old`` to
+        ``new`` in its answer. All take ``times`` and ``skip``.
         """
         self._faults.append(Fault(operation, kind, **options))  # type: ignore[arg-type]  # options of a Fault
 
@@ -151,7 +152,7 @@ class ReshardProxy:
         self.calls[operation] = self.calls.get(operation, 0) + 1
         body = await request.read()
         signed = request.headers.get("Authorization", "")
-        fault = next((fault for fault in self._faults if fault.takes(operation, signed)), None)
+        fault = next((fault for fault in self._faults if fault.takes(operation, signed, body)), None)
         return await apply(fault, request, lambda: self._answer(request, target, body))
 
     async def _answer(self, request: web.Request, target: str, body: bytes) -> web.Response:
