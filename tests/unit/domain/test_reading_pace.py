@@ -105,7 +105,7 @@ LIGHT, HEAVY = 150, POST_BYTES + CHANGE_BYTES * MOST_CHANGES
         ([LIGHT], 200, 1.2),
         ([2_000], 50, 1.2),
         ([HEAVY], 20, 1.2),
-        ([HEAVY] * 50 + [LIGHT] * 500, 100, 2.2),  # each time the heavy ones come, one portion is more than it seems
+        ([HEAVY] * 50 + [LIGHT] * 500, 100, 2.5),  # each time the heavy ones come, one portion is more than it seems
     ],
     ids=["light ones", "middling ones", "heavy ones", "heavy ones and light ones"],
 )
