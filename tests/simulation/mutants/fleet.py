@@ -50,13 +50,6 @@ FLEET = (
         ("G4 fenced",),
     ),
     Mutant(
-        "a row that was noted is never read again",
-        "consumer/worker/fleet/lease_memory.py",
-        "        return {i: row for i, (at, row) in self._noted.items() if at > asked_at}",
-        "        return {i: row for i, (at, row) in self._noted.items()}",
-        ("G4 fenced", "G5 duplicates", "liveness"),
-    ),
-    Mutant(
         "an epoch from memory is one more than what is remembered",
         "consumer/domain/lease.py",
         "return max(seen + 1, int(service_time) * EPOCHS_PER_SECOND + salt * OWNERS_PER_SECOND)",

@@ -104,7 +104,7 @@ RECORDS = (
         "consumer/worker/shard/processing.py",
         '            except TrimmedData:\n                return "trimmed"',
         '            except TrimmedData:\n                return "end"',
-        ("G7 no silent loss", "G1 complete"),
+        ("G7 no silent loss", "G1 complete", "liveness"),
         family="records",
     ),
     Mutant(
