@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, assert_never
 
+from consumer.domain.function_name import function_name
 from consumer.domain.urls import secret_of
+from consumer.handlers.channel import Listener
+from consumer.handlers.environment import program_environment, worker_environment
+from consumer.handlers.frame_channel import FrameChannel
+from consumer.handlers.frames import Setup
 from consumer.handlers.http_handler import HttpHandler
 from consumer.handlers.inline import InlineHandler
 from consumer.handlers.process_pool import ProcessPoolHandler
+from consumer.handlers.runtime_api import RuntimeApiChannel
 from consumer.ports.handler import Handler
 from consumer.settings.model import Settings
 
@@ -26,18 +35,61 @@ def build_handler(settings: Settings) -> Handler:
     if handler.kind == "python" and handler.isolation == "inline":
         return InlineHandler(str(handler.target), path, report_failures=report_failures)
     if handler.kind == "python" or handler.kind == "lambda":
-        return ProcessPoolHandler(
-            kind=handler.kind,
-            target=str(handler.target),
-            path=path,
-            processes=handler.processes,
-            max_calls=handler.max_calls,
-            max_memory=handler.max_memory,
-            report_failures=report_failures,
-            application=settings.application,
-            region=settings.aws.region or _region_of(settings.source.stream_arn),
-        )
+        options: dict[str, Any] = {
+            "processes": handler.processes,
+            "max_calls": handler.max_calls,
+            "max_memory": handler.max_memory,
+            "report_failures": report_failures,
+            "application": settings.application,
+            "region": settings.aws.region or _region_of(settings.source.stream_arn),
+        }
+        if handler.command:
+            return pool_of_programs(handler.command, path, **options)
+        return pool_of_workers(handler.kind, str(handler.target), path, **options)
     assert_never(handler.kind)
+
+
+def pool_of_workers(
+    kind: Literal["lambda", "python"],
+    target: str,
+    path: str | None,
+    *,
+    application: str,
+    region: str | None = None,
+    report_failures: bool,
+    **options: Any,
+) -> ProcessPoolHandler:
+    """Processes of this package's own program, which import ``target``. ``application`` names the function and
+    ``region`` is AWS's, where the daemon's environment says neither; ``options`` are of the pool."""
+    setup = Setup(kind, target, path, report_failures)
+
+    def environment() -> Mapping[str, str]:
+        return worker_environment(os.environ, application, target, region)
+
+    def channel(listener: Listener) -> FrameChannel:
+        return FrameChannel(setup, listener)
+
+    return ProcessPoolHandler(channel, environment=environment, report_failures=report_failures, **options)
+
+
+def pool_of_programs(
+    command: Sequence[str],
+    path: str,
+    *,
+    application: str,
+    region: str | None = None,
+    report_failures: bool,
+    **options: Any,
+) -> ProcessPoolHandler:
+    """Processes of a program that speaks the Lambda Runtime API, started in the folder ``path``."""
+
+    def environment() -> Mapping[str, str]:
+        return program_environment(os.environ, application, Path(path), region)
+
+    def channel(listener: Listener) -> RuntimeApiChannel:
+        return RuntimeApiChannel(list(command), path, function_name(os.environ, application), listener)
+
+    return ProcessPoolHandler(channel, environment=environment, report_failures=report_failures, **options)
 
 
 def _region_of(arn: str | None) -> str | None:

@@ -24,6 +24,18 @@ def worker_command(descriptor: int) -> list[str]:
     return [sys.executable, "-P", "-c", _BOOTSTRAP, *arguments]
 
 
+def program_environment(own: Mapping[str, str], application: str, folder: Path, region: str | None) -> dict[str, str]:
+    """The same for a program that speaks the Lambda Runtime API: ``LAMBDA_TASK_ROOT`` is where it starts. That switches
+    the X-Ray SDKs on, which would look for a daemon that is not there, so they are told to stay quiet."""
+    environment = worker_environment(own, application, "", region)
+    if "_HANDLER" not in own:
+        del environment["_HANDLER"]
+    environment.setdefault("LAMBDA_TASK_ROOT", str(folder))
+    environment.setdefault("AWS_XRAY_SDK_ENABLED", "false")
+    environment.setdefault("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")
+    return environment
+
+
 def worker_environment(own: Mapping[str, str], application: str, target: str, region: str | None) -> dict[str, str]:
     """The daemon's own environment, and Lambda's variables where the user set none.
 

@@ -10,15 +10,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import structlog
 
 from consumer.domain.errors import HandlerImportError
 from consumer.domain.outcome import HandlerCall, HandlerFault, Outcome
-from consumer.handlers.environment import worker_environment
-from consumer.handlers.frames import Setup
+from consumer.handlers.channel import MakeChannel
 from consumer.handlers.handler_faults import fault_of
 from consumer.handlers.orphan_reaper import OrphanReaper
 from consumer.handlers.worker_process import WorkerProcess, resident_bytes
@@ -37,33 +36,30 @@ class ProcessPoolHandler:
 
     def __init__(
         self,
+        make_channel: MakeChannel,
         *,
-        kind: Literal["lambda", "python"],
-        target: str,
-        path: str | None,
         processes: int,
         report_failures: bool,
-        application: str,
-        region: str | None = None,
+        environment: Callable[[], Mapping[str, str]],
         max_calls: int = 0,
         max_memory: int = 0,
     ) -> None:
-        """``application`` names the function and ``region`` is AWS's, where the daemon's environment says neither. A
-        process is replaced after ``max_calls`` calls, or when it holds more than ``max_memory`` bytes after one
-        (0: never)."""
+        """``make_channel`` and ``environment`` are called for every process. One is replaced after ``max_calls`` calls,
+        or when it holds more than ``max_memory`` bytes after one (0: never)."""
         self.import_timeout = 30.0
         self.close_grace = 2.0
-        self._setup = Setup(kind, target, path, report_failures)
+        self._make_channel = make_channel
+        self._environment = environment
+        self._report_failures = report_failures
         self._processes = processes
         self._max_calls = max_calls
         self._max_memory = max_memory
         self._recycling: int | None = None  # the slot whose process is being replaced although it works
-        self._region = region
-        self._application = application
         self._reaper = OrphanReaper()
         self._workers: dict[int, WorkerProcess] = {}
         self._running = 0
         self._idle: list[WorkerProcess] = []
+        self._busy: dict[WorkerProcess, asyncio.Task[None]] = {}  # after a call, until it asks for the next one
         self._waiters: deque[asyncio.Future[WorkerProcess | HandlerFault]] = deque()
         self._supervisors: list[asyncio.Task[None]] = []
         self._state: Literal["new", "open", "closed"] = "new"
@@ -108,10 +104,11 @@ class ProcessPoolHandler:
         finally:
             for worker in workers:
                 worker.kill("closed")
-            for supervisor in self._supervisors:
-                supervisor.cancel()
-            if self._supervisors:
-                await asyncio.wait(self._supervisors)
+            tasks = [*self._supervisors, *self._busy.values()]
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
             self._supervisors.clear()
             await self._reaper.close()
 
@@ -130,8 +127,9 @@ class ProcessPoolHandler:
     async def _keep_filled(self, slot: int, first: asyncio.Future[None]) -> None:
         in_vain = 0  # processes in a row that failed to start or died before they answered any call
         while self._state == "open":
-            environment = worker_environment(os.environ, self._application, self._setup.target, self._region)
-            worker = WorkerProcess(self._setup, environment, self._reaper)
+            worker = WorkerProcess(
+                self._make_channel, self._environment(), self._reaper, report_failures=self._report_failures
+            )
             try:
                 await self._run_one(slot, worker, first)
             except HandlerImportError as error:
@@ -197,12 +195,22 @@ class ProcessPoolHandler:
     def _offer(self, worker: WorkerProcess) -> None:
         if not worker.usable or self._recycle(worker):
             return
+        if not worker.is_idle:  # it is heard of when it is, or when it has ended
+            self._busy[worker] = asyncio.create_task(self._offer_when_idle(worker), name="handler-busy")
+            return
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(worker)
                 return
         self._idle.append(worker)
+
+    async def _offer_when_idle(self, worker: WorkerProcess) -> None:
+        try:
+            await worker.wait_idle()
+        finally:
+            self._busy.pop(worker, None)
+        self._offer(worker)
 
     def _recycle(self, worker: WorkerProcess) -> bool:
         """Replace a process between two calls when it has done enough; only one at a time, or all of those that were

@@ -195,6 +195,16 @@ POSITION = Kind(_position, {"anyOf": [{"enum": ["trim_horizon", "latest"]}, _TIM
 """`trim_horizon`, `latest`, or an ISO-8601 time with a zone; a time becomes an aware UTC datetime."""
 
 
+COMMAND_SCHEMA: JsonSchemaValue = {"type": "array", "items": {"type": "string", "minLength": 1}}
+
+
+def command_line(value: object) -> tuple[str, ...]:
+    """A program and its arguments, as a list: no shell looks at it."""
+    if not isinstance(value, list | tuple) or not all(isinstance(part, str) and part for part in value):
+        raise Refused("must be a list of texts: a program and its arguments", 'such as ["/opt/fn/bootstrap"]')
+    return tuple(str(part) for part in value)
+
+
 def directory(value: object, info: ValidationInfo) -> Path:
     """An existing directory as an absolute path, relative to the configuration file's directory."""
     if not isinstance(value, str | Path):

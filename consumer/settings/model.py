@@ -8,6 +8,7 @@ makes settings of a file and `load.settings_from` of a mapping; both apply those
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,10 +33,12 @@ from consumer.settings.aws_names import (
     service_of_destination,
 )
 from consumer.settings.kinds import (
+    COMMAND_SCHEMA,
     FLAG,
     HTTP_URL,
     POSITION,
     StartingPosition,
+    command_line,
     directory,
     duration_in,
     size_in,
@@ -135,9 +138,12 @@ class Handler(Section):
     kind: Literal["lambda", "python", "http"] = "lambda"
     """lambda (default: handler(event, context), unmodified), python (records, context; may be async) or http (POST to a
     URL)."""
-    target: Annotated[Url, text_like(r"\S(.*\S)?", "must be module:attribute, or a URL"), AfterValidator(Url)]
-    """module:attribute for lambda and python, an http(s) URL for http. Required. User, password and query of a URL are
-    shown nowhere."""
+    target: Annotated[Url, text_like(r"\S(.*\S)?", "must be module:attribute, or a URL"), AfterValidator(Url)] = Url("")
+    """module:attribute for lambda and python, an http(s) URL for http. Required, but with command. User, password and
+    query of a URL are shown nowhere."""
+    command: Annotated[tuple[str, ...], BeforeValidator(command_line), WithJsonSchema(COMMAND_SCHEMA)] = ()
+    """lambda only, instead of target: a program, with its arguments, that speaks the Lambda Runtime API, in any
+    language. It starts in path; processes of it run side by side."""
     path: Annotated[Path, PlainValidator(directory), WithJsonSchema({"type": "string"})] = Field(
         default=Path(), validate_default=True
     )
@@ -156,6 +162,19 @@ class Handler(Section):
     max_memory: Annotated[int, size_in(16 * _MIB, 1024 * 1024 * _MIB, or_unlimited=True)] = 0
     """Size 16MiB..1024GiB, default 0 = no limit: a worker process whose resident memory is larger after an invocation
     is replaced in the same way. Linux only."""
+
+    @property
+    def program(self) -> Path | None:
+        """The file that ``command`` runs, found as the system finds it; None where it cannot be run."""
+        if not self.command:
+            return None
+        found = shutil.which(self.path / self.command[0] if "/" in self.command[0] else self.command[0])
+        return Path(found) if found else None
+
+    @property
+    def code(self) -> str:
+        """What is run, as far as it may be shown."""
+        return " ".join(self.command) if self.command else str(self.target)
 
     @property
     def recycles(self) -> bool:

@@ -69,6 +69,12 @@ def _region(settings: Settings) -> Iterator[Violation]:
 
 def _target(settings: Settings) -> Iterator[Violation]:
     target, kind = settings.handler.target, settings.handler.kind
+    if settings.handler.command:
+        yield from _command(settings)
+        return
+    if not target:
+        yield Violation("handler.target", "is missing", "for example myapp.handlers:handler, or handler.command")
+        return
     if kind == "http":
         try:
             require_http_url(secret_of(target))
@@ -78,6 +84,18 @@ def _target(settings: Settings) -> Iterator[Violation]:
     hint = _wrong_in_python_target(target)
     if hint:
         yield Violation("handler.target", f"must be module:attribute for kind {kind}", hint)
+
+
+def _command(settings: Settings) -> Iterator[Violation]:
+    handler = settings.handler
+    if handler.kind != "lambda":
+        yield Violation("handler.command", f"needs handler.kind lambda, found {handler.kind}", "it is run as in Lambda")
+    if handler.target:
+        hint = "remove one of them; a runtime takes its handler as an argument, or from the variable _HANDLER"
+        yield Violation("handler.command", "cannot be used together with handler.target", hint)
+    if handler.program is None:
+        hint = "give its whole path, or one from handler.path on, such as ./bootstrap"
+        yield Violation("handler.command", f"there is no program {handler.command[0]!r} that can be run", hint)
 
 
 def _wrong_in_python_target(target: str) -> str:
@@ -187,7 +205,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("source.table", "source.stream_arn"), _one_source),
     Rule(("source.kind", "source.stream_arn"), _stream_arn),
     Rule(("source.table", "source.stream_arn", "aws.region", "aws.endpoints"), _region),
-    Rule(("handler.kind", "handler.target"), _target),
+    Rule(("handler.kind", "handler.target", "handler.command", "handler.path"), _target),
     Rule(("handler.kind", "handler.isolation"), _isolation),
     Rule(("handler.kind", "handler.isolation", "handler.max_calls", "handler.max_memory"), _recycling),
     Rule(("retry.backoff.initial", "retry.backoff.max"), _backoff),

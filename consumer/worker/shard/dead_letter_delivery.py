@@ -84,7 +84,7 @@ class DeadLetterDelivery:
         settings = self._context.settings
         where = DeadLetterContext(
             application=settings.application,
-            target=str(settings.handler.target),  # of a URL what may be seen
+            target=settings.handler.code,
             stream_arn=self._context.stream.stream_arn,
             shard_id=self._lease.shard_id,
             request_id=request_id,

@@ -17,6 +17,7 @@ from msgspec import Raw
 
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.domain.record import Change, Record
+from consumer.handlers.build import pool_of_workers
 from consumer.handlers.process_pool import ProcessPoolHandler
 from consumer.ports.handler import Handler
 
@@ -68,7 +69,7 @@ def pool(path: str, kind: Any = "lambda", target: str = "app:handler", **options
         "application": "orders-projector",
         "region": "eu-west-1",
     } | options
-    return ProcessPoolHandler(kind=kind, target=target, path=path, **chosen)
+    return pool_of_workers(kind, target, path, **chosen)
 
 
 @asynccontextmanager

@@ -34,12 +34,12 @@ def handler(event, context):
 
 DAEMON = """
 import asyncio, sys
-from consumer.handlers.process_pool import ProcessPoolHandler
+from consumer.handlers.build import pool_of_workers
 from tests.integration.handlers.support import call, invoke
 
 async def main():
-    handler = ProcessPoolHandler(kind="lambda", target="app:handler", path=sys.argv[1], processes=2,
-                                 report_failures=True, application="orders")
+    handler = pool_of_workers("lambda", "app:handler", sys.argv[1], processes=2,
+                              report_failures=True, application="orders")
     await handler.start()
     await asyncio.gather(*[invoke(handler, call(timeout=600)) for _ in range(2)])
     await asyncio.sleep(600)

@@ -19,6 +19,7 @@ def settings(**handler: Any) -> Any:
     chosen = {
         "kind": "lambda",
         "target": "app:handler",
+        "command": (),
         "path": Path("/srv/app"),
         "isolation": "process",
         "processes": 3,
@@ -43,6 +44,7 @@ def test_kinds_and_isolations() -> None:
     assert isinstance(build_handler(settings(kind="python", isolation="inline")), InlineHandler)
     assert isinstance(build_handler(settings(isolation="inline")), ProcessPoolHandler)
     assert isinstance(build_handler(settings(kind="http")), HttpHandler)
+    assert isinstance(build_handler(settings(command=("./bootstrap",))), ProcessPoolHandler)
 
 
 async def test_application_and_stream_name_function_and_region(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,113 @@
+"""The channel to the program of this package (``worker_main``): frames on a socket pair."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import socket
+import time
+from collections.abc import Callable
+
+from consumer.domain.errors import HandlerImportError, HandlerImportMayPass
+from consumer.domain.outcome import TOO_LATE, HandlerCall, HandlerFault, Outcome, bad_response
+from consumer.handlers import frames
+from consumer.handlers.channel import Listener, Program
+from consumer.handlers.environment import worker_command
+from consumer.handlers.frames import Invocation, Reply, Setup
+
+
+class _Wire(asyncio.Protocol):
+    """Frames in; a broken one is reported once."""
+
+    def __init__(self, on_reply: Callable[[Reply, bytes], None], on_broken: Callable[[str], None]) -> None:
+        self._splitter = frames.Splitter()
+        self._on_reply = on_reply
+        self._on_broken = on_broken
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for header, body in self._splitter.feed(data):
+                self._on_reply(frames.decode_reply(header), body)
+        except ValueError as error:  # FrameError and msgspec.DecodeError: user code wrote to the socket
+            self._on_broken(str(error))
+
+    def eof_received(self) -> bool:
+        # The end of the process counts, not that of the connection: half-open until then.
+        return True
+
+
+class FrameChannel:
+    """``channel.Channel`` for the built-in ``lambda`` and ``python`` kinds."""
+
+    def __init__(self, setup: Setup, listener: Listener) -> None:
+        self._setup = setup
+        self._listener = listener
+        self._ends: list[socket.socket] = []
+        self._transport: asyncio.Transport | None = None
+        self._serial = 0
+
+    @property
+    def name(self) -> str:
+        return f"handler.target {self._setup.target!r}"
+
+    async def open(self) -> Program:
+        near, far = self._ends = list(socket.socketpair())
+        near.setblocking(False)
+        return Program(worker_command(far.fileno()), inherited=(far.fileno(),))
+
+    async def connect(self, pid: int) -> None:
+        """The process is imported into only after the set-up frame, so nothing of user code runs before."""
+        near, far = self._ends
+        far.close()
+        wire = _Wire(self._on_reply, self._listener.on_broken)
+        self._transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: wire, sock=near)
+        self._transport.write(frames.head_of(self._setup))
+
+    def hand_over(self, call: HandlerCall, event: bytes) -> Outcome | None:
+        startable = call.may_start_for()
+        if startable <= 0 or self._transport is None:
+            return TOO_LATE
+        self._serial += 1
+        invocation = Invocation(
+            serial=self._serial,
+            request_id=call.request_id,
+            attempt=call.attempt,
+            application=call.application,
+            shard_id=call.shard_id,
+            lease_epoch=call.lease_epoch,
+            deadline=time.monotonic() + call.timeout,
+            source_arn=call.source_arn,
+            start_by=None if startable == math.inf else frames.instant() + startable,
+        )
+        try:
+            head = frames.head_of(invocation, event)
+        except frames.FrameError as error:
+            return Outcome("failed", fault=HandlerFault("raised", "RequestTooLarge", str(error)))
+        self._transport.writelines((head, event))
+        return None
+
+    def ask_to_end(self) -> bool:
+        if self._transport is not None and not self._transport.is_closing():
+            with contextlib.suppress(OSError, RuntimeError):
+                self._transport.write_eof()
+        return True
+
+    async def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+        for end in self._ends:
+            end.close()
+
+    def _on_reply(self, reply: Reply, body: bytes) -> None:
+        if reply.kind == "ready":
+            self._listener.on_ready(None)
+        elif reply.kind == "import_failed":
+            kind = HandlerImportMayPass if reply.may_pass else HandlerImportError
+            self._listener.on_ready(kind(reply.message))
+        elif reply.serial != self._serial:
+            self._listener.on_broken(f"an answer to call {reply.serial} during call {self._serial}")
+        else:
+            self._listener.on_idle()
+            outcome = reply.outcome or bad_response("the worker process sent no outcome")
+            self._listener.on_answer(body if reply.kind == "returned" else outcome)
