@@ -16,6 +16,7 @@ READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.dev-ready
 # The embedded local AWS needs another botocore than aioboto3, so it lives in a virtual environment of its own.
 AWS_READY := .venv-aws/.ready
+RUNTIME_READY := .venv-runtime/.ready
 
 # A shell line that ends with a message unless PYTHON is usable.
 CHECK_PYTHON = "$(PYTHON)" -c '$(FITS)' >/dev/null 2>&1 || { echo "$(NO_PYTHON)" >&2; exit 1; }
@@ -55,6 +56,13 @@ $(AWS_READY): requirements/local-aws.lock
 	.venv-aws/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/local-aws.lock
 	touch $@
 
+# A function's environment of its own, for the tests of handler.command.
+$(RUNTIME_READY): requirements/lambda-runtime.lock
+	@$(CHECK_PYTHON)
+	$(PYTHON) -m venv .venv-runtime
+	.venv-runtime/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/lambda-runtime.lock
+	touch $@
+
 bench: $(READY) $(AWS_READY)
 	@$(BIN)/python -m benchmarks $(ROWS) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(QUICK),--quick)
 
@@ -64,7 +72,7 @@ demo: $(READY) $(AWS_READY)
 local: $(READY) $(AWS_READY)
 	@$(BIN)/python -m demo.local --table "$(TABLE)"
 
-test: $(DEV_READY) $(AWS_READY) check
+test: $(DEV_READY) $(AWS_READY) $(RUNTIME_READY) check
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: lint types
@@ -105,6 +113,7 @@ lock: $(DEV_READY)
 	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --allow-unsafe --output-file requirements/build.lock requirements/build.in
 	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --constraint requirements/runtime.lock --output-file requirements/dev.lock requirements/dev.in
 	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --output-file requirements/local-aws.lock requirements/local-aws.in
+	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --output-file requirements/lambda-runtime.lock requirements/lambda-runtime.in
 
 clean:
-	rm -rf .venv .venv-aws .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-aws .venv-runtime .pytest_cache .mypy_cache .ruff_cache .hypothesis

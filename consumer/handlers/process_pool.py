@@ -195,7 +195,7 @@ class ProcessPoolHandler:
     def _offer(self, worker: WorkerProcess) -> None:
         if not worker.usable or self._recycle(worker):
             return
-        if not worker.is_idle:  # it is heard of when it is, or when it has ended
+        if not worker.idle.is_set():  # it is heard of when it is, or when it has ended
             self._busy[worker] = asyncio.create_task(self._offer_when_idle(worker), name="handler-busy")
             return
         while self._waiters:
@@ -207,7 +207,7 @@ class ProcessPoolHandler:
 
     async def _offer_when_idle(self, worker: WorkerProcess) -> None:
         try:
-            await worker.wait_idle()
+            await worker.idle.wait()
         finally:
             self._busy.pop(worker, None)
         self._offer(worker)

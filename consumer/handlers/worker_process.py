@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import mmap
-import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,9 +16,8 @@ from consumer.domain.outcome import HandlerCall, HandlerFault, Outcome, bad_resp
 from consumer.handlers.channel import Answer, MakeChannel
 from consumer.handlers.handler_faults import crash_fault, exit_text, timeout_fault
 from consumer.handlers.orphan_reaper import OrphanReaper
-from consumer.handlers.orphan_reaper_main import MARK, kill_marked
-from consumer.handlers.output import Output
 from consumer.handlers.results import lambda_outcome
+from consumer.handlers.started_program import StartedProgram
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +31,8 @@ def resident_bytes(pid: int) -> int:
 
 
 class WorkerProcess:
-    """One process, used for many calls and never again once killed."""
+    """One process, used for many calls and never again once killed. It hears of it by its channel, as whose
+    ``Listener`` it has the methods ``on_...``."""
 
     def __init__(
         self,
@@ -49,41 +47,36 @@ class WorkerProcess:
         self._channel = make_channel(self)
         self._environment = environment
         self._report_failures = report_failures
-        self._mark = reaper.mark()
-        self._reaper = reaper
-        self._process: asyncio.subprocess.Process | None = None
-        self._outputs: list[Output] = []
-        self._watch: asyncio.Task[None] | None = None
-        loop = asyncio.get_running_loop()
+        self._program = StartedProgram(reaper, self._when_gone)
         # What prevented the start, or None.
-        self._ready: asyncio.Future[HandlerImportError | None] = loop.create_future()
+        self._ready: asyncio.Future[HandlerImportError | None] = asyncio.get_running_loop().create_future()
         self._answer: asyncio.Future[Answer | None] | None = None
-        self._idle = asyncio.Event()
+        self.idle = asyncio.Event()  # it waits for a call, or is gone; a runtime may go on after it has answered one
         self._busy_for: asyncio.TimerHandle | None = None
         self._dying = ""  # why it was killed
         self._expired = False
-        self._gone = False
 
     @property
     def usable(self) -> bool:
         """Whether a call may be given to it: alive as far as is known, and not killed."""
-        return not self._gone and not self._dying
+        return not self._program.gone and not self._dying
 
     @property
     def pid(self) -> int | None:
-        return None if self._process is None else self._process.pid
+        return self._program.pid
 
     @property
     def ending(self) -> str:
         """Why it is gone, in words."""
-        return self._dying or exit_text(self._returncode or 0)
+        return self._dying or exit_text(self._program.returncode or 0)
 
     async def start(self, import_timeout: float) -> None:
         """Start the process and import the target. HandlerImportError; the process is gone then."""
         name = self._channel.name
         try:
             async with asyncio.timeout(import_timeout):
-                await self._spawn()
+                program = await self._channel.open()
+                await self._channel.connect(await self._program.start(program, self._environment))
                 problem = await self._ready
         except TimeoutError:
             problem = HandlerImportMayPass(
@@ -99,29 +92,19 @@ class WorkerProcess:
             await self._kill_and_wait("start failed")
             raise problem
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether it waits for a call. A Lambda runtime may go on for a while after it has answered one."""
-        return self._idle.is_set()
-
-    async def wait_idle(self) -> None:
-        """Wait until it waits for a call, or is gone."""
-        await self._idle.wait()
-
     async def call(self, call: HandlerCall, event: bytes) -> Outcome:
         """Run one invocation within ``call.timeout`` seconds. Cancelling kills the process and waits for its death."""
         loop = asyncio.get_running_loop()
         if not self.usable:
-            return Outcome("not_invoked", fault=crash_fault(call.request_id, self._returncode))
+            return Outcome("not_invoked", fault=crash_fault(call.request_id, self._program.returncode))
         started = loop.time()
         answer = self._answer = loop.create_future()
-        for output in self._outputs:
-            output.call = call
+        self._program.begin_call(call)
         refused = self._channel.hand_over(call, event)
         if refused is not None:
             self._answer = None
             return refused
-        self._idle.clear()
+        self.idle.clear()
         expiry = loop.call_later(call.timeout, self._expire)
         try:
             answered = await answer
@@ -131,22 +114,25 @@ class WorkerProcess:
         finally:
             expiry.cancel()
             self._answer = None
-        if not self._idle.is_set() and self.usable:  # on Lambda it would be frozen until the next call
+        if not self.idle.is_set() and self.usable:  # on Lambda it would be frozen until the next call
             self._busy_for = loop.call_later(call.timeout, self.kill, f"it asked for no work for {call.timeout:g} s")
-        return self._outcome(answered, call, loop.time() - started)
+        if answered is None:
+            outcome = Outcome("failed", fault=self._fault(call))
+        else:
+            outcome = _outcome(answered, call, report_failures=self._report_failures)
+        return msgspec.structs.replace(outcome, seconds=loop.time() - started)
 
     def kill(self, reason: str) -> None:
         """SIGKILL for the whole process group, whose end ``wait_gone`` awaits. A process that is gone already keeps
         its own end as the reason."""
-        if self._gone:
+        if self._program.gone:
             return
         self._dying = self._dying or reason
-        self._kill_group()
+        self._program.signal(signal.SIGKILL)
 
     async def wait_gone(self) -> None:
         """Wait until the process is dead and cleaned up."""
-        if self._watch is not None:
-            await asyncio.wait({self._watch})
+        await self._program.wait_gone()
 
     def retire(self, reason: str, grace: float) -> None:
         """Between two calls: give it no further one, ask for an orderly end, and kill after ``grace`` seconds."""
@@ -158,101 +144,56 @@ class WorkerProcess:
         """Ask for an orderly end (after the call in progress), kill after ``grace`` seconds."""
         self._ask_to_end("closed")
         # Before the first call there is nothing to finish, and an import may hang.
-        if self._watch is not None and self._ready.done():
-            await asyncio.wait({self._watch}, timeout=grace)
+        if self._ready.done():
+            await self._program.wait_gone(grace)
         await self._kill_and_wait("closed")
 
     # -- inside
-
-    @property
-    def _returncode(self) -> int | None:
-        return None if self._process is None else self._process.returncode
-
-    async def _spawn(self) -> None:
-        with contextlib.ExitStack() as always:
-            program = await self._channel.open()
-            writers = []
-            for stream in ("stdout", "stderr"):
-                reading, writing = os.pipe()
-                always.callback(os.close, writing)
-                writers.append(writing)
-                self._outputs.append(Output(reading, stream))
-            try:
-                self._process = await asyncio.create_subprocess_exec(
-                    *program.command,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=writers[0],
-                    stderr=writers[1],
-                    pass_fds=program.inherited,
-                    cwd=program.folder,
-                    env={**self._environment, **program.environment, MARK: self._mark},
-                    # Its own process group, so that a Ctrl-C does not reach it and a kill reaches its children.
-                    start_new_session=True,
-                )
-            except BaseException:
-                for output in self._outputs:
-                    output.close()
-                await self._channel.close()
-                raise
-        self._reaper.add(self._process.pid)
-        self._watch = asyncio.create_task(self._watch_exit(self._process), name=f"handler-worker-{self._process.pid}")
-        await self._channel.connect(self._process.pid)
 
     async def _kill_and_wait(self, reason: str) -> None:
         """Kill and wait for the death, also when cancelled meanwhile: nothing may run when the caller goes on."""
         self.kill(reason)
         interrupted = False
-        while self._watch is not None and not self._watch.done():
+        while True:
             try:
-                await asyncio.wait({self._watch})
+                if await self._program.wait_gone():
+                    break
             except asyncio.CancelledError:
                 interrupted = True
+        if self.pid is None:  # it was never started
+            await self._when_gone()
         if interrupted:
             raise asyncio.CancelledError
 
-    async def _watch_exit(self, process: asyncio.subprocess.Process) -> None:
-        await process.wait()
-        # The group outlives its leader while any member lives, so this number cannot be another group's yet.
-        self._kill_group()
-        # And whoever left the group, or the session. Looking for them takes milliseconds, of another thread.
-        try:
-            await asyncio.to_thread(kill_marked, self._mark)
-        except RuntimeError:  # no thread can be started
-            kill_marked(self._mark)
-        self._reaper.remove(process.pid)
-        self._gone = True
+    async def _when_gone(self) -> None:
         if self._busy_for is not None:
             self._busy_for.cancel()
-        for _ in range(2):  # let the loop deliver what the process said last
-            await asyncio.sleep(0)
         await self._channel.close()
-        for output in self._outputs:
-            output.close()
         if not self._ready.done():
-            how = exit_text(process.returncode or 0)
+            how = exit_text(self._program.returncode or 0)
             ended = f"{self._channel.name}: the worker process ended during the import: {how}"
             self._ready.set_result(HandlerImportError(ended))
-        self._idle.set()
+        self.idle.set()
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(None)
 
     def _ask_to_end(self, reason: str) -> None:
         self._dying = self._dying or reason
-        if not self._gone and not self._channel.ask_to_end():
-            self._signal_group(signal.SIGTERM)
-
-    def _kill_group(self) -> None:
-        self._signal_group(signal.SIGKILL)
-
-    def _signal_group(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, number)
+        if not self._program.gone and not self._channel.ask_to_end():
+            self._program.signal(signal.SIGTERM)
 
     def _expire(self) -> None:
         if self._answer is not None and not self._answer.done():
             self._expired = True
             self.kill("timeout")
+
+    def _fault(self, call: HandlerCall) -> HandlerFault:
+        """Why the call under way got no answer."""
+        if self._expired:
+            return timeout_fault(call.request_id, call.timeout)
+        if self._dying == "closed":
+            return HandlerFault("cancelled", "Cancelled", "the worker process was ended by a shutdown")
+        return crash_fault(call.request_id, self._program.returncode, self._dying)
 
     # -- what the channel tells
 
@@ -260,39 +201,31 @@ class WorkerProcess:
         if not self._ready.done():
             self._ready.set_result(problem)
         if problem is None:
-            self._idle.set()
+            self.idle.set()
 
     def on_answer(self, answer: Answer) -> None:
         if self._answer is not None and not self._answer.done() and not self._expired:
-            for output in self._outputs:
-                output.end_call()
+            self._program.end_call()
             self.calls += 1
             self._answer.set_result(answer)
 
     def on_idle(self) -> None:
         if self._busy_for is not None:
             self._busy_for.cancel()
-        self._idle.set()
+        self.idle.set()
 
     def on_broken(self, problem: str) -> None:
         log.error("handler.protocol_broken", pid=self.pid, problem=problem[:200])
         self.kill(f"it wrote garbage to the daemon's socket: {problem[:200]}")
 
-    def _outcome(self, answered: Answer | None, call: HandlerCall, seconds: float) -> Outcome:
-        if answered is None:
-            if self._expired:
-                fault = timeout_fault(call.request_id, call.timeout)
-            elif self._dying == "closed":
-                fault = HandlerFault("cancelled", "Cancelled", "the worker process was ended by a shutdown")
-            else:
-                fault = crash_fault(call.request_id, self._returncode, self._dying)
-            return Outcome("failed", fault=fault, seconds=seconds)
-        numbers = frozenset([record.sequence_number for record in call.records])
-        if isinstance(answered, bytes):
-            windowed = call.window is not None and call.window.asks_for_state
-            outcome = lambda_outcome(answered, numbers, report_failures=self._report_failures, windowed=windowed)
-        else:
-            outcome = answered
-        if not numbers.issuperset(outcome.failed):
-            outcome = bad_response("the worker process named records that are not in the batch")
-        return msgspec.structs.replace(outcome, seconds=seconds)
+
+def _outcome(answered: Answer, call: HandlerCall, *, report_failures: bool) -> Outcome:
+    numbers = frozenset([record.sequence_number for record in call.records])
+    if isinstance(answered, bytes):
+        windowed = call.window is not None and call.window.asks_for_state
+        outcome = lambda_outcome(answered, numbers, report_failures=report_failures, windowed=windowed)
+    else:
+        outcome = answered
+    if not numbers.issuperset(outcome.failed):
+        return bad_response("the worker process named records that are not in the batch")
+    return outcome

@@ -135,10 +135,14 @@ class Source(Section):
 class Handler(Section):
     """The user's code, and how it is run."""
 
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["target"]}, {"required": ["command"]}]})
+
     kind: Literal["lambda", "python", "http"] = "lambda"
     """lambda (default: handler(event, context), unmodified), python (records, context; may be async) or http (POST to a
     URL)."""
-    target: Annotated[Url, text_like(r"\S(.*\S)?", "must be module:attribute, or a URL"), AfterValidator(Url)] = Url("")
+    target: Annotated[Url, text_like(r"(\S(.*\S)?)?", "must be module:attribute, or a URL"), AfterValidator(Url)] = Field(
+        default_factory=lambda: Url("")
+    )
     """module:attribute for lambda and python, an http(s) URL for http. Required, but with command. User, password and
     query of a URL are shown nowhere."""
     command: Annotated[tuple[str, ...], BeforeValidator(command_line), WithJsonSchema(COMMAND_SCHEMA)] = ()

@@ -73,7 +73,7 @@ def _target(settings: Settings) -> Iterator[Violation]:
         yield from _command(settings)
         return
     if not target:
-        yield Violation("handler.target", "is missing", "for example myapp.handlers:handler, or handler.command")
+        yield Violation("handler.target", "is required", "for example myapp.handlers:handler; or handler.command")
         return
     if kind == "http":
         try:

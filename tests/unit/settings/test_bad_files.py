@@ -239,7 +239,18 @@ REQUIRED = [
         f"source: {{stream_arn: {STREAM}}}\naws: {{region: us-east-1}}",
         "c.yaml:1: source.stream_arn: is in region eu-west-1, but aws.region is us-east-1 (make them agree)",
     ),
-    ("handler: {}", "c.yaml:1: handler.target: is required (for example myapp.handlers:handler)"),
+    ("handler: {}", "c.yaml:1: handler.target: is required (for example myapp.handlers:handler; or handler.command)"),
+    (
+        "handler: {target: 'a:b', command: [sh]}",
+        "handler.command: cannot be used together with handler.target (remove one of them; a runtime takes its handler",
+    ),
+    ("handler: {kind: python, command: [sh]}", "handler.command: needs handler.kind lambda, found python"),
+    ("handler: {command: sh}", "handler.command: must be a list of texts: a program and its arguments"),
+    ("handler: {command: [sh, 1]}", 'such as ["/opt/fn/bootstrap"]'),
+    (
+        "handler: {command: [./no-such-program]}",
+        "handler.command: there is no program './no-such-program' that can be run (give its whole path, or one from",
+    ),
     (
         "handler: {target: app.lambda_handler}",
         "c.yaml:1: handler.target: must be module:attribute for kind lambda (write app:lambda_handler)",

@@ -86,7 +86,10 @@ def test_every_key_is_documented_and_defaults_are_as_written() -> None:
     assert generated["$defs"]["Retry"]["properties"]["max_record_age"]["default"] == -1
 
 
-@pytest.mark.parametrize("text", [BASE, FULL])
+COMMAND = BASE.replace("{target: 'app:handler'}", "{command: [sh, -c, 'exec ./bootstrap']}")
+
+
+@pytest.mark.parametrize("text", [BASE, FULL, COMMAND])
 def test_effective_yaml_loads_back_to_equal_settings(load: Load, text: str) -> None:
     settings = load(text)
     assert load(effective_yaml(settings)) == settings

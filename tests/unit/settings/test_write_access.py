@@ -142,3 +142,17 @@ def test_a_sticky_folder_that_leads_to_the_file_may_still_not_hold_the_modules(t
     assert not list(access.of_file(file))
     assert [found.who for found in access.of_folder(tmp_path)] == ["everybody"]
     assert not list(access.of_folder(tmp_path))
+
+
+PROGRAM = BASE.replace("{target: 'app:handler'}", "{path: app, command: [./bootstrap, --fast]}")
+
+
+def test_a_program_that_others_may_write_is_refused(load: Load, problems: Problems, app: Path) -> None:
+    program = app / "bootstrap"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    handler = load(PROGRAM).handler
+    assert (handler.program, handler.code) == (program, "./bootstrap --fast")
+    program.chmod(0o757)
+    assert findings(problems, PROGRAM) == ["c.yaml:3: handler.command: must not be writable by everybody"]
+    load(PROGRAM, {INSECURE_OK: "1"})
