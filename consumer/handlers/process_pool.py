@@ -193,10 +193,10 @@ class ProcessPoolHandler:
             raise
 
     def _offer(self, worker: WorkerProcess) -> None:
-        if not worker.usable or self._recycle(worker):
-            return
         if not worker.idle.is_set():  # it is heard of when it is, or when it has ended
             self._busy[worker] = asyncio.create_task(self._offer_when_idle(worker), name="handler-busy")
+            return
+        if not worker.usable or self._recycle(worker):
             return
         while self._waiters:
             waiter = self._waiters.popleft()

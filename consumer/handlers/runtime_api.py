@@ -59,6 +59,7 @@ class RuntimeApiChannel:
         self._listener = listener
         self._runner: web.AppRunner | None = None
         self._pid = 0
+        self._started = asyncio.Event()
         self._port = 0
         self._trusted: WeakSet[asyncio.BaseTransport] = WeakSet()
         self._asked = False
@@ -84,6 +85,7 @@ class RuntimeApiChannel:
 
     async def connect(self, pid: int) -> None:
         self._pid = pid
+        self._started.set()
 
     def hand_over(self, call: HandlerCall, event: bytes) -> Outcome | None:
         if self._next is None or self._next.done():
@@ -109,6 +111,7 @@ class RuntimeApiChannel:
     async def _only_its_own(self, request: web.Request, handler: Any) -> web.StreamResponse:
         transport = request.transport
         if transport is not None and transport not in self._trusted:
+            await self._started.wait()  # it may be quicker than the news of its start
             peer = transport.get_extra_info("peername")
             if not await asyncio.to_thread(is_of_session, peer, self._port, self._pid):
                 log.warning("handler.stranger_refused", pid=self._pid, peer=str(peer))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -169,6 +172,23 @@ async def test_the_next_call_waits_until_the_runtime_asks_for_it(tmp_path: Path)
         (tmp_path / "go").touch()
         assert (await second).kind == "ok"
         assert (tmp_path / "log").read_text() == "start end start "
+
+
+async def test_what_goes_on_after_an_answer_ends_before_a_process_is_recycled(tmp_path: Path) -> None:
+    command = write_program(
+        tmp_path,
+        """
+        answer, event = ask("GET", "/invocation/next")
+        ask("POST", "/invocation/" + answer.headers["Lambda-Runtime-Aws-Request-Id"] + "/response", "null")
+        time.sleep(0.3)
+        open("ended", "a").write("x")
+        run(lambda event, headers: None)
+        """,
+    )
+    async with running_program(command, tmp_path, max_calls=1) as handler:
+        assert (await invoke(handler, a_call())).kind == "ok"
+        assert (await invoke(handler, a_call())).kind == "ok", "by the next process"
+        assert (tmp_path / "ended").read_text() == "x"
 
 
 async def test_a_runtime_that_never_asks_again_is_replaced(tmp_path: Path) -> None:
@@ -341,6 +361,46 @@ async def test_a_close_asks_with_sigterm_first(tmp_path: Path) -> None:
         assert (await invoke(handler, a_call())).kind == "ok"
     assert (tmp_path / "stopped").exists()
     assert time.monotonic() - started < 2.0 + handler.close_grace
+
+
+DAEMON = """
+import asyncio, sys
+from consumer.handlers.build import pool_of_programs
+
+async def main():
+    handler = pool_of_programs(["./bootstrap"], sys.argv[1], processes=2, report_failures=True, application="orders")
+    await handler.start()
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+async def test_programs_die_with_a_daemon_that_was_killed(tmp_path: Path) -> None:
+    """With all that they have started."""
+    write_program(
+        tmp_path,
+        """
+        import subprocess
+        child = subprocess.Popen(["sleep", "600"])
+        open("pids", "a").write(f"{os.getpid()} {child.pid} ")
+        run(lambda event, headers: None)
+        """,
+    )
+    root = str(Path(__file__).parents[3])
+    daemon = subprocess.Popen([sys.executable, "-c", DAEMON, str(tmp_path)], env={**os.environ, "PYTHONPATH": root})
+
+    def pids() -> list[int]:
+        file = tmp_path / "pids"
+        return [int(word) for word in file.read_text().split()] if file.exists() else []
+
+    try:
+        await eventually(lambda: len(pids()) == 4, 20.0)
+        assert all(alive(pid) for pid in pids())
+    finally:
+        daemon.kill()
+        daemon.wait()
+    await eventually(lambda: not any(alive(pid) for pid in pids()))
 
 
 async def test_processes_are_recycled_as_others(tmp_path: Path) -> None:
