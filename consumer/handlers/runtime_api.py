@@ -133,6 +133,8 @@ class RuntimeApiChannel:
             try:
                 call, event = await waiting
             except asyncio.CancelledError:
+                if not waiting.cancelled():
+                    raise
                 return _refusal(410, "Gone", "the invocation was given to a later request")
             # Handed over in this turn of the loop; until now the shard may have got another owner.
             if call.may_start_for() > 0 and request.transport is not None and not request.transport.is_closing():

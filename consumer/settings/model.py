@@ -132,11 +132,7 @@ class Source(Section):
     """How shards are read."""
 
 
-_TARGET = "must be module:attribute, or a URL"
-
-
-def _no_target() -> Url:
-    return Url("")
+_TARGET = text_like(r"(\S(.*\S)?)?", "must be module:attribute, or a URL")
 
 
 class Handler(Section):
@@ -147,9 +143,7 @@ class Handler(Section):
     kind: Literal["lambda", "python", "http"] = "lambda"
     """lambda (default: handler(event, context), unmodified), python (records, context; may be async) or http (POST to a
     URL)."""
-    target: Annotated[Url, text_like(r"(\S(.*\S)?)?", "must be module:attribute, or a URL"), AfterValidator(Url)] = (
-        Field(default_factory=lambda: Url(""))
-    )
+    target: Annotated[Url, _TARGET, AfterValidator(Url)] = Field(default_factory=lambda: Url(""))
     """module:attribute for lambda and python, an http(s) URL for http. Required, but with command. User, password and
     query of a URL are shown nowhere."""
     command: Annotated[tuple[str, ...], BeforeValidator(command_line), WithJsonSchema(COMMAND_SCHEMA)] = ()

@@ -76,9 +76,8 @@ def json_schema() -> dict[str, Any]:
             if "description" in field:  # in the source it may go over several lines
                 field["description"] = " ".join(field["description"].split())
             definition["properties"][name] = _or_reference(field)
-        if (
-            not definition.get("required") and "anyOf" not in definition
-        ):  # `batch:` with nothing below it means all defaults
+        # `batch:` with nothing below it means all defaults.
+        if not definition.get("required") and "anyOf" not in definition:
             definition["type"] = ["object", "null"]
     generated["title"] = "stream-consumer configuration"
     return {"$schema": DIALECT, **generated}
