@@ -136,6 +136,23 @@ def test_a_post_that_is_missing_makes_every_worker_read_all_rows_once() -> None:
     checked(world, scenario)
 
 
+def test_posts_that_cannot_be_read_hold_up_no_plan() -> None:
+    """Their partition is throttled, or may not be read: workers share the leases, and take over, by the rows alone."""
+    world = Simulation("no posts", shards=6, config=QUIET)
+
+    async def scenario(world: Simulation) -> None:
+        workers = [add(world, name)[0] for name in "abc"]
+        for worker in workers:
+            worker.links["table"].refuse(Throttled("Query", "ThrottlingException"), "posts")
+        await world.until(world.balanced, 60.0)
+        for worker in workers[:2]:
+            worker.kill()
+            await world.until(world.balanced, 60.0, "the others have its leases")
+        await world.finish()
+
+    checked(world, scenario)
+
+
 def test_a_lease_that_another_worker_took_is_not_asked_for_over_and_over() -> None:
     """Twenty workers meet 1,200 shards at once, and hear of each other's takes late: what was refused is read before it
     is asked for again."""

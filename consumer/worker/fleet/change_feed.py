@@ -71,7 +71,7 @@ class ChangeFeed:
 
     async def follow(self, bulletin: Bulletin, workers: int) -> bool:
         """Apply what is new in the posts, as often as the budget of so many ``workers`` allows. False when they do not
-        say everything: then the rows are to be read. Unavailable."""
+        say everything: then the rows are to be read. Posts are hints: those that cannot be read now hold up no plan."""
         self._workers = workers
         told, now, span = self._unread.observe(bulletin.posts), self._clock.monotonic(), self._unread.span
         self.unread_changes = max(0, bulletin.changes - self._read_changes) if span is not None else 0
@@ -80,7 +80,13 @@ class ChangeFeed:
         if span is None or not most:
             return told
         span = span[0], min(span[1], span[0] + most - 1)
-        posts = self._unread.read(span, await self._store.posts(self._label, *span), now)
+        try:
+            found = await self._store.posts(self._label, *span)
+        except Unavailable as error:
+            log.warning("leases.posts_unread", error=str(error))
+            self._allowance.read((), workers)
+            return told
+        posts = self._unread.read(span, found, now)
         changes = [change for post in posts for change in post.changes]
         self._allowance.read([post.size for post in posts], workers)
         self._read_changes += len(changes)
