@@ -136,14 +136,16 @@ def test_a_post_that_is_missing_makes_every_worker_read_all_rows_once() -> None:
     checked(world, scenario)
 
 
-def test_posts_that_cannot_be_read_hold_up_no_plan() -> None:
+@pytest.mark.parametrize("hints", [("posts",), ("bulletin",), ("bulletin", "posts", "post", "begin_listing")])
+def test_hints_that_cannot_be_read_hold_up_no_plan(hints: tuple[str, ...]) -> None:
     """Their partition is throttled, or may not be read: workers share the leases, and take over, by the rows alone."""
     world = Simulation("no posts", shards=6, config=QUIET)
 
     async def scenario(world: Simulation) -> None:
         workers = [add(world, name)[0] for name in "abc"]
+        await world.until(lambda: len(world.rows()) == 6, 10.0, "the shards are registered")
         for worker in workers:
-            worker.links["table"].refuse(Throttled("Query", "ThrottlingException"), "posts")
+            worker.links["table"].refuse(Throttled("Query", "ThrottlingException"), *hints)
         await world.until(world.balanced, 60.0)
         for worker in workers[:2]:
             worker.kill()

@@ -18,7 +18,8 @@ from consumer.worker.fleet.lease_memory import LeaseMemory
 log = structlog.get_logger()
 
 POST_PAUSE = 0.05  # seconds: many changes make one post
-BETWEEN_POSTS = (0.02, 4.0)  # seconds for each worker of the fleet, and at most: all of them read every post
+BETWEEN_POSTS = 0.25  # seconds, at least: looks are about a second apart, and a post is two writes
+BETWEEN_POSTS_OF_FLEET = (0.02, 4.0)  # seconds for each of its workers, and at most: all of them read every post
 FAILED_PAUSE = 1.0
 MOST_WAITING = 20_000  # changes that are not posted yet
 
@@ -53,8 +54,8 @@ class ChangeFeed:
         posted_at = float("-inf")
         while True:
             await self._told.wait()
-            for_each, longest = BETWEEN_POSTS
-            next_at = posted_at + min(for_each * self._workers, longest)
+            for_each, longest = BETWEEN_POSTS_OF_FLEET
+            next_at = posted_at + max(BETWEEN_POSTS, min(for_each * self._workers, longest))
             await asyncio.sleep(max(POST_PAUSE, next_at - self._clock.monotonic()))
             posted_at = self._clock.monotonic()
             self._told.clear()

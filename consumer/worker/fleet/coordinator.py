@@ -13,6 +13,7 @@ from contextlib import suppress
 
 import structlog
 
+from consumer.domain.bulletin import Bulletin
 from consumer.domain.errors import ResourceMissing, StreamConsumerError, Unavailable
 from consumer.domain.lease import LeaseRow, SessionRow, free_leases
 from consumer.domain.planner import Plan, distance, plan
@@ -136,16 +137,18 @@ class Coordinator:
         that is not known, and now and then anyway."""
         membership, clock = self._membership, self._clock
         looked_at = clock.monotonic()
-        bulletin = await self._context.ports.store.bulletin(self._context.stream.label)
+        bulletin = await self._read_bulletin()
         read_at = clock.monotonic()
-        self._memory.remembered.look(looked_at)
-        if await membership.read():
-            self._discovery.observe(bulletin, read_at, {session.incarnation for session in membership.live})
-        is_told = await self._feed.follow(bulletin, self._place.workers) and not self._memory.remembered.has_slept
-        if not is_told or membership.digest != self._digest:
+        has_read_sessions = await membership.read()
+        if bulletin is not None:
+            self._memory.remembered.look(looked_at)
+            if has_read_sessions:
+                self._discovery.observe(bulletin, read_at, {session.incarnation for session in membership.live})
+        is_told = bulletin is not None and await self._feed.follow(bulletin, self._place.workers)
+        if not is_told or self._memory.remembered.has_slept or membership.digest != self._digest:
             self._pace.want(read_at)
             self._digest = membership.digest
-        rows = max(len(self._memory.rows) + self._feed.unread_changes, bulletin.rows)
+        rows = max(len(self._memory.rows) + self._feed.unread_changes, bulletin.rows if bulletin is not None else 0)
         self._place = Place.of(self._context.incarnation, membership.live, rows)
         await self._read_single_rows()
         if self._pace.is_due(clock.monotonic(), self._place):
@@ -153,6 +156,16 @@ class Coordinator:
             self._memory.observe(await self._supervisor.read_rows(), asked_at)
             self._pace.has_read(asked_at)
         membership.observe(self._memory.overview.owners)
+
+    async def _read_bulletin(self) -> Bulletin | None:
+        """None when it cannot be read now: what it says is a hint, and holds up no plan."""
+        try:
+            return await self._context.ports.store.bulletin(self._context.stream.label)
+        except ResourceMissing:
+            raise
+        except Unavailable as error:
+            log.warning("leases.bulletin_unread", error=str(error))
+            return None
 
     async def _read_single_rows(self) -> None:
         """Read the rows that are known to have changed: those that concern this worker, and some of the others."""
