@@ -28,12 +28,22 @@ CAUGHT_UP_WITHIN = 600.0
 class Disturbances:
     """What happens to the fleet of a run while its keys fail. Each returns after its effects are over."""
 
-    def __init__(self, world: Simulation, rng: random.Random) -> None:
+    def __init__(self, world: Simulation, rng: random.Random, failing: set[str]) -> None:
         self._world = world
         self._rng = rng
+        self._failing = failing
 
     def any(self) -> Callable[[], Any]:
-        return self._rng.choice((self.crash, self.replace, self.roll, self.split, self.refuse, self.join))
+        return self._rng.choice((self.crash, self.replace, self.roll, self.split, self.refuse, self.join, self.relapse))
+
+    async def relapse(self) -> None:
+        """The handler is mended, but not for long: keys fail again while their records are read again."""
+        failing = set(self._failing)
+        for _ in range(4):
+            self._failing.clear()
+            await asyncio.sleep(self._rng.uniform(0.2, 10.0))
+            self._failing.update(failing)
+            await asyncio.sleep(self._rng.uniform(0.2, 10.0))
 
     async def crash(self) -> None:
         worker = self._rng.choice(list(self._world.workers.values()))
@@ -93,7 +103,8 @@ def failing_keys(seed: int | str, on_event: Callable[[str], None] | None = None)
     keys = [f"k{number}" for number in range(60)]
     user_code.failing_keys = failing = set(keys[: rng.choice((1, 1, 3, 12))])
     hot = rng.random() < 0.5
-    disturbances = Disturbances(world, rng)
+    disturbances = Disturbances(world, rng, failing)
+    note = "x" * rng.choice((0, 0, 3000))  # so large that all that waits has too much before a single key has
     throttled = rng.choice((0.0, 0.0, 0.05))
     refused: set[str] = set()
 
@@ -113,9 +124,9 @@ def failing_keys(seed: int | str, on_event: Callable[[str], None] | None = None)
         while True:
             await asyncio.sleep(rng.uniform(0.0, 0.2))
             for _ in range(rng.choice((1, 2, 4))):
-                world.put(rng.choice(keys))
+                world.put(rng.choice(keys), note=note)
             if hot:
-                world.put(keys[0])
+                world.put(keys[0], note=note)
 
     async def scenario(world: Simulation) -> None:
         await world.until(world.balanced, 60.0, "the first balance")

@@ -107,6 +107,43 @@ def test_records_that_are_read_again_come_in_the_order_of_their_numbers() -> Non
     world.run(scenario)
 
 
+def test_a_key_that_is_deferred_while_it_is_read_again_leaves_its_pass() -> None:
+    """Its line is the longest when all that wait behind failing keys have too much: what the second reader would hand on
+    next does not follow what is held."""
+    mended: set[str] = set()
+    passes_all = False
+
+    async def fails_until_mended(call: HandlerCall) -> Outcome:
+        return OK if passes_all or mended.issuperset(record.sequence_number for record in call.records) else FAILED
+
+    async def scenario(world: Simulation) -> None:
+        nonlocal passes_all
+        await balanced(world, Recorder(fails_until_mended))
+        for number in range(40):
+            for key in "AB":
+                put = world.put(key, note="x" * 4000)
+                if number == 0:
+                    mended.add(put)  # below: until then nothing is
+        first, mended_later = frozenset(mended), mended.copy()
+        mended.clear()
+        await world.until(lambda: len(deferred_of(world)) == 2, 60.0, "both are deferred")
+        mended.update(mended_later)
+        await world.until(lambda: {n for n, passed in deferred_of(world) if passed} >= first, 60.0, "are read again")
+        await asyncio.sleep(60.0)
+        passes_all = True
+        await asyncio.sleep(600.0)
+        assert world.everything_settled()
+
+    few = {"source": {"table": "orders", "poll": {"max_records": 2}}, "limits": {"buffer": "1MiB"}}
+    run({**FOR_EVER, **few}, scenario)
+
+
+def deferred_of(world: Simulation) -> list[tuple[str, bool]]:
+    """The first unsettled record of each deferred key, or the one before, then with True."""
+    (row,) = world.rows().values()
+    return [(key.number, key.passed) for key in row.frontier.deferred]
+
+
 def test_a_throttled_batch_of_which_half_is_too_old_leaves_nothing_behind() -> None:
     """The shard goes on: what was given up is no failing key any more."""
     throttled = [True]

@@ -107,6 +107,8 @@ class CatchUp:
         iterator: str | None = None
         failures = empty = 0
         while True:
+            # At this moment, not later: nothing is awaited since the page was taken, and the main reader may drop what
+            # follows it.
             if _reached(position) >= self._subscription.frontier.newest:
                 self._meet()
             if not deferred.in_pass:
@@ -159,8 +161,8 @@ class CatchUp:
         return Position("AT_SEQUENCE_NUMBER", first) if first is not None else Position("TRIM_HORIZON")
 
     def _take(self, dispatcher: Dispatcher, page: Page, _size: int) -> bool:
-        """Hand on what a page holds of the keys in the pass; those that have met the main reader, or of which enough is
-        in memory, leave it. What is handed on is copied out, so nothing holds the page."""
+        """Hand on what a page holds of the keys in the pass, up to what the main reader has come to; keys of which
+        enough is in memory leave it. What is handed on is copied out, so nothing holds the page."""
         newest = self._subscription.frontier.newest
         hold = PageHold(self._budget, 0, left=0, event_bytes=0)
         entries: list[Entry] = []
@@ -170,16 +172,13 @@ class CatchUp:
             for digest in self._deferred.in_pass:
                 self._deferred.lost(digest, first.SequenceNumber, first.ApproximateCreationDateTime)
         for record in page.records:
-            number = int(record.dynamodb.SequenceNumber)
-            if number <= newest:
-                taken = self._subscription.accept_again(record, hold)
-                if taken is not None:
-                    entries.append(taken[0])
-                    if self._deferred.is_full_of(taken[1], self._most_records, self._most_bytes):
-                        del self._deferred.in_pass[taken[1]]
-            if number >= newest:  # at this moment, not later: the main reader may drop what follows here
-                self._meet()
+            if int(record.dynamodb.SequenceNumber) > newest:
                 break
+            taken = self._subscription.accept_again(record, hold)
+            if taken is not None:
+                entries.append(taken[0])
+                if self._deferred.is_full_of(taken[1], self._most_records, self._most_bytes):
+                    del self._deferred.in_pass[taken[1]]
         dispatcher.add_read_again(entries)
         return False
 
