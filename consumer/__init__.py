@@ -4,26 +4,27 @@
 hints must not pay for the daemon, and the command line must start fast.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from consumer.domain.record import Record
-    from consumer.handlers.handler_context import Context
+    from consumer.handlers.runtime.context import Context
 
 __all__ = ["Context", "Record"]
 __version__ = "0.1.0"
 
+_MODULES = {"Record": "domain.record", "Context": "handlers.runtime.context"}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "Record":
-        from consumer.domain.record import Record
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
 
-        return Record
-    if name == "Context":
-        from consumer.handlers.handler_context import Context
-
-        return Context
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # In a worker process the types are those of its runtime, which has a package name of its own.
+    package = "_stream_consumer" if "_stream_consumer" in sys.modules else "consumer"
+    return getattr(import_module(f"{package}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -20,7 +20,7 @@ from typing import Protocol
 
 import msgspec
 
-from consumer.domain.record import Record
+from .record import Record
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
-from consumer.domain.lease import LeaseRow, LeaseState, duration_of
+from .lease import LeaseRow, LeaseState, duration_of
 
 MOST_CHANGES = 100  # of a post
 MOST_POSTS = 4000  # that are kept: later ones take the places of the oldest

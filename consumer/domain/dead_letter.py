@@ -21,10 +21,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from consumer.domain.function_name import function_arn
-from consumer.domain.record import batch_event_json
-from consumer.domain.settlement import GiveUp
-from consumer.domain.windows import WindowCall, second_text
+from .function_name import function_arn
+from .record import batch_event_json
+from .settlement import GiveUp
+from .windows import WindowCall, second_text
 
 GZIP_LEVEL: Final = 3  # half the time of the usual 6 (70 ms for 6 MB of items), and 8 % larger
 PART_BYTES: Final = 300 * 1024  # of a payload in one row of the lease table; an item holds 400 KB

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from consumer.domain.deferred import DeferredKey
+from .deferred import DeferredKey
 
 # Beyond the bound the newest runs are forgotten: that costs duplicates, never a record. A checkpoint is written every
 # second and billed by the KiB; the write that gives a lease away happens once and must name everything that is settled,

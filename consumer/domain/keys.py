@@ -9,7 +9,7 @@ from typing import Protocol
 import msgspec
 from msgspec import Raw
 
-from consumer.domain.record import Record
+from .record import Record
 
 # DynamoDB's numbers have up to 38 digits; whatever would have to be rounded stays as it was written.
 _EXACT = Context(prec=60, traps=[Inexact, InvalidOperation, Overflow])

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from consumer.domain.lease import LeaseRow
+from .lease import LeaseRow
 
 
 @dataclass(frozen=True, slots=True)

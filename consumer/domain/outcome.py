@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from consumer.domain.record import Record, batch_event_json
-from consumer.domain.windows import WindowCall
+from .record import Record, batch_event_json
+from .windows import WindowCall
 
 
 def _for_ever() -> float:
@@ -92,7 +92,7 @@ def _named(identifier: object) -> str:
     return repr(identifier[:64]) if isinstance(identifier, str) else f"something of type {type(identifier).__name__}"
 
 
-def from_lambda_response(response: Any, batch: Collection[str], *, report_failures: bool) -> Outcome:
+def from_lambda_response(response: Any, batch: Collection[str], *, report_failures: bool | None) -> Outcome:
     """Lambda's ReportBatchItemFailures rules, as recorded on real AWS (reference: lambda-semantics 1.5).
 
     ``response`` is the decoded JSON the function returned, ``batch`` the sequence numbers it was given.
@@ -100,16 +100,22 @@ def from_lambda_response(response: Any, batch: Collection[str], *, report_failur
     * None, ``{}``, ``[]``, ``""`` and an empty or null ``batchItemFailures`` are success;
     * it names the records that failed (``exact`` says whether all others were handled, which Lambda never assumes);
     * an item with a missing, null, empty, non-text or unknown identifier fails the whole batch;
-    * without ReportBatchItemFailures the response is ignored.
+    * without ReportBatchItemFailures (``report_failures`` is False) the response is ignored;
+    * None, which Lambda does not have, takes a function as it is: failures that it names are failures, and whatever
+      else it returns is success. No failure is lost by a forgotten option, and no sentence fails a batch for ever.
 
     What Lambda makes of other JSON is neither documented nor recorded. An object about something else is success here:
     functions return such things without meaning a failure. A number or a text cannot be meant as an answer to this
-    question: it fails the batch, because a retry loses nothing.
+    question, where it was asked: it fails the batch, because a retry loses nothing.
     """
-    if not report_failures or response is None or response in ({}, [], ""):
+    if report_failures is False or response is None or response in ({}, [], ""):
         return OK
     if not isinstance(response, dict):
-        return bad_response(f"the handler returned {type(response).__name__}, not an object or null")
+        if report_failures is None:
+            return OK
+        found = f"the handler returned {type(response).__name__}, not an object or null"
+        hint = "if it does not report failures, set batch.report_batch_item_failures: false (Lambda's default)"
+        return bad_response(f"{found}; {hint}")
     failures = response.get("batchItemFailures")
     if failures is None or failures == []:
         return OK
@@ -125,7 +131,7 @@ def from_lambda_response(response: Any, batch: Collection[str], *, report_failur
     return Outcome("partial", failed=tuple(identifiers), exact=len(set(identifiers)) > 1)
 
 
-def from_window_response(response: Any, batch: Collection[str], *, report_failures: bool) -> Outcome:
+def from_window_response(response: Any, batch: Collection[str], *, report_failures: bool | None) -> Outcome:
     """The rules for a window's invocation: besides what holds for every response it must carry ``state``, an object;
     without it the invocation has failed (AWS documentation, "tumbling windows")."""
     state = response.get("state") if isinstance(response, dict) else None

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from consumer.domain.batching import Entry
-from consumer.domain.outcome import Outcome
-from consumer.domain.settlement import GiveUp, RetryPolicy, Settlement, Step
+from .batching import Entry
+from .outcome import Outcome
+from .settlement import GiveUp, RetryPolicy, Settlement, Step
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, heapreplace
 
-from consumer.domain.lease import LeaseRow, SessionRow
-from consumer.domain.shards import may_start
+from .lease import LeaseRow, SessionRow
+from .shards import may_start
 
 
 @dataclass(frozen=True, slots=True)

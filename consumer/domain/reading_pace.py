@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from consumer.domain.bulletin import MOST_CHANGES
-from consumer.domain.lease import SessionRow
+from .bulletin import MOST_CHANGES
+from .lease import SessionRow
 
 # Read units a second that a fleet spends on complete readings of one partition. DynamoDB serves 3,000 at most, and
 # there are other reads, and other applications.

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from consumer.domain.attribute_values import item_from_json
+from .attribute_values import item_from_json
 
 _NOTHING = Raw(b"")
 

@@ -18,8 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from consumer.domain.lease import LeaseRow, duration_of
-from consumer.domain.shards import TOMBSTONE_AGE, settled_before
+from .lease import LeaseRow, duration_of
+from .shards import TOMBSTONE_AGE, settled_before
 
 OWNERS_TURN = 2.0  # of its durations that the owner of a deleted row has to put it back before other workers do
 MAX_AGE = 2.0  # durations between two looks at the table, after which what is remembered is old

@@ -21,9 +21,9 @@ from typing import Literal
 
 import msgspec
 
-from consumer.domain.outcome import HandlerFault, Outcome
-from consumer.domain.record import Record
-from consumer.domain.shards import RETENTION
+from .outcome import HandlerFault, Outcome
+from .record import Record
+from .shards import RETENTION
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from consumer.domain.lease import LeaseRow
+from .lease import LeaseRow
 
 RETENTION: Final = 24 * 3600.0  # seconds that a record stays readable; a shard is listed at least as long
 # A shard that was done this long ago has been out of the listing for most of a day: it ended before it was done, and

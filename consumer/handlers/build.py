@@ -10,7 +10,7 @@ from typing import Any, Literal, assert_never
 from consumer.domain.function_name import function_name
 from consumer.domain.urls import secret_of
 from consumer.handlers.channel import Listener
-from consumer.handlers.environment import program_environment, worker_environment
+from consumer.handlers.environment import lambda_environment, worker_environment
 from consumer.handlers.frame_channel import FrameChannel
 from consumer.handlers.frames import Setup
 from consumer.handlers.http_handler import HttpHandler
@@ -33,7 +33,7 @@ def build_handler(settings: Settings) -> Handler:
     if handler.kind == "http":
         return HttpHandler(secret_of(handler.target), report_failures=report_failures)
     if handler.kind == "python" and handler.isolation == "inline":
-        return InlineHandler(str(handler.target), path, report_failures=report_failures)
+        return InlineHandler(str(handler.target), path, report_failures=report_failures is not False)
     if handler.kind == "python" or handler.kind == "lambda":
         options: dict[str, Any] = {
             "processes": handler.processes,
@@ -45,7 +45,8 @@ def build_handler(settings: Settings) -> Handler:
         }
         if handler.command:
             return pool_of_programs(handler.command, path, **options)
-        return pool_of_workers(handler.kind, str(handler.target), path, **options)
+        python = str(handler.python) if handler.python is not None else None
+        return pool_of_workers(handler.kind, str(handler.target), path, python=python, **options)
     assert_never(handler.kind)
 
 
@@ -54,20 +55,23 @@ def pool_of_workers(
     target: str,
     path: str | None,
     *,
+    python: str | None = None,
     application: str,
     region: str | None = None,
-    report_failures: bool,
+    report_failures: bool | None,
     **options: Any,
 ) -> ProcessPoolHandler:
-    """Processes of this package's own program, which import ``target``. ``application`` names the function and
-    ``region`` is AWS's, where the daemon's environment says neither; ``options`` are of the pool."""
-    setup = Setup(kind, target, path, report_failures)
+    """Processes that import ``target``, in the interpreter ``python`` or in the daemon's own. ``application`` names the
+    function and ``region`` is AWS's, where the daemon's environment says neither; ``options`` are of the pool."""
+    setup = Setup(kind, target, path, report_failures is not False)
 
     def environment() -> Mapping[str, str]:
+        if kind == "lambda":
+            return lambda_environment(os.environ, application, Path(path or "."), region, target)
         return worker_environment(os.environ, application, target, region)
 
     def channel(listener: Listener) -> FrameChannel:
-        return FrameChannel(setup, listener)
+        return FrameChannel(setup, python, listener)
 
     return ProcessPoolHandler(channel, environment=environment, report_failures=report_failures, **options)
 
@@ -78,13 +82,13 @@ def pool_of_programs(
     *,
     application: str,
     region: str | None = None,
-    report_failures: bool,
+    report_failures: bool | None,
     **options: Any,
 ) -> ProcessPoolHandler:
     """Processes of a program that speaks the Lambda Runtime API, started in the folder ``path``."""
 
     def environment() -> Mapping[str, str]:
-        return program_environment(os.environ, application, Path(path), region)
+        return lambda_environment(os.environ, application, Path(path), region)
 
     def channel(listener: Listener) -> RuntimeApiChannel:
         return RuntimeApiChannel(list(command), path, function_name(os.environ, application), listener)

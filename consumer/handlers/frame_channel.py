@@ -1,4 +1,4 @@
-"""The channel to the program of this package (``worker_main``): frames on a socket pair."""
+"""The channel to the runtime of this package (``runtime/main.py``): frames on a socket pair."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import socket
 import time
 from collections.abc import Callable
 
-from consumer.domain.errors import HandlerImportError, HandlerImportMayPass
 from consumer.domain.outcome import TOO_LATE, HandlerCall, HandlerFault, Outcome, bad_response
 from consumer.handlers import frames
 from consumer.handlers.channel import Listener, Program
 from consumer.handlers.environment import worker_command
 from consumer.handlers.frames import Invocation, Reply, Setup
+from consumer.handlers.handler_faults import import_error
+from consumer.handlers.runtime import wire
 
 
 class _Wire(asyncio.Protocol):
@@ -38,10 +39,12 @@ class _Wire(asyncio.Protocol):
 
 
 class FrameChannel:
-    """``channel.Channel`` for the built-in ``lambda`` and ``python`` kinds."""
+    """``channel.Channel`` for the built-in ``lambda`` and ``python`` kinds, in the interpreter ``python`` or in the
+    daemon's own (None)."""
 
-    def __init__(self, setup: Setup, listener: Listener) -> None:
+    def __init__(self, setup: Setup, python: str | None, listener: Listener) -> None:
         self._setup = setup
+        self._python = python
         self._listener = listener
         self._ends: list[socket.socket] = []
         self._transport: asyncio.Transport | None = None
@@ -54,7 +57,7 @@ class FrameChannel:
     async def open(self) -> Program:
         near, far = self._ends = list(socket.socketpair())
         near.setblocking(False)
-        return Program(worker_command(far.fileno()), inherited=(far.fileno(),))
+        return Program(worker_command(self._python, far.fileno()), inherited=(far.fileno(),))
 
     async def connect(self, pid: int) -> None:
         """The process is imported into only after the set-up frame, so nothing of user code runs before."""
@@ -78,11 +81,11 @@ class FrameChannel:
             lease_epoch=call.lease_epoch,
             deadline=time.monotonic() + call.timeout,
             source_arn=call.source_arn,
-            start_by=None if startable == math.inf else frames.instant() + startable,
+            start_by=None if startable == math.inf else wire.instant() + startable,
         )
         try:
             head = frames.head_of(invocation, event)
-        except frames.FrameError as error:
+        except wire.FrameError as error:
             return Outcome("failed", fault=HandlerFault("raised", "RequestTooLarge", str(error)))
         self._transport.writelines((head, event))
         return None
@@ -103,11 +106,17 @@ class FrameChannel:
         if reply.kind == "ready":
             self._listener.on_ready(None)
         elif reply.kind == "import_failed":
-            kind = HandlerImportMayPass if reply.may_pass else HandlerImportError
-            self._listener.on_ready(kind(reply.message))
+            self._listener.on_ready(import_error(reply.message, may_pass=reply.may_pass))
         elif reply.serial != self._serial:
             self._listener.on_broken(f"an answer to call {reply.serial} during call {self._serial}")
         else:
             self._listener.on_idle()
-            outcome = reply.outcome or bad_response("the worker process sent no outcome")
-            self._listener.on_answer(body if reply.kind == "returned" else outcome)
+            self._listener.on_answer(body if reply.kind == "returned" else _outcome(reply))
+
+
+def _outcome(reply: Reply) -> Outcome:
+    if reply.kind == "too_late":
+        return TOO_LATE
+    if reply.kind == "raised" and reply.fault is not None:
+        return Outcome("failed", fault=HandlerFault("raised", *reply.fault))
+    return reply.outcome or bad_response("the worker process sent no outcome")

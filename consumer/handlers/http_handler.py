@@ -32,8 +32,9 @@ from yarl import URL
 from consumer.domain.errors import HandlerImportError
 from consumer.domain.outcome import TOO_LATE, HandlerCall, HandlerFault, Outcome
 from consumer.domain.urls import REDACTED, redact_urls, secrets_of
-from consumer.handlers.handler_faults import clean, describe, fault_of, timeout_fault
+from consumer.handlers.handler_faults import fault_of, timeout_fault
 from consumer.handlers.results import lambda_outcome
+from consumer.handlers.runtime.faults import clean, describe
 
 MAX_ANSWER: Final = 6 * 1024 * 1024  # bytes; Lambda's limit for a synchronous response
 _EXCERPT_CHARACTERS: Final = 500
@@ -84,7 +85,7 @@ class HttpHandler:
     ``max_answer`` (bytes) may be changed before ``start``.
     """
 
-    def __init__(self, url: str, *, report_failures: bool = True) -> None:
+    def __init__(self, url: str, *, report_failures: bool | None = True) -> None:
         self.max_answer = MAX_ANSWER
         self._url = url
         self._secrets: tuple[str, ...] = ()

@@ -28,10 +28,12 @@ import structlog
 from consumer.domain.errors import HandlerImportMayPass
 from consumer.domain.outcome import TOO_LATE, HandlerCall, HandlerFault, Outcome
 from consumer.domain.record import Record
-from consumer.handlers.handler_context import Context, FunctionIdentity, context_of
-from consumer.handlers.handler_faults import describe, fault_of, timeout_fault
-from consumer.handlers.results import is_async, python_outcome
-from consumer.handlers.target import load_target
+from consumer.handlers.handler_faults import fault_of, import_error, timeout_fault
+from consumer.handlers.runtime.context import Context, FunctionIdentity
+from consumer.handlers.runtime.faults import describe
+from consumer.handlers.runtime.functions import is_async
+from consumer.handlers.runtime.python_results import python_outcome
+from consumer.handlers.runtime.target import TargetError, load_target
 
 _PLAIN_WIDTH = 64
 # Seconds that a computing thread keeps the interpreter's lock when others want it; Python's own is 5 ms. Renewals and
@@ -165,6 +167,8 @@ class InlineHandler:
             raise HandlerImportMayPass(
                 f"handler.target {self._target!r}: its import did not end within {self.import_timeout:g} s"
             ) from None
+        if isinstance(error, TargetError):
+            raise import_error(str(error), may_pass=error.may_pass) from error
         if error is not None:
             raise error
         self._function = function
@@ -208,8 +212,17 @@ class InlineHandler:
 
     def _context(self, call: HandlerCall) -> Context:
         if self._identity is None:
-            self._identity = FunctionIdentity.from_environment(os.environ, call.application)
-        return context_of(call, self._identity, time.monotonic() + call.timeout)
+            self._identity = FunctionIdentity(os.environ, call.application)
+        return Context(
+            function=self._identity,
+            aws_request_id=call.request_id,
+            source_arn=call.source_arn,
+            application=call.application,
+            shard_id=call.shard_id,
+            lease_epoch=call.lease_epoch,
+            attempt=call.attempt,
+            deadline=time.monotonic() + call.timeout,
+        )
 
     async def _answer(
         self, loop: asyncio.AbstractEventLoop, function: Callable[..., Any], call: HandlerCall

@@ -1,20 +1,25 @@
 """What user code prints, as structlog events: ``handler.output`` with the line and the call it belongs to.
 
+A line that is a JSON object with ``_aws`` at its root is one of CloudWatch's embedded metric format (EMF), by which
+functions send metrics. It goes to the log as it is, whatever the level: CloudWatch looks for it at the root of a line.
+
 The read ends of a worker's pipes are polled by the loop and drained once more when a call ends, before its outcome is
 reported: the worker has flushed by then, so every line is attributed to the right call. A flood costs reading and
-counting only; beyond a budget per second lines are dropped and their number is logged.
+counting only; what is beyond a budget per second, or the end of a longer line, is dropped, counted and said.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+from typing import Any
 
 import structlog
 
 from consumer.domain.outcome import HandlerCall
 
-MAX_LINE = 16 << 10
+MAX_LINE = 256 << 10  # as Lambda keeps it
 LINES_PER_SECOND = 1000
 BYTES_PER_SECOND = 1 << 20
 _CHUNK = 64 << 10
@@ -36,7 +41,8 @@ class Output:
         self._window = 0.0
         self._lines = 0
         self._bytes = 0
-        self._dropped = 0
+        self._dropped = 0  # lines
+        self._cut = 0  # bytes of lines that were too long, and of those dropped
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(fd, self._read)
 
@@ -87,6 +93,7 @@ class Output:
             self._report_dropped()
         if self._over():  # only count, and remember whether the stream stands inside a line
             self._dropped += data.count(b"\n")
+            self._cut += len(self._partial) + len(data)
             self._partial = b""
             self._skipping = not data.endswith(b"\n")
             return
@@ -94,13 +101,18 @@ class Output:
         for line in lines:
             if self._skipping:
                 self._skipping = False
+                self._cut += len(line)
                 continue
             whole = self._partial + line
             self._partial = b""
+            self._cut += max(0, len(whole) - MAX_LINE)
             self._emit(whole[:MAX_LINE], truncated=len(whole) > MAX_LINE)
-        if not self._skipping:
+        if self._skipping:
+            self._cut += len(rest)
+        else:
             self._partial += rest
             if len(self._partial) > MAX_LINE:
+                self._cut += len(self._partial) - MAX_LINE
                 self._emit(self._partial[:MAX_LINE], truncated=True)
                 self._partial = b""
                 self._skipping = True
@@ -109,16 +121,21 @@ class Output:
         return self._lines >= LINES_PER_SECOND or self._bytes >= BYTES_PER_SECOND
 
     def _report_dropped(self) -> None:
-        if self._dropped:
-            log.warning("handler.output_dropped", stream=self._stream, lines=self._dropped)
-            self._dropped = 0
+        if self._dropped or self._cut:
+            log.warning("handler.output_dropped", stream=self._stream, lines=self._dropped, bytes=self._cut)
+            self._dropped = self._cut = 0
 
     def _emit(self, line: bytes, *, truncated: bool) -> None:
         if self._over():
             self._dropped += 1
+            self._cut += len(line)
             return
         self._lines += 1
         self._bytes += len(line)
+        metrics = None if truncated else _embedded_metrics(line)
+        if metrics is not None:
+            log.critical("handler.metrics", verbatim=metrics)
+            return
         text = line.decode("utf-8", "backslashreplace").rstrip("\r")
         if not text:
             return
@@ -132,3 +149,18 @@ class Output:
             shard_id=None if call is None else call.shard_id,
             **more,
         )
+
+
+def _embedded_metrics(line: bytes) -> dict[str, Any] | None:
+    """The object that the line is, if it is one of the embedded metric format."""
+    if not line.startswith(b"{") or b'"_aws"' not in line:
+        return None
+    try:
+        found = json.loads(line, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("_aws"), dict) else None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

@@ -39,7 +39,7 @@ class ProcessPoolHandler:
         make_channel: MakeChannel,
         *,
         processes: int,
-        report_failures: bool,
+        report_failures: bool | None,
         environment: Callable[[], Mapping[str, str]],
         max_calls: int = 0,
         max_memory: int = 0,

@@ -23,9 +23,10 @@ from consumer.domain.errors import HandlerImportError, HandlerImportMayPass
 from consumer.domain.function_name import function_arn
 from consumer.domain.outcome import TOO_LATE, HandlerCall, HandlerFault, Outcome
 from consumer.handlers.channel import Listener, Program
-from consumer.handlers.frames import MAX_RESPONSE
-from consumer.handlers.handler_faults import clean, marshal_fault
+from consumer.handlers.handler_faults import marshal_fault
 from consumer.handlers.peer_process import is_of_session
+from consumer.handlers.runtime.faults import clean
+from consumer.handlers.runtime.wire import MAX_RESPONSE
 
 log = structlog.get_logger(__name__)
 

@@ -40,7 +40,7 @@ class WorkerProcess:
         environment: Mapping[str, str],
         reaper: OrphanReaper,
         *,
-        report_failures: bool,
+        report_failures: bool | None,
     ) -> None:
         self.calls = 0  # that it answered
         self.retired = False
@@ -219,7 +219,7 @@ class WorkerProcess:
         self.kill(f"it wrote garbage to the daemon's socket: {problem[:200]}")
 
 
-def _outcome(answered: Answer, call: HandlerCall, *, report_failures: bool) -> Outcome:
+def _outcome(answered: Answer, call: HandlerCall, *, report_failures: bool | None) -> Outcome:
     numbers = frozenset([record.sequence_number for record in call.records])
     if isinstance(answered, bytes):
         windowed = call.window is not None and call.window.asks_for_state

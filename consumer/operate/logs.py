@@ -155,7 +155,13 @@ def describe_exception(error: BaseException, depth: int = CAUSES) -> dict[str, A
 
 
 def _emit(logger: WrappedLogger, method: str, event: EventDict) -> str:
-    """The end of the chain: render, queue, and show errors on the status page."""
+    """The end of the chain: render, queue, and show errors on the status page. A ``verbatim`` object is the whole line:
+    who reads metrics out of a log finds them at the root of it only."""
+    verbatim = event.get("verbatim")
+    if verbatim is not None:
+        if _State.writer is not None:
+            _State.writer.put(f"{_json_line(verbatim)}\n".encode("ascii", "backslashreplace"))
+        raise structlog.DropEvent
     if event.get("level") in ("error", "critical") and _State.on_error is not None:
         _State.on_error(_text(event.get("event", "")), _summary(event))
     writer = _State.writer

@@ -36,4 +36,4 @@ class Randomness(Protocol):
         """Uniform in [0, 1): jitter only, never identity."""
 
     def token(self) -> str:
-        """A fresh unique token (incarnations, take nonces, request ids)."""
+        """A fresh unique token, in the form of a UUID (incarnations, take nonces, request ids)."""

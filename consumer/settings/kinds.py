@@ -8,6 +8,7 @@ and what to do; `messages.py` adds what was found.
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -89,6 +90,10 @@ def _flag(value: object) -> bool:
 
 FLAG = Kind(_flag, {"type": "boolean"})
 """`true` or `false`, nothing else: `yes`, `on` and 1 are refused."""
+
+
+FLAG_OR_NULL = Kind(lambda value: None if value is None else _flag(value), {"type": ["boolean", "null"]})
+"""The same, or null where neither was chosen."""
 
 
 def duration_in(low: float, high: float, *, or_forever: bool = False) -> Kind:
@@ -218,6 +223,20 @@ def directory(value: object, info: ValidationInfo) -> Path:
     if not found or not str(value):
         raise Refused("must be an existing directory", "it is relative to the configuration file")
     return resolved
+
+
+def interpreter(value: object, info: ValidationInfo) -> Path | None:
+    """A Python: a path, relative to the configuration file's directory, or the name of a program. Not resolved, since
+    the one of a virtual environment is most often a link, and knows its environment by its own place."""
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str | Path):
+        raise Refused("must be the path of a Python interpreter", "such as /opt/fn/.venv/bin/python")
+    base = Path((info.context or {}).get("base_dir", "."))
+    found = shutil.which(base / value if "/" in str(value) else value)
+    if found is None:
+        raise Refused("must be a Python interpreter that can be run", "a path is relative to the configuration file")
+    return Path(found).absolute()
 
 
 def _quantity(

@@ -153,9 +153,10 @@ def _foreign_code(path: Path, settings: Settings, values: Values) -> Iterator[Pr
     if handler.kind != "http":
         where = Problem(values.file, values.value_line(("handler", "path")), "handler.path", "")
         yield from _reported(access.of_folder(handler.path), where, handler.path)
-    if handler.program is not None:
-        where = Problem(values.file, values.value_line(("handler", "command")), "handler.command", "")
-        yield from _reported(access.of_file(handler.program), where, handler.program)
+    for key, program in (("command", handler.program), ("python", handler.python)):
+        if program is not None:
+            where = Problem(values.file, values.value_line(("handler", key)), f"handler.{key}", "")
+            yield from _reported(access.of_file(program), where, program)
 
 
 def _reported(findings: Iterator[Finding], where: Problem, named: Path) -> Iterator[Problem]:

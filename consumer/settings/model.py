@@ -35,12 +35,14 @@ from consumer.settings.aws_names import (
 from consumer.settings.kinds import (
     COMMAND_SCHEMA,
     FLAG,
+    FLAG_OR_NULL,
     HTTP_URL,
     POSITION,
     StartingPosition,
     command_line,
     directory,
     duration_in,
+    interpreter,
     size_in,
     text_like,
     whole_number,
@@ -48,6 +50,7 @@ from consumer.settings.kinds import (
 
 _DAY = 86400.0
 _MIB = 1024**2
+_PATH_OR_NULL = {"anyOf": [{"type": "string"}, {"type": "null"}]}
 
 ApplicationName = Annotated[
     str,
@@ -144,8 +147,8 @@ class Handler(Section):
     """lambda (default: handler(event, context), unmodified), python (records, context; may be async) or http (POST to a
     URL)."""
     target: Annotated[Url, _TARGET, AfterValidator(Url)] = Field(default_factory=lambda: Url(""))
-    """module:attribute for lambda and python, an http(s) URL for http. Required, but with command. User, password and
-    query of a URL are shown nowhere."""
+    """module:attribute for lambda and python, an http(s) URL for http. Required, but with command. For lambda also as
+    Lambda's Handler has it, module.attribute. User, password and query of a URL are shown nowhere."""
     command: Annotated[tuple[str, ...], BeforeValidator(command_line), WithJsonSchema(COMMAND_SCHEMA)] = ()
     """lambda only, instead of target: a program, with its arguments, that speaks the Lambda Runtime API, in any
     language. It starts in path; processes of it run side by side."""
@@ -154,6 +157,9 @@ class Handler(Section):
     )
     """Existing directory put first on sys.path, relative to this file. Default `.`, the file's own directory.
     PYTHONPATH works too. A lambda handler starts in it, as in Lambda."""
+    python: Annotated[Path | None, PlainValidator(interpreter), WithJsonSchema(_PATH_OR_NULL)] = None
+    """lambda and python kinds: the Python that runs the code, such as /opt/fn/.venv/bin/python, with its own packages.
+    Relative to this file; default: the daemon's own. 3.9 or newer for lambda; for python 3.11 and msgspec."""
     isolation: Literal["process", "inline"] = "process"
     """process (default: a hung or crashing handler is killed and replaced) or inline (in the daemon's own event loop;
     fastest, python only)."""
@@ -206,8 +212,10 @@ class Batch(Section):
     order: Literal["key", "shard"] = "key"
     """key (default): a failing key holds up nothing but itself. shard: Lambda's order, nothing of the shard overtakes a
     failing batch; needs parallelization_factor: 1. A tumbling window always has the order of its shard."""
-    report_batch_item_failures: Boolean = True
-    """true (default): a returned batchItemFailures list is honoured, by Lambda's rules."""
+    report_batch_item_failures: Annotated[bool | None, FLAG_OR_NULL] = None
+    """Whether an answer names failed records in batchItemFailures. Default null: if it does, they have failed, and any
+    other answer is a success. true: by Lambda's rules for ReportBatchItemFailures, so a text or number is a failure.
+    false, Lambda's default: answers are ignored."""
     tumbling_window: Annotated[float, duration_in(0, 900)] = 0.0
     """Duration 0..900s in whole seconds, default 0 = off: Lambda's tumbling windows. Needs parallelization_factor: 1
     and a lambda or http handler."""

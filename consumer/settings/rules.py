@@ -7,12 +7,12 @@ every rule none of whose keys is itself wrong.
 
 from __future__ import annotations
 
-import keyword
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 
 from consumer.domain.filters.filters import filter_problems
+from consumer.domain.target_name import split_target
 from consumer.domain.urls import secret_of
 from consumer.settings.aws_names import require_stream_arn, stream_region
 from consumer.settings.errors import Refused
@@ -81,7 +81,7 @@ def _target(settings: Settings) -> Iterator[Violation]:
         except Refused as error:
             yield Violation("handler.target", f"{error.message} for kind http")
         return
-    hint = _wrong_in_python_target(target)
+    hint = _wrong_in_target(target, kind)
     if hint:
         yield Violation("handler.target", f"must be module:attribute for kind {kind}", hint)
 
@@ -98,23 +98,33 @@ def _command(settings: Settings) -> Iterator[Violation]:
         yield Violation("handler.command", f"there is no program {handler.command[0]!r} that can be run", hint)
 
 
-def _wrong_in_python_target(target: str) -> str:
-    """What to write instead; empty when it is module:attribute."""
+def _wrong_in_target(target: str, kind: str) -> str:
+    """What to write instead; empty when it names a function. Without a colon it is the Handler of a Lambda function."""
     if "://" in target:
         return "a URL needs kind: http"
-    module, colon, attribute = target.partition(":")
-    if not colon:
-        head, _, tail = target.rpartition(".")
-        return f"write {head}:{tail}" if _dotted(head) and _dotted(tail) else "for example myapp.handlers:handler"
-    if "/" in module or module.endswith(".py"):
-        return "name the module as in an import, not its file"
-    if not (_dotted(module) and _dotted(attribute)):
-        return "both sides are Python names, for example myapp.handlers:handler"
+    module, colon, _ = target.partition(":")
+    if module.endswith(".py") or target.startswith(("/", "./", "../")):
+        return "name the module as in an import, not its file; it is looked for in handler.path"
+    try:
+        split_target(target)
+    except ValueError:
+        return "for example myapp.handlers:handler"
+    if not colon and kind != "lambda":
+        return "write {}:{}".format(*target.rpartition(".")[::2])
     return ""
 
 
-def _dotted(name: str) -> bool:
-    return all(part.isidentifier() and not keyword.iskeyword(part) for part in name.split("."))
+def _python(settings: Settings) -> Iterator[Violation]:
+    handler = settings.handler
+    if handler.python is None:
+        return
+    if handler.command or handler.kind == "http":
+        hint = "handler.command names its interpreter itself" if handler.command else "remove it"
+        yield Violation("handler.python", "is for the built-in lambda and python kinds", hint)
+    elif handler.isolation == "inline":
+        yield Violation(
+            "handler.python", "needs handler.isolation: process", "an inline handler runs in the daemon's interpreter"
+        )
 
 
 def _isolation(settings: Settings) -> Iterator[Violation]:
@@ -206,6 +216,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("source.kind", "source.stream_arn"), _stream_arn),
     Rule(("source.table", "source.stream_arn", "aws.region", "aws.endpoints"), _region),
     Rule(("handler.kind", "handler.target", "handler.command", "handler.path"), _target),
+    Rule(("handler.kind", "handler.command", "handler.python", "handler.isolation"), _python),
     Rule(("handler.kind", "handler.isolation"), _isolation),
     Rule(("handler.kind", "handler.isolation", "handler.max_calls", "handler.max_memory"), _recycling),
     Rule(("retry.backoff.initial", "retry.backoff.max"), _backoff),

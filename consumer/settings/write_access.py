@@ -54,7 +54,7 @@ class WriteAccess:
         yield from self._of_path(root, sticky_helps=False)
         looked_at = 0
         for here, folders, names in os.walk(root):
-            folders[:] = sorted(name for name in folders if name.isidentifier())  # others cannot be packages
+            folders[:] = sorted(name for name in folders if "." not in name)  # others cannot be packages
             modules = [Path(here, name) for name in sorted(names) if name.endswith(_SUFFIXES)]
             if modules:
                 yield from self._of_path(Path(here), sticky_helps=False)

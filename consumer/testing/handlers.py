@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from consumer.domain.record import Record
-from consumer.handlers.handler_context import Context
+from consumer.handlers.runtime.context import Context
 from consumer.testing.faults import EVERYTHING, Nemesis
 from consumer.testing.observed import FunctionHandler
 from consumer.testing.simulation import Simulation
@@ -65,7 +65,7 @@ def simulate_handler(
     world = Simulation(seed, shards=shards, config=config, stream=stream, on_event=on_event)
     report = world.settings.batch.report_batch_item_failures
     for number in range(workers):
-        world.add_worker(f"w{number}", FunctionHandler(handler, report_failures=report))
+        world.add_worker(f"w{number}", FunctionHandler(handler, report_failures=report is not False))
 
     async def scenario(world: Simulation) -> None:
         for worker in world.workers.values():

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from consumer.domain.dead_letter import split_payload
 from consumer.domain.outcome import HandlerCall, Outcome
-from consumer.handlers.handler_context import Context
 from consumer.handlers.inline import InlineHandler
-from consumer.handlers.results import is_async
+from consumer.handlers.runtime.context import Context
+from consumer.handlers.runtime.functions import is_async
 from consumer.ports.handler import Handler, Reservation
 from consumer.testing.checkers import Checkers
 from consumer.testing.memory_dead_letters import DeadLetter, MemoryDeadLetters

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -42,7 +43,7 @@ class ProcessRandomness:
         self.random = rng.random
 
     def token(self) -> str:
-        return f"{self._rng.getrandbits(128):032x}"
+        return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
 
 
 class SimulatedWorker:

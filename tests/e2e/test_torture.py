@@ -28,7 +28,7 @@ def test_misbehaving_handlers(handler: str, aws: Aws, fleet: Fleet) -> None:
         "w1",
         {"LEASE_SECONDS": str(LEASE_SECONDS)},
         handler={**HANDLERS[handler], "timeout": f"{3 * LEASE_SECONDS:g}s"},
-        batch={"batch_size": 1, "parallelization_factor": 8},
+        batch={"batch_size": 1, "parallelization_factor": 8, "report_batch_item_failures": True},
         retry={"max_retry_attempts": 0},
     )
     fleet.wait_for(expected, 90)

@@ -108,8 +108,8 @@ def test_records_that_are_read_again_come_in_the_order_of_their_numbers() -> Non
 
 
 def test_a_key_that_is_deferred_while_it_is_read_again_leaves_its_pass() -> None:
-    """Its line is the longest when all that wait behind failing keys have too much: what the second reader would hand on
-    next does not follow what is held."""
+    """Its line is the longest when all that waits behind failing keys is too much: what the second reader would hand
+    on next does not follow what is held."""
     mended: set[str] = set()
     passes_all = False
 

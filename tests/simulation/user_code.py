@@ -9,7 +9,7 @@ from typing import Any
 
 from consumer.domain.outcome import OK, HandlerCall, HandlerFault, Outcome
 from consumer.domain.record import Record
-from consumer.handlers.handler_context import Context
+from consumer.handlers.runtime.context import Context
 from consumer.testing.history import Item
 from consumer.testing.simulation import Simulation
 from tests.simulation.sink import VersionedSink

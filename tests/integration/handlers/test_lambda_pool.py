@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from consumer.domain.windows import TimeWindow, WindowCall
+from consumer.handlers.output import MAX_LINE
 from tests.integration.handlers.support import SOURCE_ARN, call, invoke, number, running, workers, write_module
 
 
@@ -37,7 +39,7 @@ async def test_the_event_is_lambdas_and_fresh_for_every_call(tmp_path: Path) -> 
     assert events[0] == events[1] == {"Records": [record.as_event() for record in batch.records]}
 
 
-async def test_context_and_environment_are_lambdas(tmp_path: Path) -> None:
+async def test_context_and_environment_are_lambdas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_module(
         tmp_path,
         """
@@ -48,20 +50,24 @@ async def test_context_and_environment_are_lambdas(tmp_path: Path) -> None:
             time.sleep(0.02)
             seen = {name: getattr(context, name) for name in (
                 "function_name", "function_version", "invoked_function_arn", "memory_limit_in_mb", "aws_request_id",
-                "log_group_name", "log_stream_name", "identity", "client_context", "tenant_id",
+                "log_group_name", "log_stream_name", "client_context", "tenant_id",
                 "application", "shard_id", "lease_epoch", "attempt")}
+            seen["identity"] = [context.identity.cognito_identity_id, context.identity.cognito_identity_pool_id]
+            seen["hour"] = time.localtime(0).tm_hour
+            context.log(f"logged by {context.aws_request_id}")
             seen["remaining"] = [first, context.get_remaining_time_in_millis()]
             seen["env"] = {name: value for name, value in os.environ.items()
-                           if name.startswith(("AWS_LAMBDA_", "_HANDLER", "POWERTOOLS", "LAMBDA", "AWS_REGION"))}
+                           if name.startswith(("AWS_", "_HANDLER", "POWERTOOLS", "LAMBDA", "TZ"))}
             seen["module"] = handler.__module__
             seen["path"] = sys.path[0]
             print(json.dumps(seen))
         """,
     )
+    monkeypatch.delenv("TZ", raising=False)
     with capture_logs() as logs:
         async with running(path) as handler:
             assert (await invoke(handler, call(attempt=3))).kind == "ok"
-    (line,) = [entry for entry in logs if entry["event"] == "handler.output"]
+    logged, line = [entry for entry in logs if entry["event"] == "handler.output"]
     assert (line["request_id"], line["shard_id"], line["stream"]) == ("request-1", "shardId-1", "stdout")
     seen = json.loads(line["line"])
     first, second = seen.pop("remaining")
@@ -71,10 +77,15 @@ async def test_context_and_environment_are_lambdas(tmp_path: Path) -> None:
     assert environment["_HANDLER"] == "app.handler"
     assert environment["AWS_REGION"] == "eu-west-1"
     assert environment["POWERTOOLS_TRACE_DISABLED"] == "true"
-    assert "LAMBDA_TASK_ROOT" not in environment
+    assert environment["AWS_XRAY_SDK_ENABLED"] == "false"
+    assert environment["LAMBDA_TASK_ROOT"] == path
+    assert environment["AWS_LAMBDA_INITIALIZATION_TYPE"] == "on-demand"
+    assert environment["AWS_EXECUTION_ENV"] == "AWS_Lambda_python{}.{}".format(*sys.version_info)
+    assert (environment["TZ"], seen["hour"]) == (":UTC", 0)
+    assert logged["line"] == "logged by request-1"
     assert seen["invoked_function_arn"] == "arn:aws:lambda:eu-west-1:123456789012:function:orders-projector"
     assert seen["log_group_name"] == "/aws/lambda/orders-projector"
-    assert (seen["identity"], seen["client_context"], seen["tenant_id"]) == (None, None, None)
+    assert (seen["identity"], seen["client_context"], seen["tenant_id"]) == ([None, None], None, None)
     assert (seen["application"], seen["shard_id"], seen["lease_epoch"], seen["attempt"]) == (
         "orders-projector",
         "shardId-1",
@@ -99,10 +110,12 @@ RETURNS = [
     ("'text'", "failed", "BadResponse"),
     ("[1]", "failed", "BadResponse"),
     ("'\\ud800'", "failed", "BadResponse"),
-    ("float('nan')", "failed", "Runtime.MarshalError"),
+    ("float('nan')", "failed", "BadResponse"),
     ("object()", "failed", "Runtime.MarshalError"),
     ("{1, 2}", "failed", "Runtime.MarshalError"),
-    ("b'bytes'", "failed", "Runtime.MarshalError"),
+    ('{"bytes": b"text", "score": 1}', "ok", ""),
+    ("b'bytes'", "failed", "BadResponse"),
+    ("b'\\xff'", "failed", "Runtime.MarshalError"),
     ("(x for x in [1])", "failed", "Runtime.MarshalError"),
     ("coroutine()", "failed", "Runtime.MarshalError"),
     ("cycle()", "failed", "Runtime.MarshalError"),
@@ -203,7 +216,7 @@ async def test_output_is_forwarded_line_by_line_and_cannot_corrupt_the_wire(tmp_
             print("no newline", end="")
             sys.stderr.write("careful\\n")
             os.write(1, b"\\x00\\xff binary\\n")
-            print("x" * 40_000)
+            print("x" * 300_000)
             os.system("echo from a program")
         """,
     )
@@ -220,7 +233,7 @@ async def test_output_is_forwarded_line_by_line_and_cannot_corrupt_the_wire(tmp_
     assert out[0] == "hello"
     assert "from a program" in out
     assert any("\\xff binary" in line for line in out)
-    assert [len(entry["line"]) for entry in rest if entry.get("truncated")] == [16 << 10]
+    assert [len(entry["line"]) for entry in rest if entry.get("truncated")] == [MAX_LINE]
 
 
 async def test_the_root_logger_is_lambdas(tmp_path: Path) -> None:
@@ -256,6 +269,38 @@ async def test_the_root_logger_is_lambdas(tmp_path: Path) -> None:
     assert lines[3]["line"] == "Traceback (most recent call last):"
     assert lines[-1]["line"] == "ValueError: boom"
     assert [entry["request_id"] for entry in lines] == [None] + ["request-1"] * (len(lines) - 1)
+
+
+async def test_embedded_metrics_stay_lines_of_their_own(tmp_path: Path) -> None:
+    """CloudWatch takes metrics from a line only if the line is the object."""
+    path = write_module(
+        tmp_path,
+        """
+        import json, sys
+        METRICS = {"CloudWatchMetrics": [{"Namespace": "shop", "Dimensions": [[]], "Metrics": [{"Name": "orders"}]}]}
+        def handler(event, context):
+            print(json.dumps({"_aws": METRICS, "orders": len(event["Records"]), "note": "x" * 20_000}))
+            for near in ('{"_aws": 1}', '{"_aws": {}', '["_aws"]', '{"a": {"_aws": {}}}', '{"_aws": {}, "n": NaN}'):
+                print(near)
+        """,
+    )
+    with capture_logs() as logs:
+        async with running(path) as handler:
+            assert (await invoke(handler, call(2))).kind == "ok"
+    (metrics,) = [entry["verbatim"] for entry in logs if entry["event"] == "handler.metrics"]
+    assert (metrics["orders"], len(metrics["note"])) == (2, 20_000)
+    assert sum(entry["event"] == "handler.output" for entry in logs) == 5
+
+
+async def test_what_is_cut_of_a_line_is_said(tmp_path: Path) -> None:
+    path = write_module(tmp_path, "def handler(event, context): print('x' * 1_000_000); print('next')")
+    with capture_logs() as logs:
+        async with running(path) as handler:
+            assert (await invoke(handler, call())).kind == "ok"
+    lines = [entry for entry in logs if entry["event"] == "handler.output"]
+    dropped = [entry for entry in logs if entry["event"] == "handler.output_dropped"]
+    assert [(len(entry["line"]), entry.get("truncated", False)) for entry in lines] == [(MAX_LINE, True), (4, False)]
+    assert sum(entry["bytes"] for entry in dropped) == 1_000_000 - MAX_LINE
 
 
 async def test_a_flood_of_output_is_bounded(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from consumer.domain.outcome import TOO_LATE
-from consumer.handlers.frames import instant
+from consumer.handlers.runtime.wire import instant
 from tests.integration.handlers.http_servers import serving, started
 from tests.integration.handlers.support import call, eventually, invoke, running, workers, write_module
 

@@ -57,7 +57,7 @@ FAILING_KEYS = (
         "the meeting is noticed after a pause",
         "consumer/worker/shard/catch_up.py",
         "            if _reached(position) >= self._subscription.frontier.newest:",
-        "            await asyncio.sleep(1.0)\n            if _reached(position) >= self._subscription.frontier.newest:",
+        "            await asyncio.sleep(1)\n            if _reached(position) >= self._subscription.frontier.newest:",
         ("G1 complete", "G2 order"),
         family="failing_keys",
     ),

@@ -21,6 +21,7 @@ def settings(**handler: Any) -> Any:
         "target": "app:handler",
         "command": (),
         "path": Path("/srv/app"),
+        "python": None,
         "isolation": "process",
         "processes": 3,
         "timeout": 9.0,

@@ -8,7 +8,7 @@ import time
 
 import consumer
 from consumer.domain.function_name import function_arn
-from consumer.handlers.handler_context import Context, FunctionIdentity
+from consumer.handlers.runtime.context import Context, FunctionIdentity
 
 
 def test_every_attribute_of_lambdas_context_is_there() -> None:
@@ -27,7 +27,8 @@ def test_every_attribute_of_lambdas_context_is_there() -> None:
         "attempt",
     ):
         assert getattr(context, name) is not None
-    assert (context.identity, context.client_context, context.tenant_id) == (None, None, None)
+    assert (context.identity.cognito_identity_id, context.identity.cognito_identity_pool_id) == (None, None)
+    assert (context.client_context, context.tenant_id) == (None, None)
     assert int(context.memory_limit_in_mb) > 0
     context.middleware_was_here = True  # type: ignore[attr-defined]  # middleware does so
 
@@ -39,9 +40,9 @@ def test_remaining_time_is_true_and_never_negative() -> None:
 
 def test_the_environment_names_the_function() -> None:
     environment = {"AWS_LAMBDA_FUNCTION_NAME": "f", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256"}
-    identity = FunctionIdentity.from_environment(environment, "application")
+    identity = FunctionIdentity(environment, "application")
     assert (identity.name, identity.memory_mb, identity.log_group) == ("f", "256", "/aws/lambda/f")
-    assert FunctionIdentity.from_environment({}, "application").name == "application"
+    assert FunctionIdentity({}, "application").name == "application"
 
 
 def test_the_arn_lies_beside_the_stream() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from consumer.domain.errors import HandlerImportError, HandlerImportMayPass
-from consumer.handlers.target import load_target
+from consumer.handlers.handler_faults import import_error
+from consumer.handlers.runtime.target import TargetError, load_target
 from tests.integration.handlers.support import write_module
 
 
@@ -35,14 +36,33 @@ def test_module_name_and_nested_attributes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("file", "target", "module"),
+    [
+        ("orders-stream.py", "orders-stream:handler", "orders-stream"),
+        ("orders-stream.py", "orders-stream.handler", "orders-stream"),
+        ("2024/app.py", "2024/app.handler", "2024.app"),
+        ("src/my-functions/app.py", "src/my-functions/app:handler", "src.my-functions.app"),
+        ("src/app.py", "src.app.handler", "src.app"),
+    ],
+)
+def test_modules_are_named_as_on_lambda(tmp_path: Path, file: str, target: str, module: str) -> None:
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text("def handler(event, context): return __name__\n")
+    assert load_target(target, str(tmp_path))(None, None) == module
+
+
+@pytest.mark.parametrize(
     ("text", "target", "message"),
     [
         ("", "target_app", "write it as module:attribute"),
         ("", "target_app:", "write it as module:attribute"),
-        ("", "target-app:handler", "write it as module:attribute"),
+        ("", "target_app..sub:handler", "write it as module:attribute"),
+        ("", "/target_app:handler", "write it as module:attribute"),
+        ("", "target_app:a-b", "'a-b' is no name"),
+        ("", "target_app.class", "'class' is no name"),
         ("", "target_ap:handler", "there is no module 'target_ap' in {path} (did you mean 'target_app'?)"),
         ("", "target_app.sub:handler", "there is no module 'target_app.sub'"),
-        ("", "consumer.mine:handler", "rename your package"),
+        ("", "consumer.mine:handler", "the name 'consumer' is the daemon's: use isolation: process"),
         ("def handler(): pass", "target_app:handlr", "{path}/target_app.py: target_app has no attribute 'handlr' (did"),
         ("class A: pass", "target_app:A.b", "target_app.A has no attribute 'b'"),
         ("handler = None", "target_app:handler", "target_app.handler is not callable, it is a NoneType"),
@@ -55,12 +75,12 @@ def test_module_name_and_nested_attributes(tmp_path: Path) -> None:
 )
 def test_failures_are_one_line(tmp_path: Path, text: str, target: str, message: str) -> None:
     path = write_module(tmp_path, text, "target_app")
-    with pytest.raises(HandlerImportError) as caught:
+    with pytest.raises(TargetError) as caught:
         load_target(target, path)
     assert message.format(path=path) in str(caught.value)
     assert str(caught.value).startswith(f"handler.target {target!r}: ")
     assert "\n" not in str(caught.value)
-    assert type(caught.value) is HandlerImportError
+    assert not caught.value.may_pass
 
 
 _BUSY = """
@@ -103,7 +123,9 @@ def test_an_import_that_wanted_the_network_may_pass(
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
     path = write_module(tmp_path, text, "target_app")
-    with pytest.raises(HandlerImportError) as caught:
+    with pytest.raises(TargetError) as caught:
         load_target("target_app:handler", path)
-    assert isinstance(caught.value, HandlerImportMayPass) is may_pass, caught.value
-    assert caught.value.exit_code == (69 if may_pass else 78)
+    assert caught.value.may_pass is may_pass, caught.value
+    problem = import_error(str(caught.value), may_pass=may_pass)
+    assert type(problem) is (HandlerImportMayPass if may_pass else HandlerImportError)
+    assert problem.exit_code == (69 if may_pass else 78)

@@ -52,6 +52,16 @@ def only(lines: Lines) -> dict[str, object]:
     return event
 
 
+@pytest.mark.parametrize("shape", ["json", "console"])
+def test_a_verbatim_object_is_the_line_whatever_the_level(lines: Lines, shape: str) -> None:
+    """Metrics are no messages; and no error for the status page."""
+    errors: list[str] = []
+    configure_logging("error", shape, on_error=lambda event, text: errors.append(event))
+    metrics = {"_aws": {"CloudWatchMetrics": []}, "note": "\x7fü\n" + "x" * 50_000}
+    structlog.get_logger().critical("handler.metrics", verbatim=metrics)
+    assert (only(lines), errors) == (metrics, [])
+
+
 def test_one_json_object_a_line_with_the_standard_fields(lines: Lines) -> None:
     configure_logging("info", "json")
     structlog.contextvars.bind_contextvars(application="orders")

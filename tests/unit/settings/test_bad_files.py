@@ -252,12 +252,35 @@ REQUIRED = [
         "handler.command: there is no program './no-such-program' that can be run (give its whole path, or one from",
     ),
     (
-        "handler: {target: app.lambda_handler}",
-        "c.yaml:1: handler.target: must be module:attribute for kind lambda (write app:lambda_handler)",
+        "handler: {kind: python, target: src.app.handle}",
+        "c.yaml:1: handler.target: must be module:attribute for kind python (write src.app:handle)",
     ),
-    ("handler: {target: 'app.py:handler'}", "(name the module as in an import, not its file)"),
-    ("handler: {target: 'src/app:handler'}", "(name the module as in an import, not its file)"),
-    ("handler: {target: 'app:1x'}", "(both sides are Python names, for example myapp.handlers:handler)"),
+    ("handler: {target: 'app.py:handler'}", "(name the module as in an import, not its file; it is looked for in"),
+    ("handler: {target: '/srv/app:handler'}", "(name the module as in an import, not its file; it is looked for in"),
+    ("handler: {target: ./app.handler}", "(name the module as in an import, not its file; it is looked for in"),
+    ("handler: {target: 'app:1x'}", "(for example myapp.handlers:handler)"),
+    ("handler: {target: handler}", "(for example myapp.handlers:handler)"),
+    (
+        "handler: {target: 'a:b', python: /nowhere/python}",
+        "handler.python: must be a Python interpreter that can be run, found '/nowhere/python' (a path is relative to",
+    ),
+    ("handler: {target: 'a:b', python: 3.9}", "handler.python: must be the path of a Python interpreter, found 3.9"),
+    (
+        "handler: {kind: http, target: 'http://x/', python: python3}",
+        "handler.python: is for the built-in lambda and python kinds (remove it)",
+    ),
+    (
+        "handler: {command: [sh], python: python3}",
+        "handler.python: is for the built-in lambda and python kinds (handler.command names its interpreter itself)",
+    ),
+    (
+        "handler: {kind: python, target: 'a:b', isolation: inline, python: python3}",
+        "handler.python: needs handler.isolation: process (an inline handler runs in the daemon's interpreter)",
+    ),
+    (
+        "batch: {report_batch_item_failures: 'yes'}",
+        "batch.report_batch_item_failures: must be true or false, found 'yes'",
+    ),
     ("handler: {target: 'http://x/'}", "(a URL needs kind: http)"),
     (
         "handler: {kind: http, target: 'app:handler'}",

@@ -28,7 +28,8 @@ def test_the_defaults_are_those_of_the_contract(load: Load, tmp_path: Path) -> N
     assert (settings.handler.kind, settings.handler.isolation) == ("lambda", "process")
     assert (settings.handler.processes, settings.handler.timeout, settings.handler.path) == (2, 60.0, tmp_path)
     assert (settings.batch.batch_size, settings.batch.parallelization_factor) == (100, 8)
-    assert settings.batch.report_batch_item_failures is settings.retry.bisect_on_error is True
+    assert settings.batch.report_batch_item_failures is settings.handler.python is None
+    assert settings.retry.bisect_on_error is True
     assert (settings.retry.max_retry_attempts, settings.retry.max_record_age) == (-1, -1)
     assert (settings.retry.backoff.initial, settings.retry.backoff.max) == (0.2, 30)
     assert (settings.on_failure.destination, settings.on_failure.destination_kind) == (None, None)

@@ -156,3 +156,26 @@ def test_a_program_that_others_may_write_is_refused(load: Load, problems: Proble
     program.chmod(0o757)
     assert findings(problems, PROGRAM) == ["c.yaml:3: handler.command: must not be writable by everybody"]
     load(PROGRAM, {INSECURE_OK: "1"})
+
+
+def test_an_interpreter_that_others_may_write_is_refused(load: Load, problems: Problems, app: Path) -> None:
+    """It is taken by the place where it stands: a virtual environment is known by its link."""
+    real, link = app / "python3", app / "bin" / "python"
+    real.write_text("#!/bin/sh\n")
+    real.chmod(0o755)
+    link.parent.mkdir()
+    link.symlink_to(real)
+    text = BASE.replace("{target: 'app:handler'}", "{path: app, target: 'main:handler', python: app/bin/python}")
+    assert load(text).handler.python == link
+    real.chmod(0o757)
+    (found,) = findings(problems, text)
+    assert found.startswith("c.yaml:3: handler.python: must not be writable by everybody: app/bin/python")
+
+
+def test_folders_with_names_that_are_no_identifiers_hold_modules_too(app: Path) -> None:
+    """``my-functions/app:handler`` is a target."""
+    module = app / "my-functions" / "app.py"
+    module.parent.mkdir()
+    module.touch()
+    module.chmod(0o666)
+    assert [found.path for found in WriteAccess().of_folder(app)] == [module]

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.handlers.worker_main import _event_of
+from consumer.handlers.runtime.lambda_runner import event_decoder
+
+_event_of = event_decoder()
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),

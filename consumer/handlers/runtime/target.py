@@ -15,17 +15,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from consumer.domain.errors import HandlerImportError, HandlerImportMayPass
-from consumer.handlers.handler_faults import describe, wants_network
+from ...domain.target_name import split_target
+from .faults import describe, wants_network
+
+_OWN_FOLDER = str(Path(__file__).resolve().parents[1])
+_PACKAGE = __name__.partition(".")[0]
+
+
+class TargetError(Exception):
+    """The target cannot be imported. ``may_pass``: it wanted the network and did not get it."""
+
+    def __init__(self, message: str, *, may_pass: bool = False) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass
 
 
 def load_target(target: str, path: str | None) -> Callable[..., Any]:
-    """Import ``target`` with ``path`` first on ``sys.path``. HandlerImportError when there is no callable there, and
-    HandlerImportMayPass when the import wanted the network and did not get it."""
-    module_name, colon, attribute = target.partition(":")
-    names = attribute.split(".")
-    if not colon or not all(part.isidentifier() for part in [*module_name.split("."), *names]):
-        raise _refuse(target, "write it as module:attribute, such as app.handlers:handler")
+    """Import ``target`` with ``path`` first on ``sys.path``. TargetError when there is no callable there."""
+    try:
+        module_name, names = split_target(target)
+    except ValueError as error:
+        raise _refuse(target, str(error)) from error
     if path is not None:
         if path in sys.path:
             sys.path.remove(path)
@@ -53,12 +63,12 @@ def _import(target: str, module_name: str, path: str | None) -> Any:
     except BaseException as error:  # a module may raise anything while it is imported, SystemExit included
         if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name or ''}."):
             raise _refuse(target, _missing_module(module_name, error.name or "", path)) from error
-        kind = HandlerImportMayPass if wants_network(error) else HandlerImportError
-        raise _refuse(target, f"{_place(error, path)}{type(error).__name__}: {describe(error)}", kind) from error
+        text = f"{_place(error, path)}{type(error).__name__}: {describe(error)}"
+        raise _refuse(target, text, may_pass=wants_network(error)) from error
 
 
-def _refuse(target: str, problem: str, kind: type[HandlerImportError] = HandlerImportError) -> HandlerImportError:
-    return kind(" ".join(f"handler.target {target!r}: {problem}".split())[:1500])
+def _refuse(target: str, problem: str, *, may_pass: bool = False) -> TargetError:
+    return TargetError(" ".join(f"handler.target {target!r}: {problem}".split())[:1500], may_pass=may_pass)
 
 
 def _missing_module(module_name: str, missing: str, path: str | None) -> str:
@@ -68,8 +78,8 @@ def _missing_module(module_name: str, missing: str, path: str | None) -> str:
     else:
         folders = [path] if path is not None else [entry for entry in sys.path if entry]
     hint = _did_you_mean(leaf, [module.name for module in pkgutil.iter_modules(folders)])
-    if parent == "consumer":
-        hint = " (the name 'consumer' belongs to dynamodb-stream-consumer: rename your package)"
+    if parent == _PACKAGE:  # inside the daemon
+        hint = f" (with isolation: inline the name {parent!r} is the daemon's: use isolation: process)"
     looked = f" in {path}" if path is not None and not parent else ""
     wanted = "" if missing == module_name else f" (needed for {module_name!r})"
     return f"ModuleNotFoundError: there is no module {missing!r}{looked}{wanted}{hint}"
@@ -89,11 +99,10 @@ def _place(error: BaseException, path: str | None) -> str:
     """``file:line: `` of the failure: the innermost line of the user's own code, else outside this package."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}: "
-    own = str(Path(__file__).parent)
     places = [
         (frame.filename, frame.lineno)
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(("<frozen ", own)) and frame.filename != importlib.__file__
+        if not frame.filename.startswith(("<frozen ", _OWN_FOLDER)) and frame.filename != importlib.__file__
     ]
     mine = [place for place in places if path is not None and place[0].startswith(path)]
     file, line = (mine or places or [("", 0)])[-1]

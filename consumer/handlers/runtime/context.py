@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from consumer.domain.function_name import function_arn, function_name
-from consumer.domain.outcome import HandlerCall
-from consumer.handlers.frames import Invocation
+from ...domain.function_name import function_arn, function_name
 
 DEFAULT_MEMORY_MB = "1024"
 FUNCTION_VERSION = "$LATEST"
 
 
-@dataclass(frozen=True, slots=True)
 class FunctionIdentity:
-    """What stays the same for all calls of a process: the name tags that Lambda code reads from its context."""
+    """What stays the same for all calls of a process: the name tags that Lambda code reads from its context. As in
+    Lambda's own runtime the environment names the function, so context and environment agree."""
 
-    name: str
-    version: str
-    memory_mb: str
-    log_group: str
-    log_stream: str
+    def __init__(self, environment: Mapping[str, str], application: str) -> None:
+        name = self.name = function_name(environment, application)
+        self.version = environment.get("AWS_LAMBDA_FUNCTION_VERSION", FUNCTION_VERSION)
+        self.memory_mb = environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", DEFAULT_MEMORY_MB)
+        self.log_group = environment.get("AWS_LAMBDA_LOG_GROUP_NAME", f"/aws/lambda/{name}")
+        self.log_stream = environment.get("AWS_LAMBDA_LOG_STREAM_NAME", f"[{FUNCTION_VERSION}]{os.getpid():x}")
 
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str], application: str) -> FunctionIdentity:
-        """As Lambda's own runtime does it: the environment names the function, so context and environment agree."""
-        name = function_name(environment, application)
-        return cls(
-            name=name,
-            version=environment.get("AWS_LAMBDA_FUNCTION_VERSION", FUNCTION_VERSION),
-            memory_mb=environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", DEFAULT_MEMORY_MB),
-            log_group=environment.get("AWS_LAMBDA_LOG_GROUP_NAME", f"/aws/lambda/{name}"),
-            log_stream=environment.get("AWS_LAMBDA_LOG_STREAM_NAME", f"[{FUNCTION_VERSION}]{os.getpid():x}"),
-        )
+
+class CognitoIdentity:
+    """Who called the function by Amazon Cognito: for a stream nobody, but Lambda's context always has the object."""
+
+    __slots__ = ("cognito_identity_id", "cognito_identity_pool_id")
+
+    def __init__(self) -> None:
+        self.cognito_identity_id: str | None = None
+        self.cognito_identity_pool_id: str | None = None
 
 
 class Context:
@@ -48,7 +45,6 @@ class Context:
     A plain object on purpose (no ``__slots__``): Lambda middleware stores its own attributes on the context.
     """
 
-    identity: None = None
     client_context: None = None
     tenant_id: None = None
 
@@ -58,15 +54,17 @@ class Context:
         function: FunctionIdentity | None = None,
         aws_request_id: str = "00000000-0000-0000-0000-000000000000",
         invoked_function_arn: str = "",
+        source_arn: str = "",
         application: str = "application",
         shard_id: str = "",
         lease_epoch: int = 0,
         attempt: int = 1,
         deadline: float | None = None,
     ) -> None:
-        """``deadline`` is a ``time.monotonic()`` instant, which all processes of a host share; default: in 60 s."""
+        """``deadline`` is a ``time.monotonic()`` instant, which all processes of a host share; default: in 60 s. The
+        ARN of the function, unless it is given, is one beside ``source_arn``."""
         if function is None:
-            function = FunctionIdentity.from_environment({}, application)
+            function = FunctionIdentity({}, application)
         self.function_name = function.name
         self.function_version = function.version
         # Lambda gives the memory size as text, straight from the environment.
@@ -74,7 +72,8 @@ class Context:
         self.log_group_name = function.log_group
         self.log_stream_name = function.log_stream
         self.aws_request_id = aws_request_id
-        self.invoked_function_arn = invoked_function_arn or function_arn("", function.name)
+        self.identity = CognitoIdentity()
+        self.invoked_function_arn = invoked_function_arn or function_arn(source_arn, function.name)
         self.application = application
         self.shard_id = shard_id
         self.lease_epoch = lease_epoch
@@ -85,22 +84,13 @@ class Context:
         """Milliseconds until this call is cancelled (inline) or its process killed; never negative."""
         return max(int((self._deadline - time.monotonic()) * 1000), 0)
 
+    def log(self, message: object) -> None:
+        """Write to the output of the function, as Lambda's context does; the text ends its line here."""
+        text = str(message)
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
     def __repr__(self) -> str:
         return (
             f"Context(aws_request_id={self.aws_request_id!r}, shard_id={self.shard_id!r}, "
             f"lease_epoch={self.lease_epoch}, attempt={self.attempt})"
         )
-
-
-def context_of(call: HandlerCall | Invocation, function: FunctionIdentity, deadline: float) -> Context:
-    """The context of one call; ``deadline`` is a ``time.monotonic()`` instant."""
-    return Context(
-        function=function,
-        aws_request_id=call.request_id,
-        invoked_function_arn=function_arn(call.source_arn, function.name),
-        application=call.application,
-        shard_id=call.shard_id,
-        lease_epoch=call.lease_epoch,
-        attempt=call.attempt,
-        deadline=deadline,
-    )
