@@ -15,14 +15,21 @@ from consumer.ports.time import ServiceClock
 from consumer.settings.model import Settings
 
 Finding = tuple[str, StreamConsumerError | None]
+_NO_IMAGES = (
+    "the stream's view type is KEYS_ONLY: records hold no images, so NewImage and OldImage are never there "
+    "(disable the stream, and enable it with NEW_AND_OLD_IMAGES)"
+)
 Question = Callable[[], Awaitable[object]]
 
 
-async def probe(settings: Settings, clock: ServiceClock) -> list[Finding]:
+async def probe(settings: Settings, clock: ServiceClock) -> tuple[list[Finding], list[str]]:
     """Ask for everything: what was asked, and what is wrong with it (None: nothing). No answer stops the next
-    question, so all that is missing is found at once."""
+    question, so all that is missing is found at once. And warnings: what works and may surprise."""
     async with MainAdapters(settings, lambda *_: None, clock) as adapters:
-        return await _Probe(settings, adapters).run()
+        probed = _Probe(settings, adapters)
+        findings = await probed.run()
+        stream = probed.description
+        return findings, [_NO_IMAGES] if stream is not None and stream.view_type == "KEYS_ONLY" else []
 
 
 class _Probe:
@@ -30,7 +37,7 @@ class _Probe:
         self._settings = settings
         self._adapters = adapters
         self._findings: list[Finding] = []
-        self._description: StreamDescription | None = None
+        self.description: StreamDescription | None = None
         self._table: str | None = None  # the source table, once its stream was found
 
     async def run(self) -> list[Finding]:
@@ -61,11 +68,11 @@ class _Probe:
             await self._ask("shards", self._read_a_page)
 
     async def _describe(self) -> None:
-        self._description = await self._adapters.source.describe()
-        self._table = self._description.table_arn
+        self.description = await self._adapters.source.describe()
+        self._table = self.description.table_arn
 
     async def _filters(self) -> None:
-        stream = self._description
+        stream = self.description
         if stream is not None and (
             never := self._settings.compiled_filters().never_match(stream.view_type, stream.keys)
         ):

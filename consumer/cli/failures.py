@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -13,10 +14,12 @@ from consumer.domain.errors import StreamConsumerError, first_error
 from consumer.domain.urls import redact_urls
 
 if TYPE_CHECKING:  # imported on use: neither --help nor a health check must wait for it
+    from consumer.domain.record import Record
     from consumer.settings.errors import Problem
     from consumer.settings.model import Settings
 
-# Numbers of sysexits.h. 70 is also a wedged daemon.
+# But for the first, as for click, numbers of sysexits.h. 70 is also a wedged daemon.
+EX_USAGE: Final = 2
 EX_UNAVAILABLE: Final = 69
 EX_INTERNAL: Final = 70
 EX_CONFIG: Final = 78
@@ -44,6 +47,21 @@ def checked_or_exit(path: Path) -> tuple[Settings, list[Problem]]:
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(EX_CONFIG)
+
+
+def records_or_exit(path: Path) -> list[Record]:
+    """The records in a file of JSON (``event_documents``), or why there are none, on stderr, and exit 2."""
+    import click
+
+    from consumer.cli.event_documents import read_records
+
+    try:
+        return read_records(path)
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror or error}"
+    except ValueError as error:
+        problem = f"is no JSON: {error}" if isinstance(error, json.JSONDecodeError) else str(error)
+    fail(f"{click.format_filename(path)} {' '.join(problem.split())}", EX_USAGE)
 
 
 @contextmanager

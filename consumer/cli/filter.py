@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
-import msgspec
 
-from consumer.cli.failures import fail, settings_or_exit
+from consumer.cli.failures import records_or_exit, settings_or_exit
 from consumer.domain.filters.filters import Explanation
 from consumer.domain.record import Record
 
 EXIT_NO_MATCH = 1
-EXIT_USAGE = 2
 _FOUND_MAX = 60
-
-_records = msgspec.json.Decoder(list[Record])
 
 
 @click.group("filter")
@@ -31,7 +27,7 @@ def filter_group() -> None:
     "--event",
     type=click.Path(path_type=Path),
     required=True,
-    help='JSON: one record, a Lambda event {"Records": [...]}, or a list of records.',
+    help="JSON: a Lambda event, a record or a list of them, an answer of the CLI, or a dead letter.",
 )
 @click.option("--output", type=click.Choice(["table", "json"]), default="table", help="Default table.")
 def test(config: Path, event: Path, output: str) -> None:
@@ -41,7 +37,7 @@ def test(config: Path, event: Path, output: str) -> None:
     configuration cannot.
     """
     filters = settings_or_exit(config).compiled_filters()
-    explained = [(record, filters.explain(record)) for record in _read_records(event)]
+    explained = [(record, filters.explain(record)) for record in records_or_exit(event)]
     passed = all(explanation.matched for _, explanation in explained)
     if output == "json":
         results = [_as_json(index, *one) for index, one in enumerate(explained)]
@@ -51,26 +47,6 @@ def test(config: Path, event: Path, output: str) -> None:
             click.echo(_as_table(index, *one))
     if not passed:
         raise SystemExit(EXIT_NO_MATCH)
-
-
-def _read_records(path: Path) -> list[Record]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        _unusable(path, f"cannot be read: {error.strerror or error}")
-    try:
-        data = msgspec.json.decode(content)
-        if isinstance(data, dict):
-            data = data.get("Records", [data])
-        if not isinstance(data, list) or not data:
-            _unusable(path, 'must be one record, {"Records": [...]} or a list of records, and not empty')
-        return _records.decode(msgspec.json.encode(data))
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        _unusable(path, f"is no DynamoDB event: {error}")
-
-
-def _unusable(path: Path, problem: str) -> NoReturn:
-    fail(f"{click.format_filename(path)} {' '.join(problem.split())}", EXIT_USAGE)
 
 
 def _as_json(index: int, record: Record, explanation: Explanation) -> dict[str, Any]:

@@ -23,6 +23,7 @@ _COMMANDS = {
         "Turn a Lambda event source mapping into a config file.",
     ),
     "filter": ("consumer.cli.filter", "filter_group", "Try the filters of a config file on an event."),
+    "invoke": ("consumer.cli.invoke", "invoke", "Call the handler once on an event, and say what would come next."),
     "health": ("consumer.cli.health", "health", "Exit 0 if the local daemon is healthy."),
 }
 

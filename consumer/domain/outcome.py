@@ -65,7 +65,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """``ok``: all settled. ``partial``: ``failed`` (sequence numbers, all from the batch) and later are not.
     ``exact``: every record that is not named was handled; a Lambda function may also have stopped at the first failure.
     ``failed``: none is. ``not_invoked``: user code never ran (no worker, throttle): no retry is spent.
-    ``state`` is what a tumbling window's handler returned, as JSON."""
+    ``state`` is what a tumbling window's handler returned, as JSON; ``answer`` all that a Lambda function or an
+    endpoint answered, as it came."""
 
     kind: Literal["ok", "partial", "failed", "not_invoked"]
     failed: tuple[str, ...] = ()
@@ -73,6 +74,7 @@ class Outcome(msgspec.Struct, frozen=True):
     seconds: float = 0.0
     state: bytes | None = None
     exact: bool = True
+    answer: bytes | None = None
 
 
 OK = Outcome("ok")

@@ -222,8 +222,8 @@ class HttpHandler:
         outcome = lambda_outcome(body.strip(), numbers, report_failures=self._report_failures, windowed=windowed)
         if outcome.fault is not None:
             message = f"HTTP {response.status}: {outcome.fault.message}: {_excerpt(body)}"
-            return _failed(outcome.fault.kind, outcome.fault.type, message)
-        return outcome
+            outcome = _failed(outcome.fault.kind, outcome.fault.type, message)
+        return msgspec.structs.replace(outcome, answer=body)
 
 
 def _headers(call: HandlerCall) -> dict[str, str]:

@@ -120,7 +120,8 @@ class WorkerProcess:
             outcome = Outcome("failed", fault=self._fault(call))
         else:
             outcome = _outcome(answered, call, report_failures=self._report_failures)
-        return msgspec.structs.replace(outcome, seconds=loop.time() - started)
+        body = answered if isinstance(answered, bytes) else None
+        return msgspec.structs.replace(outcome, seconds=loop.time() - started, answer=body)
 
     def kill(self, reason: str) -> None:
         """SIGKILL for the whole process group, whose end ``wait_gone`` awaits. A process that is gone already keeps

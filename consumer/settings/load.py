@@ -66,6 +66,11 @@ def load_with_warnings(path: Path, environ: Mapping[str, str]) -> tuple[Settings
     return settings, list(_broken_rules(WARNINGS, settings, values, set()))
 
 
+def line_of(path: Path, environ: Mapping[str, str], key: str) -> int:
+    """The line of a dotted key in a file that can be used, or of what is around it."""
+    return parse(read_text(path), str(path), environ).value_line(read_location(key))
+
+
 def settings_from(data: Mapping[str, Any]) -> Settings:
     """Validate the mapping a file would hold, from code; `handler.path` is relative to the working directory.
 

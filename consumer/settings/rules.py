@@ -210,6 +210,37 @@ def _no_overflow(settings: Settings) -> Iterator[Violation]:
         )
 
 
+def _endless(settings: Settings) -> Iterator[Violation]:
+    retry = settings.retry
+    if settings.on_failure.destination is not None and retry.max_retry_attempts < 0 and retry.max_record_age < 0:
+        yield Violation(
+            "retry.max_retry_attempts",
+            "retries never end before the record expires, so a dead letter comes after 24 hours",
+            "set a number of retries, or retry.max_record_age",
+        )
+
+
+def _nowhere(settings: Settings) -> Iterator[Violation]:
+    if settings.on_failure.destination is None:
+        yield Violation(
+            "on_failure.destination",
+            "is not set: a record that is given up, at the latest when it expires, leaves a trace and no copy",
+            "set a queue, a topic or s3://bucket/prefix",
+        )
+
+
+def _cut_off(settings: Settings) -> Iterator[Violation]:
+    timeout, grace = settings.handler.timeout, settings.shutdown.grace
+    chosen = "timeout" in settings.handler.model_fields_set or "grace" in settings.shutdown.model_fields_set
+    if chosen and timeout > grace:
+        yield Violation(
+            "handler.timeout",
+            f"is longer than shutdown.grace ({format_duration(grace)}): a stop cuts such a call off, and its records"
+            " come again",
+            "raise shutdown.grace, and what the scheduler waits for (stopTimeout, terminationGracePeriodSeconds)",
+        )
+
+
 RULES: tuple[Rule, ...] = (
     Rule(("filters",), _filters),  # what a filter may say does not depend on filter_options
     Rule(("source.table", "source.stream_arn"), _one_source),
@@ -226,7 +257,12 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-WARNINGS: tuple[Rule, ...] = (Rule(("on_failure.destination", "on_failure.overflow"), _no_overflow),)
+WARNINGS: tuple[Rule, ...] = (
+    Rule(("on_failure.destination", "on_failure.overflow"), _no_overflow),
+    Rule(("on_failure.destination",), _nowhere),
+    Rule(("on_failure.destination", "retry.max_retry_attempts", "retry.max_record_age"), _endless),
+    Rule(("handler.timeout", "shutdown.grace"), _cut_off),
+)
 """What works and may surprise."""
 
 

@@ -32,18 +32,14 @@ class Aws:
         self.dynamodb = client("dynamodb", endpoint)
         self.sqs = client("sqs", endpoint)
 
-    def table(self, *, stream: bool = True) -> str:
+    def table(self, *, stream: bool = True, view: str = "NEW_AND_OLD_IMAGES") -> str:
         name = f"t-{uuid.uuid4().hex[:12]}"
         self.dynamodb.create_table(
             TableName=name,
             KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
             AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
             BillingMode="PAY_PER_REQUEST",
-            **(
-                {"StreamSpecification": {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}}
-                if stream
-                else {}
-            ),
+            **({"StreamSpecification": {"StreamEnabled": True, "StreamViewType": view}} if stream else {}),
         )
         return name
 

@@ -61,6 +61,15 @@ def test_all_is_asked_for_and_nothing_is_changed(aws: Aws, fleet: Fleet, proxy: 
     assert aws.dynamodb.scan(TableName=leases)["Items"] == []
 
 
+def test_a_stream_without_images_is_a_warning(aws: Aws, tmp_path: Path) -> None:
+    with closing(Fleet(aws.endpoint, tmp_path, aws.table(view="KEYS_ONLY"), aws.queue()[1])) as fleet:
+        assert consumer(fleet, "init", "--config", "{config}")[0] == 0
+        code, said = check(fleet)
+        assert code == 0
+        assert "warning: the stream's view type is KEYS_ONLY: records hold no images" in said
+        assert consumer(fleet, "check-config", "{config}", "--aws", "--strict")[0] == 78
+
+
 @pytest.mark.parametrize("operation", [*READS, *WRITES])
 def test_a_missing_permission_is_named(operation: str, fleet: Fleet, proxy: ProxyThread, leases: str) -> None:
     """Exit 77, whatever is missing."""

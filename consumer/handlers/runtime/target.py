@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import pkgutil
 import sys
 import traceback
@@ -54,7 +55,25 @@ def load_target(target: str, path: str | None) -> Callable[..., Any]:
         where += f".{name}"
     if not callable(found):
         raise _refuse(target, f"{_file_of(module_name)}{where} is not callable, it is a {type(found).__name__}")
+    problem = _wrong_parameters(found)
+    if problem:
+        called = "is called with two arguments (event or records, and context), which it does not take"
+        raise _refuse(target, f"{_file_of(module_name)}{where} {called}: {problem}")
     return found  # type: ignore[no-any-return]  # user code: only its callability can be known
+
+
+def _wrong_parameters(function: Callable[..., Any]) -> str:
+    """Why a call with two arguments must fail; empty when it need not. Of the outermost function: what a decorator
+    wraps may take others."""
+    try:
+        signature = inspect.signature(function, follow_wrapped=False)
+    except Exception:  # noqa: BLE001  # some callables have none, and user code may have a say in it
+        return ""
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        return str(error)
+    return ""
 
 
 def _import(target: str, module_name: str, path: str | None) -> Any:

@@ -124,7 +124,7 @@ def test_records_cannot_send_control_characters_to_the_terminal(files: Files) ->
         b"[5]",
         b"[" * 5000,
         b"\xff",
-        b'{"dynamodb":{}}',
+        b'{"dynamodb":5}',
     ],
 )
 def test_unusable_events_are_usage_errors(files: Files, event: bytes) -> None:

@@ -31,8 +31,24 @@ def test_module_name_and_nested_attributes(tmp_path: Path) -> None:
     function = load_target("shop.orders:Handlers.handle", str(tmp_path))
     assert function(None, None) == "shop.orders"
     assert sys.path[0] == str(tmp_path)
-    load_target("shop.orders:Handlers", str(tmp_path))
+    load_target("shop.orders:Handlers.handle", str(tmp_path))
     assert sys.path.count(str(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def handler(*args): pass",
+        "def handler(event, context=None, more=()): pass",
+        "class Handler:\n    def __call__(self, event, context): pass\nhandler = Handler()",
+        "import functools\ndef f(a, event, context): pass\nhandler = functools.partial(f, 1)",
+        "import functools\ndef f(event): pass\n@functools.wraps(f)\ndef handler(event, context): return f(event)",
+        "handler = max",
+        "class Odd:\n    __signature__ = 5\n    def __call__(self, *args): pass\nhandler = Odd()",
+    ],
+)
+def test_whatever_takes_two_arguments_is_a_handler(tmp_path: Path, text: str) -> None:
+    assert callable(load_target("target_app:handler", write_module(tmp_path, text, "target_app")))
 
 
 @pytest.mark.parametrize(
@@ -65,6 +81,11 @@ def test_modules_are_named_as_on_lambda(tmp_path: Path, file: str, target: str, 
         ("", "consumer.mine:handler", "the name 'consumer' is the daemon's: use isolation: process"),
         ("def handler(): pass", "target_app:handlr", "{path}/target_app.py: target_app has no attribute 'handlr' (did"),
         ("class A: pass", "target_app:A.b", "target_app.A has no attribute 'b'"),
+        ("def handler(event): pass", "target_app:handler", "target_app.py: target_app.handler is called with two arg"),
+        ("def handler(event): pass", "target_app:handler", "does not take: too many positional arguments"),
+        ("def handler(a, b, c): pass", "target_app:handler", "does not take: missing a required argument: 'c'"),
+        ("def handler(a, *, context): pass", "target_app:handler", "does not take: too many positional arguments"),
+        ("class handler: pass", "target_app:handler", "does not take: too many positional arguments"),
         ("handler = None", "target_app:handler", "target_app.handler is not callable, it is a NoneType"),
         ("\n\nraise OSError('two\\nlines')", "target_app:handler", "target_app.py:3: OSError: two lines"),
         ("import json\njson.loads('{')", "target_app:handler", "target_app.py:2: JSONDecodeError"),

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from consumer.cli.check_config import check_config
 from consumer.cli.schema import schema
@@ -116,19 +116,82 @@ def test_effective_yaml_redacts_user_info(load: Load) -> None:
     assert load(printed)
 
 
-class TestCommands:
-    def test_a_good_file(self, tmp_path: Path) -> None:
-        file = tmp_path / "c.yaml"
-        file.write_text(BASE)
-        result = CliRunner().invoke(check_config, [str(file)])
-        assert (result.exit_code, result.stdout, result.stderr) == (0, f"{file}: ok\n", "")
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """With the handler of BASE in it."""
+    (tmp_path / "app.py").write_text("print('imported')\ndef handler(event, context): print('called')\n")
+    return tmp_path
 
-    def test_print_effective_writes_only_yaml_to_stdout(self, tmp_path: Path) -> None:
-        file = tmp_path / "c.yaml"
-        file.write_text(BASE)
-        result = CliRunner().invoke(check_config, ["--print-effective", str(file)])
+
+RETRIES = "retry: {max_retry_attempts: 5}\n"
+GOOD = BASE + RETRIES + "on_failure: {destination: 's3://dead'}\n"
+
+
+def checked(folder: Path, text: str, *options: str) -> Result:
+    (folder / "c.yaml").write_text(text)
+    return CliRunner().invoke(check_config, [*options, str(folder / "c.yaml")])
+
+
+class TestCommands:
+    def test_a_good_file(self, folder: Path) -> None:
+        result = checked(folder, GOOD)
+        assert (result.exit_code, result.stdout) == (0, f"{folder}/c.yaml: ok\n")
+        assert result.stderr == "imported\n", "and not called"
+        assert checked(folder, GOOD, "--no-import").stderr == ""
+
+    def test_print_effective_writes_only_yaml_to_stdout(self, folder: Path) -> None:
+        result = checked(folder, GOOD, "--print-effective")
         assert result.exit_code == 0
-        assert result.stdout == effective_yaml(load_settings(file, {}))
+        assert result.stdout == effective_yaml(load_settings(folder / "c.yaml", {}))
+
+    @pytest.mark.parametrize(
+        ("text", "handler", "message"),
+        [
+            ("def handler(event, context): pass", "{target: 'app:handlr'}", "c.yaml:3: handler.target 'app:handlr': "),
+            ("import nothing", "{target: 'app:handler'}", "c.yaml:3: handler.target 'app:handler': /"),
+            ("import nothing", "{target: 'app:handler'}", "app.py:1: ModuleNotFoundError: No module named 'nothing'"),
+            ("def handler(event): pass", "{target: 'app:handler'}", "does not take: too many positional arguments"),
+            (
+                "async def handler(r): pass",
+                "{kind: python, target: 'app:handler', isolation: inline}",
+                "too many positi",
+            ),
+            ("import os; os._exit(3)", "{target: 'app:handler'}", "ended during the import: exit status 3"),
+            ("", "{command: [sh, -c, exit 3]}", "c.yaml:3: handler.command"),
+        ],
+    )
+    def test_a_handler_that_cannot_be_called_is_found(
+        self, folder: Path, text: str, handler: str, message: str
+    ) -> None:
+        (folder / "app.py").write_text(text)
+        result = checked(folder, GOOD.replace("{target: 'app:handler'}", handler))
+        assert (result.exit_code, result.stdout) == (78, "")
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
+
+    def test_a_handler_that_lacks_the_network_here_is_a_warning(self, folder: Path) -> None:
+        (folder / "app.py").write_text("raise ConnectionRefusedError('no database')")
+        result = checked(folder, GOOD)
+        assert (result.exit_code, result.stderr.startswith("warning: ")) == (0, True)
+        assert checked(folder, GOOD, "--strict").exit_code == 78
+
+    @pytest.mark.parametrize(
+        ("text", "warning"),
+        [
+            (BASE + RETRIES, "c.yaml:1: on_failure.destination: is not set: a record that is given up"),
+            (GOOD.replace(RETRIES, ""), "retry.max_retry_attempts: retries never end before the record expires"),
+            (
+                GOOD.replace("{target: 'app:handler'}", "{target: 'app:handler', timeout: 26s}"),
+                "c.yaml:3: handler.timeout: is longer than shutdown.grace (25s): a stop cuts such a call off",
+            ),
+            (GOOD + "shutdown: {grace: 30s}\n", "handler.timeout: is longer than shutdown.grace (30s)"),
+        ],
+    )
+    def test_what_works_and_may_surprise(self, folder: Path, text: str, warning: str) -> None:
+        result = checked(folder, text, "--no-import")
+        assert (result.exit_code, result.stderr.count("\n")) == (0, 1)
+        assert warning in result.stderr
+        assert checked(folder, text, "--no-import", "--strict").exit_code == 78
 
     def test_a_bad_file(self, tmp_path: Path) -> None:
         file = tmp_path / "c.yaml"
@@ -143,13 +206,13 @@ class TestCommands:
         self, tmp_path: Path, service: str, limit: str
     ) -> None:
         file = tmp_path / "c.yaml"
-        file.write_text(BASE + f"on_failure:\n  destination: arn:aws:{service}:eu-west-1:123456789012:dlq\n")
-        place = f"{file}:{BASE.count(chr(10)) + 2}: on_failure.destination: takes at most {limit}"
-        result = CliRunner().invoke(check_config, [str(file)])
+        text = BASE + RETRIES + f"on_failure:\n  destination: arn:aws:{service}:eu-west-1:123456789012:dlq\n"
+        place = f"{file}:{text.count(chr(10))}: on_failure.destination: takes at most {limit}"
+        result = checked(tmp_path, text, "--no-import")
         assert (result.exit_code, result.stdout) == (0, f"{file}: ok\n")
         assert result.stderr.startswith(f"warning: {place}")
         assert result.stderr.count("\n") == 1
-        strict = CliRunner().invoke(check_config, ["--strict", str(file)])
+        strict = checked(tmp_path, text, "--no-import", "--strict")
         assert (strict.exit_code, strict.stdout) == (78, "")
         assert strict.stderr == result.stderr.removeprefix("warning: ")
         assert load_settings(file, {}), "the daemon starts with it"
@@ -157,15 +220,12 @@ class TestCommands:
     @pytest.mark.parametrize(
         "on_failure",
         [
-            "{}",
             "{destination: 's3://dead'}",
             "{destination: 'arn:aws:sqs:eu-west-1:123456789012:dlq', overflow: 's3://kept'}",
         ],
     )
     def test_what_holds_any_letter_is_no_warning(self, tmp_path: Path, on_failure: str) -> None:
-        file = tmp_path / "c.yaml"
-        file.write_text(BASE + f"on_failure: {on_failure}\n")
-        result = CliRunner().invoke(check_config, ["--strict", str(file)])
+        result = checked(tmp_path, BASE + RETRIES + f"on_failure: {on_failure}\n", "--strict", "--no-import")
         assert (result.exit_code, result.stderr) == (0, "")
 
     def test_a_file_that_cannot_be_used_has_errors_and_no_warnings(self, tmp_path: Path) -> None:
