@@ -43,7 +43,8 @@ class AwsSession:
     """Credentials, region and one client per service, for the lifetime of the ``async with`` block.
 
     Args:
-        region: region name; None leaves it to the SDK's chain (environment, profile).
+        region: region name; None: AWS_REGION, which every SDK but Python's knows, then the SDK's own chain
+            (AWS_DEFAULT_REGION, profile).
         endpoints: endpoint URLs by ``dynamodb``, ``dynamodb_streams``, ``kinesis``, ``sqs``, ``sns``, ``s3``. Services
             that are not named keep the SDK's own rules, ``AWS_ENDPOINT_URL*`` included.
         max_pool_connections: connections per client; must exceed the number of shards polled at the same time.
@@ -68,7 +69,7 @@ class AwsSession:
         credentials_end: Callable[[float | None], None] | None = None,
         heard: Callable[[float], None] = lambda _: None,
     ) -> None:
-        self._region = region
+        self._region = region or os.environ.get("AWS_REGION") or None
         self._endpoints = dict(endpoints)
         self._inspection = Inspection(heard)
         self._config_options: dict[str, Any] = {
@@ -79,7 +80,7 @@ class AwsSession:
             "max_pool_connections": max_pool_connections,
             "user_agent_extra": USER_AGENT,
         }
-        self._credentials = HeldCredentials(partial(sdk_chain, region), clock=clock, ends=credentials_end)
+        self._credentials = HeldCredentials(partial(sdk_chain, self._region), clock=clock, ends=credentials_end)
         self._session: Any = None
         self._stack = AsyncExitStack()
         self._clients: dict[str, Any] = {}

@@ -101,7 +101,8 @@ class Aws(Section):
     """How to reach AWS. Credentials never belong here; the SDK finds them (environment, profile, role)."""
 
     region: Annotated[str, text_like(r"[A-Za-z0-9-]{1,63}", "must be a region name such as eu-west-1")] | None = None
-    """Region of the stream and the lease table. Default: the SDK's own chain (AWS_REGION, profile)."""
+    """Region of the stream and the lease table. Default: AWS_REGION, then the SDK's own chain (AWS_DEFAULT_REGION,
+    profile)."""
     endpoints: Endpoints = Field(default_factory=Endpoints)
     """Service URLs, for emulators. Default: AWS's own."""
 
