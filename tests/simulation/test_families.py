@@ -12,12 +12,12 @@ import pytest
 @pytest.mark.parametrize(
     ("family", "first", "seeds"),
     [
-        ("protocol", 0, 18),
-        ("protocol", 18, 18),
-        ("records", 0, 20),
-        ("weather", 0, 10),
-        ("fleet", 0, 10),
-        ("failing_keys", 0, 7),
+        ("protocol", 0, 12),
+        ("protocol", 12, 12),
+        ("records", 0, 12),
+        ("weather", 0, 8),
+        ("fleet", 0, 8),
+        ("failing_keys", 0, 5),
     ],
 )
 def test_no_promise_is_broken(family: str, first: int, seeds: int) -> None:
