@@ -34,6 +34,8 @@ ADDRESS: Final = "AWS_LAMBDA_RUNTIME_API"
 PREFIX: Final = "/2018-06-01/runtime"
 ERROR_TYPE: Final = "Lambda-Runtime-Function-Error-Type"
 _MOST_OF_ERROR: Final = 1 << 20  # bytes of a description
+# AWS's clients put the places of an error for X-Ray into a header, unless they take more than 1 MiB.
+_MOST_OF_HEADER: Final = (1 << 20) + 4096
 # Names of errors, of several languages and SDKs, for what passes when the network or a service is there.
 _MAY_PASS: Final = (
     *("ConnectionError", "ConnectionRefusedError", "ConnectionResetError", "TimeoutError", "gaierror", "SSLError"),
@@ -78,7 +80,9 @@ class RuntimeApiChannel:
         app.router.add_post(f"{PREFIX}/invocation/{{id}}/error", self._serve_error)
         app.router.add_post(f"{PREFIX}/init/error", self._serve_init_error)
         # No time-outs: a client may wait for hours.
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.0)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=0.0, max_field_size=_MOST_OF_HEADER
+        )
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         self._port = self._runner.addresses[0][1]
@@ -215,8 +219,14 @@ def _protocol_fault(what: str) -> HandlerFault:
 async def _fault_in(request: web.Request) -> HandlerFault:
     """What a runtime says of an error: ``errorType``, ``errorMessage`` and ``stackTrace``, a list of lines or, in Go,
     of objects."""
+    text = bytearray()
+    async for chunk in request.content.iter_any():
+        text += chunk
+        if len(text) > _MOST_OF_ERROR:
+            text[:] = b'{"errorMessage": "(its description is too large to be read)"}'
+            break
     try:
-        said = json.loads((await request.content.read(_MOST_OF_ERROR)) or b"{}")
+        said = json.loads(text or b"{}")
     except (ValueError, RecursionError):
         said = {}
     said = said if isinstance(said, dict) else {}

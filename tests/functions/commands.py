@@ -15,12 +15,17 @@ FOLDER = Path(__file__).parent
 RUNTIME_PYTHON = FOLDER.parents[1] / ".venv-runtime" / "bin" / "python"
 
 
-def awslambdaric() -> tuple[str, ...]:
-    """AWS's own client for Python, in an environment with another boto3 than the daemon's (``make`` makes it)."""
+def runtime_python() -> str:
+    """An environment of its own, with another boto3 than the daemon's and without the daemon (``make`` makes it)."""
     python = Path(os.environ.get("STREAM_CONSUMER_RUNTIME_PYTHON", RUNTIME_PYTHON))
     if not python.exists():
         pytest.skip("no environment with awslambdaric: make .venv-runtime/.ready")
-    return (str(python), "-m", "awslambdaric", "python_function.handler")
+    return str(python)
+
+
+def awslambdaric(target: str = "with_boto3.handler") -> tuple[str, ...]:
+    """AWS's own client for Python."""
+    return (runtime_python(), "-m", "awslambdaric", target)
 
 
 def go() -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Lambda code in worker processes: events, answers, errors, output, environment."""
+"""Lambda code in worker processes: events, output, environment. Answers and errors are in ``test_parity.py``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from consumer.domain.windows import TimeWindow, WindowCall
 from consumer.handlers.output import MAX_LINE
-from tests.integration.handlers.support import SOURCE_ARN, call, invoke, number, running, workers, write_module
+from tests.integration.handlers.support import SOURCE_ARN, call, invoke, number, running, write_module
 
 
 async def test_the_event_is_lambdas_and_fresh_for_every_call(tmp_path: Path) -> None:
@@ -94,114 +94,6 @@ async def test_context_and_environment_are_lambdas(tmp_path: Path, monkeypatch: 
     )
     assert (seen["module"], seen["path"], seen["aws_request_id"]) == ("app", path, "request-1")
     assert SOURCE_ARN.split(":")[4] in seen["invoked_function_arn"]
-
-
-RETURNS = [
-    ("None", "ok", ""),
-    ("{}", "ok", ""),
-    ('{"batchItemFailures": []}', "ok", ""),
-    ('{"batchItemFailures": None}', "ok", ""),
-    ('{"decimal": Decimal("1.5")}', "ok", ""),
-    ('{"batchItemFailures": [{"itemIdentifier": NUMBER}]}', "partial", ""),
-    ('{"batchItemFailures": [{"itemIdentifier": ""}]}', "failed", "BadResponse"),
-    ('{"batchItemFailures": [{"itemIdentifier": "1"}]}', "failed", "BadResponse"),
-    ('{"batchItemFailures": "x"}', "failed", "BadResponse"),
-    ("42", "failed", "BadResponse"),
-    ("'text'", "failed", "BadResponse"),
-    ("[1]", "failed", "BadResponse"),
-    ("'\\ud800'", "failed", "BadResponse"),
-    ("float('nan')", "failed", "BadResponse"),
-    ("object()", "failed", "Runtime.MarshalError"),
-    ("{1, 2}", "failed", "Runtime.MarshalError"),
-    ('{"bytes": b"text", "score": 1}', "ok", ""),
-    ("b'bytes'", "failed", "BadResponse"),
-    ("b'\\xff'", "failed", "Runtime.MarshalError"),
-    ("(x for x in [1])", "failed", "Runtime.MarshalError"),
-    ("coroutine()", "failed", "Runtime.MarshalError"),
-    ("cycle()", "failed", "Runtime.MarshalError"),
-    ("'x' * 6_300_000", "failed", "Function.ResponseSizeTooLarge"),
-]
-
-
-async def test_every_shape_of_answer(tmp_path: Path) -> None:
-    cases = ",\n".join(f"    lambda: {expression}" for expression, _, _ in RETURNS)
-    path = write_module(
-        tmp_path,
-        f"""
-from decimal import Decimal
-NUMBER = {number(1)!r}
-async def coroutine():
-    pass
-def cycle():
-    a = []
-    a.append(a)
-    return a
-CASES = [
-{cases}
-]
-def handler(event, context):
-    return CASES[context.attempt]()
-""",
-    )
-    async with running(path) as handler:
-        pids = workers()
-        for index, (expression, kind, type_) in enumerate(RETURNS):
-            outcome = await invoke(handler, call(2, attempt=index))
-            assert outcome.kind == kind, (expression, outcome)
-            assert (outcome.fault.type if outcome.fault else "") == type_, (expression, outcome)
-            if outcome.fault:  # what never became an answer is an error of the function: "Unhandled" in the dead letter
-                assert outcome.fault.kind == ("bad_response" if type_ == "BadResponse" else "raised"), expression
-            if kind == "partial":
-                assert outcome.failed == (number(1),)
-        assert workers() == pids
-
-
-RAISES = [
-    ("raise ValueError('boom')", "ValueError", "boom"),
-    ("sys.exit(3)", "SystemExit", "3"),
-    ("raise KeyboardInterrupt", "KeyboardInterrupt", ""),
-    ("raise GeneratorExit", "GeneratorExit", ""),
-    ("recurse()", "RecursionError", "maximum recursion depth"),
-    ("raise MemoryError", "MemoryError", ""),
-    ("raise ExceptionGroup('many', [ValueError('one')])", "ExceptionGroup", "ValueError: one"),
-    ("raise asyncio.CancelledError", "CancelledError", ""),
-    ("raise Exception('\\ud800')", "Exception", "\\ud800"),
-    ("raise Unprintable", "Unprintable", "__str__ raised"),
-]
-
-
-@pytest.mark.parametrize(("kind", "prefix"), [("lambda", "def"), ("python", "def"), ("python", "async def")])
-async def test_whatever_is_raised_fails_the_call_and_the_process_lives_on(
-    tmp_path: Path, kind: str, prefix: str
-) -> None:
-    branches = "\n".join(f"    if context.attempt == {i}:\n        {code}" for i, (code, _, _) in enumerate(RAISES))
-    path = write_module(
-        tmp_path,
-        f"""
-import asyncio, sys
-class Unprintable(Exception):
-    def __str__(self):
-        raise RuntimeError
-def recurse():
-    recurse()
-{prefix} handler(batch, context):
-{branches}
-""",
-    )
-    async with running(path, kind) as handler:
-        pids = workers()
-        for attempt, (code, type_, message) in enumerate(RAISES):
-            outcome = await invoke(handler, call(attempt=attempt))
-            fault = outcome.fault
-            assert outcome.kind == "failed", code
-            assert fault is not None
-            assert (fault.kind, fault.type) == ("raised", type_), code
-            assert message in fault.message, code
-            assert "app.py" in fault.stack[0], code
-            assert "in handler" in fault.stack[0], code
-            assert len(fault.stack) <= 45, code
-        assert (await invoke(handler, call(attempt=99))).kind == "ok"
-        assert workers() == pids
 
 
 async def test_output_is_forwarded_line_by_line_and_cannot_corrupt_the_wire(tmp_path: Path) -> None:
@@ -319,12 +211,6 @@ async def test_a_flood_of_output_is_bounded(tmp_path: Path) -> None:
     dropped = sum(entry["lines"] for entry in logs if entry["event"] == "handler.output_dropped")
     assert lines < 10_000
     assert dropped > 150_000
-
-
-async def test_without_report_batch_item_failures_the_answer_is_ignored(tmp_path: Path) -> None:
-    path = write_module(tmp_path, "def handler(e, c): return {'batchItemFailures': [{'itemIdentifier': 'x'}]}")
-    async with running(path, report_failures=False) as handler:
-        assert (await invoke(handler, call())).kind == "ok"
 
 
 async def test_pythonpath_works_and_the_users_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

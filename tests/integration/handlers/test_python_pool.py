@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from msgspec import Raw
 from structlog.testing import capture_logs
 
+from tests.integration.handlers.parity_cases import RAISES
 from tests.integration.handlers.support import call, invoke, number, running, workers, write_module
 
 RETURNS = [
@@ -65,6 +67,32 @@ async def asynchronous(records, context):
                         assert outcome.fault.kind == "bad_response"
                 assert workers() == pids
     assert not [entry for entry in logs if "never awaited" in str(entry.get("line"))]
+
+
+@pytest.mark.parametrize("prefix", ["def", "async def"])
+async def test_whatever_is_raised_fails_the_call_and_the_process_lives_on(tmp_path: Path, prefix: str) -> None:
+    codes = [raised.code for raised in RAISES]
+    path = write_module(
+        tmp_path,
+        f"""
+        CODES = {codes!r}
+        {prefix} handler(records, context):
+            if context.attempt < len(CODES):
+                exec(CODES[context.attempt], {{}})
+        """,
+    )
+    async with running(path, "python") as handler:
+        pids = workers()
+        for attempt, raised in enumerate(RAISES):
+            fault = (await invoke(handler, call(attempt=attempt))).fault
+            assert fault is not None, raised
+            assert (fault.kind, fault.type) == ("raised", raised.type), raised
+            assert raised.message in fault.message, raised
+            assert "app.py" in fault.stack[0], raised
+            assert "in handler" in fault.stack[0], raised
+            assert len(fault.stack) <= 45, raised
+        assert (await invoke(handler, call(attempt=99))).kind == "ok"
+        assert workers() == pids
 
 
 async def test_a_number_with_its_zeros_written_out_is_no_poison(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Programs that speak the Lambda Runtime API: calls, answers, errors, ends, and manners that no runtime should have."""
+"""Programs that speak the Lambda Runtime API: calls, starts, ends, and manners that no runtime should have. What AWS's
+own clients make of answers and errors is in ``test_parity.py``."""
 
 from __future__ import annotations
 
@@ -65,25 +66,6 @@ async def test_an_invocation_is_lambdas(tmp_path: Path) -> None:
     assert "_HANDLER" not in environment
 
 
-@pytest.mark.parametrize(
-    ("answer", "kind", "fault"),
-    [
-        ("None", "ok", ""),
-        ('{"batchItemFailures": [{"itemIdentifier": NUMBER}]}', "partial", ""),
-        ('{"batchItemFailures": [{"itemIdentifier": "1"}]}', "failed", "BadResponse"),
-        ("'text'", "failed", "BadResponse"),
-        ("'x' * 6_300_000", "failed", "Function.ResponseSizeTooLarge"),
-    ],
-)
-async def test_answers_count_as_lambdas(tmp_path: Path, answer: str, kind: str, fault: str) -> None:
-    command = write_program(tmp_path, f"NUMBER = {number(1)!r}\nrun(lambda event, headers: {answer})")
-    async with running_program(command, tmp_path) as handler:
-        outcome = await invoke(handler, a_call(3))
-        assert (outcome.kind, outcome.fault.type if outcome.fault else "") == (kind, fault)
-        assert outcome.failed == ((number(1),) if kind == "partial" else ())
-        assert (await invoke(handler, a_call(3))).kind == kind, "the process goes on"
-
-
 async def test_an_error_is_told_with_its_type_and_place(tmp_path: Path) -> None:
     command = write_program(
         tmp_path,
@@ -100,54 +82,28 @@ async def test_an_error_is_told_with_its_type_and_place(tmp_path: Path) -> None:
             assert fault.stack == ("a line", "x.go:3 f")
 
 
-async def test_what_takes_too_long_is_killed_and_replaced(tmp_path: Path) -> None:
-    command = write_program(
-        tmp_path,
-        """
-        def handle(event, headers):
-            if len(event["Records"]) == 2:
-                os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "623.7")
-                time.sleep(600)
-        run(handle)
-        """,
-    )
+LARGE_ERROR = """
+answer, event = ask("GET", "/invocation/next")
+path = "/invocation/" + answer.headers["Lambda-Runtime-Aws-Request-Id"] + "/error"
+said = json.dumps({"errorMessage": "no such order", "errorType": "KeyError", "stackTrace": ["a line" * 1000] * LINES})
+prefix = "Lambda-Runtime-Function-"
+headers = {prefix + "Error-Type": "KeyError", prefix + "XRay-Error-Cause": "x" * (1 << 20)}
+print(ask("POST", path, said, headers)[0].status)
+run(lambda event, headers: None)
+"""
+
+
+@pytest.mark.parametrize(("stack_lines", "message"), [(100, "no such order"), (300, "too large to be read")])
+async def test_a_large_error_is_told_as_well(tmp_path: Path, stack_lines: int, message: str) -> None:
+    """A recursion that never ends has places enough for a megabyte, in the body and for X-Ray in a header."""
+    command = write_program(tmp_path, LARGE_ERROR.replace("LINES", str(stack_lines)))
     with capture_logs() as logs:
         async with running_program(command, tmp_path) as handler:
-            outcome = await invoke(handler, a_call(2, timeout=1.0))
-            assert (outcome.kind, outcome.fault.type) == ("failed", "Sandbox.Timedout")
-            assert "Task timed out after 1.00 seconds" in outcome.fault.message
+            fault = (await invoke(handler, a_call())).fault
+            assert (fault.kind, fault.type) == ("raised", "KeyError")
+            assert message in fault.message
             assert (await invoke(handler, a_call())).kind == "ok"
-            await eventually(lambda: not _commands("623.7"))
-    assert [entry["event"] for entry in logs if entry["event"].startswith("handler.worker")] == [
-        "handler.worker_replaced"
-    ]
-
-
-def _commands(text: str) -> list[str]:
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found.append(entry.read_bytes().decode())
-        except OSError:
-            continue
-    return [command for command in found if text in command]
-
-
-async def test_a_program_that_exits_has_failed_its_call(tmp_path: Path) -> None:
-    command = write_program(
-        tmp_path,
-        """
-        def handle(event, headers):
-            if len(event["Records"]) == 2:
-                os._exit(3)
-        run(handle)
-        """,
-    )
-    async with running_program(command, tmp_path) as handler:
-        outcome = await invoke(handler, a_call(2))
-        assert (outcome.kind, outcome.fault.type) == ("failed", "Runtime.ExitError")
-        assert outcome.fault.message.endswith("Runtime exited with error: exit status 3")
-        assert (await invoke(handler, a_call())).kind == "ok"
+    assert [entry["line"] for entry in lines(logs)] == ["202"], "and the process goes on"
 
 
 async def test_the_next_call_waits_until_the_runtime_asks_for_it(tmp_path: Path) -> None:
