@@ -19,6 +19,7 @@ from benchmarks.servers import StubStream
 from benchmarks.targets import judge
 from demo.local_aws import LocalAws, find_local_aws_python
 
+ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
 QUICK = 0.25  # of the records, and one round: to see that everything works
 FASTEST_GUESS = 60_000.0  # records/s when the run has no row that measures it
@@ -36,8 +37,18 @@ def run(selected: list[str], rounds: int, scale: float) -> dict[str, Any]:
     """Everything that was selected (by group or name; nothing selects all)."""
     results: dict[str, list[Result]] = defaultdict(list)
 
+    skipped: set[str] = set()
+
     def wanted(row: Row) -> bool:
-        return not selected or any(word in (row.group, row.name) for word in selected)
+        if selected and not any(word in (row.group, row.name) for word in selected):
+            return False
+        if row.needs is None or row.needs.exists():
+            return True
+        if row.name not in skipped:
+            skipped.add(row.name)
+            missing = row.needs.relative_to(ROOT)
+            print(f"{row.name}: skipped, there is no {missing} (make makes it)", file=sys.stderr, flush=True)
+        return False
 
     def measure(row: Row, stream: str, table: str) -> None:
         started = time.monotonic()

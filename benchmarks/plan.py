@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from benchmarks.row import run_row
 from benchmarks.rows.concurrency import shards_for
+from benchmarks.rows.runtimes import RUNTIME_PYTHON
 from benchmarks.servers import steer
 
 SHARDS = 4
@@ -15,7 +17,8 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Row:
-    """``group`` is what ROWS= selects by. ``stub`` configures the stream first; None leaves that to the row."""
+    """``group`` is what ROWS= selects by. ``stub`` configures the stream first; None leaves that to the row. Without
+    the file ``needs`` the row is skipped."""
 
     group: str
     name: str
@@ -24,6 +27,7 @@ class Row:
     arguments: dict[str, Any]
     stub: dict[str, Any] | None = field(default_factory=lambda: {"shards": SHARDS})
     table: bool = True
+    needs: Path | None = None
 
     def run(self, stream: str, table: str) -> Result:
         if self.stub is not None:
@@ -80,6 +84,18 @@ def _small_pages(scale: float) -> list[Row]:
     ]
 
 
+def _runtimes(scale: float) -> list[Row]:
+    def row(name: str, kind: str, needs: Path | None) -> Row:
+        arguments = {"kind": kind, "calls": int(600 * scale)}
+        return Row("runtimes", name, "runtimes", "calls", arguments, None, table=False, needs=needs)
+
+    return [
+        row("call of 100, built-in", "built_in", None),
+        row("call of 100, built-in, handler.python", "other_python", RUNTIME_PYTHON),
+        row("call of 100, awslambdaric", "awslambdaric", RUNTIME_PYTHON),
+    ]
+
+
 def _lag(scale: float) -> list[Row]:
     slow, fast = {"records": int(8_000 * scale), "shards": SHARDS}, {"records": int(300_000 * scale)}
     return [
@@ -95,6 +111,7 @@ def repeated(scale: float) -> list[Row]:
     return [
         *_throughput(scale),
         *_small_pages(scale),
+        *_runtimes(scale),
         *_lag(scale),
         Row("concurrency", "5 ms, bare tasks, width 100", "concurrency", "bare_tasks", width, None, table=False),
         Row("concurrency", "5 ms, 1000 keys, width 100", "concurrency", "daemon", {"keys": 1000, **width}, keys),

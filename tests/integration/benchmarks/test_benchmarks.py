@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import naive, report, targets
+from benchmarks import __main__ as main
+from benchmarks import naive, plan, report, targets
 from benchmarks.handlers import on_lambda
 from benchmarks.measure import Meter, percentile
 from benchmarks.records import FIRST_NUMBER, index_of, key_of
 from benchmarks.row import run_row
+from benchmarks.rows.runtimes import RUNTIME_PYTHON
 from benchmarks.servers import StubStream, steer
 from benchmarks.stub_stream import STREAM_ARN, Stream
 from consumer.aws.pages import convert_page, decode_page
@@ -119,9 +121,27 @@ class TestRows:
             found = run_row("small_pages", function, {"stream": stub.endpoint, "calls": 5})
             assert (found["calls"], found["records"]) == (5, 50)
 
+    @pytest.mark.parametrize("kind", ["built_in", "other_python", "awslambdaric"])
+    def test_runtimes(self, kind: str) -> None:
+        if kind != "built_in" and not RUNTIME_PYTHON.exists():
+            pytest.skip("no environment with awslambdaric: make .venv-runtime/.ready")
+        found = run_row("runtimes", "calls", {"stream": "", "kind": kind, "calls": 20})
+        assert found["calls"] == 20
+        assert found["us_per_call"] >= found["us_daemon"] > 0
+
     def test_a_row_that_fails_says_why(self) -> None:
         with pytest.raises(RuntimeError, match="ConnectionRefused"):
             run_row("throughput", "limit", {"stream": "http://127.0.0.1:9", "records": 1, "shards": 1})
+
+
+def test_a_row_whose_environment_is_missing_is_skipped_with_a_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = plan.Row("g", "a row", "m", "f", {}, needs=main.ROOT / ".venv-gone" / "python")
+    monkeypatch.setattr(plan, "repeated", lambda scale: [missing])
+    monkeypatch.setattr(plan, "once", lambda scale, fastest: [])
+    assert main.run([], rounds=2, scale=1.0) == {"medians": {}, "rounds": {}}
+    assert capsys.readouterr().err == "a row: skipped, there is no .venv-gone/python (make makes it)\n"
 
 
 class TestJudgement:
