@@ -88,7 +88,10 @@ def pool_of_programs(
     """Processes of a program that speaks the Lambda Runtime API, started in the folder ``path``."""
 
     def environment() -> Mapping[str, str]:
-        return lambda_environment(os.environ, application, Path(path), region)
+        found = lambda_environment(os.environ, application, Path(path), region)
+        if len(command) > 1:  # as AWS's emulator does: some clients look only there
+            found.setdefault("_HANDLER", command[-1])
+        return found
 
     def channel(listener: Listener) -> RuntimeApiChannel:
         return RuntimeApiChannel(list(command), path, function_name(os.environ, application), listener)

@@ -218,7 +218,7 @@ def _protocol_fault(what: str) -> HandlerFault:
 
 async def _fault_in(request: web.Request) -> HandlerFault:
     """What a runtime says of an error: ``errorType``, ``errorMessage`` and ``stackTrace``, a list of lines or, in Go,
-    of objects."""
+    of objects. Node.js names it ``trace``."""
     text = bytearray()
     async for chunk in request.content.iter_any():
         text += chunk
@@ -231,7 +231,7 @@ async def _fault_in(request: web.Request) -> HandlerFault:
         said = {}
     said = said if isinstance(said, dict) else {}
     kind = said.get("errorType") or request.headers.get(ERROR_TYPE) or "Unknown"
-    stack = said.get("stackTrace")
+    stack = said.get("stackTrace") or said.get("trace")
     stack = stack if isinstance(stack, list) else [stack] if stack else []
     lines = tuple(clean(_line(entry), 1024) for entry in stack[:40])
     return HandlerFault("raised", clean(str(kind), 256), clean(str(said.get("errorMessage", ""))), lines)

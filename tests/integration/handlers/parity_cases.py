@@ -79,7 +79,6 @@ class End:
     dies: bool = False
     differs: Mapping[str, End] = field(default_factory=dict)
     not_for: Mapping[str, str] = field(default_factory=dict)
-    attributes: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.do
@@ -101,6 +100,9 @@ ENDS = (
         differs={
             # Other languages have no such type: an error of their encoder, by its name.
             "aws-lambda-go": End("", ("raised", "UnsupportedTypeError"), "json: unsupported type: chan int"),
+            "aws-lambda-ric": End("", ("raised", "Runtime.JSONStringifyError"), "Unable to stringify"),
+            "java": End("", ("raised", "java.lang.RuntimeException"), "JSON serialization of response"),
+            "lambda_runtime": End("", CRASHED, f"{EXITED}exit status 1$", dies=True),
         },
         not_for={"http": ENCODING},
     ),
@@ -112,6 +114,7 @@ ENDS = (
             # The endpoint says 413, which these clients take for the end of the world.
             "awslambdaric": End("", TOO_LARGE, "exceeded maximum allowed payload size", dies=True),
             "aws-lambda-go": End("", TOO_LARGE, "exceeded maximum allowed payload size", dies=True),
+            "java": End("", TOO_LARGE, "exceeded maximum allowed payload size", dies=True),
             "http": End("", TOO_LARGE, "the answer is larger than"),
         },
     ),

@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -16,7 +17,7 @@ from aiohttp import web
 
 from consumer.ports.handler import Handler
 from tests.functions import python_function
-from tests.functions.commands import FOLDER, awslambdaric, go, runtime_python
+from tests.functions.commands import FOLDER, awslambdaric, go, java, node, runtime_python, rust
 from tests.integration.handlers.http_servers import serving, started
 from tests.integration.handlers.runtimes import running_program
 from tests.integration.handlers.support import running
@@ -28,13 +29,15 @@ Start = Callable[..., contextlib.AbstractAsyncContextManager[Handler]]  # of ``r
 @dataclass(frozen=True)
 class Kind:
     """``raised`` is the type that it tells of ``fail``; ``place`` is in the first line of its stack, None where it has
-    none. ``group``: of xdist, in which things are built once."""
+    none. ``group``: of xdist, in which things are built once. ``seconds``: the longest time of a test, with
+    its building."""
 
     name: str
     start: Start
     raised: str = "ValueError"
     place: str | None = "python_function.py"
     group: str = ""
+    seconds: int = 180
 
     def __str__(self) -> str:
         return self.name
@@ -48,12 +51,13 @@ def _other_python(**options: Any) -> Any:
     return running(str(FOLDER), target=TARGET, python=runtime_python(), **options)
 
 
-def _awslambdaric(**options: Any) -> Any:
-    return running_program(awslambdaric(TARGET), FOLDER, **options)
+def _program(command: Callable[[], tuple[str, ...]]) -> Start:
+    return lambda **options: running_program(command(), FOLDER, **options)
 
 
-def _go(**options: Any) -> Any:
-    return running_program(go(), FOLDER, **options)
+def _node(**options: Any) -> Any:
+    command = node()
+    return running_program(command, Path(command[0]).parents[2], **options)
 
 
 @asynccontextmanager
@@ -97,10 +101,23 @@ async def _answer(request: web.Request) -> web.StreamResponse:
 
 BUILT_IN = Kind("lambda", _built_in, group="parity lambda")
 OTHER_PYTHON = Kind("lambda, other python", _other_python, group="parity other python")
-AWSLAMBDARIC = Kind("awslambdaric", _awslambdaric, group="parity awslambdaric")
-GO = Kind("aws-lambda-go", _go, "errorString", None, group="real runtimes")
+AWSLAMBDARIC = Kind("awslambdaric", _program(lambda: awslambdaric(TARGET)), group="parity awslambdaric")
+GO = Kind("aws-lambda-go", _program(go), "errorString", None, group="real runtimes")
 HTTP = Kind("http", _http, group="parity http")
-KINDS = (BUILT_IN, OTHER_PYTHON, AWSLAMBDARIC, GO, HTTP)
+# Built only when asked for.
+RUST = Kind(
+    "lambda_runtime",
+    _program(rust),
+    "&alloc::boxed::Box<dyn core::error::Error + core::marker::Send + core::marker::Sync>",
+    None,
+    group="parity rust",
+    seconds=900,
+)
+JAVA = Kind(
+    "java", _program(java), "java.lang.IllegalArgumentException", "Handler.java", group="parity java", seconds=900
+)
+NODE = Kind("aws-lambda-ric", _node, "Error", "index.js", group="parity node", seconds=900)
+KINDS = (BUILT_IN, OTHER_PYTHON, AWSLAMBDARIC, GO, HTTP, RUST, JAVA, NODE)
 OF_PYTHON = (BUILT_IN, OTHER_PYTHON, AWSLAMBDARIC)  # they run what is in ``code``
 
 
@@ -130,4 +147,7 @@ async def subject_of(kind: Kind) -> AsyncIterator[Subject]:
 
 def params(kinds: Iterable[Kind] = KINDS) -> list[Any]:
     """Of the fixture: each in a group of xdist, so that it is started once."""
-    return [pytest.param(kind, id=kind.name, marks=pytest.mark.xdist_group(kind.group)) for kind in kinds]
+    return [
+        pytest.param(kind, id=kind.name, marks=[pytest.mark.xdist_group(kind.group), pytest.mark.timeout(kind.seconds)])
+        for kind in kinds
+    ]

@@ -1,5 +1,5 @@
-"""Programs that speak the Lambda Runtime API: calls, starts, ends, and manners that no runtime should have. What AWS's
-own clients make of answers and errors is in ``test_parity.py``."""
+"""Programs that speak the Lambda Runtime API: calls, starts, ends, and manners that no runtime should have. Answers and
+errors are in ``test_parity.py``, by AWS's own clients, and in ``test_runtime_api_answers.py``."""
 
 from __future__ import annotations
 
@@ -66,44 +66,24 @@ async def test_an_invocation_is_lambdas(tmp_path: Path) -> None:
     assert "_HANDLER" not in environment
 
 
-async def test_an_error_is_told_with_its_type_and_place(tmp_path: Path) -> None:
-    command = write_program(
-        tmp_path,
-        """
-        def handle(event, headers):
-            raise KeyError("no such order")
-        run(handle)
-        """,
-    )
-    async with running_program(command, tmp_path) as handler:
-        for _ in range(2):
-            fault = (await invoke(handler, a_call())).fault
-            assert (fault.kind, fault.type, fault.message) == ("raised", "KeyError", "'no such order'")
-            assert fault.stack == ("a line", "x.go:3 f")
-
-
-LARGE_ERROR = """
-answer, event = ask("GET", "/invocation/next")
-path = "/invocation/" + answer.headers["Lambda-Runtime-Aws-Request-Id"] + "/error"
-said = json.dumps({"errorMessage": "no such order", "errorType": "KeyError", "stackTrace": ["a line" * 1000] * LINES})
-prefix = "Lambda-Runtime-Function-"
-headers = {prefix + "Error-Type": "KeyError", prefix + "XRay-Error-Cause": "x" * (1 << 20)}
-print(ask("POST", path, said, headers)[0].status)
-run(lambda event, headers: None)
-"""
-
-
-@pytest.mark.parametrize(("stack_lines", "message"), [(100, "no such order"), (300, "too large to be read")])
-async def test_a_large_error_is_told_as_well(tmp_path: Path, stack_lines: int, message: str) -> None:
-    """A recursion that never ends has places enough for a megabyte, in the body and for X-Ray in a header."""
-    command = write_program(tmp_path, LARGE_ERROR.replace("LINES", str(stack_lines)))
+@pytest.mark.parametrize(
+    ("arguments", "users", "found"),
+    [
+        ((), None, None),
+        (("--flag", "index.handler"), None, "index.handler"),
+        (("index.handler",), "own.one", "own.one"),
+    ],
+)
+async def test_the_last_argument_is_the_handler(
+    tmp_path: Path, arguments: tuple[str, ...], users: str | None, found: str | None
+) -> None:
+    """As AWS's emulator has it; the client for Node.js looks only there. What the user set wins."""
+    program = "print(json.dumps(os.environ.get('_HANDLER')), flush=True)\nrun(lambda *_: None)"
+    command = (*write_program(tmp_path, program), *arguments)
     with capture_logs() as logs:
-        async with running_program(command, tmp_path) as handler:
-            fault = (await invoke(handler, a_call())).fault
-            assert (fault.kind, fault.type) == ("raised", "KeyError")
-            assert message in fault.message
-            assert (await invoke(handler, a_call())).kind == "ok"
-    assert [entry["line"] for entry in lines(logs)] == ["202"], "and the process goes on"
+        async with running_program(command, tmp_path, {"_HANDLER": users} if users else {}):
+            await eventually(lambda: bool(lines(logs)))
+    assert json.loads(lines(logs)[0]["line"]) == found
 
 
 async def test_the_next_call_waits_until_the_runtime_asks_for_it(tmp_path: Path) -> None:
