@@ -48,6 +48,8 @@ def crash_fault(request_id: str, returncode: int | None, detail: str = "") -> Ha
     )
 
 
-def marshal_fault(reason: str, type_: Literal["Runtime.MarshalError", "Function.ResponseSizeTooLarge"]) -> HandlerFault:
-    """The function returned something that cannot be sent: in Lambda an error of the function, as if it had raised."""
+def answer_fault(
+    reason: str, type_: Literal["Function.ResponseSizeTooLarge", "Runtime.StreamedResponse"]
+) -> HandlerFault:
+    """The function returned something that cannot be taken: in Lambda an error of the function, as if it had raised."""
     return HandlerFault("raised", type_, faults.clean(reason))

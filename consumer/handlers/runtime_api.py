@@ -23,7 +23,7 @@ from consumer.domain.errors import HandlerImportError, HandlerImportMayPass
 from consumer.domain.function_name import function_arn
 from consumer.domain.outcome import TOO_LATE, HandlerCall, HandlerFault, Outcome
 from consumer.handlers.channel import Listener, Program
-from consumer.handlers.handler_faults import marshal_fault
+from consumer.handlers.handler_faults import answer_fault
 from consumer.handlers.peer_process import is_of_session
 from consumer.handlers.runtime.faults import clean
 from consumer.handlers.runtime.wire import MAX_RESPONSE
@@ -33,6 +33,7 @@ log = structlog.get_logger(__name__)
 ADDRESS: Final = "AWS_LAMBDA_RUNTIME_API"
 PREFIX: Final = "/2018-06-01/runtime"
 ERROR_TYPE: Final = "Lambda-Runtime-Function-Error-Type"
+RESPONSE_MODE: Final = "Lambda-Runtime-Function-Response-Mode"
 _MOST_OF_ERROR: Final = 1 << 20  # bytes of a description
 # AWS's clients put the places of an error for X-Ray into a header, unless they take more than 1 MiB.
 _MOST_OF_HEADER: Final = (1 << 20) + 4096
@@ -175,11 +176,16 @@ class RuntimeApiChannel:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
             text = f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE} bytes)."
-            self._end(Outcome("failed", fault=marshal_fault(text, "Function.ResponseSizeTooLarge")))
+            self._end(Outcome("failed", fault=answer_fault(text, "Function.ResponseSizeTooLarge")))
             return _refusal(413, "RequestEntityTooLarge", text)
         if refusal := self._wrong_id(request):  # it took long, and the call is over
             return refusal
-        self._end(body)
+        if request.headers.get(RESPONSE_MODE, "").lower() == "streaming":
+            # What fails on the way is told in trailers, and the HTTP library drops them: no answer may pass for one.
+            text = "the function streams its answer: whether it failed cannot be told; return the answer instead"
+            self._end(Outcome("failed", fault=answer_fault(text, "Runtime.StreamedResponse")))
+        else:
+            self._end(body)
         return web.json_response(_ACCEPTED, status=202)
 
     async def _serve_error(self, request: web.Request) -> web.Response:
