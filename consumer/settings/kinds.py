@@ -7,6 +7,7 @@ and what to do; `messages.py` adds what was found.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -33,6 +34,8 @@ from consumer.settings.units import (
 )
 
 _Number = TypeVar("_Number", int, float)
+
+_MAX_PATTERN_DEPTH = 20  # as deep as a file may be nested
 
 StartingPosition = Literal["trim_horizon", "latest"] | datetime
 """Where a new application starts: a literal, or an aware datetime in UTC."""
@@ -208,6 +211,26 @@ def command_line(value: object) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(part, str) and part for part in value):
         raise Refused("must be a list of texts: a program and its arguments", 'such as ["/opt/fn/bootstrap"]')
     return tuple(str(part) for part in value)
+
+
+def patterns(value: object) -> object:
+    """Filters as they are, or as one text of JSON: that is how the value of a variable holds a whole list."""
+    if not isinstance(value, str):
+        return () if value is None else value
+    try:
+        read = json.loads(value, parse_constant=_not_in_json)
+    except (ValueError, RecursionError):
+        return value
+    return read if isinstance(read, list) and _is_shallow(read, _MAX_PATTERN_DEPTH) else value
+
+
+def _not_in_json(constant: str) -> object:
+    raise ValueError(constant)
+
+
+def _is_shallow(value: object, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(_is_shallow(one, levels - 1) for one in inner)
 
 
 def directory(value: object, info: ValidationInfo) -> Path:

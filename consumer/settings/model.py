@@ -43,6 +43,7 @@ from consumer.settings.kinds import (
     directory,
     duration_in,
     interpreter,
+    patterns,
     size_in,
     text_like,
     whole_number,
@@ -61,7 +62,7 @@ ApplicationName = Annotated[
 ]
 Boolean = Annotated[bool, FLAG]
 HttpUrl = Annotated[Url, HTTP_URL]
-Patterns = Annotated[tuple[dict[str, Any], ...], BeforeValidator(lambda value: () if value is None else value)]
+Patterns = Annotated[tuple[dict[str, Any], ...], BeforeValidator(patterns)]
 
 
 class Section(BaseModel):
@@ -355,7 +356,8 @@ class Settings(Section):
     batch: Batch = Field(default_factory=Batch)
     """How records are grouped into invocations."""
     filters: Patterns = ()
-    """EventBridge patterns over the whole event; a record that matches none is skipped. Default []."""
+    """EventBridge patterns over the whole event; a record that matches none is skipped. Default []. A
+    text is taken for the list in JSON, so that a variable can hold it."""
     filter_options: FilterOptions = Field(default_factory=FilterOptions)
     """Where filters go beyond Lambda's."""
     retry: Retry = Field(default_factory=Retry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -82,6 +83,12 @@ def test_recycling_of_worker_processes(load: Load, options: str, calls: int, siz
     written = effective_yaml(settings)
     again = load(written)
     assert (again.handler.max_calls, again.handler.max_memory) == (calls, size)
+
+
+def test_a_variable_holds_all_filters_as_json(load: Load) -> None:
+    wanted = ({"eventName": ["INSERT"]}, {"dynamodb": {"Keys": {"pk": {"S": [{"prefix": "a"}]}}}})
+    for written in ("${FILTERS}", '"${FILTERS}"'):
+        assert load(BASE + f"filters: {written}\n", {"FILTERS": json.dumps(wanted)}).filters == wanted
 
 
 def test_numbers_are_compared_by_filters_only_when_asked(load: Load) -> None:

@@ -11,7 +11,7 @@ from consumer.settings import Settings
 from consumer.settings.model import Backoff, Batch, FilterOptions, OnFailure, Retry
 from consumer.settings.rules import RULES
 from consumer.settings.yaml_file import parse
-from tests.unit.settings.conftest import Problems
+from tests.unit.settings.conftest import Load, Problems
 from tests.unit.settings.test_bad_files import BASE
 
 QUEUE = "arn:aws:sqs:eu-west-1:123456789012:dlq"
@@ -133,6 +133,29 @@ def test_filters_name_place_and_form(problems: Problems, text: str, expected: st
     """``test_dynamodb_invalid_event_filter``: AWS says "Invalid filter pattern definition." and no more."""
     (line,) = problems(BASE + text + "\n")
     assert expected in line
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", None),
+        ("text", "c.yaml:4: filters: must be a list, found 'text'"),
+        ('{"eventName": ["INSERT"]}', "c.yaml:4: filters: must be a list, found"),
+        ('[{"eventName": "INSERT"}]', "c.yaml:4: filters[0].eventName: must be an array of values"),
+        ('["INSERT"]', "c.yaml:4: filters[0]: must be a mapping of keys to values"),
+        ('[{"a": [NaN]}]', "c.yaml:4: filters: must be a list"),
+        ("[" * 30 + "]" * 30, "c.yaml:4: filters: must be a list"),
+        ("[" * 100_000, "c.yaml:4: filters: must be a list"),
+    ],
+)
+def test_filters_of_a_variable_are_checked_as_those_of_the_file(
+    problems: Problems, load: Load, text: str, expected: str | None
+) -> None:
+    if expected is None:
+        assert load(BASE + "filters: ${FILTERS}\n", {"FILTERS": text}).filters == ()
+    else:
+        (line,) = problems(BASE + "filters: ${FILTERS}\n", {"FILTERS": text})
+        assert expected in line
 
 
 def test_every_problem_of_every_filter_is_reported_at_once(problems: Problems) -> None:
