@@ -18,7 +18,7 @@ _MAX_COMMENT = 400
 
 
 class Reference(str):
-    """Text with a `${VAR}` in it that is meant to be expanded; in all other text `${` is escaped."""
+    """A `${VAR}` that is meant to be expanded; in all other text `${` is escaped."""
 
     __slots__ = ()
 
@@ -32,6 +32,9 @@ class _Flow(yaml.SafeDumper):
 
 _Flow.add_representer(
     str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text.replace("${", "$${"), style='"')
+)
+_Flow.add_representer(
+    Reference, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style='"')
 )
 
 
@@ -65,6 +68,10 @@ class Writer:
         """What follows belongs to this section, until the next one."""
         self._lines.append(f"{name}:")
         self._indent = "  "
+
+    def top_level(self) -> None:
+        """What follows belongs to no section."""
+        self._indent = ""
 
     def value(self, key: str, value: Any, comment: str) -> None:
         """`key: value  # comment` in the current section."""

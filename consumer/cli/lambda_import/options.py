@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from consumer.cli.lambda_import.commented_yaml import Reference, one_line
-from consumer.cli.lambda_import.document import Unresolved
+from consumer.cli.lambda_import.found import Note
+from consumer.cli.lambda_import.intrinsics import Unresolved
 from consumer.cli.lambda_import.values import UNSET, show, whole_number
 from consumer.settings.units import format_duration
 
@@ -39,15 +39,9 @@ _NO_COUNTERPART = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
-    """Something that does not carry over by itself: the option of the mapping, and why or what to do."""
-
-    option: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.option}: {self.reason}"
+def variable_name(option: str) -> str:
+    """`BATCH_SIZE` of `BatchSize`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", option).upper()
 
 
 class Options:
@@ -68,14 +62,29 @@ class Options:
         value = self._properties.get(option)
         return UNSET if value is None else value
 
-    def reference(self, option: str, value: Unresolved) -> tuple[Any, str]:
-        """A variable in place of a value that only a deployment knows."""
-        variable = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", option).upper()
-        self.note(option, f"{value} has no value in a template: put it in, or set {variable}")
+    def is_set(self, option: str) -> bool:
+        """Whether the mapping has a value for it."""
+        return self._properties.get(option) is not None
+
+    def peek(self, option: str, default: Any) -> Any:
+        """The value of an option that another part of the file is about."""
+        value = self._properties.get(option)
+        return default if value is None else value
+
+    def reference(self, option: str, value: object, hint: str = "") -> tuple[Any, str]:
+        """A variable in place of a value that is not known; the daemon does not start without it."""
+        variable = variable_name(option)
+        self.note(option, f"{value} is not known from here: put the value in, or set {variable}{hint}")
         return Reference(f"${{{variable}}}"), f"{option}: {value}"
 
     def choose(
-        self, option: str, default: Any, read: Callable[[Any], Any], wanted: str, because: str = ""
+        self,
+        option: str,
+        default: Any,
+        read: Callable[[Any], Any],
+        wanted: str,
+        because: str = "",
+        hint: str = "",
     ) -> tuple[Any, str]:
         """Value and comment of an option. ``read`` returns ``UNSET`` for what Lambda would not have taken."""
         value = self.get(option)
@@ -83,7 +92,7 @@ class Options:
         if value is UNSET:
             return default, f"{option} is not set: Lambda's default{reason}"
         if isinstance(value, Unresolved):
-            return self.reference(option, value)
+            return self.reference(option, value, hint)
         taken = read(value)
         if taken is UNSET:
             self.note(option, f"must be {wanted}, found {show(value)}: Lambda's default is written")
@@ -101,7 +110,7 @@ class Options:
             seconds = whole_number(0, high)(value)
             return UNSET if seconds is UNSET else format_duration(seconds)
 
-        return self.choose(option, "0s", read, f"a whole number from 0 to {high}")
+        return self.choose(option, "0s", read, f"a whole number from 0 to {high}", hint=", with its unit, such as 30s")
 
     def leftovers(self) -> None:
         """Note every option that was not read."""

@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from consumer.cli.lambda_import.document import Unresolved
 from consumer.settings.units import format_duration
 
 UNSET: Final = object()
@@ -70,12 +69,6 @@ def moment_text(value: Any) -> str:
         return ""
 
 
-def module_and_attribute(text: str) -> str:
-    """Lambda's `app.handler` as `app:handler`; anything else as it is."""
-    dotted = re.fullmatch(r"([A-Za-z_][\w./]*)\.([A-Za-z_]\w*)", text)
-    return f"{dotted[1].replace('/', '.')}:{dotted[2]}" if dotted else text
-
-
 def bucket_url(name: str) -> str:
     """A bucket's ARN as `s3://bucket`; anything else as it is."""
     bucket = re.fullmatch(r"arn:[^:]+:s3:::([^\s]+)", name)
@@ -95,12 +88,3 @@ def json_object(text: str) -> Any:
     except (ValueError, RecursionError):  # UnicodeEncodeError too: a lone surrogate matches nothing
         return None
     return pattern if isinstance(pattern, dict) else None
-
-
-def holds_unresolved(value: Any) -> bool:
-    """Whether a part of it is known after a deployment only."""
-    if isinstance(value, Mapping):
-        return any(map(holds_unresolved, value.values()))
-    if isinstance(value, list):
-        return any(map(holds_unresolved, value))
-    return isinstance(value, Unresolved)

@@ -6,7 +6,11 @@ import copy
 from pathlib import Path
 from typing import Any
 
+from consumer.cli.lambda_import.command import import_chosen
+from consumer.cli.lambda_import.intrinsics import as_intrinsics
 from consumer.cli.lambda_import.mapping import Imported
+from consumer.cli.lambda_import.parameters import Parameters
+from consumer.cli.lambda_import.sources.detect import contents_of, contents_of_text
 from consumer.settings import Settings
 from consumer.settings.rules import RULES
 from consumer.settings.yaml_file import parse as parse_values
@@ -46,7 +50,7 @@ LIKE_LAMBDA: dict[str, Any] = {
         "starting_position": "trim_horizon",
         "on_gap": "continue",
     },
-    "handler": {"kind": "lambda", "target": "app:handler", "timeout": "60s", "processes": 2},
+    "handler": {"kind": "lambda", "target": "app:handler", "timeout": "${HANDLER_TIMEOUT}", "processes": 2},
     "batch": {
         "batch_size": 100,
         "batching_window": "0s",
@@ -57,14 +61,29 @@ LIKE_LAMBDA: dict[str, Any] = {
     },
     "retry": {"max_retry_attempts": -1, "max_record_age": -1, "bisect_on_error": False},
 }
+ENVIRON = {"HANDLER_TIMEOUT": "60s"}  # a mapping alone does not say it
 ALWAYS = {"StartingPosition", "Timeout"}  # what is always to be looked at when the target is given
+
+
+def converted(
+    document: Any,
+    *,
+    target: str | None = None,
+    mapping: str | None = None,
+    parameters: dict[str, str] | None = None,
+) -> Imported:
+    """As the command does it: a text is that of a file, anything else a document."""
+    given = Parameters(parameters)
+    if isinstance(document, str):
+        return import_chosen(contents_of_text(document, given), mapping, target)
+    return import_chosen(contents_of(as_intrinsics(document), given), mapping, target)
 
 
 def settings_of(imported: Imported, tmp_path: Path, **environ: str) -> Settings:
     """Through this package's own reader and model, without the list of what this version cannot do yet."""
     file = tmp_path / "imported.yaml"
     file.write_text(imported.yaml, encoding="utf-8")
-    values = parse_values(read_text(file), str(file), environ)
+    values = parse_values(read_text(file), str(file), ENVIRON | environ)
     assert values.problems == []
     settings = Settings.model_validate(values.data, context={"base_dir": tmp_path})
     assert [broken for rule in RULES for broken in rule.check(settings)] == []
@@ -81,3 +100,10 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 def options(imported: Imported) -> set[str]:
     return {note.option for note in imported.notes}
+
+
+FILES = Path(__file__).with_name("mapping_files")
+
+
+def text_of(name: str) -> str:
+    return (FILES / name).read_text(encoding="utf-8")

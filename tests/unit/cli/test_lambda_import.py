@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from consumer.cli.lambda_import.document import Unresolved
-from consumer.cli.lambda_import.mapping import import_mapping
-from consumer.settings import Settings, load_settings
+from consumer.cli.lambda_import.found import NotAMapping
+from consumer.cli.lambda_import.intrinsics import Intrinsic
+from consumer.settings import load_settings
 from tests.unit.cli.lambda_mappings import (
     ALWAYS,
+    ENVIRON,
     FROM_CLI,
     FUNCTION,
     LIKE_LAMBDA,
     QUEUE,
     STREAM,
+    converted,
     merged,
     options,
     settings_of,
 )
 
+NO_DESTINATION = {"on_failure": {"destination": "${ON_FAILURE_DESTINATION}", "format": "full", "order": "continue"}}
+VALUES = {
+    "ON_FAILURE_DESTINATION": QUEUE,
+    "FILTER_CRITERIA": '[{"eventName": ["INSERT"]}]',
+    "FUNCTION_RESPONSE_TYPES": "true",
+}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
     "as created": ({}, {}, set()),
     "batch": (
@@ -68,18 +77,18 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
     ),
     "a FIFO queue": (
         {"DestinationConfig": {"OnFailure": {"Destination": f"{QUEUE}.fifo"}}},
-        {},
-        {"DestinationConfig.OnFailure.Destination"},
+        NO_DESTINATION,
+        {"DestinationConfig.OnFailure.Destination", "OnFailureDestination"},
     ),
     "a Kafka topic": (
         {"DestinationConfig": {"OnFailure": {"Destination": "kafka://failed"}, "OnSuccess": {"Destination": QUEUE}}},
-        {},
-        {"DestinationConfig.OnFailure.Destination", "DestinationConfig.OnSuccess"},
+        NO_DESTINATION,
+        {"DestinationConfig.OnFailure.Destination", "DestinationConfig.OnSuccess", "OnFailureDestination"},
     ),
     "a destination that SAM makes": (
         {"DestinationConfig": {"OnFailure": {"Type": "SQS"}}},
-        {},
-        {"DestinationConfig.OnFailure"},
+        NO_DESTINATION,
+        {"OnFailureDestination"},
     ),
     "filters": (
         {
@@ -103,8 +112,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
     "no filters": ({"FilterCriteria": {"Filters": []}}, {}, set()),
     "broken filters": (
         {"FilterCriteria": {"Filters": [{"Pattern": "{"}, {"Pattern": "[]"}, {"Pattern": '{"a": [NaN]}'}, {}]}},
-        {},
-        {f"FilterCriteria.Filters[{index}].Pattern" for index in range(4)},
+        {"filters": "${FILTER_CRITERIA}"},
+        {"FilterCriteria", *(f"FilterCriteria.Filters[{index}].Pattern" for index in range(4))},
     ),
     "a disabled one": ({"State": "Disabled"}, {}, {"State"}),
     "a disabled one of a template": ({"Enabled": False}, {}, {"Enabled"}),
@@ -129,7 +138,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
             "FunctionResponseTypes": ["Other"],
             "StartingPosition": "NEWEST",
         },
-        {"handler": {"processes": 10}},
+        {"handler": {"processes": 10}, "batch": {"report_batch_item_failures": "${FUNCTION_RESPONSE_TYPES}"}},
         {
             "BatchSize",
             "ParallelizationFactor",
@@ -146,24 +155,26 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_documents_of_the_cli(name: str, tmp_path: Path) -> None:
     changes, expected, notes = CASES[name]
-    imported = import_mapping(FROM_CLI | changes, target="app.handler")
+    imported = converted(FROM_CLI | changes, target="app:handler")
     wanted = merged(LIKE_LAMBDA, expected)
     assert yaml.safe_load(imported.yaml) == wanted
     assert options(imported) == notes | ALWAYS
     assert all(note.reason for note in imported.notes)
-    settings = settings_of(imported, tmp_path)
-    assert settings == Settings.model_validate(wanted, context={"base_dir": tmp_path})
+    settings = settings_of(imported, tmp_path, **VALUES)
+    file = tmp_path / "wanted.yaml"
+    file.write_text(json.dumps(wanted))
+    assert settings == load_settings(file, ENVIRON | VALUES)
 
 
 def test_what_is_not_set_is_written_as_lambda_has_it(tmp_path: Path) -> None:
-    imported = import_mapping({"EventSourceArn": STREAM, "FunctionName": "orders-projector"}, target="app:handler")
+    imported = converted({"EventSourceArn": STREAM, "FunctionName": "orders-projector"}, target="app:handler")
     assert yaml.safe_load(imported.yaml) == LIKE_LAMBDA
     settings_of(imported, tmp_path)
 
 
 def test_every_value_is_explained() -> None:
     full = FROM_CLI | CASES["filters"][0] | CASES["a queue"][0]
-    for line in import_mapping(full, target="app:handler").yaml.splitlines():
+    for line in converted(full, target="app:handler").yaml.splitlines():
         is_section = line.endswith(":") and not line.startswith(" ")
         assert is_section or "#" in line or line.startswith("  - ")
 
@@ -175,8 +186,8 @@ def test_a_mapping_that_uses_everything_starts(tmp_path: Path) -> None:
     windows = {"TumblingWindowInSeconds": 900, "ParallelizationFactor": 1, "FilterCriteria": {"Filters": []}}
     for changes in ({}, CASES["a queue"][0], CASES["a topic"][0], windows):
         file = tmp_path / "imported.yaml"
-        file.write_text(import_mapping(everything | changes, target="app:handler").yaml)
-        settings = load_settings(file, {})
+        file.write_text(converted(everything | changes, target="app:handler").yaml)
+        settings = load_settings(file, ENVIRON)
         assert settings.batch.batch_size == 500
         assert settings.batch.batching_window == 90
         assert settings.batch.tumbling_window == (900 if changes is windows else 0)
@@ -200,37 +211,35 @@ TIMES = [
 @pytest.mark.parametrize(("moment", "written"), TIMES)
 def test_starting_at_a_time(moment: Any, written: str, tmp_path: Path) -> None:
     document = FROM_CLI | {"StartingPosition": "AT_TIMESTAMP", "StartingPositionTimestamp": moment}
-    imported = import_mapping(document, target="app:handler")
+    imported = converted(document, target="app:handler")
     assert yaml.safe_load(imported.yaml)["source"]["starting_position"] == written
     assert ("StartingPositionTimestamp" in options(imported)) == (written == "trim_horizon")
     settings_of(imported, tmp_path)
 
 
-def test_a_kinesis_source(tmp_path: Path) -> None:
-    arn = "arn:aws:kinesis:eu-west-1:123456789012:stream/orders"
-    imported = import_mapping(FROM_CLI | {"EventSourceArn": arn}, target="app:handler")
-    assert settings_of(imported, tmp_path).source.kind == "kinesis"
+@pytest.mark.parametrize(
+    "source",
+    [{"EventSourceArn": "arn:aws:dynamodb:eu-west-1:123456789012:table/orders"}, {"EventSourceArn": 5}],
+)
+def test_sources_that_are_no_stream(source: dict[str, Any], tmp_path: Path) -> None:
+    imported = converted(FROM_CLI | source, target="app:handler")
     assert "EventSourceArn" in options(imported)
-    fan_out = import_mapping(FROM_CLI | {"EventSourceArn": f"{arn}/consumer/me:1789651613"}, target="app:handler")
-    assert settings_of(fan_out, tmp_path).source.stream_arn == arn
-    assert any("enhanced fan-out" in note.reason for note in fan_out.notes)
+    assert yaml.safe_load(imported.yaml)["source"]["stream_arn"] == "${EVENT_SOURCE_ARN}"
+    assert settings_of(imported, tmp_path, EVENT_SOURCE_ARN=STREAM).source.stream_arn == STREAM
 
 
 @pytest.mark.parametrize(
-    "source",
+    ("source", "kind"),
     [
-        {"EventSourceArn": QUEUE},
-        {"EventSourceArn": "arn:aws:kafka:eu-west-1:123456789012:cluster/c/1", "Topics": ["orders"]},
-        {"EventSourceArn": None, "SelfManagedEventSource": {"Endpoints": {}}, "Topics": ["orders"]},
-        {"EventSourceArn": "arn:aws:dynamodb:eu-west-1:123456789012:table/orders"},
-        {"EventSourceArn": 5},
+        ({"EventSourceArn": QUEUE}, "SQS"),
+        ({"EventSourceArn": "arn:aws:kinesis:eu-west-1:123456789012:stream/orders"}, "Kinesis"),
+        ({"EventSourceArn": "arn:aws:kafka:eu-west-1:123456789012:cluster/c/1", "Topics": ["orders"]}, "Kafka"),
+        ({"EventSourceArn": None, "SelfManagedEventSource": {"Endpoints": {}}, "Topics": ["orders"]}, "Kafka"),
     ],
 )
-def test_sources_that_are_no_stream(source: dict[str, Any], tmp_path: Path) -> None:
-    imported = import_mapping(FROM_CLI | source, target="app:handler")
-    assert options(imported) & {"EventSourceArn", "SelfManagedEventSource"}
-    assert yaml.safe_load(imported.yaml)["source"]["stream_arn"] == "${EVENT_SOURCE_ARN}"
-    assert settings_of(imported, tmp_path, EVENT_SOURCE_ARN=STREAM).source.stream_arn == STREAM
+def test_sources_that_cannot_be_read(source: dict[str, Any], kind: str) -> None:
+    with pytest.raises(NotAMapping, match=rf"no event source mapping of a DynamoDB stream: 14e0db71\S+ \({kind}\)"):
+        converted(FROM_CLI | source, target="app:handler")
 
 
 class TestOrder:
@@ -240,7 +249,7 @@ class TestOrder:
         ("factor", "order"), [(None, "shard"), (1, "shard"), ("1", "shard"), (2, "key"), (10, "key")]
     )
     def test_it_follows_from_the_parallelization_factor(self, factor: Any, order: str, tmp_path: Path) -> None:
-        imported = import_mapping(FROM_CLI | {"ParallelizationFactor": factor}, target="app:handler")
+        imported = converted(FROM_CLI | {"ParallelizationFactor": factor}, target="app:handler")
         assert settings_of(imported, tmp_path).batch.order == order
 
     @pytest.mark.parametrize(
@@ -250,12 +259,12 @@ class TestOrder:
     def test_another_one_is_recommended_where_it_can_be_chosen(
         self, changes: dict[str, Any], *, recommended: bool
     ) -> None:
-        written = import_mapping(FROM_CLI | changes, target="app:handler").yaml
+        written = converted(FROM_CLI | changes, target="app:handler").yaml
         assert ("`order: key`" in written) == recommended
 
     def test_a_factor_that_only_a_deployment_knows_leaves_it_to_be_chosen(self, tmp_path: Path) -> None:
-        document = FROM_CLI | {"ParallelizationFactor": Unresolved("Ref", "Factor")}
-        imported = import_mapping(document, target="app:handler")
+        document = FROM_CLI | {"ParallelizationFactor": Intrinsic("Ref", "Factor")}
+        imported = converted(document, target="app:handler")
         assert yaml.safe_load(imported.yaml)["batch"]["order"] == "${BATCH_ORDER}"
         assert any("BATCH_ORDER" in note.reason for note in imported.notes)
         chosen = settings_of(imported, tmp_path, PARALLELIZATION_FACTOR="4", BATCH_ORDER="key")
@@ -264,7 +273,7 @@ class TestOrder:
 
 class TestTarget:
     def test_without_one_the_daemon_does_not_start(self, tmp_path: Path) -> None:
-        imported = import_mapping(FROM_CLI)
+        imported = converted(FROM_CLI)
         assert yaml.safe_load(imported.yaml)["handler"]["target"] == "${HANDLER_TARGET}"
         assert "FunctionArn" in options(imported)
         assert settings_of(imported, tmp_path, HANDLER_TARGET="app:handler").handler.target == "app:handler"
@@ -273,16 +282,17 @@ class TestTarget:
         ("given", "kind", "target"),
         [
             ("app:handler", "lambda", "app:handler"),
-            ("app.handler", "lambda", "app:handler"),
-            ("src/orders/app.handler", "lambda", "src.orders.app:handler"),
+            ("app.handler", "lambda", "app.handler"),
+            ("src/orders/app.handler", "lambda", "src/orders/app.handler"),
+            ("orders-stream.handler", "lambda", "orders-stream.handler"),
             ("http://localhost:9000/2015-03-31/functions/function/invocations", "http", None),
         ],
     )
     def test_its_forms(self, given: str, kind: str, target: str | None, tmp_path: Path) -> None:
-        handler = settings_of(import_mapping(FROM_CLI, target=given), tmp_path).handler
+        handler = settings_of(converted(FROM_CLI, target=given), tmp_path).handler
         assert (handler.kind, handler.target) == (kind, target or given)
 
     def test_a_url_has_no_processes(self) -> None:
         """They would be ignored: the server says how much it can do at once."""
-        assert "processes" in import_mapping(FROM_CLI, target="app.handler").yaml
-        assert "processes" not in import_mapping(FROM_CLI, target="http://localhost:9000/").yaml
+        assert "processes" in converted(FROM_CLI, target="app.handler").yaml
+        assert "processes" not in converted(FROM_CLI, target="http://localhost:9000/").yaml

@@ -30,7 +30,7 @@ def test_yaml_on_stdout_and_the_rest_on_stderr(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert yaml.safe_load(result.stdout)["handler"]["target"] == "app:handler"
     assert "  KMSKeyArn: " in result.stderr
-    assert "KMSKeyArn" not in result.stdout
+    assert "\n# - KMSKeyArn: " in result.stdout
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

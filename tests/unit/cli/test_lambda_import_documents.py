@@ -10,15 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from consumer.cli.lambda_import.document import NotAMapping, parse
-from consumer.cli.lambda_import.mapping import import_mapping
-from tests.unit.cli.lambda_mappings import FROM_CLI, LIKE_LAMBDA, QUEUE, STREAM, settings_of
+from consumer.cli.lambda_import.found import NotAMapping
+from tests.unit.cli.lambda_mappings import FROM_CLI, LIKE_LAMBDA, QUEUE, STREAM, converted, settings_of
 
 
 def test_one_of_a_list() -> None:
-    assert yaml.safe_load(import_mapping({"EventSourceMappings": [FROM_CLI]}, target="app:handler").yaml) == LIKE_LAMBDA
-    with pytest.raises(NotAMapping, match=r"holds 2 event source mappings \(a, b\)"):
-        import_mapping({"EventSourceMappings": [FROM_CLI | {"UUID": "a"}, FROM_CLI | {"UUID": "b"}]})
+    assert yaml.safe_load(converted({"EventSourceMappings": [FROM_CLI]}, target="app:handler").yaml) == LIKE_LAMBDA
+    with pytest.raises(NotAMapping, match=r"holds 2 event source mappings \(a \(orders-projector, orders\), b \("):
+        converted({"EventSourceMappings": [FROM_CLI | {"UUID": "a"}, FROM_CLI | {"UUID": "b"}]})
 
 
 @pytest.mark.parametrize(
@@ -27,7 +26,7 @@ def test_one_of_a_list() -> None:
 )
 def test_what_is_no_mapping(document: Any) -> None:
     with pytest.raises(NotAMapping, match="is no event source mapping"):
-        import_mapping(document)
+        converted(document)
 
 
 @pytest.mark.parametrize(
@@ -35,9 +34,15 @@ def test_what_is_no_mapping(document: Any) -> None:
 )
 def test_what_is_neither_json_nor_yaml(text: str) -> None:
     with pytest.raises(NotAMapping):
-        import_mapping(parse(text))
+        converted(text)
 
 
+ALL = {
+    "EVENT_SOURCE_ARN": STREAM,
+    "ON_FAILURE_DESTINATION": QUEUE,
+    "FILTER_CRITERIA": "[]",
+    "FUNCTION_RESPONSE_TYPES": "false",
+}
 HOSTILE = ["x\ny: 1", "# a", "a: b", "${HOME}", "\u2028", "\x7f\x1b[31m", "'\"", "yes", "010", "", "é😀", "2026-13-45"]
 
 
@@ -51,7 +56,7 @@ def test_texts_cannot_break_the_file(text: str, tmp_path: Path) -> None:
         "StartingPosition": text,
         "FilterCriteria": {"Filters": [{"Pattern": json.dumps(pattern)}]},
     }
-    imported = import_mapping(document, target="app:handler")
+    imported = converted(document, target="app:handler")
     settings = settings_of(imported, tmp_path)
     assert settings.filters == (pattern,)
     assert all(line.isprintable() for line in imported.yaml.split("\n"))
@@ -63,5 +68,7 @@ def test_anything_in_any_place_is_noted_and_never_crashes(tmp_path: Path) -> Non
     values: list[Any] = [None, 0, -1, 1e308, float("inf"), True, "", "x", [], [None], {}, {"a": []}, [[{}]], QUEUE]
     for _ in range(500):
         document = {key: choose.choice([value, *values]) for key, value in (FROM_CLI | {"FilterCriteria": {}}).items()}
-        imported = import_mapping(document, target="app:handler")
-        settings_of(imported, tmp_path, EVENT_SOURCE_ARN=STREAM)
+        if document["EventSourceArn"] == QUEUE:
+            continue
+        imported = converted(document, target="app:handler")
+        settings_of(imported, tmp_path, **ALL)
