@@ -11,17 +11,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from consumer.cli.lambda_import.commented_yaml import Writer
-from consumer.cli.lambda_import.intrinsics import holds_unresolved
+from consumer.cli.lambda_import.intrinsics import Unresolved, holds_unresolved
 from consumer.cli.lambda_import.options import Options
 from consumer.cli.lambda_import.values import UNSET, json_object, show
 
 _OPTION = "FilterCriteria"
+_ERROR = "FilterCriteriaError"
 _HINT = ", a list of patterns in JSON"
 
 
 def write_filters(options: Options, out: Writer) -> None:
     """The section `filters`; nothing for a mapping without filters."""
     criteria = options.get(_OPTION)
+    if criteria is UNSET and options.is_set(_ERROR):
+        criteria = Unresolved(f"{_ERROR} {options.peek(_ERROR, None)}")  # Lambda has filters and could not show them
     filters = criteria.get("Filters", UNSET) if isinstance(criteria, Mapping) else criteria
     if filters in (UNSET, None) or filters == []:
         if isinstance(criteria, Mapping) and set(criteria) - {"Filters"}:

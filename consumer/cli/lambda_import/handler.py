@@ -88,7 +88,8 @@ class _Handler:
             self._options.note("Runtime", f"{runtime} is not known from here: Handler is taken for one of Python")
         if isinstance(written, str) and _is_target(written):
             self._options.note("Handler", f"{written} is looked for in handler.path, by default the folder of the file")
-            self._out.value("target", written, "the function's Handler")
+            ran = f"; it ran in {runtime}, and handler.python names another Python" if isinstance(runtime, str) else ""
+            self._out.value("target", written, f"the function's Handler{ran}")
             return
         called = "FunctionArn" if self._options.is_set("FunctionArn") else "FunctionName"
         found = f"; its Handler is {written}" if written else ""

@@ -185,7 +185,7 @@ class Resolver:
             return unresolved
         found: Any = self._tables
         for key in keys[:3]:
-            found = as_mapping(found).get(key)
+            found = {str(name): item for name, item in as_mapping(found).items()}.get(str(key))
         return unresolved if found is None else self.resolve(found)
 
     def _select(self, argument: Any, unresolved: Unresolved) -> Any:

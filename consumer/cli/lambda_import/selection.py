@@ -27,9 +27,11 @@ def chosen_mapping(contents: Contents, name: str | None = None) -> Found:
     if name is None:
         if len(readable) == 1:
             return readable[0]
+        others = [one for one in contents.mappings if one.source != READABLE]
+        beside = f" beside {_listed(others)}" if others else ""
         raise NotAMapping(
-            f"holds {len(readable)} event source mappings ({_listed(readable)}): choose one with --mapping NAME, or "
-            "write a file for each with --all-to FOLDER"
+            f"holds {len(readable)} event source mappings ({_listed(readable)}){beside}: choose one with --mapping "
+            "NAME, or write a file for each with --all-to FOLDER"
         )
     exact = [one for one in contents.mappings if one.name == name]
     named = exact or [one for one in contents.mappings if name in one.also]

@@ -46,6 +46,7 @@ RULES: dict[str, tuple[dict[str, Any], Decided]] = {
     "all filters": ({"FilterCriteria": {"Filters": REF}}, FILTERS),
     "filters in one of two": ({"FilterCriteria": {"Filters": either([KNOWN])}}, FILTERS),
     "the criteria": ({"FilterCriteria": either({"Filters": [KNOWN]})}, FILTERS),
+    "filters that Lambda could not show": ({"FilterCriteriaError": {"ErrorCode": "AccessDenied"}}, FILTERS),
     "no list of filters": ({"FilterCriteria": {"Filters": "all"}}, FILTERS),
     "a destination": ({"DestinationConfig": {"OnFailure": {"Destination": REF}}}, DESTINATION),
     "a destination out of a Sub": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from consumer.cli.lambda_import.found import Contents, Found, Note, as_mapping
@@ -41,6 +42,13 @@ def template_mappings(template: Mapping[Any, Any], parameters: Parameters) -> Co
     return _Template(template, parameters).contents()
 
 
+def _with_condition(found: Found, condition: Any) -> Found:
+    if condition is None:
+        return found
+    note = Note("Condition", f"it exists only in deployments for which {condition} holds")
+    return replace(found, notes=(*found.notes, note))
+
+
 class _Template:
     def __init__(self, template: Mapping[Any, Any], parameters: Parameters) -> None:
         self._resources = as_mapping(template.get("Resources"))
@@ -62,7 +70,10 @@ class _Template:
                 continue
             found = self._mapping if kind == MAPPING_TYPE else self._events
             for one in found(str(name), resource.get("Properties")):
-                (contents.mappings if isinstance(one, Found) else contents.notes).append(one)  # type: ignore[arg-type]  # the two lists of one choice
+                if isinstance(one, Note):
+                    contents.notes.append(one)
+                else:
+                    contents.mappings.append(_with_condition(one, resource.get("Condition")))
         return contents
 
     def _mapping(self, name: str, properties: Any) -> Iterator[Found | Note]:

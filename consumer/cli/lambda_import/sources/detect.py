@@ -27,14 +27,17 @@ def contents_of_text(text: str, parameters: Parameters, *, terraform: bool = Fal
     Raises:
         NotAMapping: it is malformed, no object, or a parameter was given that it does not use.
     """
+    document: Any = None
     if not terraform:
         try:
             document = parse(text)
         except NotAMapping:
             if not is_terraform(text):
                 raise
-            terraform = True
-    contents = terraform_file_mappings({"": text}, parameters) if terraform else contents_of(document, parameters)
+    if terraform or (not isinstance(document, Mapping | list) and is_terraform(text)):  # some of it is a text in YAML
+        contents = terraform_file_mappings({"": text}, parameters)
+    else:
+        contents = contents_of(document, parameters)
     if contents.mappings:
         parameters.require_known()
     return contents

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from consumer.cli.lambda_import.found import Contents, Found, Function, Note, as_list, as_mapping
@@ -32,6 +34,9 @@ _DEFAULT_TIMEOUT = 6
 _OTHER_EVENTS = {
     "sqs": "SQS", "msk": "Kafka", "kafka": "Kafka", "activemq": "MQ", "rabbitmq": "MQ",
 }  # fmt: skip
+_MAY_BE_AN_OBJECT = re.compile(r"\$\{(?!cf|ssm|env:|opt:|aws:|sls:|AWS::)[a-zA-Z]+[:(]")
+"""Variables that may stand for all of an event, with filters and destinations, and not for an ARN alone."""
+
 _FUNCTION_OPTIONS = {"handler": "Handler", "runtime": "Runtime", "timeout": "Timeout", "name": "FunctionName"}
 
 
@@ -81,24 +86,33 @@ class _Service:
         events = function.get("events")
         if events is not None and not isinstance(events, list):
             contents.notes.append(Note(f"{name}.events", f"what {events} names is not looked into"))
-        found = list(self._events(name, function, as_list(events)))
+        found: list[Found] = []
+        for one in self._events(name, function, as_list(events)):
+            if isinstance(one, Note):
+                contents.notes.append(one)
+            else:
+                found.append(one)
         streams = [one for one in found if one.name.startswith(f"{name}.stream")]
         if len(streams) == 1:
-            found[found.index(streams[0])] = _renamed(streams[0], f"{name}.stream")
+            found[found.index(streams[0])] = replace(streams[0], name=f"{name}.stream", label="stream")
         contents.mappings += found
 
-    def _events(self, name: str, function: Mapping[Any, Any], events: list[Any]) -> Iterator[Found]:
+    def _events(self, name: str, function: Mapping[Any, Any], events: list[Any]) -> Iterator[Found | Note]:
         count = 0
-        for event in map(as_mapping, events):
-            for kind, settings in event.items():
+        for event in events:
+            if isinstance(event, str) and "${" in event:
+                yield Note(f"{name}.events", f"what {event} names is not looked into")
+            for kind, settings in as_mapping(event).items():
                 if kind in _OTHER_EVENTS:
                     yield Found(f"{name}.{kind}", {}, _OTHER_EVENTS[kind])
                 elif kind == "stream":
                     count += 1
                     yield self._stream(f"{name}.stream{count}", name, function, settings)
 
-    def _stream(self, shown: str, name: str, function: Mapping[Any, Any], settings: Any) -> Found:
+    def _stream(self, shown: str, name: str, function: Mapping[Any, Any], settings: Any) -> Found | Note:
         value = self._value(settings)
+        if isinstance(value, Unresolved) and _MAY_BE_AN_OBJECT.match(value.text):
+            return Note(shown, f"what {value} names is not looked into")
         settings = value if isinstance(value, Mapping) else {"arn": value}
         properties = _properties(settings)
         kind = settings.get("type")
@@ -167,7 +181,3 @@ def _destination(destinations: Any) -> Any:
 
 def _one_or_more(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def _renamed(found: Found, name: str) -> Found:
-    return Found(name, found.properties, found.source, found.function, "stream", found.also, found.notes)

@@ -47,6 +47,8 @@ class Variables:
 
     def _text(self, text: str, depth: int) -> Any:
         """From the innermost variable outwards; one that is all of the text keeps its type."""
+        if "\x00" in text:
+            return Unresolved(text, text)  # the placeholders below would not be told from it
         missing: list[Unresolved] = []
         while len(text) < _MAX_TEXT and (match := _INNERMOST.search(text)):
             value = self._variable(match[1].strip(), depth)

@@ -87,8 +87,8 @@ class _Module:
             if address.startswith(f"{MAPPING_TYPE}."):
                 contents.mappings.append(self._found(address, body))
         for name, body in self._blocks("module"):
-            if "event_source_mapping" in body:
-                reason = "its mappings are not looked into: import the output of `terraform show -json`"
+            if "event_source_mapping" in body or not contents.mappings:
+                reason = "what it makes is not looked into: import the output of `terraform show -json`"
                 contents.notes.append(Note(f"module.{name}", reason))
         return contents
 

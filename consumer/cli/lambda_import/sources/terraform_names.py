@@ -94,7 +94,11 @@ def _filters(value: Any) -> Any:
     filters = criteria if isinstance(criteria, Unresolved) else criteria.get("filter")
     if not isinstance(filters, list):
         return filters or {}
-    return {"Filters": [item if isinstance(item, Unresolved) else {"Pattern": item.get("pattern")} for item in filters]}
+    return {
+        "Filters": [
+            item if isinstance(item, Unresolved) else {"Pattern": as_mapping(item).get("pattern")} for item in filters
+        ]
+    }
 
 
 def _destination(value: Any) -> Any:
