@@ -10,9 +10,11 @@ import yaml
 
 from consumer.cli.lambda_import.found import NotAMapping
 from consumer.cli.lambda_import.intrinsics import Intrinsic, as_intrinsics
+from consumer.settings.expansion import scalar_value
 
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
+_MERGE = "tag:yaml.org,2002:merge"
 _HCL = re.compile(
     r"^[ \t]*((resource|data|variable|module|provider|output)[ \t]+\"[^\n]*|(locals|terraform)[ \t]*)\{", re.MULTILINE
 )
@@ -37,6 +39,19 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.add_multi_constructor("!", _function)
 
 
+class _CoreLoader(_Loader):
+    """The same in YAML 1.2, where `yes`, `on` and `010` are what they look like."""
+
+
+def _plain(loader: _CoreLoader, node: yaml.ScalarNode) -> Any:
+    text = loader.construct_scalar(node)
+    return scalar_value(text) if node.style is None else text
+
+
+_CoreLoader.yaml_implicit_resolvers = {"<": [(_MERGE, re.compile("<<"))]}
+_CoreLoader.add_constructor("tag:yaml.org,2002:str", _plain)
+
+
 def decode(raw: bytes) -> str:
     """The text of a file; PowerShell's ``>`` writes UTF-16. Raises NotAMapping."""
     try:
@@ -50,8 +65,12 @@ def is_terraform(text: str) -> bool:
     return _HCL.search(text) is not None
 
 
-def parse(text: str) -> Any:
-    """The document as plain values and `Intrinsic`. Raises NotAMapping when it is neither JSON nor YAML."""
+def parse(text: str, *, yaml_1_2: bool = False) -> Any:
+    """The document as plain values and `Intrinsic`. CloudFormation reads YAML 1.1, and serverless ``yaml_1_2``.
+
+    Raises:
+        NotAMapping: it is neither JSON nor YAML.
+    """
     try:
         return as_intrinsics(json.loads(text))
     except RecursionError:
@@ -60,7 +79,7 @@ def parse(text: str) -> Any:
         looks_like_json = text.lstrip().startswith(("{", "["))
         in_json = f"is not JSON: {error}"
     try:
-        return as_intrinsics(yaml.load(text, Loader=_Loader))  # noqa: S506  # a SafeLoader
+        return as_intrinsics(yaml.load(text, Loader=_CoreLoader if yaml_1_2 else _Loader))  # noqa: S506  # both are SafeLoaders
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise NotAMapping(
             in_json if looks_like_json else f"is neither JSON nor YAML: {_first_problem(error)}"

@@ -147,6 +147,29 @@ def test_the_function(function: dict[str, Any], application: str, handler: dict[
     assert handler.items() <= data["handler"].items()
 
 
+def test_the_file_is_read_as_yaml_1_2() -> None:
+    """As the framework does it: in YAML 1.1 these would be true, false, 8 and 750, and match other records."""
+    text = f"""
+service: shop
+provider: {{name: aws}}
+base: &base {{batchSize: 3}}
+functions:
+  projector:
+    handler: app.handler
+    events:
+      - stream:
+          <<: *base
+          arn: {STREAM}
+          filterPatterns:
+            - dynamodb: {{NewImage: {{on: {{S: [yes, off, 010, 12:30, 2026-01-31, "1", ~]}}}}}}
+            - a: [1, 1.5, true, null]
+"""
+    data = yaml.safe_load(converted(text).yaml)
+    values = ["yes", "off", 10, "12:30", "2026-01-31", "1", None]
+    assert data["filters"] == [{"dynamodb": {"NewImage": {"on": {"S": values}}}}, {"a": [1, 1.5, True, None]}]
+    assert data["batch"]["batch_size"] == 3
+
+
 def test_functions_may_be_a_list_and_mappings_be_resources() -> None:
     mapping = {"EventSourceArn": STREAM, "FunctionName": "auditor", "StartingPosition": "LATEST"}
     document = SERVICE | {

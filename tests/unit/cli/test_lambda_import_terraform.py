@@ -120,6 +120,11 @@ def test_patterns(expression: str, pattern: Any) -> None:
 
 DYNAMIC = 'dynamic "{}" {{\n for_each = var.unset\n content {{\n {} \n}}\n}}'
 BLOCKS = [
+    ("destination_config = var.unset", "on_failure"),
+    ('destination_config = "x"', "on_failure"),
+    ("destination_config {\n}\ndestination_config {\n}", "on_failure"),
+    ("filter_criteria = var.unset", "filters"),
+    ("filter_criteria {\n}\nfilter_criteria {\n}", "filters"),
     ("filter_criteria {\n" + DYNAMIC.format("filter", "pattern = filter.value") + "\n}", "filters"),
     (DYNAMIC.format("filter_criteria", "filter {\n pattern = 1\n}"), "filters"),
     (DYNAMIC.format("destination_config", "on_failure {\n destination_arn = 1\n}"), "on_failure"),
@@ -128,7 +133,7 @@ BLOCKS = [
 
 
 @pytest.mark.parametrize(("body", "section"), BLOCKS)
-def test_dynamic_blocks_are_not_known(body: str, section: str) -> None:
+def test_blocks_that_are_not_known(body: str, section: str) -> None:
     written = yaml.safe_load(imported(body).yaml)[section]
     destination = {"destination": "${ON_FAILURE_DESTINATION}", "format": "full", "order": "continue"}
     assert written == ("${FILTER_CRITERIA}" if section == "filters" else destination)

@@ -31,6 +31,8 @@ def contents_of_text(text: str, parameters: Parameters, *, terraform: bool = Fal
     if not terraform:
         try:
             document = parse(text)
+            if isinstance(document, Mapping) and is_serverless(document):
+                document = parse(text, yaml_1_2=True)
         except NotAMapping:
             if not is_terraform(text):
                 raise

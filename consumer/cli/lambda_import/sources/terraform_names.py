@@ -83,10 +83,13 @@ def function_options(name: str, attributes: Mapping[Any, Any]) -> Function:
 
 
 def _block(value: Any) -> Any:
-    """A block that may stand once: Terraform writes it as a list of one."""
+    """A block that may stand once: Terraform writes it as a list of one. Anything else than that is not understood,
+    which must not look as if it were not there."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    return value if isinstance(value, Unresolved) else as_mapping(value)
+    if value is None or value == []:
+        return {}
+    return value if isinstance(value, Unresolved | Mapping) else Unresolved(str(value))
 
 
 def _filters(value: Any) -> Any:
