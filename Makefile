@@ -73,7 +73,7 @@ local: $(READY) $(AWS_READY)
 	@$(BIN)/python -m demo.local --table "$(TABLE)"
 
 test: $(DEV_READY) $(AWS_READY) $(RUNTIME_READY) check
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 3 --dist loadgroup
 
 check: lint types
 
@@ -94,6 +94,7 @@ soak: $(DEV_READY)
 	$(BIN)/python -m tests.simulation.failing_hour
 	$(BIN)/python -m tests.simulation.fleet_start
 	$(BIN)/python -m tests.unit.worker.deferred_model
+	$(BIN)/python -m pytest -n 2 -m soak tests/unit
 
 soak-hour: $(DEV_READY) $(AWS_READY)
 	@$(BIN)/python -m tests.e2e.soak_hour --minutes $(MINUTES) --rate $(RATE)

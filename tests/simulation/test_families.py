@@ -12,12 +12,12 @@ import pytest
 @pytest.mark.parametrize(
     ("family", "first", "seeds"),
     [
-        ("protocol", 0, 12),
-        ("protocol", 12, 12),
-        ("records", 0, 12),
-        ("weather", 0, 8),
-        ("fleet", 0, 8),
-        ("failing_keys", 0, 5),
+        ("protocol", 0, 7),
+        ("protocol", 7, 7),
+        ("records", 0, 8),
+        ("weather", 0, 6),
+        ("fleet", 0, 6),
+        ("failing_keys", 0, 3),
     ],
 )
 def test_no_promise_is_broken(family: str, first: int, seeds: int) -> None:
