@@ -1,8 +1,9 @@
 """The text of a scalar as a value: `${VAR}` expanded, then typed by the core schema of YAML 1.2.
 
 References are expanded after parsing: the tree already exists, so a value from the environment is only ever the text
-of one scalar and can never add keys, lists or comments (only `filters` reads such a text as JSON). `${VAR:-default}` has a default, which as in a shell also
-replaces a variable that is set but empty; `$${` stands for a literal `${`; `$VAR` is left alone.
+of one scalar and can never add keys, lists or comments (`filters` alone reads such a text as JSON). `${VAR:-default}`
+has a default, which as in a shell also replaces a variable that is set but empty; `$${` stands for a literal `${`;
+`$VAR` is left alone.
 
 PyYAML follows YAML 1.1, where `on` and `no` are booleans, `010` is eight, `12:30` is 750 and `1e3` is text. None of
 that is what is meant in a configuration file.
