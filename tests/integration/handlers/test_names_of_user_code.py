@@ -38,6 +38,22 @@ async def test_names_of_the_daemon_are_free(tmp_path: Path, kind: str, as_packag
     assert lines == [f"my {name}" for name in TAKEN] * 2
 
 
+@pytest.mark.parametrize("kind", ["lambda", "python"])
+async def test_a_folder_without_init_is_a_package_of_the_users_too(tmp_path: Path, kind: str) -> None:
+    """Python ranks it behind real packages, and the daemon's is one."""
+    (tmp_path / "consumer" / "inner").mkdir(parents=True)
+    write_module(tmp_path / "consumer" / "inner", "NAME = 'mine'", "names")
+    write_module(
+        tmp_path / "consumer",
+        "from consumer.inner import names\ndef handler(batch, context): print(names.NAME)",
+        "orders",
+    )
+    with capture_logs() as logs:
+        async with running(str(tmp_path), kind=kind, target="consumer.orders:handler") as handler:
+            assert (await invoke(handler, call())).kind == "ok"
+    assert [entry["line"] for entry in logs if entry["event"] == "handler.output"] == ["mine"]
+
+
 async def test_a_handler_whose_module_is_called_consumer(tmp_path: Path) -> None:
     path = write_module(tmp_path, "def handler(event, context): raise ValueError(__name__)", "consumer")
     async with running(path, target="consumer:handler") as handler:
