@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,51 +12,56 @@ import pytest
 from tests.e2e.conftest import Aws
 from tests.e2e.fleet import Fleet, Worker, closing, duplicates, out_of_order, wait_until
 from tests.e2e.hurt import has_event
-from tests.functions.commands import FOLDER, RUNTIMES
+from tests.functions.commands import FOLDER, awslambdaric, go, runtime_python
 
 pytestmark = pytest.mark.xdist_group("real runtimes")  # the Go function is built once
 KEYS, VERSIONS = 30, 6
 
 
-class ProgramFleet(Fleet):
-    """Workers whose handler is a program."""
+def handlers() -> dict[str, dict[str, Any]]:
+    """The same function behind AWS's client, in an interpreter of its own, and in Go."""
+    return {
+        "awslambdaric": {"command": list(awslambdaric())},
+        "interpreter": {"target": "with_boto3.handler", "python": runtime_python()},
+        "go": {"command": list(go())},
+    }
+
+
+class OwnFleet(Fleet):
+    """Workers whose handler is given whole."""
 
     def config(self, **overrides: Any) -> dict[str, Any]:
-        config = super().config(**overrides)
-        del config["handler"]["target"]
-        return config
+        return super().config(**overrides) | {"handler": overrides["handler"]}
 
 
 def ask(aws: Aws, table: str, key: str, do: str) -> None:
     aws.dynamodb.put_item(TableName=table, Item={"pk": {"S": key}, "version": {"N": "1"}, "do": {"S": do}})
 
 
-def start(fleet: Fleet, command: tuple[str, ...]) -> Worker:
-    handler = {"kind": "lambda", "command": list(command), "path": str(FOLDER), "processes": 2, "timeout": "2s"}
+def start(fleet: Fleet, name: str, handler: dict[str, Any]) -> Worker:
+    handler |= {"kind": "lambda", "path": str(FOLDER), "processes": 2, "timeout": "2s"}
     retry = {"max_retry_attempts": 1, "backoff": {"initial": "50ms", "max": "200ms"}}
-    return fleet.start("w1", handler=handler, retry=retry, application=f"app-{command[0][-12:].replace('/', '-')}")
+    return fleet.start("w1", handler=handler, retry=retry, application=f"app-{name}")
 
 
 def test_functions_of_their_own_environment_and_language_run_beside_each_other(aws: Aws, tmp_path: Path) -> None:
     """The order of every key, retries, partial failures, time-outs, ends and dead letters: as with the built-in kind.
-    One has another boto3 than the daemon, one is in Go."""
-    commands = [command() for command in RUNTIMES.values()]
+    Two have another boto3 than the daemon, one is in Go."""
     table = aws.table()
-    folders = [tmp_path / name for name in RUNTIMES]
-    queues = [aws.queue() for _ in folders]
-    for folder in folders:
-        folder.mkdir()
-    with (
-        closing(ProgramFleet(aws.endpoint, folders[0], table, queues[0][1])) as one,
-        closing(ProgramFleet(aws.endpoint, folders[1], table, queues[1][1])) as two,
-    ):
-        workers = [start(fleet, command) for fleet, command in zip((one, two), commands, strict=True)]
+    with contextlib.ExitStack() as stack:
+        fleets, workers, urls = [], [], []
+        for name, handler in handlers().items():
+            (tmp_path / name).mkdir()
+            url, arn = aws.queue()
+            fleets.append(stack.enter_context(closing(OwnFleet(aws.endpoint, tmp_path / name, table, arn))))
+            workers.append(start(fleets[-1], name, handler))
+            urls.append(url)
         expected = aws.write(table, KEYS, range(1, VERSIONS))
         wanted = {"fail", "partial", "hang", "exit"}
         for do in sorted(wanted):
             ask(aws, table, f"bad-{do}", do)
         expected |= aws.write(table, KEYS, range(VERSIONS, VERSIONS + 2))
-        for fleet, worker, (url, _) in zip((one, two), workers, queues, strict=True):
+        for fleet, worker, url in zip(fleets, workers, urls, strict=True):
             fleet.wait_for(expected)
             letters: list[dict[str, Any]] = []
 

@@ -98,6 +98,3 @@ def _problem_of_build(command: tuple[str, ...], folder: Path) -> str:
         check=False,
     )
     return f"it cannot be built here: {(made.stderr + made.stdout).strip()[-200:]}" if made.returncode else ""
-
-
-RUNTIMES = {"awslambdaric": awslambdaric, "aws-lambda-go": go}
