@@ -145,7 +145,7 @@ def _as_text(shown: dict[str, Any]) -> str:
     filtered = f", {shown['filtered']} of them filtered" if shown["filtered"] else ""
     rows.append(("records", f"{shown['records']}{filtered}"))
     if shown["made_up"]:
-        rows.append(("note", f"{' and '.join(shown['made_up'])} is made up where a record has none"))
+        rows.append(("note", f"made up where a record has none: {', '.join(shown['made_up'])}"))
     if "outcome" in shown:
         count = len(shown["lines"])
         rows.append(("output", f"{count} line{'s' * (count != 1)}, on standard error"))

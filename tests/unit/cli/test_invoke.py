@@ -67,7 +67,7 @@ def handler(event, context):
     assert shown == {
         "handler": "lambda app.handler",
         "records": "1",
-        "note": "eventSourceARN is made up where a record has none",
+        "note": "made up where a record has none: eventSourceARN",
         "output": "2 lines, on standard error",
         "answer": '{"done": 1}',
         "outcome": "ok",
