@@ -10,6 +10,7 @@ import click
 
 from consumer.cli.failures import EX_CONFIG, checked_or_exit, one_line_errors
 from consumer.domain.errors import HandlerImportError, HandlerImportMayPass
+from consumer.domain.urls import redact_urls
 from consumer.settings.model import Settings
 from consumer.settings.printed import effective_yaml
 
@@ -64,7 +65,7 @@ def _import_problem(file: Path, settings: Settings) -> HandlerImportError | None
         problem = asyncio.run(import_problem(settings))
     if problem is None:
         return None
-    text = " ".join(str(problem).split())
+    text = redact_urls(" ".join(str(problem).split()))  # user code likes to quote them, with their passwords
     key = text.partition(" ")[0].rstrip(":")  # the setting that names the code
     line = line_of(file, os.environ, key if key.startswith("handler.") else "handler")
     return type(problem)(f"{click.format_filename(file)}:{line}: {text}")

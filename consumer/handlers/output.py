@@ -1,7 +1,8 @@
 """What user code prints, as structlog events: ``handler.output`` with the line and the call it belongs to.
 
-A line that is a JSON object with ``_aws`` at its root is one of CloudWatch's embedded metric format (EMF), by which
-functions send metrics. It goes to the log as it is, whatever the level: CloudWatch looks for it at the root of a line.
+A line that is a JSON object with ``_aws.CloudWatchMetrics`` is one of CloudWatch's embedded metric format (EMF), by
+which functions send metrics. It goes to the log as it is, whatever the level: CloudWatch looks for it at the root of a
+line.
 
 The read ends of a worker's pipes are polled by the loop and drained once more when a call ends, before its outcome is
 reported: the worker has flushed by then, so every line is attributed to the right call. A flood costs reading and
@@ -159,7 +160,9 @@ def _embedded_metrics(line: bytes) -> dict[str, Any] | None:
         found = json.loads(line, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and isinstance(found.get("_aws"), dict) else None
+    about = found.get("_aws") if isinstance(found, dict) else None
+    # Less than that is no metric, and what a handler prints of a record must not pass for a line of the daemon's.
+    return found if isinstance(about, dict) and isinstance(about.get("CloudWatchMetrics"), list) else None
 
 
 def _no_constant(name: str) -> None:

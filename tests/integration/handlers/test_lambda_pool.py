@@ -172,7 +172,8 @@ async def test_embedded_metrics_stay_lines_of_their_own(tmp_path: Path) -> None:
         METRICS = {"CloudWatchMetrics": [{"Namespace": "shop", "Dimensions": [[]], "Metrics": [{"Name": "orders"}]}]}
         def handler(event, context):
             print(json.dumps({"_aws": METRICS, "orders": len(event["Records"]), "note": "x" * 20_000}))
-            for near in ('{"_aws": 1}', '{"_aws": {}', '["_aws"]', '{"a": {"_aws": {}}}', '{"_aws": {}, "n": NaN}'):
+            no_json = json.dumps({"_aws": METRICS, "n": float("nan")})
+            for near in ('{"_aws": 1}', '{"_aws": {}', '["_aws"]', '{"_aws": {}, "event": "shard.paused"}', no_json):
                 print(near)
         """,
     )

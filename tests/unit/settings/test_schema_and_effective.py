@@ -169,6 +169,13 @@ class TestCommands:
         assert message in result.stderr
         assert result.stderr.count("\n") == 1
 
+    def test_passwords_in_what_user_code_says_are_not_shown(self, folder: Path) -> None:
+        (folder / "app.py").write_text("raise RuntimeError('cannot reach https://user:secret@db.example/x')")
+        result = checked(folder, GOOD)
+        assert result.exit_code == 78
+        assert "secret" not in result.stderr
+        assert "https://REDACTED@db.example/x" in result.stderr
+
     def test_a_handler_that_lacks_the_network_here_is_a_warning(self, folder: Path) -> None:
         (folder / "app.py").write_text("raise ConnectionRefusedError('no database')")
         result = checked(folder, GOOD)
