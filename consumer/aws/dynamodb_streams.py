@@ -25,7 +25,8 @@ from consumer.domain.errors import (
     Throttled,
     TrimmedData,
 )
-from consumer.domain.shards import ShardInfo
+from consumer.domain.shards import DAY, ShardInfo
+from consumer.domain.source_format import dynamodb_format
 from consumer.ports.source import Page, Position, StreamDescription
 
 T = TypeVar("T")
@@ -51,6 +52,8 @@ class DynamoDBStreamSource:
         wall: Unix time in seconds, for servers whose answers carry no date.
         pages: shares what another source over the same client has learned; by default its own.
     """
+
+    retention: float = DAY
 
     def __init__(
         self,
@@ -109,7 +112,7 @@ class DynamoDBStreamSource:
             table_name=str(stream.get("TableName") or self._table),
             status=stream.get("StreamStatus", "ENABLED"),
             view_type=str(stream.get("StreamViewType", "")),
-            partition_key=_partition_key(stream.get("KeySchema"), arn),
+            format=dynamodb_format(_partition_key(stream.get("KeySchema"), arn)),
             server_time=self._server_time(answer),
             keys=_keys(stream["KeySchema"]),
         )
@@ -118,15 +121,15 @@ class DynamoDBStreamSource:
         """Asks DescribeTable. The old ARN stays the newest one until the stream is enabled again."""
         return None if self._table is None else await self._latest_stream_arn(self._table)
 
-    def of(self, stream_arn: str) -> Self:
+    def of(self, stream_id: str) -> Self:
         """Clients and page decoding are shared."""
         return type(self)(
             self._streams,
             self._dynamodb,
             self._caller,
             table=self._table,
-            stream_arn=stream_arn if self._table is None else None,
-            pinned=stream_arn,
+            stream_arn=stream_id if self._table is None else None,
+            pinned=stream_id,
             wall=self._wall,
             pages=self._pages,
         )
@@ -207,7 +210,7 @@ class DynamoDBStreamSource:
             table_name=str(table.get("TableName") or _table_of(arn).rpartition("/")[2]),
             status="ENABLED",
             view_type=str(view.get("StreamViewType", "")),
-            partition_key=_partition_key(table["KeySchema"], arn),
+            format=dynamodb_format(_partition_key(table["KeySchema"], arn)),
             server_time=self._server_time(answer),
             keys=_keys(table["KeySchema"]),
         )

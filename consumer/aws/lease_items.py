@@ -219,7 +219,7 @@ def session_item(pk: str, session: SessionRow) -> AttributeMap:
     item["leaving"] = {"BOOL": session.leaving}
     item["capacity"] = number(session.capacity)
     item["started_at"] = number(session.started_at)
-    item["stream_arn"] = text(session.stream_arn)
+    item["stream_arn"] = text(session.stream_id)
     if session.fenced:
         item["fenced"] = {"BOOL": True}
     return item
@@ -245,7 +245,7 @@ def session_row(item: Item) -> SessionRow | None:
         leaving=isinstance(leaving, Mapping) and leaving.get("BOOL") is True,
         capacity=int(lenient_number(item, "capacity")),
         started_at=lenient_number(item, "started_at"),
-        stream_arn=lenient_text(item, "stream_arn"),
+        stream_id=lenient_text(item, "stream_arn"),
         readable=not newer_version(item),
     )
 

@@ -23,7 +23,7 @@ from consumer.ports.leases import Registration
 
 def registration_item(pk: str, registration: Registration) -> AttributeMap:
     item = key(pk, META)
-    item["stream_arn"] = text(registration.stream_arn)
+    item["stream_arn"] = text(registration.stream_id)
     item["skip_shards"] = texts(tuple(sorted(registration.skip_shards)))
     item["schema_version"] = number(SCHEMA_VERSION)
     if registration.start_at is not None:
@@ -37,7 +37,7 @@ def registration(item: Item) -> Registration:
         if problem := version_problem(item):
             raise NotAFrontier(problem)
         return Registration(
-            stream_arn=read_text(item, "stream_arn") or "",
+            stream_id=read_text(item, "stream_arn") or "",
             start_at=read_number(item, "start_at") if "start_at" in item else None,
             skip_shards=frozenset(read_texts(item, "skip_shards")),
         )

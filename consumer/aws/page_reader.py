@@ -18,7 +18,8 @@ from botocore.exceptions import CredentialRetrievalError, NoCredentialsError, Pa
 
 from consumer.aws.direct_get_records import BEFORE_SEND, DirectCallUnavailable, DirectGetRecords
 from consumer.aws.pages import convert_page, decode_page
-from consumer.domain.record import event_json
+from consumer.domain.events import event_json
+from consumer.domain.record import Record
 from consumer.ports.source import Page
 
 log = structlog.get_logger()
@@ -132,4 +133,5 @@ def _comparable(page: Page) -> list[Any]:
     return [
         [json.loads(event_json(record)), record.keys, record.new_image, record.old_image, record.user_identity]
         for record in page.records
+        if isinstance(record, Record)
     ]

@@ -69,7 +69,7 @@ class _Probe:
 
     async def _describe(self) -> None:
         self.description = await self._adapters.source.describe()
-        self._table = self.description.table_arn
+        self._table = self.description.source_id
 
     async def _filters(self) -> None:
         stream = self.description

@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from consumer.domain.outcome import Outcome
-from consumer.domain.record import Record
+from consumer.domain.stream_record import StreamRecord
 from consumer.settings.model import Settings
 from consumer.settings.units import format_duration
 
 
-def next_steps(settings: Settings, records: Sequence[Record], outcome: Outcome | None, attempt: int) -> list[str]:
+def next_steps(settings: Settings, records: Sequence[StreamRecord], outcome: Outcome | None, attempt: int) -> list[str]:
     """One line for each step. ``outcome`` is None when no record was left to call the handler with."""
     if outcome is None:
         return ["nothing is called: all records are filtered, and settled by that"]
@@ -27,7 +27,7 @@ def _count(number: int) -> str:
     return "1 record is" if number == 1 else f"{number} records are"
 
 
-def _parts(settings: Settings, records: Sequence[Record], outcome: Outcome) -> Iterator[str]:
+def _parts(settings: Settings, records: Sequence[StreamRecord], outcome: Outcome) -> Iterator[str]:
     """What is settled, and how the rest is tried again."""
     by_key, bisects = settings.batch.order == "key", settings.retry.bisect_on_error
     if outcome.kind == "partial":

@@ -20,7 +20,7 @@ from typing import Protocol
 
 import msgspec
 
-from .record import Record
+from .stream_record import StreamRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Entry(msgspec.Struct, gc=False):
 
     position: int
     key: bytes
-    record: Record
+    record: StreamRecord
     hold: PageHold
 
     def copy_out(self) -> int:
@@ -318,7 +318,7 @@ class KeyReadyQueue:
 
 def _by_number(entry: Entry) -> int:
     """As text a longer number may come before a shorter one."""
-    return int(entry.record.dynamodb.SequenceNumber)
+    return int(entry.record.number)
 
 
 def _by_position(entry: Entry) -> int:

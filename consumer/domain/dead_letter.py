@@ -17,14 +17,15 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from .events import batch_event_json
 from .function_name import function_arn
-from .record import batch_event_json
 from .settlement import GiveUp
-from .windows import WindowCall, second_text
+from .source_format import SourceFormat
+from .windows import WindowCall
 
 GZIP_LEVEL: Final = 3  # half the time of the usual 6 (70 ms for 6 MB of items), and 8 % larger
 PART_BYTES: Final = 300 * 1024  # of a payload in one row of the lease table; an item holds 400 KB
@@ -44,6 +45,7 @@ class DeadLetterContext:
     stream_arn: str
     shard_id: str
     request_id: str
+    source: SourceFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ def document(
     body |= {
         "version": "1.0",
         "timestamp": _time(now),
-        "DDBStreamBatchInfo": _batch_info(context, step),
+        context.source.batch_info: _batch_info(context, step),
     }
     if window is not None:
         body["timeWindowInfo"] = window.info
@@ -200,8 +202,8 @@ def _batch_info(context: DeadLetterContext, step: GiveUp) -> dict[str, object]:
         info |= {
             "startSequenceNumber": first.sequence_number,
             "endSequenceNumber": last.sequence_number,
-            "approximateArrivalOfFirstRecord": second_text(first.dynamodb.ApproximateCreationDateTime),
-            "approximateArrivalOfLastRecord": second_text(last.dynamodb.ApproximateCreationDateTime),
+            "approximateArrivalOfFirstRecord": context.source.arrival_text(first.created),
+            "approximateArrivalOfLastRecord": context.source.arrival_text(last.created),
             "batchSize": len(step.records),
         }
     return info | {"streamArn": context.stream_arn}
@@ -271,13 +273,18 @@ def lambda_document(document: bytes, function_name: str, *, with_payload: bool) 
     body: dict[str, Any] = json.loads(metadata)
     for name in _ADDED:
         body.pop(name, None)
-    body["requestContext"]["functionArn"] = function_arn(body["DDBStreamBatchInfo"]["streamArn"], function_name)
+    body["requestContext"]["functionArn"] = function_arn(_batch_info_in(body)["streamArn"], function_name)
     fields: dict[str, Any] = {}
     for name, value in body.items():
         fields[name] = value
         if name == "version" and with_payload:
             fields["payload"] = payload.decode("utf-8")
     return _json(fields)
+
+
+def _batch_info_in(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where the records are, whatever the source calls that."""
+    return next(value for name, value in body.items() if name.endswith("BatchInfo"))
 
 
 def _with_payload(document: bytes) -> tuple[bytes, bytes]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from .deferred import DeferredKey
 
@@ -26,12 +27,16 @@ BYTES_PER_STRETCH = 320  # of memory: two numbers as text, two positions and fou
 class FrontierSnapshot:
     """What is stored. Numbers are the service's text. ``first`` is the first record ever fetched from the shard: until
     something is settled a restart resumes AT it, so that a trim in between is noticed and not silently skipped.
-    ``deferred`` are exceptions from ``low`` and ``runs``: records of these keys are not settled from some number on."""
+    ``deferred`` are exceptions from ``low`` and ``runs``: records of these keys are not settled from some number on.
+    ``complete_at`` (Unix seconds, 0: unknown) is a moment at which nothing of the shard was left to read and everything
+    else was settled: what comes behind ``low`` came later, so it cannot have been trimmed before a retention is over.
+    Kept for sources that do not say when records were trimmed."""
 
     low: str | None = None
     first: str | None = None
     runs: tuple[tuple[str, str], ...] = ()
     deferred: tuple[DeferredKey, ...] = ()
+    complete_at: float = 0.0
 
     @property
     def untouched(self) -> bool:
@@ -71,6 +76,12 @@ class SettledFilter:
             return True
         at = bisect_right(self._starts, number) - 1
         return at >= 0 and number <= self._ends[at]
+
+
+class Numbers(Protocol):
+    """The numbers of some records, by their place."""
+
+    def __getitem__(self, place: int) -> str: ...
 
 
 class Frontier:
@@ -142,18 +153,19 @@ class Frontier:
         self._next += len(numbers)
         return range(start, self._next)
 
-    def settle(self, positions: Sequence[int], numbers: Sequence[str]) -> None:
+    def settle(self, positions: Sequence[int], numbers: Numbers) -> None:
         """Mark records as settled (handled, dead-lettered, filtered, deferred or recorded as lost): their positions in
-        increasing order, each once, and their numbers."""
+        increasing order, each once, and their numbers, of which only those at the ends of stretches are looked at."""
         if not positions:
             return
+        last = len(positions) - 1
         start = 0
         if positions[-1] - positions[0] != len(positions) - 1:
             for index in range(1, len(positions)):
                 if positions[index] != positions[index - 1] + 1:
                     self._add(positions[start], positions[index - 1], numbers[start], numbers[index - 1])
                     start = index
-        self._add(positions[start], positions[-1], numbers[start], numbers[-1])
+        self._add(positions[start], positions[last], numbers[start], numbers[last])
         self._version += 1
 
     def _add(self, start: int, end: int, first: str, last: str) -> None:

@@ -76,7 +76,7 @@ class SessionRow:
 
     ``handoffs`` grows whenever this worker released or handed over leases: peers that see it change look at the
     leases at once. ``leaving`` workers are shutting down and get no new leases. ``capacity`` 0 means no limit.
-    ``stream_arn`` is the stream the worker reads: it shares the leases of that stream only (empty: of any).
+    ``stream_id`` is the stream the worker reads: it shares the leases of that stream only (empty: of any).
     ``readable`` is False for one that a newer version of this program wrote: it is nobody's to judge.
     """
 
@@ -87,7 +87,7 @@ class SessionRow:
     leaving: bool = False
     capacity: int = 0
     started_at: float = 0.0
-    stream_arn: str = ""
+    stream_id: str = ""
     readable: bool = True
 
     @property

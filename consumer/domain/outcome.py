@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from .record import Record, batch_event_json
+from .events import batch_event_json
+from .stream_record import StreamRecord
 from .windows import WindowCall
 
 
@@ -27,7 +28,7 @@ class HandlerCall(msgspec.Struct, frozen=True):
     may sleep and a loop be blocked, and the next owner of the shard does not wait for that. What comes too late ends
     as ``TOO_LATE``."""
 
-    records: Sequence[Record]
+    records: Sequence[StreamRecord]
     request_id: str
     attempt: int
     application: str
@@ -159,7 +160,7 @@ def from_python_result(result: Any, batch: Collection[str], *, report_failures: 
         return bad_response(f"the handler returned {type(result).__name__}, not None or the failed records")
     identifiers: list[str] = []
     for item in result:
-        identifier = item.sequence_number if isinstance(item, Record) else item
+        identifier = item.sequence_number if isinstance(item, StreamRecord) else item
         if not isinstance(identifier, str) or identifier not in batch:
             return bad_response(f"the handler returned {_named(identifier)}, which is not a record of the batch")
         identifiers.append(identifier)

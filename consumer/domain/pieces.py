@@ -103,9 +103,9 @@ class Piece:
         settled = [entry for entry in self.entries if entry.key not in failing]
         pieces: list[Piece] = []
         if not outcome.exact:
-            lowest = min(map(int, failed))
-            untried = [entry for entry in settled if int(entry.record.sequence_number) > lowest]
-            settled = [entry for entry in settled if int(entry.record.sequence_number) < lowest]
+            lowest = min(int(entry.record.number) for entry in self.entries if entry.record.sequence_number in failed)
+            untried = [entry for entry in settled if int(entry.record.number) > lowest]
+            settled = [entry for entry in settled if int(entry.record.number) < lowest]
             pieces += [Piece(self.policy, untried)] if untried else []
         for key in failing:
             piece = Piece(self.policy, [entry for entry in self.entries if entry.key == key], (key,))
@@ -113,5 +113,5 @@ class Piece:
             cut = piece.answered(msgspec.structs.replace(outcome, failed=own))
             settled += cut.settled
             pieces += cut.pieces
-        settled.sort(key=lambda entry: int(entry.record.sequence_number))
+        settled.sort(key=lambda entry: int(entry.record.number))
         return Cut(settled, pieces)

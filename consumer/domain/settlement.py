@@ -22,19 +22,21 @@ from typing import Literal
 import msgspec
 
 from .outcome import HandlerFault, Outcome
-from .record import Record
-from .shards import RETENTION
+from .shards import DAY
+from .stream_record import StreamRecord
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """``max_retries`` -1 retries until the record expires; ``max_age`` in seconds or None for no limit before that."""
+    """``max_retries`` -1 retries until the record expires; ``max_age`` in seconds or None for no limit before that.
+    ``retention``: seconds that the stream keeps a record."""
 
     max_retries: int = -1
     max_age: float | None = None
     bisect: bool = True
     initial_backoff: float = 0.2
     max_backoff: float = 30.0
+    retention: float = DAY
 
     def backoff(self, failures: int) -> float:
         """Seconds to wait after the n-th failure in a row of the same piece (n >= 1), doubling up to the maximum."""
@@ -44,7 +46,7 @@ class RetryPolicy:
 class Invoke(msgspec.Struct, frozen=True):
     """Call the handler with ``records``, ``after`` seconds from now. ``attempt`` is 1 for a piece's first call."""
 
-    records: Sequence[Record]
+    records: Sequence[StreamRecord]
     attempt: int
     fresh_request: bool
     after: float
@@ -54,7 +56,7 @@ class Invoke(msgspec.Struct, frozen=True):
 class GiveUp:
     """Send ``records`` to the dead letters; ``invocations`` is Lambda's approximateInvokeCount (at least 1)."""
 
-    records: Sequence[Record]
+    records: Sequence[StreamRecord]
     condition: Literal["RetryAttemptsExhausted", "RecordAgeExceeded"]
     invocations: int
     fault: HandlerFault | None
@@ -66,7 +68,7 @@ Step = Invoke | GiveUp
 
 @dataclass(slots=True)
 class _Piece:
-    records: Sequence[Record]
+    records: Sequence[StreamRecord]
     retries: int = 0
     invocations: int = 0
     failures_in_a_row: int = 0
@@ -76,7 +78,7 @@ class _Piece:
 class Settlement:
     """One batch on its way to being settled: ``next``, then ``answered`` or ``gave_up``, until ``next`` is None."""
 
-    def __init__(self, policy: RetryPolicy, records: Sequence[Record], born: float = 0.0) -> None:
+    def __init__(self, policy: RetryPolicy, records: Sequence[StreamRecord], born: float = 0.0) -> None:
         """``born`` (Unix seconds; 0 when unknown) is the age of an invocation without records: the final one of a
         tumbling window."""
         self._policy = policy
@@ -105,7 +107,7 @@ class Settlement:
         first = piece.invocations == 0
         return Invoke(piece.records, piece.invocations + 1, fresh_request=first, after=wait)
 
-    def answered(self, outcome: Outcome) -> Sequence[Record]:
+    def answered(self, outcome: Outcome) -> Sequence[StreamRecord]:
         """Record the outcome of the last ``Invoke``; returns the records that are settled by it."""
         piece = self._pieces[-1]
         if outcome.kind == "not_invoked":
@@ -132,7 +134,7 @@ class Settlement:
             piece.failures_in_a_row += 1
         return ()
 
-    def gave_up(self) -> Sequence[Record]:
+    def gave_up(self) -> Sequence[StreamRecord]:
         """The records of the last ``GiveUp`` are durable elsewhere; returns them as settled."""
         return self._pieces.pop().records
 
@@ -156,14 +158,15 @@ class Settlement:
         its records were handled, and their state must not go to the dead letters unseen."""
         limit = self._policy.max_age
         if piece.invocations > 0:
-            limit = min(limit, RETENTION) if limit is not None else RETENTION
+            retention = self._policy.retention
+            limit = min(limit, retention) if limit is not None else retention
         if limit is None:
             return 0
         if not piece.records:
             return 1 if piece.invocations and 0 < self._born < now - limit else 0
         count = 0
         for record in piece.records:
-            created = record.dynamodb.ApproximateCreationDateTime
+            created = record.created
             if created <= 0 or now - created <= limit:
                 break
             count += 1
@@ -171,12 +174,12 @@ class Settlement:
 
     @staticmethod
     def _lowest_failed(piece: _Piece, outcome: Outcome) -> int:
-        """Index of the first record that is not settled: the lowest failed number, compared as integers."""
+        """Index of the first record that is not settled: the lowest failed one."""
         if outcome.kind != "partial":
             return 0
-        lowest = min(int(number) for number in outcome.failed)
-        return next(index for index, record in enumerate(piece.records) if int(record.sequence_number) >= lowest)
+        failed = set(outcome.failed)
+        return next(index for index, record in enumerate(piece.records) if record.sequence_number in failed)
 
-    def _replace(self, *parts: Sequence[Record]) -> None:
+    def _replace(self, *parts: Sequence[StreamRecord]) -> None:
         self._pieces.pop()
         self._pieces.extend(_Piece(part) for part in reversed(parts))

@@ -8,19 +8,14 @@ an error or an empty list never means gone.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from .lease import LeaseRow
 
-RETENTION: Final = 24 * 3600.0  # seconds that a record stays readable; a shard is listed at least as long
-# A shard that was done this long ago has been out of the listing for most of a day: it ended before it was done, and
-# the service lists a shard for about as long as it keeps its records.
-TOMBSTONE_AGE: Final = 2 * RETENTION
-
-_CREATED = re.compile(r"shardId-(\d{20})-")
+DAY: Final = 24 * 3600.0  # seconds
+TOMBSTONE_AGE: Final = 2 * DAY  # for which a worker remembers that a shard was finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +102,21 @@ def _waits_for_parents(row: LeaseRow) -> bool:
     return not row.settled and (frontier.untouched or any(key.waits_for_parent for key in frontier.deferred))
 
 
-def is_young(shard_id: str, now: float) -> bool:
-    """Created less than a retention ago, as far as its id says (``shardId-<ms since 1970>-...``): such a shard cannot
-    have been trimmed as a whole, so a listing without it is not complete yet. ``now`` in Unix seconds."""
-    created = _CREATED.match(shard_id)
-    return created is not None and now - int(created[1]) / 1000 < RETENTION
+def is_young(created: float | None, now: float, retention: float) -> bool:
+    """Whether a shard that was ``created`` then (None: unknown) cannot have been trimmed as a whole, so that a listing
+    without it is not complete yet. Unix seconds; ``retention`` in seconds."""
+    return created is not None and now - created < retention
 
 
-def expired_tombstones(listed: Iterable[ShardInfo], rows: Mapping[str, LeaseRow], now: float) -> list[LeaseRow]:
+def expired_tombstones(
+    listed: Iterable[ShardInfo], rows: Mapping[str, LeaseRow], now: float, retention: float
+) -> list[LeaseRow]:
     """Rows of finished shards that a complete, not empty listing does not name, for so long that they have left the
-    stream for good, and whose children have all been started. ``now`` in Unix seconds."""
+    stream for good, and whose children have all been started. ``now`` in Unix seconds, ``retention`` in seconds.
+
+    A shard that was done a retention and a day ago has been out of the listing for most of a day: it ended before it
+    was done, and the service lists a shard for about as long as it keeps its records.
+    """
     known = {shard.shard_id for shard in listed}
     needed = {parent for row in rows.values() if row.state == "waiting" for parent in row.parents}
     return [
@@ -126,7 +126,7 @@ def expired_tombstones(listed: Iterable[ShardInfo], rows: Mapping[str, LeaseRow]
         and row.finished
         and row.shard_id not in known
         and row.shard_id not in needed
-        and 0 < row.updated_at < now - TOMBSTONE_AGE
+        and 0 < row.updated_at < now - retention - DAY
     ]
 
 

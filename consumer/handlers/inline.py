@@ -27,7 +27,7 @@ import structlog
 
 from consumer.domain.errors import HandlerImportMayPass
 from consumer.domain.outcome import TOO_LATE, HandlerCall, HandlerFault, Outcome
-from consumer.domain.record import Record
+from consumer.domain.stream_record import StreamRecord
 from consumer.handlers.handler_faults import fault_of, import_error, timeout_fault
 from consumer.handlers.runtime.context import Context, FunctionIdentity
 from consumer.handlers.runtime.faults import describe
@@ -272,7 +272,7 @@ def _forget_images(call: HandlerCall) -> None:
     cache and cost a garbage collection for each page (a fifth of the CPU of a handler that reads both images).
     """
     for record in call.records:
-        record.cached = None
+        record.forget()
 
 
 def _settle(ended: asyncio.Future[_Answer], answer: _Answer) -> None:
@@ -280,7 +280,7 @@ def _settle(ended: asyncio.Future[_Answer], answer: _Answer) -> None:
         ended.set_result(answer)
 
 
-def _called(function: Callable[..., Any], call: HandlerCall, records: list[Record], context: Context) -> Any:
+def _called(function: Callable[..., Any], call: HandlerCall, records: list[StreamRecord], context: Context) -> Any:
     if call.may_start_for() <= 0:
         raise _TooLate
     try:
@@ -292,7 +292,7 @@ def _called(function: Callable[..., Any], call: HandlerCall, records: list[Recor
 async def _caught(
     function: Callable[..., Any],
     call: HandlerCall,
-    records: list[Record],
+    records: list[StreamRecord],
     context: Context,
     ended: asyncio.Future[_Answer],
 ) -> None:

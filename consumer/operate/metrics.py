@@ -31,7 +31,7 @@ from consumer.operate.counters import Durations, PlainCounters, PlainNumber
 
 PREFIX: Final = "stream_consumer"
 
-RECORD_RESULTS: Final = ("handled", "dead_lettered", "before_start")
+RECORD_RESULTS: Final = ("handled", "dead_lettered", "before_start", "superseded")
 BATCH_RESULTS: Final = ("ok", "partial", "failed", "not_invoked")
 DEAD_LETTER_REASONS: Final = ("RetryAttemptsExhausted", "RecordAgeExceeded")
 REFUSALS: Final = ("throttled", "denied", "missing", "misconfigured", "unfit", "lease_in_doubt", "error")
@@ -198,7 +198,10 @@ class Metrics:
         )
         self.registry.register(self.dead_letters_waiting)
         self.duplicates_skipped = self._total(
-            "duplicates_skipped", "Records read again and recognised as settled, so not given to the handler."
+            "duplicates_skipped", "Records that came again and were recognised, so not given to the handler."
+        )
+        self.version_ties = self._total(
+            "version_ties", "Changes through Kinesis of which neither time nor images tell which of two is newer."
         )
         self.filtered = self._total("filtered", "Records that no filter pattern matched.")
         self.gaps = self._total("gaps", "Times that records were trimmed by the service before they were read.")

@@ -23,7 +23,7 @@ class Registration:
     ``skip_shards`` were closed when ``latest`` was resolved, so all their records are older than the start.
     """
 
-    stream_arn: str
+    stream_id: str
     start_at: float | None
     skip_shards: frozenset[str] = frozenset()
 

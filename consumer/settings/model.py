@@ -127,6 +127,9 @@ class Source(Section):
     """Table name or table ARN; its latest stream is looked up at start."""
     stream_arn: str | None = None
     """ARN of one particular stream, when it is not the table's latest or must never change."""
+    duplicates: Literal["drop", "keep"] = "drop"
+    """kinesis only: drop (default: changes that come again, or after a newer one of their item, are skipped, as far as
+    is remembered) or keep."""
     starting_position: Annotated[StartingPosition, POSITION] = "trim_horizon"
     """Where an application without checkpoints starts: trim_horizon (default, the oldest record kept, so nothing is
     missed), latest, or an ISO-8601 time with a zone."""

@@ -11,11 +11,11 @@ import math
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 
+from consumer.domain.events import records_from_event
 from consumer.domain.frontier import MAX_RUNS_BYTES, FrontierSnapshot, SettledFilter
 from consumer.domain.lease import LeaseRow
 from consumer.domain.outcome import HandlerCall, Outcome
-from consumer.domain.record import records_from_event
-from consumer.domain.shards import RETENTION
+from consumer.domain.shards import DAY
 from consumer.settings.model import Settings
 from consumer.testing.history import Duplicate, History, Item
 from consumer.testing.memory_rules import MemoryRules
@@ -29,7 +29,7 @@ DESCRIBE_LIMIT = 10.0  # DescribeStream calls a second, for the whole fleet: an 
 class Checkers(Promptness):
     """The rules. Everything that crosses the border of a worker comes by here."""
 
-    def __init__(self, history: History, streams: Sequence[MemoryStream], *, max_age: float = RETENTION) -> None:
+    def __init__(self, history: History, streams: Sequence[MemoryStream], *, max_age: float = DAY) -> None:
         """``max_age``: seconds until a record may be given up for its age."""
         super().__init__(history, streams)
         self._inexact: set[str | None] = set()  # incarnations whose frontiers name their low number only

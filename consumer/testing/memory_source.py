@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from consumer.domain.errors import ResourceMissing
-from consumer.domain.shards import ShardInfo
+from consumer.domain.shards import DAY, ShardInfo
+from consumer.domain.source_format import dynamodb_format
 from consumer.ports.source import Page, Position, StreamDescription
 from consumer.testing.memory_stream import MemoryStream
 from consumer.testing.network import Link
@@ -26,6 +27,8 @@ class MemoryStreamSource:
         link: the network in between; without one nothing is ever lost.
     """
 
+    retention: float = DAY
+
     def __init__(self, stream: MemoryStream, link: Link | None = None) -> None:
         self._first = stream
         self._stream = stream
@@ -40,12 +43,12 @@ class MemoryStreamSource:
 
         return await self._link.carry("latest_stream", find)
 
-    def of(self, stream_arn: str) -> MemoryStreamSource:
+    def of(self, stream_id: str) -> MemoryStreamSource:
         stream: MemoryStream | None = self._first
-        while stream is not None and stream.arn != stream_arn:
+        while stream is not None and stream.arn != stream_id:
             stream = stream.successor
         if stream is None:
-            raise ValueError(f"no stream {stream_arn}")
+            raise ValueError(f"no stream {stream_id}")
         other = MemoryStreamSource(self._first, self._link)
         other._stream = stream
         return other
@@ -90,7 +93,7 @@ class MemoryStreamSource:
             stream.table,
             stream.status,
             stream.view_type,
-            stream.partition_key,
+            dynamodb_format(stream.partition_key),
             float(int(stream.clock.wall())),  # whole seconds, as an HTTP date
             tuple(stream.key_names),
         )

@@ -20,7 +20,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from consumer.domain.errors import DependencyError, ExpiredIterator, ResourceMissing, TrimmedData
-from consumer.domain.record import records_from_event
+from consumer.domain.events import records_from_event
 from consumer.ports.source import Page, Position
 from consumer.ports.time import Clock
 from consumer.testing.memory_shards import MemoryShard, MemoryShards

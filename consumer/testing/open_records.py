@@ -54,11 +54,11 @@ class OpenRecords:
     def registered(self, registration: Registration) -> None:
         """The application's start is durable: older records are not its concern."""
         before = next(iter(self._registrations.values()), registration)
-        if registration.stream_arn != before.stream_arn and (
+        if registration.stream_id != before.stream_id and (
             registration.skip_shards or registration.start_at != before.start_at
         ):
-            self._history.violated("start position", f"{registration.stream_arn} follows, and is not read whole")
-        self._registrations[registration.stream_arn] = registration
+            self._history.violated("start position", f"{registration.stream_id} follows, and is not read whole")
+        self._registrations[registration.stream_id] = registration
         for item in self._history.items.values():
             if self._registration_of(item.shard_id) is not registration:
                 continue

@@ -12,7 +12,7 @@ import msgspec
 from consumer.domain.batching import BOUNDS, KeyBounds
 from consumer.domain.deferred import digest_of
 from consumer.domain.lease import LeaseRow
-from consumer.domain.shards import RETENTION
+from consumer.domain.shards import DAY
 from consumer.settings.load import settings_from
 from consumer.settings.model import Settings
 from consumer.testing.checkers import Checkers
@@ -56,7 +56,7 @@ class World:
         self.dead_letters = MemoryDeadLetters(maximum_size=LETTER_LIMIT)
         self.history = History(lambda: self.loop.now, on_event)
         max_age = self.settings.retry.max_record_age
-        oldest = max_age if max_age >= 0 else RETENTION
+        oldest = max_age if max_age >= 0 else DAY
         self.checkers = Checkers(self.history, self.streams, max_age=oldest)
         self.calls: dict[str, int] = defaultdict(int)  # that have reached a service, by operation
         self._versions: dict[str, int] = defaultdict(int)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from consumer.domain.batching import BOUNDS, KeyBounds
 from consumer.domain.filters.filters import Filters
+from consumer.domain.item_versions import ItemVersions
 from consumer.domain.lease import SessionValidity
 from consumer.domain.settlement import RetryPolicy
 from consumer.operate.metrics import Metrics
@@ -45,6 +46,7 @@ class WorkerContext:
     places: HandlerPlaces
     start_at: float | None
     filters: Filters
+    versions: ItemVersions | None = None
     bounds: KeyBounds = BOUNDS
 
     @property
@@ -56,4 +58,5 @@ class WorkerContext:
             bisect=retry.bisect_on_error,
             initial_backoff=retry.backoff.initial,
             max_backoff=retry.backoff.max,
+            retention=self.ports.source.retention,
         )

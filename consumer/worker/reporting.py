@@ -11,7 +11,6 @@ import structlog
 from consumer import __version__
 from consumer.domain.lease import LeaseRow
 from consumer.domain.service_time import MOST_APART
-from consumer.domain.shards import RETENTION
 from consumer.operate import sd_notify
 from consumer.operate.metrics import LEASE_STATES, SHARD_STATES, Metrics
 from consumer.operate.status import ShardStatus, Status, StatusBoard
@@ -126,7 +125,7 @@ class Reporter:
         ages = worker.ages(now)
         gauges.oldest_unsettled_seconds, gauges.iterator_age_seconds = ages
         lag = gauges.lag_seconds = ages.lag
-        gauges.retention_headroom_seconds = RETENTION - lag
+        gauges.retention_headroom_seconds = self._context.ports.source.retention - lag
         gauges.checkpoint_age_seconds = worker.lease.checkpoint_age
         return lag
 

@@ -63,5 +63,5 @@ async def prepare_table(settings: Settings, store: LeaseTable, stream: StreamDes
     leases = settings.leases
     if await store.prepare(create=leases.create_table):
         log.info("lease_table.created", table=leases.table)
-    if await store.pin_application(stream.table_arn):
+    if await store.pin_application(stream.source_id):
         log.warning("lease_table.restored", table=leases.table)

@@ -34,7 +34,7 @@ class TestDescription:
         found = await world.source().describe()
         assert found.table_name == world.table
         assert found.stream_arn.endswith(found.label)
-        assert (found.status, found.view_type, found.partition_key) == ("ENABLED", "NEW_AND_OLD_IMAGES", "id")
+        assert (found.status, found.view_type, found.format.ordered_by) == ("ENABLED", "NEW_AND_OLD_IMAGES", "id")
         assert abs(found.server_time - time.time()) < 5
 
     async def test_a_disabled_stream_is_described_and_drains(self, world):

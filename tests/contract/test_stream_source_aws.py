@@ -35,7 +35,7 @@ class TestNames:
         by_table = await served.source().describe()
         source = served.source(stream_arn=by_table.stream_arn)
         by_arn = await source.describe()
-        assert (by_arn.table_name, by_arn.label, by_arn.partition_key) == (served.table, by_table.label, "id")
+        assert (by_arn.table_name, by_arn.label, by_arn.format.ordered_by) == (served.table, by_table.label, "id")
         await served.write("a")
         assert ids((await read(source, await only_shard(source)))[0]) == ["a"]
 

@@ -17,7 +17,7 @@ from consumer.domain.errors import (
     Throttled,
 )
 from consumer.domain.outcome import OK, HandlerCall, Outcome
-from consumer.domain.shards import RETENTION
+from consumer.domain.shards import DAY
 from consumer.testing.simulated_worker import SimulatedWorker
 from consumer.testing.simulation import Simulation
 from tests.support.reported import report, shard_status
@@ -90,7 +90,7 @@ def test_one_record_that_keeps_failing_is_what_lag_and_headroom_speak_of() -> No
         lag = gauge(worker, "lag_seconds", shard_id)
         assert 598 < lag < 603
         assert gauge(worker, "oldest_unsettled_seconds", shard_id) == lag
-        assert gauge(worker, "retention_headroom_seconds", shard_id) == RETENTION - lag
+        assert gauge(worker, "retention_headroom_seconds", shard_id) == DAY - lag
         assert gauge(worker, "iterator_age_seconds", shard_id) < 3
         shown = shard_status(worker, shard_id)
         assert (shown.lag, shown.retrying_keys, shown.deferred_keys) == (lag, 1, 0)

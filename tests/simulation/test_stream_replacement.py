@@ -206,7 +206,7 @@ def test_a_worker_on_another_stream_gets_no_lease_of_this_one() -> None:
 
     async def scenario(world: Simulation) -> None:
         store = MemoryLeaseStore(world.table, APPLICATION, world.clock.wall)
-        await store.open_session(SessionRow("a/ahead", stream_arn="arn:of:another"))
+        await store.open_session(SessionRow("a/ahead", stream_id="arn:of:another"))
 
         async def stay_alive() -> None:
             for counter in range(1, 10_000):

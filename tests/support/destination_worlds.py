@@ -11,15 +11,19 @@ from consumer.aws.s3 import S3DeadLetters, S3Folder
 from consumer.aws.sns import SnsDeadLetters
 from consumer.aws.sqs import SqsDeadLetters
 from consumer.domain.dead_letter import DeadLetterContext, document, idempotency_key
+from consumer.domain.events import batch_event_json
 from consumer.domain.outcome import HandlerFault
-from consumer.domain.record import Change, Record, batch_event_json
+from consumer.domain.record import Change, Record
 from consumer.domain.settlement import GiveUp
+from consumer.domain.source_format import dynamodb_format
 from tests.conftest import unique
 
 LIMIT = 4096  # bytes of every destination below, but for S3's own
 SHARD = "shardId-00000001789651619772-2a9e5aad"
 STREAM = "arn:aws:dynamodb:us-east-1:123456789012:table/T/stream/2026-09-17T13:26:53.746"
-CONTEXT = DeadLetterContext("orders-projector", "shop.handlers:handle", STREAM, SHARD, "6a7a7d45-request")
+CONTEXT = DeadLetterContext(
+    "orders-projector", "shop.handlers:handle", STREAM, SHARD, "6a7a7d45-request", dynamodb_format("pk")
+)
 NOW = 1789651752.967  # 2026-09-17T13:29:12.967Z
 # What an error message may hold to lead a reader astray that looks for fields in the text.
 FAULT = HandlerFault(

@@ -15,7 +15,7 @@ from consumer.domain.filters.operators import OPERATORS, PatternError, Test, com
 MAX_DEPTH = 100
 """Levels of nesting; an event has fewer than 70 (DynamoDB nests 32 levels, each with a type tag)."""
 
-_ITEMS = ("dynamodb.Keys.", "dynamodb.NewImage.", "dynamodb.OldImage.")
+_ITEMS = tuple(f"{above}dynamodb.{name}." for above in ("", "data.") for name in ("Keys", "NewImage", "OldImage"))
 _RESERVED_IN_OR = frozenset((*OPERATORS, "=", "<", "<=", ">", ">=", "regex"))
 
 

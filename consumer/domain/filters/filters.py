@@ -9,66 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-import msgspec
-
 from consumer.domain.filters.compiler import Clause, Node, Pattern, Walk, combined, compile_pattern
+from consumer.domain.filters.fields import CHANGE_FIELDS, DATA, FIELDS, Get, Items, Undecodable
 from consumer.domain.filters.operators import PatternError
 from consumer.domain.record import Record
-
-_Items = dict[str, dict[str, Any] | None]
-_Get = Callable[[Record, _Items], Any]
-
-_decode = msgspec.json.Decoder().decode
+from consumer.domain.stream_record import StreamRecord
 
 _NONE = (0,)
-
-
-class _Undecodable(Exception):
-    """An item of the record is no JSON object."""
-
-
-def _item(name: str, record: Record, items: _Items) -> dict[str, Any] | None:
-    """Keys or an image in the wire form, ``{"status": {"S": "paid"}}``; decoded at most once for all patterns."""
-    if name in items:
-        return items[name]
-    raw = getattr(record.dynamodb, name)
-    try:
-        value = _decode(raw) if memoryview(raw).nbytes else None
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise _Undecodable(f"dynamodb.{name} does not decode: {error}") from error
-    if value is not None and not isinstance(value, dict):
-        raise _Undecodable(f"dynamodb.{name} is not a JSON object")
-    items[name] = value
-    return value
-
-
-# The fields of an event, as event_json writes them, cheapest first. None means that the event has no such field.
-_FIELDS: dict[str, _Get] = {
-    "eventName": lambda record, _: record.event_name,
-    "eventID": lambda record, _: record.event_id,
-    "eventVersion": lambda record, _: record.event_version,
-    "eventSource": lambda record, _: record.event_source,
-    "awsRegion": lambda record, _: record.aws_region,
-    "eventSourceARN": lambda record, _: record.event_source_arn,
-    "userIdentity": lambda record, _: record.user_identity,
-    "dynamodb.StreamViewType": lambda record, _: record.dynamodb.StreamViewType,
-    "dynamodb.SizeBytes": lambda record, _: record.dynamodb.SizeBytes,
-    "dynamodb.ApproximateCreationDateTime": lambda record, _: float(record.dynamodb.ApproximateCreationDateTime),
-    "dynamodb.SequenceNumber": lambda record, _: record.dynamodb.SequenceNumber,
-    "dynamodb.Keys": partial(_item, "Keys"),
-    "dynamodb.NewImage": partial(_item, "NewImage"),
-    "dynamodb.OldImage": partial(_item, "OldImage"),
-}
 
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
     """One field of the event that the pattern looks into."""
 
-    get: _Get
+    get: Get
     node: Node
     absent: int
     """The clauses that hold when their field is missing."""
@@ -77,12 +33,12 @@ class _Stage:
 
 
 class _Filter:
-    """One pattern, ready to run."""
+    """One pattern, ready to run on records with these fields."""
 
-    def __init__(self, pattern: Pattern) -> None:
+    def __init__(self, pattern: Pattern, fields: Mapping[str, Get]) -> None:
         self.clauses = pattern.clauses
         self._formula = pattern.formula
-        stages = [(get, node) for name, get in _FIELDS.items() if (node := pattern.root.child(name)) is not None]
+        stages = [(get, node) for name, get in fields.items() if (node := pattern.root.child(name)) is not None]
         reachable = 0
         for _, node in stages:
             reachable |= node.bits_below
@@ -94,8 +50,8 @@ class _Filter:
             self._stages.insert(0, _Stage(get, node, absent & node.bits_below, later))
             later |= node.bits_below
 
-    def matches(self, record: Record, items: _Items) -> bool:
-        """Whether the pattern holds. Raises _Undecodable when that depends on an item that does not decode."""
+    def matches(self, record: StreamRecord, items: Items) -> bool:
+        """Whether the pattern holds. Raises Undecodable when that depends on an item that does not decode."""
         formula = self._formula
         walk = Walk()
         together = self._start
@@ -121,7 +77,7 @@ class _Filter:
         bits = self._formula.decided_by(possible)
         return next((clause for clause in self.clauses if clause.bit & bits), None)
 
-    def explain(self, index: int, record: Record, items: _Items) -> FilterResult:
+    def explain(self, index: int, record: StreamRecord, items: Items) -> FilterResult:
         found: dict[int, list[Any]] = {}
         walk = Walk(found=found)
         together = self._start
@@ -139,7 +95,7 @@ class _Filter:
                 wanted=clause.wanted,
                 matched=bool(ever & clause.bit),
                 found=tuple(found.get(clause.bit, ())),
-                note=_note(clause, found, ever, items),
+                note=_note(type(record), clause, found, ever, items),
             )
             for clause in self.clauses
         )
@@ -150,7 +106,7 @@ class _Filter:
         return FilterResult(index, matched, clauses, decided)
 
 
-def _run(stage: _Stage, walk: Walk, record: Record, items: _Items) -> tuple[int, ...]:
+def _run(stage: _Stage, walk: Walk, record: StreamRecord, items: Items) -> tuple[int, ...]:
     value = stage.get(record, items)
     together = _NONE if value is None else walk.visit(stage.node, value)
     if stage.absent:
@@ -162,23 +118,26 @@ class Filters:
     """Compiled filters; a record passes when one of them matches it, or when there are none (then false in tests)."""
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
-        self._filters = tuple(_Filter(pattern) for pattern in patterns)
+        self._by_kind = {
+            kind: tuple(_Filter(pattern, fields) for pattern in patterns) for kind, fields in FIELDS.items()
+        }
 
     def __len__(self) -> int:
-        return len(self._filters)
+        return len(self._by_kind[Record])
 
-    def matches(self, record: Record) -> bool:
+    def matches(self, record: StreamRecord) -> bool:
         """Whether a filter matches the record; the record is not changed and nothing is decoded into it.
 
         A record whose outcome depends on keys or an image that do not decode *matches*: the handler then sees it and
         it can become a dead letter. Skipping it would lose it without a trace.
         """
-        if not self._filters:
+        filters = self._by_kind[type(record)]
+        if not filters:
             return True
-        items: _Items = {}
+        items: Items = {}
         try:
-            return any(one.matches(record, items) for one in self._filters)
-        except (_Undecodable, RecursionError):
+            return any(one.matches(record, items) for one in filters)
+        except (Undecodable, RecursionError):
             return True
 
     def never_match(self, view_type: str, keys: Collection[str]) -> list[str]:
@@ -192,15 +151,15 @@ class Filters:
         def can_be_there(field: str) -> bool:
             return not _why_never(field, view_type, keys)
 
-        obstacles = filter(None, (one.obstacle(can_be_there) for one in self._filters))
+        obstacles = filter(None, (one.obstacle(can_be_there) for one in self._by_kind[Record]))
         return [f"{clause.place} can never match: {_why_never(clause.field, view_type, keys)}" for clause in obstacles]
 
-    def explain(self, record: Record) -> Explanation:
+    def explain(self, record: StreamRecord) -> Explanation:
         """What every clause found. Decodes whatever a pattern mentions, so it is not for the hot path."""
-        items: _Items = {}
+        items: Items = {}
         try:
-            results = tuple(one.explain(index, record, items) for index, one in enumerate(self._filters))
-        except (_Undecodable, RecursionError) as error:
+            results = tuple(one.explain(index, record, items) for index, one in enumerate(self._by_kind[type(record)]))
+        except (Undecodable, RecursionError) as error:
             reason = str(error) or type(error).__name__
             if self.matches(record):
                 return Explanation(True, (), f"{reason}, so the handler has to see the record")
@@ -218,7 +177,7 @@ _IMAGES = {"KEYS_ONLY": (), "NEW_IMAGE": ("NewImage",), "OLD_IMAGE": ("OldImage"
 
 def _why_never(field: str, view_type: str, keys: Collection[str]) -> str:
     """Why no record of a stream has a field; empty when one may."""
-    first, _, rest = field.partition(".")
+    first, _, rest = field.removeprefix(f"{DATA}.").partition(".")
     if first != "dynamodb":
         return ""
     for image in ("NewImage", "OldImage"):
@@ -334,20 +293,23 @@ class Explanation:
     reason: str
 
 
-def _note(clause: Clause, found: dict[int, list[Any]], holding: int, items: _Items) -> str:
+def _note(kind: type[StreamRecord], clause: Clause, found: dict[int, list[Any]], holding: int, items: Items) -> str:
     if clause.bit not in found:
-        return _why_nothing(clause, items)
+        return _why_nothing(kind, clause, items)
     if clause.blind and not holding & clause.bit:
         return "numeric compares N and NS, which are text, only with filter_options.numeric_on_n: true"
     return ""
 
 
-def _why_nothing(clause: Clause, items: _Items) -> str:
+def _why_nothing(kind: type[StreamRecord], clause: Clause, items: Items) -> str:
     """The usual mistakes: a misspelt field of the envelope, and a forgotten type tag."""
-    first, _, rest = clause.field.partition(".")
+    if not issubclass(kind, Record):
+        return "the event has no such field, or its data is no JSON with it"
+    inner = clause.field.removeprefix(f"{DATA}.") if f"{DATA}.eventName" in FIELDS[kind] else clause.field
+    first, _, rest = inner.partition(".")
     name, _, attribute = rest.partition(".")
     field = f"dynamodb.{name}" if first == "dynamodb" else first
-    if field not in _FIELDS:
+    if field not in CHANGE_FIELDS and field not in FIELDS[kind]:
         return f"a DynamoDB event has no field {field}"
     if first == "dynamodb" and name in items:
         item = items[name]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ...domain.record import records_from_event
+from ...domain.events import records_from_event
 from .context import Context
 from .functions import is_async
 from .lambda_runner import Reply, context_of
@@ -38,7 +38,7 @@ class PythonRunner:
 
     def __call__(self, invocation: dict[str, Any], event: bytes) -> tuple[Reply, bytes]:
         context = context_of(invocation)
-        records = records_from_event(event)
+        records = list(records_from_event(event))
         numbers = frozenset(record.sequence_number for record in records)
         result = self._function(records, context) if self._loop is None else self._run(self._loop, records, context)
         outcome = python_outcome(result, numbers, report_failures=self._report_failures)

@@ -17,6 +17,7 @@ import structlog
 
 from consumer.domain.batching import BOUNDS, KeyBounds
 from consumer.domain.errors import PermissionDenied, first_error
+from consumer.domain.item_versions import BYTES_PER_ITEM, ItemVersions
 from consumer.domain.lease import SessionRow, SessionValidity, name_of
 from consumer.domain.remembered import Remembered
 from consumer.operate.metrics import Metrics
@@ -39,6 +40,7 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
+VERSIONS_SHARE = 0.25  # of limits.buffer, and beside it: what is remembered of items where changes may come twice
 DRAIN_SHARE = 0.8  # of shutdown.grace: what remains is for cancelling, writing frontiers and releasing leases
 HARD_STOP_MARGIN = 2.0  # seconds after the grace until the process ends itself with 70
 
@@ -96,6 +98,9 @@ class IncarnationLoop:
         self._places = HandlerPlaces(ports.handler)
         self._budget = ByteBudget(settings.limits.buffer)
         self._filters = settings.compiled_filters()
+        drops = settings.source.duplicates == "drop"
+        most = int(settings.limits.buffer * VERSIONS_SHARE) // BYTES_PER_ITEM
+        self._versions = ItemVersions(most) if drops else None
         self._remembered: Remembered | None = None
         self._successor: str | None = None
         self._has_read = False
@@ -121,10 +126,10 @@ class IncarnationLoop:
         await while_up("the lease table", self._register_again)
         return await while_up("the session", self._open)
 
-    async def _go_on_with(self, stream_arn: str) -> None:
+    async def _go_on_with(self, stream_id: str) -> None:
         """Read another stream of the table from now on."""
-        source = self._ports.source.of(stream_arn)
-        stream = await describe_older(source, stream_arn, self.stream)
+        source = self._ports.source.of(stream_id)
+        stream = await describe_older(source, stream_id, self.stream)
         position = self._settings.source.starting_position
         store, clock = self._ports.store, self._ports.clock
         self._registration = await register_start(source, store, stream, position, self._host.name, clock)
@@ -142,9 +147,9 @@ class IncarnationLoop:
         dropped and made anew: where the application started is written again as this process knows it, because
         ``latest`` must never be resolved a second time."""
         store = self._ports.store
-        await store.pin_application(self.stream.table_arn)
+        await store.pin_application(self.stream.source_id)
         if await self._ports.source.latest_stream() is not None:
-            await store.switch_stream(None, self.stream.stream_arn)
+            await store.switch_stream(None, self.stream.stream_id)
         belongs_to(self.stream, await store.register(self.stream.label, self._registration))
 
     async def _open(self) -> Incarnation:
@@ -161,13 +166,14 @@ class IncarnationLoop:
             places=self._places,
             start_at=self._registration.start_at,
             filters=self._filters,
+            versions=self._versions if self.stream.format.repeats else None,
             bounds=self._host.bounds,
         )
         session = SessionRow(
             context.incarnation,
             capacity=settings.limits.max_shards,
             started_at=ports.clock.wall(),
-            stream_arn=context.stream.stream_arn,
+            stream_id=context.stream.stream_id,
         )
         renewal = SessionRenewal(
             self._session_store,
@@ -214,7 +220,7 @@ class Incarnation:
 
     async def run(self) -> str | None:
         """Live until the stop of the process, or until there is another stream to go on with, and release all leases;
-        or until the session is fenced. Returns the ARN of the other stream. StreamConsumerError when a root task has
+        or until the session is fenced. Returns the id of the other stream. StreamConsumerError when a root task has
         ended by itself, PermissionDenied when no shard may be read from the start on.
 
         An end takes no longer than a stop: user code that cannot be ended (a thread) would keep the worker from its

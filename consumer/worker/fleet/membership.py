@@ -33,7 +33,7 @@ class Membership:
 
     def __init__(self, context: WorkerContext) -> None:
         self._me = context.incarnation
-        self._stream_arn = context.stream.stream_arn
+        self._stream_id = context.stream.stream_id
         self._store = context.ports.store
         self._clock = context.ports.clock
         self._metrics = context.metrics
@@ -77,7 +77,7 @@ class Membership:
             if session.readable
             and not session.fenced
             and session.incarnation not in self.dead
-            and session.stream_arn in ("", self._stream_arn)
+            and session.stream_id in ("", self._stream_id)
         ]
 
     def is_first(self) -> bool:

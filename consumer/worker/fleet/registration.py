@@ -58,11 +58,11 @@ async def _resolve(
     if known is not None:
         return known
     if starting_position == "latest":
-        start = await _latest(source, stream.stream_arn)
+        start = await _latest(source, stream.stream_id)
     elif isinstance(starting_position, dt.datetime):
-        start = Registration(stream.stream_arn, starting_position.timestamp())
+        start = Registration(stream.stream_id, starting_position.timestamp())
     else:
-        start = Registration(stream.stream_arn, None)
+        start = Registration(stream.stream_id, None)
     await source.check_listing()
     return await store.register(stream.label, start)
 
@@ -70,17 +70,17 @@ async def _resolve(
 def belongs_to(stream: StreamDescription, registration: Registration) -> Registration:
     """The registration, if it is that of this stream: rows are found by its label, which is only a time.
     MisconfiguredResource when it is that of another one."""
-    if registration.stream_arn != stream.stream_arn:
+    if registration.stream_id != stream.stream_id:
         raise MisconfiguredResource(
-            f"the lease rows of {stream.label} belong to the stream {registration.stream_arn}, not to"
-            f" {stream.stream_arn}: choose another application name"
+            f"the lease rows of {stream.label} belong to the stream {registration.stream_id}, not to"
+            f" {stream.stream_id}: choose another application name"
         )
     return registration
 
 
-async def _latest(source: StreamSource, stream_arn: str) -> Registration:
+async def _latest(source: StreamSource, stream_id: str) -> Registration:
     """The registration for ``starting_position: latest``: closed shards first, then the service's own time, so that
     whatever is written after this call is neither in a skipped shard nor dropped as older."""
     closed = frozenset(s.shard_id for s in await source.list_shards() if s.ending_sequence_number is not None)
     now = (await source.describe()).server_time
-    return Registration(stream_arn, float(int(now)), closed)
+    return Registration(stream_id, float(int(now)), closed)

@@ -209,7 +209,9 @@ class ShardDiscovery:
         """Parents that left the stream before they had a row get a tombstone; tombstones that are old enough go."""
         now, label = self._clock.monotonic(), self._context.stream.label
         unknown = unknown_parents(listed, rows)
-        expired = {row.shard_id: row for row in expired_tombstones(listed, rows, self._clock.trusted())}
+        expired = {
+            row.shard_id: row for row in expired_tombstones(listed, rows, self._clock.trusted(), self._source.retention)
+        }
         since = self._unlisted_since = {i: self._unlisted_since.get(i, now) for i in (*unknown, *expired)}
         gone = {shard_id for shard_id in since if now - since[shard_id] >= self._listing.patience(shard_id)}
         self._look_again = bool(unknown - gone)  # expired ones wait for the next repair

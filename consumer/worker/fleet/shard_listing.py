@@ -27,14 +27,16 @@ class ShardListing:
     def __init__(self, context: WorkerContext) -> None:
         self._source = context.ports.source
         self._clock = context.ports.clock
-        self._stream_arn = context.stream.stream_arn
+        self._created = context.stream.format.created
+        self._stream_id = context.stream.stream_id
         self._asking = asyncio.Lock()
         self._listed: Listed = None
         self._listed_at = float("-inf")
 
     def patience(self, shard_id: str) -> float:
         """Seconds that the shard must stay out of complete listings until it counts as gone."""
-        return SECOND_LOOK_YOUNG if is_young(shard_id, self._clock.trusted()) else SECOND_LOOK
+        created = self._created(shard_id)
+        return SECOND_LOOK_YOUNG if is_young(created, self._clock.trusted(), self._source.retention) else SECOND_LOOK
 
     async def is_gone(self, shard_id: str) -> bool:
         """True when complete listings of a stream that exists do not name the shard, over some time. False also when
@@ -84,6 +86,6 @@ class ShardListing:
         try:
             return await self._source.list_shards()
         except ResourceMissing:
-            if await self._source.latest_stream() in (None, self._stream_arn):
+            if await self._source.latest_stream() in (None, self._stream_id):
                 raise
             return None

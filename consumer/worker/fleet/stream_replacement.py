@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import structlog
 
@@ -18,7 +19,7 @@ from consumer.domain.errors import MisconfiguredResource, ResourceMissing, Unava
 from consumer.domain.lease import LeaseRow
 from consumer.domain.shards import all_settled
 from consumer.ports.leases import Registration, Registry
-from consumer.ports.source import StreamDescription, StreamSource
+from consumer.ports.source import StreamDescription, StreamSource, arn_of
 from consumer.worker.context import WorkerContext
 from consumer.worker.fleet.shard_listing import SECOND_LOOK, STREAM_LOOKS
 
@@ -32,9 +33,9 @@ FINISHED_FOR = 30.0
 GONE_FOR = STREAM_LOOKS * SECOND_LOOK  # seconds of errors and empty listings until the old stream has no more shards
 
 
-def label_of(stream_arn: str) -> str:
-    """The label in a stream's ARN (``.../stream/<label>``)."""
-    return stream_arn.rpartition("/stream/")[2]
+def label_of(stream_id: str) -> str:
+    """The label of a stream: what follows ``stream/`` in its id."""
+    return stream_id.rpartition("stream/")[2]
 
 
 async def current_stream(
@@ -47,27 +48,24 @@ async def current_stream(
     """
     if await source.latest_stream() is None:  # configured by ARN: exactly that one
         return source, latest
-    holds = await registry.switch_stream(None, latest.stream_arn)
-    if holds == latest.stream_arn:
+    holds = await registry.switch_stream(None, latest.stream_id)
+    if holds == latest.stream_id:
         return source.of(holds), latest
-    log.warning("stream.replaced", old=holds, new=latest.stream_arn)
+    log.warning("stream.replaced", old=holds, new=latest.stream_id)
     return source.of(holds), await describe_older(source, holds, latest)
 
 
-async def describe_older(source: StreamSource, stream_arn: str, latest: StreamDescription) -> StreamDescription:
+async def describe_older(source: StreamSource, stream_id: str, latest: StreamDescription) -> StreamDescription:
     try:
-        return await source.of(stream_arn).describe()
+        return await source.of(stream_id).describe()
     except ResourceMissing:
-        log.error("stream.missing", shard_id=None, error=f"{stream_arn} is gone before it was finished")
-        return StreamDescription(
-            stream_arn=stream_arn,
-            label=label_of(stream_arn),
-            table_name=latest.table_name,
+        log.error("stream.missing", shard_id=None, error=f"{stream_id} is gone before it was finished")
+        return replace(
+            latest,
+            stream_arn=arn_of(stream_id),
+            stream_id=stream_id,
+            label=label_of(stream_id),
             status="DISABLED",
-            view_type=latest.view_type,
-            partition_key=latest.partition_key,
-            server_time=latest.server_time,
-            keys=latest.keys,
         )
 
 
@@ -93,7 +91,7 @@ class StreamReplacement:
         self._unlisted_since: float | None = None
 
     async def run(self) -> str:
-        """Returns the ARN of the stream to go on with. Never, if the stream is configured by its ARN."""
+        """Returns the id of the stream to go on with. Never, if the stream is configured by its ARN."""
         while True:
             try:
                 successor = await self._successor()
@@ -117,16 +115,16 @@ class StreamReplacement:
     async def _successor(self) -> str | None:
         """The newest stream of the table, if it is another one than ours."""
         latest = await self._context.ports.source.latest_stream()
-        if latest in (None, self._context.stream.stream_arn):
+        if latest in (None, self._context.stream.stream_id):
             return None
         if not self._told:
             self._told = True
-            log.warning("stream.replaced", old=self._context.stream.stream_arn, new=latest)
+            log.warning("stream.replaced", old=self._context.stream.stream_id, new=latest)
         return latest
 
     async def _try_to_switch(self, successor: str) -> str | None:
         """The stream the application reads from now on, or None while ours is not finished."""
-        store, mine = self._context.ports.store, self._context.stream.stream_arn
+        store, mine = self._context.ports.store, self._context.stream.stream_id
         holds = await store.switch_stream(None, mine)
         if holds == mine:
             if not self._is_time_to_look() or not await self._finished_for_good():

@@ -38,7 +38,6 @@ from consumer.worker.shard.subscription import Subscription
 
 log = structlog.get_logger()
 
-PAUSE = 0.2  # seconds between two pages: the service takes few reads a second, and the main reader goes first
 MANY_EMPTY = 20  # pages in a row, after which pages are read as rarely as an idle shard is
 LOOK = 1.0  # seconds between looks at a parent shard that holds keys back
 ERROR_BACKOFF = Backoff(0.2, 10.0)
@@ -68,6 +67,8 @@ class CatchUp:
         self._lineage = lineage
         self._most_records = max(1, context.bounds.line_records // 2)  # of a key: room for what comes after the meeting
         self._most_bytes = context.bounds.line_bytes // 2
+        # The service takes few reads a second, and the main reader goes first.
+        self._pause = context.stream.format.reading.second_reader
         self._lost = False  # records at the horizon; where it is shows the next page
         self._read_at = -math.inf  # on the clock of the loop
 
@@ -139,7 +140,7 @@ class CatchUp:
                 continue
             failures = 0
             if page.records:
-                position = Position("AFTER_SEQUENCE_NUMBER", page.records[-1].dynamodb.SequenceNumber)
+                position = Position("AFTER_SEQUENCE_NUMBER", page.records[-1].number)
             empty = 0 if page.records else empty + 1
             iterator = page.next_iterator
             if iterator is None:
@@ -150,7 +151,7 @@ class CatchUp:
         in a row were ``empty``, which is normal; behind a trimmed shard they never end."""
         loop = asyncio.get_running_loop()
         longest = self._context.settings.source.poll.idle_backoff_max
-        pause = PAUSE if empty < MANY_EMPTY else max(PAUSE, longest)
+        pause = self._pause if empty < MANY_EMPTY else max(self._pause, longest)
         await asyncio.sleep(self._read_at + pause - loop.time())
         self._read_at = loop.time()
 
@@ -168,11 +169,11 @@ class CatchUp:
         entries: list[Entry] = []
         if self._lost and page.records:
             self._lost = False
-            first = page.records[0].dynamodb
+            first = page.records[0]
             for digest in self._deferred.in_pass:
-                self._deferred.lost(digest, first.SequenceNumber, first.ApproximateCreationDateTime)
+                self._deferred.lost(digest, first.number, first.created)
         for record in page.records:
-            if int(record.dynamodb.SequenceNumber) > newest:
+            if int(record.number) > newest:
                 break
             taken = self._subscription.accept_again(record, hold)
             if taken is not None:

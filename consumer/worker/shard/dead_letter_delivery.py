@@ -29,8 +29,8 @@ from consumer.domain.errors import (
     StreamConsumerError,
     Throttled,
 )
-from consumer.domain.record import Record
 from consumer.domain.settlement import GiveUp
+from consumer.domain.stream_record import StreamRecord
 from consumer.domain.windows import WindowCall
 from consumer.ports.dead_letters import DeadLetters
 from consumer.ports.leases import Loss
@@ -43,7 +43,7 @@ log = structlog.get_logger()
 FIRST_PAUSE, MOST_PAUSE = 0.2, 30.0  # seconds between two attempts
 
 
-def extent(records: Sequence[Record]) -> dict[str, Any]:
+def extent(records: Sequence[StreamRecord]) -> dict[str, Any]:
     """Which records an event of the log is about. A window's final call is about none: its numbers are None."""
     return {
         "records": len(records),
@@ -86,6 +86,7 @@ class DeadLetterDelivery:
             application=settings.application,
             target=settings.handler.code,
             stream_arn=self._context.stream.stream_arn,
+            source=self._context.stream.format,
             shard_id=self._lease.shard_id,
             request_id=request_id,
         )

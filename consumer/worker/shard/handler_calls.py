@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import structlog
 
 from consumer.domain.outcome import HandlerCall, Outcome
-from consumer.domain.record import Record
 from consumer.domain.settlement import Invoke
+from consumer.domain.stream_record import StreamRecord
 from consumer.domain.windows import WindowCall
 from consumer.ports.handler import Reservation
 from consumer.worker.context import WorkerContext
@@ -113,7 +113,7 @@ class HandlerCalls:
             self._failed(step, outcome, request_id)
         return outcome
 
-    def retry_scheduled(self, records: Sequence[Record], attempt: int, after: float) -> None:
+    def retry_scheduled(self, records: Sequence[StreamRecord], attempt: int, after: float) -> None:
         """Count and log that these records are tried again ``after`` seconds."""
         self._context.metrics.retries.inc()
         about = extent(records)

@@ -14,7 +14,7 @@ from typing import TypeVar
 import structlog
 
 from consumer.domain.errors import LeaseDeleted, LeaseLost, Unavailable
-from consumer.domain.frontier import MAX_RUNS_BYTES, MAX_RUNS_BYTES_GIVEN_AWAY
+from consumer.domain.frontier import MAX_RUNS_BYTES_GIVEN_AWAY
 from consumer.domain.lease import LeaseRow, LeaseState
 from consumer.domain.windows import WindowState
 from consumer.ports.leases import Loss
@@ -177,7 +177,7 @@ class HeldLease:
     # --- one write -------------------------------------------------------------------------------------
 
     async def write(
-        self, write: Callable[[LeaseRow, WindowState | None], Awaitable[None]], max_runs_bytes: int = MAX_RUNS_BYTES
+        self, write: Callable[[LeaseRow, WindowState | None], Awaitable[None]], max_runs_bytes: int | None = None
     ) -> None:
         """One attempt at a ``write`` that is conditional on the lease. It is given the row as it is now, and the window
         if that has changed (writing it costs a transaction). When the row was deleted, row and window are put back
@@ -191,7 +191,7 @@ class HeldLease:
             # As it is now: while this write was under way, the supervisor may have put back a newer row.
             await write(self._row(max_runs_bytes), self._subscription.window_state)
 
-    def _row(self, max_runs_bytes: int = MAX_RUNS_BYTES) -> LeaseRow:
+    def _row(self, max_runs_bytes: int | None = None) -> LeaseRow:
         window = self._subscription.window_state  # None: there are no windows, or it is not read yet
         window_open = self._taken.window_open if window is None else window.window is not None
         frontier = self._subscription.snapshot(max_runs_bytes)

@@ -37,6 +37,8 @@ class PageRequests:
         self._metrics = context.metrics
         self._max_records: int = context.settings.source.poll.max_records
         self._shard_id = shard_id
+        self._wanted_bytes = context.stream.format.reading.wanted_bytes
+        self._record_bytes = 0.0
         self._budget = budget
         self.waits_for_room = False
         self.asked_at = 0.0
@@ -60,13 +62,15 @@ class PageRequests:
             self.waits_for_room = False
         try:
             self.asked_at = self._clock.wall()
-            most = min(FEW_RECORDS, self._max_records) if budget.short else self._max_records
+            most = min(FEW_RECORDS, self._most) if budget.short else self._most
             try:
                 page = await self._source.get_records(self._shard_id, iterator, most)
             except StreamConsumerError as error:
                 self._count(error)
                 raise
             self._metrics.get_records("data" if page.records else "empty").inc()
+            if page.records:
+                self._record_bytes = page.wire_bytes / len(page.records)
             size = int(page.wire_bytes * BYTES_PER_WIRE_BYTE)
             budget.charge(size)
             held += size
@@ -75,6 +79,13 @@ class PageRequests:
             return page
         finally:
             budget.release(held)
+
+    @property
+    def _most(self) -> int:
+        """Records to ask for: as many as allowed, and fewer where a page of them could be very large."""
+        if not self._wanted_bytes or self._record_bytes * self._max_records <= self._wanted_bytes:
+            return self._max_records
+        return max(1, int(self._wanted_bytes / self._record_bytes))
 
     def _count(self, error: StreamConsumerError) -> None:
         outcome = next((name for kind, name in _OUTCOMES if isinstance(error, kind)), None)

@@ -13,10 +13,10 @@ from functools import partial
 
 import structlog
 
-from consumer.domain.batching import PageHold
+from consumer.domain.batching import Entry, PageHold
 from consumer.domain.errors import DependencyError, ExpiredIterator, PermissionDenied, Throttled
 from consumer.domain.frontier import FrontierSnapshot
-from consumer.domain.record import Record
+from consumer.domain.stream_record import StreamRecord
 from consumer.ports.source import Page, Position
 from consumer.worker.context import WorkerContext
 from consumer.worker.memory_budget import BudgetAccount
@@ -28,8 +28,7 @@ from consumer.worker.shard.subscription import Subscription
 
 log = structlog.get_logger()
 
-FIRST_IDLE_PAUSE = 0.25  # seconds after the first empty page; doubles up to source.poll.idle_backoff_max
-PARTIAL_PAGE_PAUSE = 0.2  # a page that was not full means we are near the tip: five reads a second are plenty
+FIRST_IDLE_PAUSE = 0.25  # seconds after an empty page of a shard that has children: there is an end to come
 ERROR_BACKOFF = Backoff(0.2, 10.0)
 FIRST_REFUSALS = Backoff(0.2, 2.0)  # a permission that was just given spreads, and the start ends if it does not
 FAILING_AFTER = 3  # failures in a row: one is usual, so many take more than a second
@@ -88,8 +87,12 @@ class ShardReader:
         self._subscription = subscription
         self._budget = budget
         self._lineage = lineage
+        self._limits = context.stream.format.reading
+        self._start_at = context.start_at
         self._fetched: str | None = resume_from.low
+        self._resumed = resume_from.low
         now = self._clock.wall()
+        self._tip_at = 0.0
         self.state = ReaderState(looked_at=now, looks_at=now)
 
     @property
@@ -99,13 +102,19 @@ class ShardReader:
 
     def position(self, *, from_horizon: bool = False) -> Position:
         """Where to read next: after the last *fetched* record (never the checkpoint: that would repeat work)."""
-        if from_horizon:
-            return Position("TRIM_HORIZON")
-        if self._fetched is not None:
-            return Position("AFTER_SEQUENCE_NUMBER", self._fetched)
-        if self._resume_from.first is not None:
-            return Position("AT_SEQUENCE_NUMBER", self._resume_from.first)
-        return Position("TRIM_HORIZON")
+        if not from_horizon:
+            if self._fetched is not None:
+                return Position("AFTER_SEQUENCE_NUMBER", self._fetched, complete_at=self._complete_at)
+            if self._resume_from.first is not None:
+                return Position("AT_SEQUENCE_NUMBER", self._resume_from.first)
+        return Position("TRIM_HORIZON", not_before=self._start_at)
+
+    @property
+    def _complete_at(self) -> float:
+        """When it was seen that nothing was left to read behind the last record fetched."""
+        if self._fetched == self._resumed:
+            return max(self._resume_from.complete_at, self._tip_at)
+        return self._tip_at
 
     async def read_to_end(self, dispatcher: Dispatcher, *, from_horizon: bool = False) -> None:
         """Returns when the shard is closed and ``dispatcher`` has every record of it that is still to be handled.
@@ -140,42 +149,48 @@ class ShardReader:
                 self.state.at_tip = self.state.ended = True
                 return
             iterator = page.next_iterator
-            idle = 0 if page.records else idle + 1
+            idle = idle + 1 if page.at_tip and not page.records else 0
             await self._pace(page, idle)
 
     def _deliver(self, dispatcher: Dispatcher, from_horizon: bool, page: Page, size: int) -> bool:
         """Offer a page of ``size`` bytes in memory; True when some record of it is still to be settled."""
-        records, asked_at = page.records, self._requests.asked_at
-        self.state.looked_at, self.state.at_tip, self.state.answered = asked_at, not records, True
-        self._subscription.tip_seen_at = 0.0 if records else asked_at
+        records, asked_at, state = page.records, self._requests.asked_at, self.state
+        state.looked_at, state.at_tip, state.answered = asked_at, page.at_tip, True
+        if page.behind is not None:
+            state.newest_fetched_time = asked_at - page.behind
         if from_horizon:
             records = self._without_known(records)
-        if not records:
-            return False
-        event_bytes = page.wire_bytes + ADDED_BY_EVENT * len(records)
-        entries = self._subscription.accept(records, PageHold(self._budget, size, left=0, event_bytes=event_bytes))
-        self._fetched = records[-1].dynamodb.SequenceNumber
-        self.state.newest_fetched_time = records[-1].dynamodb.ApproximateCreationDateTime
-        dispatcher.add(entries)
+        entries: list[Entry] = []
+        if records:
+            self._subscription.tip_seen_at = 0.0
+            event_bytes = page.wire_bytes + ADDED_BY_EVENT * len(records)
+            entries = self._subscription.accept(records, PageHold(self._budget, size, left=0, event_bytes=event_bytes))
+            self._fetched = records[-1].number
+            if page.behind is None:
+                state.newest_fetched_time = records[-1].created
+            dispatcher.add(entries)
+        if page.at_tip:
+            self._tip_at = asked_at
+            self._subscription.tip_seen(asked_at)
         return bool(entries)
 
-    def _without_known(self, records: Sequence[Record]) -> Sequence[Record]:
+    def _without_known(self, records: Sequence[StreamRecord]) -> Sequence[StreamRecord]:
         """Reading from the horizon may begin before what was read already."""
         newest = self._subscription.frontier.newest
-        return [record for record in records if int(record.dynamodb.SequenceNumber) > newest]
+        return [record for record in records if int(record.number) > newest]
 
     async def _pace(self, page: Page, idle: int) -> None:
         """Full speed while behind; near the tip a short pause; on empty pages doubling pauses (GetRecords is billed).
         A closed shard is read at full speed: empty pages in the middle of a shard are normal."""
-        poll = self._poll
+        poll, limits = self._poll, self._limits
         if idle:
-            pause = min(poll.idle_backoff_max, FIRST_IDLE_PAUSE * 2.0 ** min(idle - 1, 30))
+            pause = min(poll.idle_backoff_max, limits.idle * 2.0 ** min(idle - 1, 30))
             if self._lineage.has_children(self._shard_id):
                 pause = min(pause, FIRST_IDLE_PAUSE)
-        elif len(page.records) < poll.max_records and page.wire_bytes < 700_000:
-            pause = PARTIAL_PAGE_PAUSE
+            pause = max(pause, limits.interval)
         else:
-            pause = 0.0
+            full = bool(page.behind) or len(page.records) >= poll.max_records
+            pause = limits.pause_after(page.wire_bytes, full=full, patience=poll.idle_backoff_max)
         await self._pause(pause * (0.9 + 0.2 * self._random.random()))
 
     async def _pause(self, seconds: float) -> None:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import count
 
 from consumer.domain.batching import Entry, PageHold
+from consumer.domain.completeness import Completeness
 from consumer.domain.creation_times import CreationTimes
 from consumer.domain.deferred import DeferredKeys, digest_of
-from consumer.domain.frontier import MAX_RUNS_BYTES, Frontier, FrontierSnapshot, SettledFilter
-from consumer.domain.keys import partition_key_reader
-from consumer.domain.record import Record
+from consumer.domain.frontier import Frontier, FrontierSnapshot, SettledFilter
+from consumer.domain.stream_record import StreamRecord
 from consumer.domain.windows import TumblingWindow, WindowState
 from consumer.worker.context import WorkerContext
 from consumer.worker.memory_budget import BudgetAccount
+from consumer.worker.shard.seen_versions import SeenVersions
 
 _FIRST_READ_AGAIN = -(1 << 62)  # positions of records that the books do not track: negative, and in their order
 
@@ -29,6 +31,7 @@ class Subscription:
 
     ``unsaved`` is set when something has to be stored, ``settled`` when records were settled or a batch has ended:
     each has one waiting task, which clears it; ``may_catch_up`` likewise when a deferred key may be read again.
+    ``seen`` remembers versions of items, and ``complete`` when the shard was complete, for sources that need it.
     ``window`` is the open tumbling window; None without the feature. ``account`` pays for the records and the books.
     """
 
@@ -49,8 +52,12 @@ class Subscription:
         self._by_key = context.settings.batch.order == "key" or bool(resume_from.deferred)
         self._exact = context.settings.idempotency.mode != "off"
         self._settled_before = SettledFilter(resume_from)
-        self._key_of = partition_key_reader(context.stream.partition_key)
-        self._next_read_again = _FIRST_READ_AGAIN
+        self._key_of = context.stream.format.key_of
+        self._runs_bytes = context.stream.format.runs_bytes
+        self.seen = SeenVersions(context.versions, context.metrics) if context.versions is not None else None
+        names_trims = context.stream.format.names_trims
+        self.complete = None if names_trims else Completeness(resume_from.complete_at)
+        self._position_read_again = count(_FIRST_READ_AGAIN).__next__
         self.account = account
         self._charged = 0
 
@@ -77,7 +84,8 @@ class Subscription:
     @property
     def version(self) -> int:
         """Grows whenever something that has to be stored has changed."""
-        return self.frontier.version + self.deferred.version + (self.window.version if self.window is not None else 0)
+        others = (self.window, self.complete)
+        return self.frontier.version + self.deferred.version + sum(one.version for one in others if one is not None)
 
     @property
     def window_state(self) -> WindowState | None:
@@ -93,19 +101,31 @@ class Subscription:
         tracked = self._created.at(self.frontier.oldest)
         return min(tracked, deferred) if tracked and deferred else tracked or deferred
 
-    def snapshot(self, max_runs_bytes: int = MAX_RUNS_BYTES) -> FrontierSnapshot:
+    def snapshot(self, max_runs_bytes: int | None = None) -> FrontierSnapshot:
         """What is settled. With ``idempotency.mode: off`` it is the low watermark alone, as the KCL keeps it."""
-        snapshot = self.frontier.snapshot(max_runs_bytes, self.deferred.snapshot())
+        most = self._runs_bytes if max_runs_bytes is None else max_runs_bytes
+        snapshot = self.frontier.snapshot(most, self.deferred.snapshot())
+        if self.complete is not None:
+            snapshot = replace(snapshot, complete_at=self.complete.at)
         return snapshot if self._exact else replace(snapshot, runs=())
+
+    def tip_seen(self, asked_at: float) -> None:
+        """A read that was sent at ``asked_at`` (Unix seconds) found nothing more."""
+        self.tip_seen_at = asked_at
+        if self.complete is not None and not self.frontier.outstanding:
+            before = self.complete.version
+            self.complete.seen(asked_at)
+            if self.complete.version != before:
+                self.unsaved.set()
 
     # --- what the reader offers --------------------------------------------------------------------------
 
-    def accept(self, records: Sequence[Record], hold: PageHold) -> list[Entry]:
+    def accept(self, records: Sequence[StreamRecord], hold: PageHold) -> list[Entry]:
         """Track the records of a page, in stream order, and return those that the handler has to see; ``hold`` then
         counts them. ValueError when a record is not after the one before it."""
-        numbers = [record.dynamodb.SequenceNumber for record in records]
+        numbers = [record.number for record in records]
         positions = self.frontier.track(numbers)
-        self._created.add(positions.start, [record.dynamodb.ApproximateCreationDateTime for record in records])
+        self._created.add(positions.start, [record.created for record in records])
         entries, skipped = self._entries(records, positions, hold)
         hold.left = len(entries)
         if skipped:
@@ -114,12 +134,15 @@ class Subscription:
         self.unsaved.set()  # also the first record that is read is stored
         return entries
 
-    def _entries(self, records: Sequence[Record], positions: range, hold: PageHold) -> tuple[list[Entry], list[int]]:
+    def _entries(
+        self, records: Sequence[StreamRecord], positions: range, hold: PageHold
+    ) -> tuple[list[Entry], list[int]]:
         """What is to be handled, and the positions of what is settled by being skipped."""
         key_of, filters, deferred = self._key_of, self._filters, self.deferred
-        top, start_at = self._settled_before.top, self._start_at
-        check_settled = int(records[0].dynamodb.SequenceNumber) <= top
-        if not check_settled and start_at is None and filters is None and not deferred:  # 0.9 us instead of 1.5
+        top, start_at, seen = self._settled_before.top, self._start_at, self.seen
+        check_settled = int(records[0].number) <= top
+        plain = start_at is None and filters is None and seen is None
+        if plain and not check_settled and not deferred:  # 0.9 us instead of 1.5
             return [Entry(p, key_of(r), r, hold) for p, r in zip(positions, records, strict=True)], []
         entries: list[Entry] = []
         skipped: list[int] = []
@@ -128,18 +151,19 @@ class Subscription:
             key = key_of(record)
             if deferred and (digest := digest_of(key)) in deferred and not deferred.has_met(digest):
                 skipped.append(position)
-                if not deferred.drops(
-                    digest,
-                    int(record.dynamodb.SequenceNumber),
-                    record.dynamodb.ApproximateCreationDateTime,
-                ):
+                if not deferred.drops(digest, int(record.number), record.created):
                     duplicates += 1
-            elif check_settled and int(record.dynamodb.SequenceNumber) in self._settled_before:
+                continue
+            # Also what is settled is remembered: an older version of its item may follow.
+            superseded = seen is not None and seen.is_superseded(record)
+            if check_settled and int(record.number) in self._settled_before:
                 duplicates += 1
                 skipped.append(position)
-            elif start_at is not None and 0 < record.dynamodb.ApproximateCreationDateTime < start_at:  # 0: unknown
+            elif start_at is not None and 0 < record.created < start_at:  # 0: unknown
                 skipped.append(position)
                 too_old += 1
+            elif superseded:
+                skipped.append(position)
             elif filters is not None and not filters.matches(record):
                 skipped.append(position)
                 filtered += 1
@@ -160,9 +184,7 @@ class Subscription:
             if len(tracked) < len(entries):
                 self._settle_read_again([entry for entry in entries if entry.position < 0])
         if tracked:
-            self.frontier.settle(
-                [entry.position for entry in tracked], [entry.record.dynamodb.SequenceNumber for entry in tracked]
-            )
+            self.frontier.settle([entry.position for entry in tracked], NumbersOf(tracked))
         _release(entries)
         self._metrics.records(result).inc(len(entries))
         self._metrics.in_flight_records.dec(len(entries))
@@ -196,15 +218,13 @@ class Subscription:
     def defer(self, key: bytes, kept: Sequence[Entry], dropped: Sequence[Entry]) -> None:
         """Leave the records of a failing key to its entry in the list of deferred keys: ``kept``, its oldest ones, stay
         in memory, ``dropped`` are read again later."""
-        digest, head = digest_of(key), kept[0].record.dynamodb
+        digest, head = digest_of(key), kept[0].record
         left = [entry for entry in (*kept, *dropped) if entry.position >= 0]
-        self.frontier.settle(
-            [entry.position for entry in left], [entry.record.dynamodb.SequenceNumber for entry in left]
-        )
+        self.frontier.settle([entry.position for entry in left], NumbersOf(left))
         self.deferred.defer(
             digest,
-            head.SequenceNumber,
-            head.ApproximateCreationDateTime,
+            head.number,
+            head.created,
             in_memory=len(kept),
             size=sum(entry.hold.charged for entry in kept),
         )
@@ -216,15 +236,16 @@ class Subscription:
             self._metrics.in_flight_records.dec(len(dropped))
         self.changed()
 
-    def accept_again(self, record: Record, hold: PageHold) -> tuple[Entry, str] | None:
+    def accept_again(self, record: StreamRecord, hold: PageHold) -> tuple[Entry, str] | None:
         """The entry of a record that was read again, with its key's digest, if it is of a deferred key in the pass and
         not settled. It is copied out of its page, which ``hold`` is a part of."""
         key = self._key_of(record)
         digest = digest_of(key)
-        if not self.deferred.is_wanted(digest, int(record.dynamodb.SequenceNumber)):
+        if not self.deferred.is_wanted(digest, int(record.number)):
             return None
-        created = record.dynamodb.ApproximateCreationDateTime
-        if self._start_at is not None and 0 < created < self._start_at:
+        if self._start_at is not None and 0 < record.created < self._start_at:
+            return None
+        if self.seen is not None and self.seen.is_superseded(record):
             return None
         if self._filters is not None and not self._filters.matches(record):
             return None
@@ -235,18 +256,9 @@ class Subscription:
 
     def _settle_read_again(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            change = entry.record.dynamodb
-            self.deferred.settled(
-                digest_of(entry.key),
-                change.SequenceNumber,
-                change.ApproximateCreationDateTime,
-                entry.hold.charged,
-            )
+            record = entry.record
+            self.deferred.settled(digest_of(entry.key), record.number, record.created, entry.hold.charged)
         self.may_catch_up.set()
-
-    def _position_read_again(self) -> int:
-        self._next_read_again += 1
-        return self._next_read_again
 
     def _charge_books(self) -> None:
         """The books count against ``limits.buffer``, too."""
@@ -256,6 +268,18 @@ class Subscription:
         elif size < self._charged:
             self.account.release(self._charged - size)
         self._charged = size
+
+
+class NumbersOf:
+    """The numbers of entries; looked up one by one, since only few are wanted."""
+
+    __slots__ = ("_entries",)
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self._entries = entries
+
+    def __getitem__(self, place: int) -> str:
+        return self._entries[place].record.number
 
 
 def _release(entries: Sequence[Entry]) -> None:

@@ -61,7 +61,7 @@ class WindowedRunner:
         if not entries and self.is_over(end_of_shard=last):
             return await self._close(_Final(self._part()))
         while entries:
-            count = self._window.leading([entry.record.dynamodb.ApproximateCreationDateTime for entry in entries])
+            count = self._window.leading([entry.record.created for entry in entries])
             if count == 0:
                 if not await self._close(_Final(self._part())):
                     return False

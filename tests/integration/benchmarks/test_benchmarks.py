@@ -18,7 +18,7 @@ from benchmarks.rows.runtimes import RUNTIME_PYTHON
 from benchmarks.servers import StubStream, steer
 from benchmarks.stub_stream import STREAM_ARN, Stream
 from consumer.aws.pages import convert_page, decode_page
-from consumer.domain.record import batch_event_json
+from consumer.domain.events import batch_event_json
 from demo.local_aws import LocalAws
 
 

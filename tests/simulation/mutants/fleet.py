@@ -104,7 +104,7 @@ FLEET = (
         "consumer/worker/fleet/registration.py",
         "        await asyncio.sleep(PAUSE)\n    return belongs_to(stream, known)\n",
         "        await asyncio.sleep(PAUSE)\n"
-        "    return await _latest(source, stream.stream_arn) if starting_position == 'latest' else known\n",
+        "    return await _latest(source, stream.stream_id) if starting_position == 'latest' else known\n",
         ("G1 complete", "G2 order"),
         family="records",
     ),

@@ -53,7 +53,7 @@ RECORDS = (
         "a process that starts follows the newest stream at once",
         "consumer/worker/start.py",
         'source, stream = await at_start(clock, "the stream", lambda: current_stream(configured, store, latest))',
-        "source, stream = configured.of(latest.stream_arn), latest",
+        "source, stream = configured.of(latest.stream_id), latest",
         ("G2 order", "G1 complete", "liveness"),
     ),
     Mutant(

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from consumer.aws.page_reader import SAMPLE
 from consumer.aws.pages import convert_page, decode_page
 from consumer.domain.errors import DependencyError
+from consumer.domain.events import batch_event_json, records_from_event
 from consumer.domain.keys import partition_key_reader
-from consumer.domain.record import batch_event_json, records_from_event
 
 ARN = "arn:aws:dynamodb:us-east-1:000000000000:table/orders/stream/2026-01-01T00:00:00.000"
 MODEL = botocore.session.get_session().get_service_model("dynamodbstreams").operation_model("GetRecords")

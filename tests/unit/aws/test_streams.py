@@ -144,7 +144,7 @@ class TestDescribe:
         script.headers["date"] = "Thu, 01 Jan 2026 00:00:10 GMT"
         found = await source_of(script, **options).describe()
         assert (found.stream_arn, found.label, found.table_name) == (ARN, "2026-01-01T00:00:00.000", "orders")
-        assert (found.status, found.view_type, found.partition_key) == ("ENABLED", "NEW_IMAGE", "id")
+        assert (found.status, found.view_type, found.format.ordered_by) == ("ENABLED", "NEW_IMAGE", "id")
         assert found.server_time == 1767225610.0
 
     @pytest.mark.parametrize("options", [{"stream_arn": ARN}, {"table": "orders"}])

@@ -13,9 +13,12 @@ from consumer.domain.dead_letter import DeadLetterContext, document, idempotency
 from consumer.domain.outcome import HandlerFault
 from consumer.domain.record import Change, Record
 from consumer.domain.settlement import GiveUp
+from consumer.domain.source_format import dynamodb_format
 from tests.unit.domain.support import ARN, records
 
-CONTEXT = DeadLetterContext("app", "module:handler", ARN, "shardId-00000001789651619772-2a9e5aad", "6a7a7d45")
+CONTEXT = DeadLetterContext(
+    "app", "module:handler", ARN, "shardId-00000001789651619772-2a9e5aad", "6a7a7d45", dynamodb_format("pk")
+)
 RAISED = HandlerFault("raised", "ValueError", "bad é", ("line 1", "line 2"))
 REPORTED = HandlerFault("reported", "BatchItemFailures", "the handler reported failed records")
 NOW = 1789651752.967
@@ -120,7 +123,7 @@ def test_an_event_that_was_never_sent_has_no_response() -> None:
 
 def test_the_key_is_the_same_for_every_delivery_of_the_same_records() -> None:
     """Request, attempt, time, condition and fault do not matter; records, shard, stream and application do."""
-    other_request = DeadLetterContext("app", "other:target", ARN, CONTEXT.shard_id, "another request")
+    other_request = DeadLetterContext("app", "other:target", ARN, CONTEXT.shard_id, "another request", CONTEXT.source)
     key = idempotency_key(CONTEXT, give_up())
     assert idempotency_key(other_request, give_up("RecordAgeExceeded", None, invocations=7)) == key
     assert json.loads(document(other_request, give_up(), NOW + 60))["idempotencyKey"] == key
@@ -128,7 +131,7 @@ def test_the_key_is_the_same_for_every_delivery_of_the_same_records() -> None:
         idempotency_key(CONTEXT, give_up(of=batch()[:2])),
         idempotency_key(CONTEXT, give_up(of=records("29000027597460854854373000000000000000000000"))),
         *(
-            idempotency_key(DeadLetterContext(application, "t", stream, shard, "r"), give_up())
+            idempotency_key(DeadLetterContext(application, "t", stream, shard, "r", CONTEXT.source), give_up())
             for application, stream, shard in (
                 ("b", ARN, CONTEXT.shard_id),
                 ("app", "x", CONTEXT.shard_id),

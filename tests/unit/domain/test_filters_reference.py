@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from consumer.domain.events import event_json
 from consumer.domain.filters.filters import compile_filters
-from consumer.domain.record import Change, Record, event_json
+from consumer.domain.record import Change, Record
 
 Where = dict[int, int]
 Field = tuple[str, Any, Where]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -39,7 +40,7 @@ WINDOW = WindowCall(TimeWindow(1789654270, 1789654300), final=True)
 
 
 def full(step: GiveUp, **options: Any) -> bytes:
-    context = type(CONTEXT)(CONTEXT.application, CONTEXT.target, STREAM, CONTEXT.shard_id, CONTEXT.request_id)
+    context = dataclasses.replace(CONTEXT, stream_arn=STREAM)
     return document(context, step, NOW, **options)
 
 

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from consumer.domain.record import Change, Record, batch_event_json, event_json, records_from_event
+from consumer.domain.events import batch_event_json, event_json, records_from_event
+from consumer.domain.record import Change, Record
 from tests.unit.domain.support import ABSENT, ARN, record
 
 # The example of the reference, byte for byte in AWS's key order.
@@ -181,7 +182,7 @@ def test_odd_identities_do_not_break_the_batch() -> None:
 )
 def test_what_is_no_event_raises_value_error(event: bytes) -> None:
     """Also when it is nested too deep to be read at all."""
-    with pytest.raises(ValueError, match="not a DynamoDB event"):
+    with pytest.raises(ValueError, match="not an event of DynamoDB or Kinesis"):
         records_from_event(event)
 
 

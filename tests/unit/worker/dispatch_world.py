@@ -22,12 +22,14 @@ from msgspec import Raw
 from consumer.domain.batching import Entry, PageHold
 from consumer.domain.deferred import digest_of
 from consumer.domain.errors import DependencyError, ExpiredIterator
+from consumer.domain.events import records_from_event
 from consumer.domain.filters.filters import compile_filters
 from consumer.domain.frontier import MAX_RUNS_BYTES_GIVEN_AWAY, FrontierSnapshot
 from consumer.domain.keys import partition_key_reader
 from consumer.domain.lease import LeaseRow, SessionValidity
 from consumer.domain.outcome import HandlerCall, Outcome
-from consumer.domain.record import Change, Record, records_from_event
+from consumer.domain.record import Change, Record
+from consumer.domain.source_format import dynamodb_format
 from consumer.domain.windows import TumblingWindow, WindowState
 from consumer.operate.metrics import Metrics
 from consumer.ports.source import Page, Position, StreamDescription
@@ -162,7 +164,8 @@ class Shard:
         rng = ProcessRandomness(self.rng)
         validity = SessionValidity()
         validity.renewed(0.0, float("inf"))
-        description = StreamDescription(stream.arn, "label", "orders", "ENABLED", "NEW_IMAGE", "id", 0.0)
+        source_format = dynamodb_format("id")
+        description = StreamDescription(stream.arn, "label", "orders", "ENABLED", "NEW_IMAGE", source_format, 0.0)
         source = SecondReading(stream, self.model)
         handler = Scripted(self.invoke)
         handler.width = plan.places

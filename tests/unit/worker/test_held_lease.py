@@ -16,6 +16,7 @@ from consumer.domain.filters.filters import compile_filters
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import LeaseRow, SessionRow, SessionValidity
 from consumer.domain.outcome import OK, HandlerCall, Outcome
+from consumer.domain.source_format import dynamodb_format
 from consumer.domain.windows import TimeWindow, TumblingWindow, WindowState
 from consumer.operate.metrics import Metrics
 from consumer.ports.leases import Loss
@@ -80,7 +81,7 @@ class Owner:
             settings=Settings.model_validate(config),
             ports=ports,
             metrics=Metrics(),
-            stream=StreamDescription(stream.arn, LABEL, "orders", "ENABLED", "NEW_IMAGE", "pk", 0.0),
+            stream=StreamDescription(stream.arn, LABEL, "orders", "ENABLED", "NEW_IMAGE", dynamodb_format("pk"), 0.0),
             incarnation=ME,
             validity=self.validity,
             budget=ByteBudget(1 << 20),

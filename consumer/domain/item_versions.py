@@ -1,0 +1,112 @@
+"""The newest version seen of each item, for a source that repeats changes and mixes up their order.
+
+DynamoDB puts changes into a Kinesis stream late, more than once and out of order (DynamoDB developer guide, "Kinesis
+Data Streams": "change records might appear in a different order", "might contain duplicate records"). A change that is
+put again has a new number, so the books cannot know it; its creation time and event id are the same. A change that
+comes after a newer one of its item is older by its creation time.
+
+Two changes of one item may have one time (a millisecond is long). Then the images tell: the second one's old image is
+the first one's new image. When they do not tell either, arrival decides.
+
+What is judged is a record against those that were read before it, in the order of the shard. So a record that is read
+again (a restart, a deferred key) is never older than what follows it: what was remembered since has a higher number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final, Literal
+
+import msgspec
+
+from .keys import item_key
+from .kinesis_records import KinesisChange
+from .stream_record import StreamRecord
+
+BYTES_PER_ITEM: Final = 400  # of memory: digest, two numbers, event id, two digests and a place in a dict, measured
+
+Verdict = Literal["new", "tie", "double", "older"]
+
+
+class _Version(msgspec.Struct, gc=False, frozen=True):
+    """``micros`` since 1970; ``exact`` when the last three digits are. Digests of images, empty where there is none."""
+
+    number: int
+    micros: int
+    exact: bool
+    event_id: str
+    old: bytes
+    new: bytes
+
+    def compared(self, known: _Version) -> Verdict:
+        """This one, which was read later, against the newest known."""
+        if self.event_id and self.event_id == known.event_id and self.micros == known.micros:
+            return "double"
+        if self.exact and known.exact:
+            mine, its = self.micros, known.micros
+        else:  # one of them is cut off to its millisecond
+            mine, its = self.micros // 1000, known.micros // 1000
+        if mine != its:
+            return "new" if mine > its else "older"
+        follows, precedes = self.old == known.new, self.new == known.old
+        if follows == precedes:
+            return "tie"
+        return "new" if follows else "older"
+
+
+class ItemVersions:
+    """Remembers at most ``most`` items, those that changed last. Not thread-safe."""
+
+    def __init__(self, most: int) -> None:
+        self._most = max(1, most)
+        self._newest: dict[bytes, _Version] = {}
+
+    def __len__(self) -> int:
+        return len(self._newest)
+
+    def judge(self, record: StreamRecord) -> Verdict:
+        """``double``: this change was read before. ``older``: a newer one of its item was. ``tie``: nothing tells which
+        of two is newer, so the later one counts as newer. ``new``: everything else, also what is no change.
+
+        Remembers the record when it is the newest of its item."""
+        if not isinstance(record, KinesisChange) or record.created <= 0:
+            return "new"
+        key = item_key(record.dynamodb.Keys)
+        if not key:  # no item that it could be a version of
+            return "new"
+        item, version = _version(record, key)
+        known = self._newest.get(item)
+        if known is None:
+            self._newest[item] = version
+            if len(self._newest) > self._most:
+                del self._newest[next(iter(self._newest))]
+            return "new"
+        if version.number <= known.number:  # read again
+            return "new"
+        verdict = version.compared(known)
+        if verdict in ("new", "tie"):
+            del self._newest[item]  # to the end: what changed last is forgotten last
+            self._newest[item] = version
+        return verdict
+
+
+def _version(record: KinesisChange, key: bytes) -> tuple[bytes, _Version]:
+    change = record.dynamodb
+    item = hashlib.blake2b(b"\0".join((record.table_name.encode(), key)), digest_size=16).digest()
+    return item, _Version(
+        int(record.number),
+        round(change.ApproximateCreationDateTime * 1_000_000),
+        record.in_micros,
+        record.event_id,
+        _digest(change.OldImage),
+        _digest(change.NewImage),
+    )
+
+
+def _digest(image: msgspec.Raw) -> bytes:
+    """Empty when there is no image. As DynamoDB wrote it: the same image in another order of attributes is no proof,
+    and then nothing tells."""
+    text = memoryview(image)
+    if not text.nbytes or (text.nbytes == 4 and bytes(text) == b"null"):
+        return b""
+    return hashlib.blake2b(text, digest_size=8).digest()

@@ -1,0 +1,30 @@
+"""Which changes of a shard are given to the handler, where the source repeats them and mixes up their order."""
+
+from __future__ import annotations
+
+from consumer.domain.item_versions import ItemVersions
+from consumer.domain.stream_record import StreamRecord
+from consumer.operate.metrics import Metrics
+
+
+class SeenVersions:
+    """``versions`` is the memory of the process, which all its shards share: the children of a shard go on with it."""
+
+    def __init__(self, versions: ItemVersions, metrics: Metrics) -> None:
+        self._versions = versions
+        self._metrics = metrics
+
+    def remember(self, record: StreamRecord) -> None:
+        """A record from before the place where reading goes on: what follows may be older than it."""
+        self._versions.judge(record)
+
+    def is_superseded(self, record: StreamRecord) -> bool:
+        """Whether the change was seen before, or a newer one of its item; counted."""
+        verdict = self._versions.judge(record)
+        if verdict == "tie":
+            self._metrics.version_ties.inc()
+        elif verdict == "double":
+            self._metrics.duplicates_skipped.inc()
+        elif verdict == "older":
+            self._metrics.records("superseded").inc()
+        return verdict in ("double", "older")
