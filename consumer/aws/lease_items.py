@@ -115,6 +115,8 @@ def progress(row: LeaseRow) -> dict[str, dict[str, Any] | None]:
         changes["runs"] = texts(runs) if runs else None
         deferred = encode_deferred(row.frontier.deferred)
         changes["deferred"] = texts(deferred) if deferred else None
+        complete_at = row.frontier.complete_at
+        changes["complete_at"] = number(complete_at) if complete_at else None
         changes["window_open"] = {"BOOL": True} if row.window_open else None
     return changes
 
@@ -186,7 +188,8 @@ def _read_frontier(item: Item) -> FrontierSnapshot:
     low, first = read_sequence_number(item, "low"), read_sequence_number(item, "first")
     runs = tuple(_run(entry) for entry in read_texts(item, "runs"))
     deferred = tuple(_deferred(entry) for entry in read_texts(item, "deferred"))
-    return FrontierSnapshot(low, first, runs, deferred)
+    complete_at = read_number(item, "complete_at") if "complete_at" in item else 0.0
+    return FrontierSnapshot(low, first, runs, deferred, complete_at)
 
 
 def _deferred(entry: str) -> DeferredKey:

@@ -138,7 +138,7 @@ class TestLeases:
     async def test_save_replaces_state_and_frontier(self, leases):
         store = leases.store()
         row = await held(store)
-        full = FrontierSnapshot(NUMBER, NUMBER, (("50", "60"), ("70", "70")))
+        full = FrontierSnapshot(NUMBER, NUMBER, (("50", "60"), ("70", "70")), complete_at=1_800_000_000.25)
         await store.save(LABEL, replace(row, state="open", frontier=full, note="x"))
         assert (await store.lease(LABEL, SHARD)).frontier == full
         await store.save(LABEL, replace(row, state="done", frontier=FrontierSnapshot(LONG, NUMBER)))

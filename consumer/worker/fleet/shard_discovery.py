@@ -16,7 +16,14 @@ import structlog
 from consumer.domain.bulletin import Bulletin, ListingTurns
 from consumer.domain.errors import Unavailable
 from consumer.domain.lease import LeaseRow
-from consumer.domain.shards import ShardInfo, expired_tombstones, keys_held_back, missing_leases, unknown_parents
+from consumer.domain.shards import (
+    ShardInfo,
+    expired_tombstones,
+    keys_held_back,
+    last_settled,
+    missing_leases,
+    unknown_parents,
+)
 from consumer.worker.context import WorkerContext
 from consumer.worker.fleet.lease_memory import LeaseMemory
 from consumer.worker.fleet.lease_registration import LeaseRegistration
@@ -80,6 +87,10 @@ class ShardDiscovery:
     def keys_held_back(self, parents: Collection[str]) -> list[tuple[str, ...] | None]:
         """For each parent that is not settled, the digests of the keys that it has deferred."""
         return keys_held_back(parents, self._memory.known)
+
+    def last_settled(self, parents: Collection[str]) -> list[tuple[str, str]]:
+        """What lies right before the children of these shards."""
+        return last_settled(parents, self._memory.known)
 
     async def is_gone(self, shard_id: str) -> bool:
         """True when complete listings of a stream that exists do not name the shard, over some time."""

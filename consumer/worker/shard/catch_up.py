@@ -195,7 +195,8 @@ class CatchUp:
         keys = sorted(self._deferred.in_pass)
         reason = f"trimmed while {len(keys)} keys were deferred: {' '.join(keys[:16])}"
         now = self._context.ports.clock.wall()
-        after = position.sequence_number
+        number = position.sequence_number
+        after = number and self._context.stream.format.shown(number)
         await self._lease.record_gap(Loss("gap", self._shard_id, after, None, reason, now))
         self._context.metrics.gaps.inc()
         self._deferred.forget_age()

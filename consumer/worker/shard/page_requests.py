@@ -51,9 +51,10 @@ class PageRequests:
             self._count(error)
             raise
 
-    async def read(self, iterator: str, deliver: Callable[[Page, int], bool]) -> Page:
-        """Reserve room, read one page and deliver it with its size in memory (bytes). ``deliver`` says whether records
-        of the page hold its memory from now on; otherwise that is given back. Raises what the source raises."""
+    async def read(self, iterator: str, deliver: Callable[[Page, int], bool], *, most: int | None = None) -> Page:
+        """Reserve room, read one page (of ``most`` records, if given) and deliver it with its size in memory (bytes).
+        ``deliver`` says whether records of the page hold its memory from now on; otherwise that is given back. Raises
+        what the source raises."""
         budget, held = self._budget, self._budget.page_reserve
         self.waits_for_room = True
         try:
@@ -62,9 +63,9 @@ class PageRequests:
             self.waits_for_room = False
         try:
             self.asked_at = self._clock.wall()
-            most = min(FEW_RECORDS, self._most) if budget.short else self._most
+            limit = min(FEW_RECORDS, self._most) if budget.short else self._most
             try:
-                page = await self._source.get_records(self._shard_id, iterator, most)
+                page = await self._source.get_records(self._shard_id, iterator, min(limit, most or limit))
             except StreamConsumerError as error:
                 self._count(error)
                 raise

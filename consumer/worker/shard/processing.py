@@ -156,7 +156,9 @@ class Processing:
             if gap == "vanished"
             else "records were trimmed before they were read"
         )
-        on_gap, after = self._context.settings.source.on_gap, self._reader.position().sequence_number
+        number = self._reader.position().sequence_number
+        after = number and self._context.stream.format.shown(number)
+        on_gap = self._context.settings.source.on_gap
         loss = Loss("gap", self._shard_id, after, None, reason, self._context.ports.clock.wall())
         await self._lease.record_gap(loss)
         self._context.metrics.gaps.inc()

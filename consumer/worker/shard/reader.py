@@ -23,6 +23,7 @@ from consumer.worker.memory_budget import BudgetAccount
 from consumer.worker.retrying import Backoff
 from consumer.worker.shard.dispatcher import Dispatcher
 from consumer.worker.shard.lineage import Lineage
+from consumer.worker.shard.look_back import LookBack
 from consumer.worker.shard.page_requests import PageRequests
 from consumer.worker.shard.subscription import Subscription
 
@@ -77,8 +78,13 @@ class ShardReader:
         subscription: Subscription,
         budget: BudgetAccount,
         lineage: Lineage,
+        parents: tuple[str, ...] = (),
     ) -> None:
         self._requests = PageRequests(context, shard_id, budget)
+        seen = subscription.seen
+        self._look_back: LookBack | None = None
+        if seen is not None:
+            self._look_back = LookBack(context, seen, budget, shard_id, parents, resume_from, lineage)
         self._clock = context.ports.clock
         self._random = context.ports.random
         self._poll = context.settings.source.poll
@@ -128,6 +134,8 @@ class ShardReader:
         while True:
             try:
                 if iterator is None:
+                    if self._look_back is not None:
+                        await self._look_back.run()
                     iterator = await self._requests.iterator(self.position(from_horizon=from_horizon))
                 deliver = partial(self._deliver, dispatcher, from_horizon)
                 page = await self._requests.read(iterator, deliver)

@@ -58,7 +58,9 @@ class ShardWorker:
         frontier = resume_from(row, lineage, in_order=bool(context.settings.batch.tumbling_window))
         self._reads_again = row.state == "deferred" and frontier != row.frontier
         self._subscription = Subscription(context, frontier, self._budget)
-        self._reader = ShardReader(context, row.shard_id, frontier, self._subscription, self._budget, lineage)
+        self._reader = ShardReader(
+            context, row.shard_id, frontier, self._subscription, self._budget, lineage, row.parents
+        )
         self._release_wish = Release()
         self.lease = HeldLease(context, row, self._subscription)
         self._processing = Processing(

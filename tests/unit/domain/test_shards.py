@@ -13,18 +13,20 @@ from consumer.domain.deferred import BEGINNING, DeferredKey
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import LeaseRow, LeaseState
 from consumer.domain.shards import (
-    RETENTION,
+    DAY,
     TOMBSTONE_AGE,
     ShardInfo,
     all_settled,
     expired_tombstones,
     is_young,
     keys_held_back,
+    last_settled,
     may_start,
     missing_leases,
     settled_before,
     unknown_parents,
 )
+from consumer.domain.source_format import created_by_id
 
 
 @given(st.data())
@@ -277,8 +279,8 @@ def test_all_settled_waits_for_deferred_keys(state: LeaseState) -> None:
     ("shard_id", "young"),
     [
         (f"shardId-{int((NOW - 3600) * 1000):020d}-0a1b2c3d", True),
-        (f"shardId-{int((NOW - RETENTION + 1) * 1000):020d}-0a1b2c3d", True),
-        (f"shardId-{int((NOW - RETENTION - 1) * 1000):020d}-0a1b2c3d", False),
+        (f"shardId-{int((NOW - DAY + 1) * 1000):020d}-0a1b2c3d", True),
+        (f"shardId-{int((NOW - DAY - 1) * 1000):020d}-0a1b2c3d", False),
         ("shardId-00000000000000000001-00000000", False),
         ("shardId-000000000001", False),
         ("anything", False),
@@ -286,7 +288,7 @@ def test_all_settled_waits_for_deferred_keys(state: LeaseState) -> None:
 )
 def test_is_young(shard_id: str, *, young: bool) -> None:
     """An id that does not tell its time says nothing."""
-    assert is_young(shard_id, NOW) is young
+    assert is_young(created_by_id(shard_id), NOW, DAY) is young
 
 
 OLD = NOW - TOMBSTONE_AGE - 1
@@ -326,5 +328,18 @@ def test_expired_tombstones(
 ) -> None:
     """A row goes only when the shard left a complete listing long ago and nobody can need it any more."""
     rows = {one.shard_id: one for one in [row, *others]}
-    found = expired_tombstones([ShardInfo(one) for one in listed], rows, NOW)
+    found = expired_tombstones([ShardInfo(one) for one in listed], rows, NOW, DAY)
     assert (row in found) is removed, why
+    assert not expired_tombstones([ShardInfo(one) for one in listed], rows, NOW, 7 * DAY), "a longer retention"
+
+
+def test_what_lies_right_before_a_shard() -> None:
+    """Of a parent in which nothing was read, and so nothing can be remembered, its own parents."""
+
+    def row(shard_id: str, low: str | None, *parents: str) -> LeaseRow:
+        return LeaseRow(shard_id, parents, state="done", frontier=FrontierSnapshot(low))
+
+    rows = {one.shard_id: one for one in (row("a", "10"), row("b", None, "a", "gone"), row("c", "30"), row("d", None))}
+    assert last_settled(["b", "c"], rows) == [("a", "10"), ("c", "30")]
+    assert last_settled(["d", "unknown"], rows) == []
+    assert last_settled([], rows) == []

@@ -1,0 +1,92 @@
+"""What was read shortly before the place where a new owner goes on: changes that come late may be older than that.
+
+Where a source mixes up the order of changes, the worker remembers the newest version of each item. A worker that takes
+a shard over has not seen them, nor has one that begins with a child of other workers' shards. So it reads once more
+what arrived in the ``PERIOD`` before: of the shard itself, or of its parents while nothing of it is settled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+
+from consumer.domain.errors import ResourceMissing, TrimmedData
+from consumer.domain.frontier import FrontierSnapshot
+from consumer.ports.source import Page, Position
+from consumer.worker.context import WorkerContext
+from consumer.worker.memory_budget import BudgetAccount
+from consumer.worker.shard.lineage import Lineage
+from consumer.worker.shard.page_requests import PageRequests
+from consumer.worker.shard.seen_versions import SeenVersions
+
+log = structlog.get_logger()
+
+PERIOD = 30.0  # seconds; DynamoDB puts changes late by milliseconds as a rule, and tries again for some seconds
+
+
+class LookBack:
+    """Of one shard, whose ``parents`` are these. The main reader waits meanwhile."""
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        seen: SeenVersions,
+        budget: BudgetAccount,
+        shard_id: str,
+        parents: tuple[str, ...],
+        resume_from: FrontierSnapshot,
+        lineage: Lineage,
+    ) -> None:
+        self._context = context
+        self._limits = context.stream.format.reading
+        self._seen = seen
+        self._budget = budget
+        self._shard_id = shard_id
+        self._parents = parents
+        self._low = resume_from.low
+        self._lineage = lineage
+        self._left: list[tuple[str, str]] | None = None
+
+    async def run(self) -> None:
+        """Returns at once when it is done already. Raises what reading raises, and goes on then when called again."""
+        if self._left is None:
+            own = [(self._shard_id, self._low)] if self._low is not None else []
+            self._left = own or self._lineage.last_settled(self._parents)
+        while self._left:
+            with suppress(TrimmedData, ResourceMissing):  # so old that nothing of the period is left
+                await self._read(*self._left[-1])
+            self._left.pop()
+
+    async def _read(self, shard_id: str, last: str) -> None:
+        """What arrived of the shard in the period before the record ``last``, and that one."""
+        requests = PageRequests(self._context, shard_id, self._budget)
+        since = await self._arrival(requests, last) - PERIOD
+        iterator: str | None = await requests.iterator(Position("AT_TIMESTAMP", timestamp=since))
+        count, until = 0, int(last)
+        while iterator is not None:
+            page = await requests.read(iterator, lambda page, size: False)
+            for record in page.records:
+                if int(record.number) <= until:
+                    self._seen.remember(record)
+                    count += 1
+            if page.at_tip or (page.records and int(page.records[-1].number) >= until):
+                break
+            iterator = page.next_iterator
+            await asyncio.sleep(self._limits.pause_after(page.wire_bytes, full=True, patience=0.0))
+        log.debug("shard.looked_back", shard_id=shard_id, records=count, since=since)
+
+    async def _arrival(self, requests: PageRequests, number: str) -> float:
+        """When the record came to the stream (Unix seconds), or somewhat earlier."""
+        iterator: str | None = await requests.iterator(Position("AT_SEQUENCE_NUMBER", number))
+        page: Page | None = None
+        while iterator is not None and (page is None or not page.records):
+            page = await requests.read(iterator, lambda page, size: False, most=1)
+            iterator = page.next_iterator
+            if not page.records:
+                await asyncio.sleep(self._limits.pause_after(page.wire_bytes, full=True, patience=0.0))
+        if page is None or not page.records:
+            raise TrimmedData(f"record {number} of {self._shard_id} is not there any more")
+        tip = requests.asked_at - page.behind if page.behind else 0.0
+        return max(page.records[0].created, tip)
