@@ -8,7 +8,16 @@ enough for the shortest retention, and so rarely that an idle shard costs next t
 
 from __future__ import annotations
 
-EVERY = 3600.0  # seconds between two moments that are stored for themselves; a record is kept for a day at least
+from typing import Final
+
+# Seconds by which the service's trimming may be ahead of its promise, and clocks of each other.
+SLACK: Final = 600.0
+EVERY: Final = 3600.0  # seconds between two moments that are stored for themselves; a record is kept for a day at least
+
+
+def lost_nothing(complete_at: float, now: float, retention: float) -> bool:
+    """Whether nothing can have been trimmed unread of a shard that was complete then; Unix seconds."""
+    return complete_at > now - retention + SLACK
 
 
 class Completeness:

@@ -11,10 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Self
 
+from .completeness import SLACK, lost_nothing
 from .kinesis_numbers import service_number
 
-# Seconds by which the service's trimming may be ahead of its promise, and clocks of each other.
-SLACK: Final = 600.0
 LOOKS: Final = 3  # empty answers from the tip of the shard, in a row, until the record counts as gone
 
 
@@ -63,7 +62,7 @@ class Resume:
 
     def lost_nothing(self, now: float, retention: float) -> bool:
         """Whether nothing can have been trimmed unread although the record is gone; Unix seconds."""
-        return self.complete_at > now - retention + SLACK
+        return lost_nothing(self.complete_at, now, retention)
 
 
 def encoded(resume: Resume | None, iterator: str) -> str:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import structlog
 
-from consumer.domain.errors import ResourceMissing, TrimmedData
+from consumer.domain.completeness import lost_nothing
+from consumer.domain.errors import ResourceMissing, StreamConsumerError, TrimmedData
 from consumer.ports.leases import Loss
 from consumer.worker.context import WorkerContext
 from consumer.worker.memory_budget import BudgetAccount
@@ -107,7 +108,8 @@ class Processing:
             self._reader.state.ended = True
         else:
             while (ended := await self._read(dispatcher, from_horizon=from_horizon)) != "end":
-                if not await self._leave_gap(ended, dispatcher):
+                whole = ended == "vanished" and await self._was_read_whole()
+                if not whole and not await self._leave_gap(ended, dispatcher):
                     return "halted"
                 if ended == "vanished":
                     self._reader.state.ended = True
@@ -147,6 +149,19 @@ class Processing:
                     from_horizon = False  # what was read since then must not be read again
             else:
                 return "end"
+
+    async def _was_read_whole(self) -> bool:
+        """Whether the shard, which is not listed any more, was complete so lately that whatever came later would still
+        be there. Not when its stream is gone: that takes all records with it."""
+        ports, complete_at = self._context.ports, self._reader.position().complete_at
+        if not lost_nothing(complete_at, ports.clock.wall(), ports.source.retention):
+            return False
+        try:
+            await ports.source.describe()
+        except StreamConsumerError:
+            return False
+        log.info("shard.expired", shard_id=self._shard_id, complete_at=complete_at)
+        return True
 
     async def _leave_gap(self, gap: Gap, dispatcher: Dispatcher) -> bool:
         """Leave a durable trace of records that were never read. False when the shard must halt, once everything that

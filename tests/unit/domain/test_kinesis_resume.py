@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from consumer.domain.completeness import EVERY, Completeness
+from consumer.domain.completeness import EVERY, SLACK, Completeness
 from consumer.domain.kinesis_numbers import book_number
-from consumer.domain.kinesis_resume import LOOKS, SLACK, Resume, decoded, encoded
+from consumer.domain.kinesis_resume import LOOKS, Resume, decoded, encoded
 from consumer.domain.shards import DAY
 
 SEQUENCE = "49590338271490256608559692538361571095921575989136588898"
