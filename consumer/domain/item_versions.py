@@ -14,29 +14,27 @@ again (a restart, a deferred key) is never older than what follows it: what was 
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final, Literal
 
 import msgspec
 
-from .keys import item_key
 from .kinesis_records import KinesisChange
 from .stream_record import StreamRecord
 
-BYTES_PER_ITEM: Final = 400  # of memory: digest, two numbers, event id, two digests and a place in a dict, measured
+BYTES_PER_ITEM: Final = 400  # of memory: a key, two numbers, event id, two hashes and a place in a dict, measured
 
 Verdict = Literal["new", "tie", "double", "older"]
 
 
 class _Version(msgspec.Struct, gc=False, frozen=True):
-    """``micros`` since 1970; ``exact`` when the last three digits are. Digests of images, empty where there is none."""
+    """``micros`` since 1970; ``exact`` when the last three digits are. Hashes of images; 0 where there is none."""
 
     number: int
     micros: int
     exact: bool
     event_id: str
-    old: bytes
-    new: bytes
+    old: int
+    new: int
 
     def compared(self, known: _Version) -> Verdict:
         """This one, which was read later, against the newest known."""
@@ -64,17 +62,14 @@ class ItemVersions:
     def __len__(self) -> int:
         return len(self._newest)
 
-    def judge(self, record: StreamRecord) -> Verdict:
+    def judge(self, record: StreamRecord, item: bytes) -> Verdict:
         """``double``: this change was read before. ``older``: a newer one of its item was. ``tie``: nothing tells which
         of two is newer, so the later one counts as newer. ``new``: everything else, also what is no change.
 
-        Remembers the record when it is the newest of its item."""
-        if not isinstance(record, KinesisChange) or record.created <= 0:
+        Remembers the record when it is the newest of its ``item`` (its ordering key; none is no item)."""
+        if not item or not isinstance(record, KinesisChange) or record.created <= 0:
             return "new"
-        key = item_key(record.dynamodb.Keys)
-        if not key:  # no item that it could be a version of
-            return "new"
-        item, version = _version(record, key)
+        version = _version(record)
         known = self._newest.get(item)
         if known is None:
             self._newest[item] = version
@@ -90,23 +85,20 @@ class ItemVersions:
         return verdict
 
 
-def _version(record: KinesisChange, key: bytes) -> tuple[bytes, _Version]:
+def _version(record: KinesisChange) -> _Version:
     change = record.dynamodb
-    item = hashlib.blake2b(b"\0".join((record.table_name.encode(), key)), digest_size=16).digest()
-    return item, _Version(
+    return _Version(
         int(record.number),
         round(change.ApproximateCreationDateTime * 1_000_000),
         record.in_micros,
         record.event_id,
-        _digest(change.OldImage),
-        _digest(change.NewImage),
+        _hash(change.OldImage),
+        _hash(change.NewImage),
     )
 
 
-def _digest(image: msgspec.Raw) -> bytes:
-    """Empty when there is no image. As DynamoDB wrote it: the same image in another order of attributes is no proof,
-    and then nothing tells."""
-    text = memoryview(image)
-    if not text.nbytes or (text.nbytes == 4 and bytes(text) == b"null"):
-        return b""
-    return hashlib.blake2b(text, digest_size=8).digest()
+def _hash(image: msgspec.Raw) -> int:
+    """Of an image as DynamoDB wrote it: the same one in another order of attributes is no proof, and then nothing
+    tells."""
+    text = bytes(image)
+    return 0 if text in (b"", b"null") else hash(text)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from decimal import Context, DecimalException, Inexact, InvalidOperation, Overflow
 from typing import Any, Protocol
 
 import msgspec
 from msgspec import Raw
+
+_PLAIN = re.compile(rb'\{"N":"(-?[1-9]|-?[1-9][0-9]{0,36}[1-9])"\}').fullmatch
 
 # DynamoDB's numbers have up to 38 digits; whatever would have to be rounded stays as it was written.
 _EXACT = Context(prec=60, traps=[Inexact, InvalidOperation, Overflow])
@@ -75,6 +78,9 @@ def _keys_decoder(attribute: str) -> Callable[[Raw], _Partition]:
 
 def _canonical_number(value: bytes) -> bytes:
     """``1``, ``1.0`` and ``1E0`` are the same item, so they must be the same key."""
+    plain = _PLAIN(value)
+    if plain is not None:  # nearly all are: 0.3 us instead of 2
+        return b"N" + plain[1]
     try:
         text = msgspec.json.decode(value, type=dict[str, str])["N"]
         number = _EXACT.create_decimal(text).normalize(_EXACT)

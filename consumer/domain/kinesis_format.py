@@ -28,9 +28,10 @@ RUNS_BYTES: Final = 12 * 1024
 
 def ordering_key(record: StreamRecord) -> bytes:
     """Of a change its item: table and primary key. Not the partition key of the Kinesis record, which DynamoDB does not
-    explain. Of any other record that partition key."""
+    explain. ``b""`` without a usable key. Of any other record that partition key."""
     if isinstance(record, KinesisChange):
-        return b"\0".join((record.table_name.encode(), item_key(record.dynamodb.Keys)))
+        item = item_key(record.dynamodb.Keys)
+        return b"\0".join((record.table_name.encode(), item)) if item else b""
     if isinstance(record, KinesisRecord):
         return b"\1" + record.partition_key.encode()
     raise TypeError(f"{type(record).__name__} is no record of a Kinesis stream")

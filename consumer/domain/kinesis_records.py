@@ -15,6 +15,7 @@ from .kinesis_numbers import book_number
 from .record import EventRecord, Record
 from .stream_record import StreamRecord, encode
 
+_WHOLE: Final = book_number("")  # behind the number of a record that is not aggregated
 NO_SUB: Final = -1  # the place inside of a record that is not aggregated
 
 
@@ -25,8 +26,10 @@ def identifier(sequence_number: str, sub_sequence_number: int) -> str:
 
 
 def _number(shown: str) -> str:
+    if ":" not in shown:
+        return shown + _WHOLE
     sequence_number, _, place = shown.partition(":")
-    return book_number(sequence_number, int(place or 0))
+    return book_number(sequence_number, int(place))
 
 
 class KinesisChange(Record, gc=False):

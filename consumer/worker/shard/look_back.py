@@ -40,6 +40,7 @@ class LookBack:
         lineage: Lineage,
     ) -> None:
         self._context = context
+        self._key_of = context.stream.format.key_of
         self._limits = context.stream.format.reading
         self._seen = seen
         self._budget = budget
@@ -69,7 +70,7 @@ class LookBack:
             page = await requests.read(iterator, lambda page, size: False)
             for record in page.records:
                 if int(record.number) <= until:
-                    self._seen.remember(record)
+                    self._seen.remember(record, self._key_of(record))
                     count += 1
             if page.at_tip or (page.records and int(page.records[-1].number) >= until):
                 break

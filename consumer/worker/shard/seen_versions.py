@@ -14,13 +14,13 @@ class SeenVersions:
         self._versions = versions
         self._metrics = metrics
 
-    def remember(self, record: StreamRecord) -> None:
+    def remember(self, record: StreamRecord, key: bytes) -> None:
         """A record from before the place where reading goes on: what follows may be older than it."""
-        self._versions.judge(record)
+        self._versions.judge(record, key)
 
-    def is_superseded(self, record: StreamRecord) -> bool:
-        """Whether the change was seen before, or a newer one of its item; counted."""
-        verdict = self._versions.judge(record)
+    def is_superseded(self, record: StreamRecord, key: bytes) -> bool:
+        """Whether the change was seen before, or a newer one of its item; counted. ``key`` orders the record."""
+        verdict = self._versions.judge(record, key)
         if verdict == "tie":
             self._metrics.version_ties.inc()
         elif verdict == "double":

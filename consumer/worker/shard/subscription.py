@@ -155,7 +155,7 @@ class Subscription:
                     duplicates += 1
                 continue
             # Also what is settled is remembered: an older version of its item may follow.
-            superseded = seen is not None and seen.is_superseded(record)
+            superseded = seen is not None and seen.is_superseded(record, key)
             if check_settled and int(record.number) in self._settled_before:
                 duplicates += 1
                 skipped.append(position)
@@ -245,7 +245,7 @@ class Subscription:
             return None
         if self._start_at is not None and 0 < record.created < self._start_at:
             return None
-        if self.seen is not None and self.seen.is_superseded(record):
+        if self.seen is not None and self.seen.is_superseded(record, key):
             return None
         if self._filters is not None and not self._filters.matches(record):
             return None

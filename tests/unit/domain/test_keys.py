@@ -115,3 +115,11 @@ def test_any_attribute_name_that_dynamodb_allows(name: str, ascii_only: bool) ->
     keys = {"other": {"S": "v"}, name: {"N": "1.0"}}
     text = json.dumps(keys, ensure_ascii=ascii_only, separators=(",", ":")).encode()
     assert partition_key_reader(name)(record(1, keys=text)) == b"N1"
+
+
+@given(st.integers(-(10**38) + 1, 10**38 - 1))
+def test_plain_numbers_need_no_arithmetic_and_are_the_same_key(number: int) -> None:
+    """A space keeps a number from the short way."""
+    short, long = (record(1, keys=b'{"pk":{"N":%s"%d"}}' % (space, number)) for space in (b"", b" "))
+    exponent = record(1, keys=b'{"pk":{"N":"%d0E-1"}}' % number)
+    assert read(short) == read(long) == read(exponent)
