@@ -89,13 +89,13 @@ def rebuild(index: int, wire: object) -> Record:
             NewImage=_image(change.get("NewImage")),
             OldImage=_image(change.get("OldImage")),
             SizeBytes=_whole(change.get("SizeBytes")),
-            StreamViewType=_text(change.get("StreamViewType"), ""),
+            StreamViewType=text_or(change.get("StreamViewType"), ""),
         ),
-        event_id=_text(outer.get("eventID"), ""),
-        event_name=_text(outer.get("eventName"), ""),
-        event_version=_text(outer.get("eventVersion"), "1.1"),
-        event_source=_text(outer.get("eventSource"), "aws:dynamodb"),
-        aws_region=_text(outer.get("awsRegion"), ""),
+        event_id=text_or(outer.get("eventID"), ""),
+        event_name=text_or(outer.get("eventName"), ""),
+        event_version=text_or(outer.get("eventVersion"), "1.1"),
+        event_source=text_or(outer.get("eventSource"), "aws:dynamodb"),
+        aws_region=text_or(outer.get("awsRegion"), ""),
         user_identity_wire=_identity(outer.get("userIdentity")),
     )
 
@@ -127,7 +127,7 @@ def _whole(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
-def _text(value: object, default: str) -> str:
+def text_or(value: object, default: str) -> str:
     """Text without lone surrogates, which could not be encoded again."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else default
 
@@ -136,4 +136,4 @@ def _identity(value: object) -> dict[str, str] | None:
     if not isinstance(value, dict):
         return None
     texts = {name: inner for name, inner in value.items() if isinstance(inner, str)}
-    return {_text(name, ""): _text(inner, "") for name, inner in texts.items() if name}
+    return {text_or(name, ""): text_or(inner, "") for name, inner in texts.items() if name}
