@@ -17,6 +17,7 @@ DEV_READY := $(VENV)/.dev-ready
 # The embedded local AWS needs another botocore than aioboto3, so it lives in a virtual environment of its own.
 AWS_READY := .venv-aws/.ready
 RUNTIME_READY := .venv-runtime/.ready
+KINESIS_READY := .kinesis-servers/.ready
 
 # A shell line that ends with a message unless PYTHON is usable.
 CHECK_PYTHON = "$(PYTHON)" -c '$(FITS)' >/dev/null 2>&1 || { echo "$(NO_PYTHON)" >&2; exit 1; }
@@ -63,6 +64,22 @@ $(RUNTIME_READY): requirements/lambda-runtime.lock
 	.venv-runtime/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/lambda-runtime.lock
 	touch $@
 
+# The local Kinesis servers of the tests are programs for Node.js. Without it, or without their packages, this says so and
+# goes on, and the tests that need them are skipped. The install scripts would only compile what comes compiled.
+NODE_FITS := process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)
+KINESIS_LOCK := requirements/kinesis-servers/package.json requirements/kinesis-servers/package-lock.json
+NPM_QUICK := --fetch-retries=1 --fetch-retry-mintimeout=2000 --fetch-retry-maxtimeout=2000
+
+$(KINESIS_READY): $(KINESIS_LOCK)
+	@if ! node -e '$(NODE_FITS)' >/dev/null 2>&1 || ! npm --version >/dev/null 2>&1; then \
+	  echo "make: no Node.js of 18 or newer with npm: the tests on local Kinesis servers are skipped"; \
+	elif rm -rf $(@D) && mkdir $(@D) && cp $^ $(@D) && \
+	  npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund $(NPM_QUICK) >$(@D)/npm.log 2>&1; then \
+	  touch $@; \
+	else \
+	  echo "make: npm cannot install the local Kinesis servers ($(@D)/npm.log says why): their tests are skipped"; \
+	fi
+
 bench: $(READY) $(AWS_READY)
 	@$(BIN)/python -m benchmarks $(ROWS) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(QUICK),--quick)
 
@@ -72,7 +89,7 @@ demo: $(READY) $(AWS_READY)
 local: $(READY) $(AWS_READY)
 	@$(BIN)/python -m demo.local --table "$(TABLE)"
 
-test: $(DEV_READY) $(AWS_READY) $(RUNTIME_READY) check
+test: $(DEV_READY) $(AWS_READY) $(RUNTIME_READY) $(KINESIS_READY) check
 	$(BIN)/python -m pytest -n 3 --dist loadgroup
 
 check: lint types
@@ -115,6 +132,7 @@ lock: $(DEV_READY)
 	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --constraint requirements/runtime.lock --output-file requirements/dev.lock requirements/dev.in
 	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --output-file requirements/local-aws.lock requirements/local-aws.in
 	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --output-file requirements/lambda-runtime.lock requirements/lambda-runtime.in
+	npm update --prefix requirements/kinesis-servers --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund
 
 clean:
-	rm -rf .venv .venv-aws .venv-runtime .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-aws .venv-runtime .kinesis-servers .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -37,6 +37,8 @@ from demo.local_aws import LocalAws, find_local_aws_python, free_port
 hypothesis_settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("shared")
 
+pytest_plugins = ("tests.support.kinesis_fixtures",)
+
 REGION = "us-east-1"
 SERVICES = ("dynamodb", "dynamodb_streams", "sqs", "sns", "s3")
 DYNAMODB_LOCAL = "STREAM_CONSUMER_TEST_DYNAMODB_LOCAL"  # directory of the user's own copy of DynamoDB Local

@@ -65,7 +65,9 @@ def test_the_sdist_has_what_builds_and_tests_it(built: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"consumer/py.typed", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile"} <= names
     assert {"requirements/dev.lock", "demo/__main__.py", "tests/conftest.py", "config/minimal.yaml"} <= names
-    assert not [name for name in names if name.startswith(".venv") or "__pycache__" in name]
+    assert {"requirements/kinesis-servers/package.json", "requirements/kinesis-servers/package-lock.json"} <= names
+    assert not [name for name in names if name.startswith((".venv", ".kinesis-servers")) or "__pycache__" in name]
+    assert not [name for name in names if "node_modules" in name]
 
 
 def test_the_readme_has_a_handler() -> None:
