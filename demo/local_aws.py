@@ -23,7 +23,7 @@ from typing import IO, Final, Self
 from consumer.domain.errors import StreamConsumerError
 
 PYTHON_VARIABLE: Final = "STREAM_CONSUMER_LOCAL_AWS_PYTHON"
-SERVICES: Final = ("dynamodb", "dynamodbstreams", "sqs", "sns", "s3")
+SERVICES: Final = ("dynamodb", "dynamodbstreams", "kinesis", "sqs", "sns", "s3")
 HEALTH_PATH: Final = "/_ministack/health"
 START_DEADLINE: Final = 30.0  # seconds; a warm start takes 0.2 to 0.4
 STOP_GRACE: Final = 5.0  # seconds between asking and killing

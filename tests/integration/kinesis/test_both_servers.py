@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.support.kinesis_changes import generate, put_changes
 from tests.support.kinesis_streams import KinesisStream, StreamMaker
 
 
@@ -134,3 +135,23 @@ async def test_a_closed_shard_keeps_its_records_and_ends(kinesis_streams: Stream
     reading = await stream.read(parent)
     assert data(reading.records) == [b"1", b"2"]
     assert reading.children is not None, "it has ended"
+
+
+async def test_table_changes_arrive_as_they_were_put(kinesis_streams: StreamMaker) -> None:
+    stream = await kinesis_streams(2)
+    log = generate(5, changes=300, items=30, doubled=0.1, swapped=0.1, precision="both")
+    numbers = await put_changes(stream.owner, stream.name, log.puts)
+    put = dict(zip(numbers, log.puts, strict=True))
+    shards_of: dict[str, set[str]] = {}
+    for shard in [shard["ShardId"] for shard in await stream.shards()]:
+        records = (await stream.read(shard)).records
+        found = [record["SequenceNumber"] for record in records]
+        assert found == [number for number in numbers if number in found], "the order of the puts"
+        for record in records:
+            change = put.pop(record["SequenceNumber"])
+            assert (record["Data"], record["PartitionKey"]) == (change.data(), change.partition_key)
+            shards_of.setdefault(change.partition_key, set()).add(shard)
+    assert not put
+    assert len(shards_of) == 30
+    assert all(len(shards) == 1 for shards in shards_of.values())
+    assert len(set().union(*shards_of.values())) == 2

@@ -144,11 +144,12 @@ def test_another(number):
 def test_a_server_is_started_by_one_worker(tmp_path: Path) -> None:
     """A combination of pytest and pytest-xdist that does not know groups would start one in each, and say nothing."""
     (tmp_path / "test_users.py").write_text(USERS)
-    options = ["-c", os.devnull, "--rootdir", str(tmp_path), "-p", "no:cacheprovider"]
+    plugins = ["-p", "no:cacheprovider", "-p", "xdist.plugin", "-p", kinesis_fixtures.__name__]
+    options = ["-c", os.devnull, "--rootdir", str(tmp_path), *plugins]
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", kinesis_fixtures.__name__, "-n", "2", "--dist", "loadgroup", *options],
+        [sys.executable, "-m", "pytest", *options, "-n", "2", "--dist", "loadgroup"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         timeout=120,
