@@ -1,0 +1,101 @@
+"""The shard graph of a Kinesis stream: listings, children of shards that have ended, ranges of hash keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from consumer.aws.answers import Flaw
+from consumer.aws.errors import StrangeAnswer
+from consumer.aws.kinesis_calls import KinesisCalls
+from consumer.aws.kinesis_pages import KinesisShard
+from consumer.domain.errors import DependencyError
+from consumer.domain.shards import ShardInfo
+
+SHARDS_PER_PAGE: Final = 1000  # the most ListShards gives
+LISTING_ATTEMPTS: Final = 3  # a token for the next page lives 300 seconds
+
+
+class KinesisShards:
+    """Of one stream. ``forget`` when another stream has its name."""
+
+    def __init__(self, calls: KinesisCalls) -> None:
+        self._calls = calls
+        self._children: dict[str, list[ShardInfo]] = {}
+        self._ranges: dict[str, tuple[int, int]] = {}
+
+    def forget(self) -> None:
+        """Ids of shards are given again by a stream that was made anew."""
+        self._children.clear()
+        self._ranges.clear()
+
+    def hash_range(self, shard_id: str) -> tuple[int, int] | None:
+        """First and last hash key of the shard, as far as a listing has said."""
+        return self._ranges.get(shard_id)
+
+    async def all(self) -> list[ShardInfo]:
+        """Every shard that still has records, all pages; a page that fails for good raises instead of leaving shards
+        out. A token that has expired begins the listing anew."""
+        for _ in range(LISTING_ATTEMPTS - 1):
+            try:
+                return await self._listed()
+            except DependencyError as error:
+                if not error.code.startswith("ExpiredNextToken"):
+                    raise
+        return await self._listed()
+
+    def learn_children(self, shard_id: str, children: list[ShardInfo]) -> None:
+        """The last page of a shard has named them."""
+        self._children[shard_id] = children
+
+    async def children(self, shard_id: str) -> list[ShardInfo]:
+        """As the last page of the shard named them. Otherwise the service is asked in the KCL's way, by a read at the
+        end of the shard, and then by a listing."""
+        known = self._children.get(shard_id)
+        if known:
+            return known
+        iterator = await self._calls.iterator(shard_id, "LATEST")
+        page = await self._calls.read(KinesisShard("", shard_id), iterator, 1)
+        if page.children:
+            self._children[shard_id] = page.children
+            return page.children
+        return [shard for shard in await self.all() if shard_id in shard.parents]
+
+    async def check_end(self, shard_id: str) -> None:
+        """A page without next iterator and without children: the KCL calls that an invalid answer and asks again, and
+        some servers never name children. A listing that says that the shard is open makes it StrangeAnswer."""
+        shard = next((one for one in await self.all() if one.shard_id == shard_id), None)
+        if shard is not None and shard.ending_sequence_number is None:
+            raise StrangeAnswer("GetRecords", Flaw("NoIterator", f"has no NextShardIterator, and {shard_id} is open"))
+
+    async def _listed(self) -> list[ShardInfo]:
+        shards: dict[str, ShardInfo] = {}
+        seen: set[str] = set()
+        token: str | None = None
+        while True:
+            answer = await self._calls.list_shards(SHARDS_PER_PAGE, token)
+            for shard in answer["Shards"]:
+                info = self._shard_info(shard)
+                shards[info.shard_id] = info
+            token = answer.get("NextToken") or None
+            if token is None:
+                return list(shards.values())
+            if token in seen:
+                raise DependencyError("ListShards", "PagingLoop", "the same NextToken came twice")
+            seen.add(token)
+
+    def _shard_info(self, shard: Mapping[str, Any]) -> ShardInfo:
+        shard_id = shard.get("ShardId")
+        if not isinstance(shard_id, str) or not shard_id:
+            raise StrangeAnswer("ListShards", Flaw("Malformed", "has a shard without ShardId"))
+        numbers, hashes = shard.get("SequenceNumberRange") or {}, shard.get("HashKeyRange") or {}
+        low, high = str(hashes.get("StartingHashKey", "")), str(hashes.get("EndingHashKey", ""))
+        if low.isdecimal() and high.isdecimal():
+            self._ranges[shard_id] = int(low), int(high)
+        parents = (shard.get("ParentShardId"), shard.get("AdjacentParentShardId"))
+        return ShardInfo(
+            shard_id,
+            tuple(parent for parent in parents if parent),
+            numbers.get("StartingSequenceNumber"),
+            numbers.get("EndingSequenceNumber"),
+        )
