@@ -212,8 +212,8 @@ WRONG = (
     wrong(
         "the checkpoint forgets the deferred keys",
         "consumer/worker/shard/subscription.py",
-        "self.frontier.snapshot(max_runs_bytes, self.deferred.snapshot())",
-        "self.frontier.snapshot(max_runs_bytes)",
+        "self.frontier.snapshot(most, self.deferred.snapshot())",
+        "self.frontier.snapshot(most)",
         kind="deferred",
     ),
     wrong(

@@ -27,7 +27,7 @@ def test_a_registration_of_another_stream_with_the_same_label_is_refused() -> No
     async def body() -> None:
         registry = MemoryLeaseStore(table, "app", loop.world.wall)
         described = await source.describe()
-        assert described.table_arn == "arn:aws:dynamodb:us-east-1:000000000000:table/orders"
+        assert described.source_id == "arn:aws:dynamodb:us-east-1:000000000000:table/orders"
         await registry.register(stream.label, Registration(OTHER, None))
         with pytest.raises(MisconfiguredResource, match=rf"belong to the stream {OTHER}, not to {stream.arn}:"):
             await register_start(source, registry, described, "trim_horizon", "host/1", loop.world)
