@@ -20,12 +20,9 @@ from typing import Any, Final
 import msgspec
 from botocore.awsrequest import AWSRequest, HeadersDict
 
-from consumer.aws.inspection import Parsers
+from consumer.aws.inspection import BEFORE_PARSE, Parsers
 
 OPERATION: Final = "GetRecords"
-_BEFORE_SIGN: Final = f"before-sign.dynamodb-streams.{OPERATION}"
-BEFORE_SEND: Final = f"before-send.dynamodb-streams.{OPERATION}"
-_BEFORE_PARSE: Final = f"before-parse.dynamodb-streams.{OPERATION}"
 # What differs from call to call, or is about the SDK's retries, which are switched off.
 _PER_CALL: Final = {
     "amz-sdk-invocation-id",
@@ -36,6 +33,8 @@ _PER_CALL: Final = {
     "x-amz-security-token",
 }
 
+BEFORE_SEND: Final = "before-send"
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -43,16 +42,25 @@ class DirectCallUnavailable(Exception):
     """The SDK works in a way that is not known here; the text says how."""
 
 
+def event_name(client: Any, event: str) -> str:
+    """The name under which ``client`` emits ``event`` for GetRecords, such as ``before-send.kinesis.GetRecords``."""
+    return f"{event}.{client.meta.service_model.service_id.hyphenize()}.{OPERATION}"
+
+
 class DirectGetRecords:
     """``GetRecords`` of one client without its per-call machinery. ``learn`` first.
 
     Args:
-        client: a ``dynamodbstreams`` client. Its event handlers are not called on this path, but for those of
-            ``before-parse``.
+        client: a ``dynamodbstreams`` or ``kinesis`` client. Its event handlers are not called on this path, but for
+            those of ``before-parse``.
+        fields: what every request has besides iterator and limit. The SDK may choose the host by them: that of a stream
+            of Kinesis has the account of its StreamARN in it (endpoint rules of botocore, ``OperationType`` "data").
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, fields: Mapping[str, str]) -> None:
         self._client = client
+        self._fields = dict(fields)
+        self._before_parse = event_name(client, BEFORE_PARSE)
         self._http: Any = None
         self._signer: Any = None
         self._scope: dict[str, str] = {}
@@ -73,6 +81,8 @@ class DirectGetRecords:
         answer, signing, request = await self._prepared_request(iterator)
         if signing.get("signature_version") != "v4" or request is None or request.method != "POST":
             raise DirectCallUnavailable(f"requests are not plain signature v4: {signing.get('signature_version')}")
+        if not _says(request.body, {"ShardIterator": iterator, **self._fields}):
+            raise DirectCallUnavailable("the SDK asks for other things than it was told to")
         try:
             # botocore gives a client's HTTP session no public name, and another one would need its proxies, timeouts
             # and certificates again. A release that moves it is noticed here, and pages come at the SDK's price.
@@ -95,7 +105,7 @@ class DirectGetRecords:
         Raises:
             StrangeAnswer, ClientError, BotoCoreError: as ``client.get_records()`` raises them.
         """
-        body = _encode({"ShardIterator": iterator, "Limit": limit})
+        body = _encode({"ShardIterator": iterator, "Limit": limit, **self._fields})
         request = AWSRequest("POST", self._url, dict(self._headers), body)
         # The signer of now: credentials that are rotated are in it, and are refreshed by it when they are due.
         auth = await self._signer.get_auth_instance(**self._scope)
@@ -109,7 +119,7 @@ class DirectGetRecords:
             "context": {"operation_name": OPERATION},
         }
         await self._client.meta.events.emit(
-            _BEFORE_PARSE, operation_model=self._model, response_dict=answer, customized_response_dict={}
+            self._before_parse, operation_model=self._model, response_dict=answer, customized_response_dict={}
         )
         if response.status_code >= 300:
             await self._raise(answer)
@@ -127,13 +137,14 @@ class DirectGetRecords:
             prepared.append(request)
 
         events = self._client.meta.events
-        events.register(_BEFORE_SIGN, on_sign)
-        events.register_first(BEFORE_SEND, on_send)
+        before_sign, before_send = (event_name(self._client, event) for event in ("before-sign", BEFORE_SEND))
+        events.register(before_sign, on_sign)
+        events.register_first(before_send, on_send)
         try:
-            answer = await self._client.get_records(ShardIterator=iterator)
+            answer = await self._client.get_records(ShardIterator=iterator, **self._fields)
         finally:
-            events.unregister(_BEFORE_SIGN, on_sign)
-            events.unregister(BEFORE_SEND, on_send)
+            events.unregister(before_sign, on_sign)
+            events.unregister(before_send, on_send)
         return answer, signing, prepared[-1] if prepared else None
 
     async def _raise(self, answer: Mapping[str, Any]) -> None:
@@ -141,3 +152,10 @@ class DirectGetRecords:
         parsed = await self._parser.parse(named, self._model.output_shape)
         error = self._client.exceptions.from_code(parsed.get("Error", {}).get("Code"))
         raise error(parsed, OPERATION)
+
+
+def _says(body: bytes | str, wanted: Mapping[str, str]) -> bool:
+    try:
+        return bool(msgspec.json.decode(body) == wanted)
+    except (msgspec.MsgspecError, TypeError):
+        return False

@@ -15,7 +15,7 @@ from typing import Any, Final, Self, TypeVar
 from consumer.aws.answers import Flaw
 from consumer.aws.errors import ApiCaller, StrangeAnswer
 from consumer.aws.inspection import http_time
-from consumer.aws.page_reader import PageReader
+from consumer.aws.page_reader import StreamsPageReader
 from consumer.domain.errors import (
     DependencyError,
     ExpiredIterator,
@@ -65,7 +65,7 @@ class DynamoDBStreamSource:
         stream_arn: str | None,
         pinned: str | None = None,
         wall: Callable[[], float] = time.time,
-        pages: PageReader | None = None,
+        pages: StreamsPageReader | None = None,
     ) -> None:
         if (table is None) == (stream_arn is None):
             raise ValueError("exactly one of table and stream_arn must be given")
@@ -77,7 +77,7 @@ class DynamoDBStreamSource:
         self._arn = stream_arn or pinned
         self._bound = self._arn is not None
         self._wall = wall
-        self._pages = pages or PageReader(streams_client)
+        self._pages = pages or StreamsPageReader(streams_client)
 
     # --- StreamSource --------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 The direct call (``consumer.aws.direct_get_records``) needs the SDK to work as it is known here. A self-test at the
 start finds out: the SDK prepares one request that never leaves the process, and what its parser makes of a built-in
-page must equal what ``decode_page`` makes of it. When anything differs, every page goes through
+page must equal what msgspec makes of it. When anything differs, every page goes through
 ``client.get_records()`` and botocore's parser, about 50 times slower, and one ERROR event says so.
 """
 
@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, Final
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
 
 import structlog
 from aiobotocore.awsrequest import AioAWSResponse
 from botocore.exceptions import CredentialRetrievalError, NoCredentialsError, PartialCredentialsError
 
-from consumer.aws.direct_get_records import BEFORE_SEND, DirectCallUnavailable, DirectGetRecords
+from consumer.aws.direct_get_records import BEFORE_SEND, DirectCallUnavailable, DirectGetRecords, event_name
 from consumer.aws.pages import convert_page, decode_page
 from consumer.domain.events import event_json
 from consumer.domain.record import Record
@@ -29,16 +32,21 @@ SELF_TEST_DEADLINE: Final = 5.0  # seconds; the request stays in the process, bu
 # They say nothing about the SDK: the self-test is repeated with the next call.
 _UNDECIDED: Final = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, TimeoutError)
 
+Origin = TypeVar("Origin")
+Decoded = TypeVar("Decoded")
 
-class PageReader:
+
+class PageReader(ABC, Generic[Origin, Decoded]):
     """``GetRecords`` through one client, decoded. Safe to share between any number of shards of one event loop.
 
     Args:
-        client: the long-lived ``dynamodbstreams`` client.
+        client: the long-lived client.
+        fields: what every request has besides iterator and limit.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, **fields: str) -> None:
         self._client = client
+        self._fields = fields
         self._direct: DirectGetRecords | None = None
         self._preparing = asyncio.Lock()
         self._prepared = False
@@ -64,30 +72,62 @@ class PageReader:
                 )
             self._prepared = True
 
-    async def read(self, iterator: str, limit: int, source_arn: str) -> Page:
-        """One page. StrangeAnswer when it does not decode; otherwise what the client raises."""
+    async def read(self, iterator: str, limit: int, origin: Origin) -> Decoded:
+        """One page. ``origin``: where the iterator is from, which records repeat. StrangeAnswer when it does not
+        decode; otherwise what the client raises."""
         if not self._prepared:
             await self.prepare()
         if self._direct is None:
-            return await self._read_through_sdk(iterator, limit, source_arn)
-        return decode_page(await self._direct.call(iterator, limit), source_arn)
-
-    async def _read_through_sdk(self, iterator: str, limit: int, source_arn: str) -> Page:
-        answer = await self._client.get_records(ShardIterator=iterator, Limit=limit)
-        return convert_page(answer, source_arn)
+            answer = await self._client.get_records(ShardIterator=iterator, Limit=limit, **self._fields)
+            return self._converted(answer, origin)
+        return self._decoded(await self._direct.call(iterator, limit), origin)
 
     async def _learned(self) -> DirectGetRecords:
-        direct = DirectGetRecords(self._client)
-        events = self._client.meta.events
-        events.register(BEFORE_SEND, _answer_self_test)
+        direct = DirectGetRecords(self._client, self._fields)
+        sample = self._sample()
+        events, before_send = self._client.meta.events, event_name(self._client, BEFORE_SEND)
+        answer_self_test = partial(_answer_self_test, sample)
+        events.register(before_send, answer_self_test)
         try:
             async with asyncio.timeout(SELF_TEST_DEADLINE):
                 answer = await direct.learn(SELF_TEST)
         finally:
-            events.unregister(BEFORE_SEND, _answer_self_test)
-        if not _same_pages(convert_page(answer, SELF_TEST), decode_page(SAMPLE, SELF_TEST)):
+            events.unregister(before_send, answer_self_test)
+        if not self._agree(answer, sample):
             raise DirectCallUnavailable("botocore and msgspec decode the built-in page differently")
         return direct
+
+    @abstractmethod
+    def _decoded(self, body: bytes, origin: Origin) -> Decoded:
+        """The page of the body of a successful answer."""
+
+    @abstractmethod
+    def _converted(self, answer: Mapping[str, Any], origin: Origin) -> Decoded:
+        """The page of what botocore's parser returned."""
+
+    @abstractmethod
+    def _sample(self) -> bytes:
+        """The body of the built-in page, which has everything that may be in one."""
+
+    @abstractmethod
+    def _agree(self, answer: Mapping[str, Any], sample: bytes) -> bool:
+        """Whether both ways make the same page of the sample: of botocore's ``answer``, and of its body."""
+
+
+class StreamsPageReader(PageReader[str, Page]):
+    """Of a ``dynamodbstreams`` client. Origins are the ARNs of streams."""
+
+    def _decoded(self, body: bytes, origin: str) -> Page:
+        return decode_page(body, origin)
+
+    def _converted(self, answer: Mapping[str, Any], origin: str) -> Page:
+        return convert_page(answer, origin)
+
+    def _sample(self) -> bytes:
+        return SAMPLE
+
+    def _agree(self, answer: Mapping[str, Any], sample: bytes) -> bool:
+        return _same_pages(convert_page(answer, SELF_TEST), decode_page(sample, SELF_TEST))
 
 
 # --- the self-test ---------------------------------------------------------------------------------------------------
@@ -112,17 +152,20 @@ SAMPLE: Final = (
 
 
 class _CannedBody:
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
     async def read(self) -> bytes:
-        return SAMPLE
+        return self._body
 
 
-def _answer_self_test(request: Any, **_: Any) -> AioAWSResponse | None:
+def _answer_self_test(sample: bytes, request: Any, **_: Any) -> AioAWSResponse | None:
     """The ``before-send`` handler: answers the self-test's own request instead of the network, and no other."""
     body = request.body if isinstance(request.body, bytes) else str(request.body).encode()
     if SELF_TEST.encode() not in body:
         return None
     headers = {"content-type": "application/x-amz-json-1.0", "x-amzn-requestid": SELF_TEST}
-    return AioAWSResponse(request.url, 200, headers, _CannedBody())
+    return AioAWSResponse(request.url, 200, headers, _CannedBody(sample))
 
 
 def _same_pages(one: Page, other: Page) -> bool:
