@@ -29,8 +29,15 @@ class KinesisPageReader(PageReader[KinesisShard, KinesisPage]):
         return SAMPLE
 
     def _agree(self, answer: Mapping[str, Any], sample: bytes) -> bool:
-        slow, fast = convert_page(answer, _SHARD), decode_page(sample, _SHARD)
-        return len(fast.page.records) == _IN_SAMPLE and slow == fast
+        slow, fast = _comparable(convert_page(answer, _SHARD)), _comparable(decode_page(sample, _SHARD))
+        return len(fast[0]) == _IN_SAMPLE and slow == fast
+
+
+def _comparable(found: KinesisPage) -> tuple[Any, ...]:
+    """Without its size, which is in a header that the sample does not have."""
+    page = found.page
+    records = [(type(record), record.as_event(), record.number) for record in page.records]
+    return records, page.next_iterator, page.behind, found.children
 
 
 _CHANGE: Final = (
