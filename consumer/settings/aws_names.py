@@ -16,7 +16,9 @@ _ARN = re.compile(
 )
 _TABLE = re.compile(r"table/[a-zA-Z0-9_.-]{1,255}")
 _STREAM = re.compile(r"table/[a-zA-Z0-9_.-]{1,255}/stream/[0-9A-Za-z:.+-]+")
-_KINESIS = re.compile(r"stream/[a-zA-Z0-9_.-]{1,128}(/consumer/[a-zA-Z0-9_.-]+:[0-9]+)?")
+STREAM_NAME = r"[a-zA-Z0-9_.-]{1,128}"
+_KINESIS = re.compile(rf"stream/{STREAM_NAME}")
+_CONSUMER = re.compile(rf"(stream/{STREAM_NAME})/consumer/.+")
 _QUEUE_OR_TOPIC = re.compile(r"[a-zA-Z0-9_-]{1,256}(\.fifo)?")
 _S3_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?")
 _REAL_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
@@ -38,13 +40,19 @@ def require_table(text: str) -> str:
     raise Refused("must be a table name (3 to 255 of a-z A-Z 0-9 _ . -) or a table ARN")
 
 
+def require_stream(text: str) -> str:
+    """The name of a Kinesis stream."""
+    if re.fullmatch(STREAM_NAME, text):
+        return text
+    hint = "an ARN belongs in source.stream_arn" if _ARN.fullmatch(text) else ""
+    raise Refused("must be the name of a Kinesis stream (1 to 128 of a-z A-Z 0-9 _ . -)", hint)
+
+
 def require_stream_arn(text: str, kind: str) -> str:
     """The ARN of a DynamoDB stream (`kind` dynamodb) or of a Kinesis stream (`kind` kinesis)."""
     service, _, resource = _parts(text)
     if kind == "kinesis":
-        if service != "kinesis" or not _KINESIS.fullmatch(resource):
-            raise Refused("must be the ARN of a Kinesis stream")
-        return text
+        return _require_kinesis(text, service, resource)
     if service == "dynamodb" and _STREAM.fullmatch(resource):
         return text
     message = "must be a DynamoDB stream ARN, arn:aws:dynamodb:REGION:ACCOUNT:table/NAME/stream/TIME"
@@ -52,9 +60,32 @@ def require_stream_arn(text: str, kind: str) -> str:
         raise Refused(message, "this is a table ARN; use source.table, which finds the latest stream")
     if service == "dynamodb" and "/index/" in resource:
         raise Refused(message, "this is an index ARN; a stream belongs to a table")
+    if service == "kinesis":
+        raise Refused(message, "this ARN belongs to kinesis; set source.kind: kinesis")
     if service and service != "dynamodb":
         raise Refused(message, f"this ARN belongs to {service}")
     raise Refused(message, "" if service else "or give the table name as source.table")
+
+
+def _require_kinesis(text: str, service: str, resource: str) -> str:
+    message = "must be the ARN of a Kinesis stream, arn:aws:kinesis:REGION:ACCOUNT:stream/NAME"
+    if service == "kinesis" and _KINESIS.fullmatch(resource):
+        return text
+    if service == "kinesis" and (stream := without_consumer(text)) != text:
+        why = "enhanced fan-out is not offered, because the SDK for Python has no HTTP/2"
+        raise Refused(message, f"this is the ARN of a consumer; {why}; give {stream}")
+    if service == "dynamodb" and _STREAM.fullmatch(resource):
+        raise Refused(message, "this is a table's own stream; set source.kind: dynamodb")
+    if service and service != "kinesis":
+        raise Refused(message, f"this ARN belongs to {service}")
+    raise Refused(message, "" if service else "or give the stream's name as source.stream")
+
+
+def without_consumer(arn: str) -> str:
+    """The ARN of the stream in that of a consumer of enhanced fan-out; anything else as it is."""
+    service, _, resource = _parts(arn)
+    consumer = _CONSUMER.fullmatch(resource)
+    return arn.removesuffix(resource) + consumer[1] if service == "kinesis" and consumer else arn
 
 
 def service_of_destination(text: str) -> str:
@@ -103,3 +134,14 @@ def stream_region(text: str) -> str:
     """The region inside an ARN when it looks like one of AWS's own, else an empty string."""
     _, region, _ = _parts(text)
     return region if _REAL_REGION.fullmatch(region) else ""
+
+
+def arn_place(text: str) -> tuple[str, str] | None:
+    """Region and account in an ARN; None when it is none."""
+    match = _ARN.fullmatch(text)
+    return (match["region"], match["account"]) if match else None
+
+
+def table_name(text: str) -> str:
+    """The name in a table's name or ARN."""
+    return _parts(text)[2].removeprefix("table/") or text

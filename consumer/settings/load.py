@@ -19,7 +19,8 @@ from pydantic_core import ErrorDetails
 from consumer.settings.errors import ConfigError, Location, Problem, read_location, write_location
 from consumer.settings.messages import explain, is_unknown_key
 from consumer.settings.model import Settings
-from consumer.settings.rules import RULES, UNSUPPORTED, WARNINGS, Rule
+from consumer.settings.rule import Rule
+from consumer.settings.rules import RULES, UNSUPPORTED, WARNINGS
 from consumer.settings.write_access import Finding, WriteAccess
 from consumer.settings.yaml_file import Values, parse, read_text
 

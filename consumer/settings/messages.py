@@ -45,7 +45,7 @@ def explain(error: ErrorDetails, values: Values) -> tuple[str, str]:
 
 _MISSING: dict[Location, str] = {
     ("application",): "the name of this consumer",
-    ("source",): "at least source.table",
+    ("source",): "at least source.table, or source.stream of Kinesis",
     ("handler",): "at least handler.target",
     ("handler", "target"): "for example myapp.handlers:handler",
 }
@@ -115,6 +115,8 @@ _LAMBDA_NAMES = {
     "tumbling_window_in_seconds": "batch.tumbling_window",
     "function_response_types": "batch.report_batch_item_failures",
     "event_source_arn": "source.stream_arn",
+    "starting_position_timestamp": "source.starting_position",
+    "stream_name": "source.stream",
     "filter_criteria": "filters",
     "destination_config": "on_failure.destination",
 }

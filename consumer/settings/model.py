@@ -29,8 +29,10 @@ from consumer.settings.aws_names import (
     TABLE_NAME,
     require_destination,
     require_s3_url,
+    require_stream,
     require_table,
     service_of_destination,
+    table_name,
 )
 from consumer.settings.kinds import (
     COMMAND_SCHEMA,
@@ -111,22 +113,27 @@ class Aws(Section):
 class Poll(Section):
     """How a shard is read."""
 
-    max_records: Annotated[int, whole_number(1, 1000)] = 1000
-    """Records per GetRecords call, 1..1000, default 1000: the API's own limit, fewest calls."""
+    max_records: Annotated[int, whole_number(1, 10_000)] = 1000
+    """Records per GetRecords call, default 1000. The API's own limits are 1..1000 for dynamodb and 1..10000 for
+    kinesis, where more than 1000 are of use when records are small."""
     idle_backoff_max: Annotated[float, duration_in(0.001, 300)] = 5.0
     """Duration 1ms..5m, default 5s. Empty polls back off up to this; any record resets it. Longer is cheaper and adds
     as much latency to the first record after a quiet time."""
 
 
 class Source(Section):
-    """The stream to consume: exactly one of `table` and `stream_arn`."""
+    """The stream to consume: exactly one of `table` and `stream_arn`, for kinesis of `stream` and `stream_arn`."""
 
     kind: Literal["dynamodb", "kinesis"] = "dynamodb"
-    """dynamodb (default) or kinesis."""
+    """dynamodb (default: a table's own stream) or kinesis (a Kinesis stream, into which DynamoDB puts changes)."""
     table: Annotated[str, AfterValidator(require_table)] | None = None
-    """Table name or table ARN; its latest stream is looked up at start."""
+    """Table name or table ARN. dynamodb: its latest stream is looked up at start. kinesis: only changes of this table
+    are read, anything else in the stream is filtered."""
+    stream: Annotated[str, AfterValidator(require_stream)] | None = None
+    """kinesis only: the name of the stream, in aws.region and the account of the credentials."""
     stream_arn: str | None = None
-    """ARN of one particular stream, when it is not the table's latest or must never change."""
+    """ARN of one particular stream. dynamodb: when it is not the table's latest or must never change. kinesis: instead
+    of stream, also one of another account."""
     duplicates: Literal["drop", "keep"] = "drop"
     """kinesis only: drop (default: changes that come again, or after a newer one of their item, are skipped, as far as
     is remembered) or keep."""
@@ -134,8 +141,8 @@ class Source(Section):
     """Where an application without checkpoints starts: trim_horizon (default, the oldest record kept, so nothing is
     missed), latest, or an ISO-8601 time with a zone."""
     on_gap: Literal["halt", "continue"] = "halt"
-    """What to do when records were trimmed (24h) before they were read: halt (default, so that somebody decides) or
-    continue with the oldest record left."""
+    """What to do when records were trimmed before they were read: halt (default, so that somebody decides) or continue
+    with the oldest record left."""
     poll: Poll = Field(default_factory=Poll)
     """How shards are read."""
 
@@ -241,8 +248,8 @@ class Retry(Section):
     max_retry_attempts: Annotated[int, whole_number(-1, 10000)] = -1
     """Retries, -1..10000, default -1 = until the record expires. n means n+1 invocations; the count starts anew when
     the shard changes its owner."""
-    max_record_age: Annotated[float, duration_in(60, 7 * _DAY, or_forever=True)] = -1.0
-    """Duration 1m..7d, or -1 (default) for no limit: older records are not invoked any more."""
+    max_record_age: Annotated[float, duration_in(60, 365 * _DAY, or_forever=True)] = -1.0
+    """Duration 1m..365d, or -1 (default) for no limit: older records are not invoked any more."""
     bisect_on_error: Boolean = True
     """true (default): a failed batch is split, so that one bad record fails alone. With batch.order: key it is cut by
     keys in any case, and this is about several records of one key."""
@@ -383,5 +390,8 @@ class Settings(Section):
     """What is logged, and how."""
 
     def compiled_filters(self) -> Filters:
-        """``filters`` ready to run, with their options. PatternError, which a loaded configuration never gives."""
-        return compile_filters(self.filters, numeric_on_numbers=self.filter_options.numeric_on_n)
+        """``filters`` ready to run, with their options and the table that Kinesis records have to be of. PatternError,
+        which a loaded configuration never gives."""
+        source = self.source
+        only = table_name(source.table) if source.kind == "kinesis" and source.table is not None else None
+        return compile_filters(self.filters, numeric_on_numbers=self.filter_options.numeric_on_n, table=only)

@@ -7,64 +7,18 @@ every rule none of whose keys is itself wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from operator import attrgetter
 
 from consumer.domain.filters.filters import filter_problems
 from consumer.domain.target_name import split_target
 from consumer.domain.urls import secret_of
-from consumer.settings.aws_names import require_stream_arn, stream_region
 from consumer.settings.errors import Refused
 from consumer.settings.kinds import require_http_url
 from consumer.settings.model import Settings
+from consumer.settings.rule import Rule, Violation
+from consumer.settings.source_rules import SOURCE_RULES, SOURCE_WARNINGS
 from consumer.settings.units import format_duration
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """A broken rule: the key to point at (dotted), what is wrong, what to do."""
-
-    path: str
-    message: str
-    hint: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """`check` gives everything that breaks the rule; it only looks at the keys `reads` (dotted)."""
-
-    reads: tuple[str, ...]
-    check: Callable[[Settings], Iterable[Violation]]
-
-
-def _one_source(settings: Settings) -> Iterator[Violation]:
-    source = settings.source
-    if source.table is not None and source.stream_arn is not None:
-        yield Violation("source.stream_arn", "cannot be given together with source.table", "keep one of them")
-    if source.table is None and source.stream_arn is None:
-        yield Violation("source", "must have table or stream_arn", "table: NAME reads the table's latest stream")
-
-
-def _stream_arn(settings: Settings) -> Iterator[Violation]:
-    source = settings.source
-    if source.stream_arn is not None:
-        try:
-            require_stream_arn(source.stream_arn, source.kind)
-        except Refused as error:
-            yield Violation("source.stream_arn", error.message, error.hint)
-
-
-def _region(settings: Settings) -> Iterator[Violation]:
-    """Emulators take any region, so the rule rests when an endpoint is configured."""
-    wanted, endpoints = settings.aws.region, settings.aws.endpoints
-    if wanted is None or endpoints.dynamodb or endpoints.dynamodb_streams or endpoints.kinesis:
-        return
-    for path, name in (("source.stream_arn", settings.source.stream_arn), ("source.table", settings.source.table)):
-        region = stream_region(name or "")
-        if region and region != wanted:
-            yield Violation(path, f"is in region {region}, but aws.region is {wanted}", "make them agree")
-            return
 
 
 def _target(settings: Settings) -> Iterator[Violation]:
@@ -210,16 +164,6 @@ def _no_overflow(settings: Settings) -> Iterator[Violation]:
         )
 
 
-def _endless(settings: Settings) -> Iterator[Violation]:
-    retry = settings.retry
-    if settings.on_failure.destination is not None and retry.max_retry_attempts < 0 and retry.max_record_age < 0:
-        yield Violation(
-            "retry.max_retry_attempts",
-            "retries never end before the record expires, so a dead letter comes after 24 hours",
-            "set a number of retries, or retry.max_record_age",
-        )
-
-
 def _nowhere(settings: Settings) -> Iterator[Violation]:
     if settings.on_failure.destination is None:
         yield Violation(
@@ -243,9 +187,7 @@ def _cut_off(settings: Settings) -> Iterator[Violation]:
 
 RULES: tuple[Rule, ...] = (
     Rule(("filters",), _filters),  # what a filter may say does not depend on filter_options
-    Rule(("source.table", "source.stream_arn"), _one_source),
-    Rule(("source.kind", "source.stream_arn"), _stream_arn),
-    Rule(("source.table", "source.stream_arn", "aws.region", "aws.endpoints"), _region),
+    *SOURCE_RULES,
     Rule(("handler.kind", "handler.target", "handler.command", "handler.path"), _target),
     Rule(("handler.kind", "handler.command", "handler.python", "handler.isolation"), _python),
     Rule(("handler.kind", "handler.isolation"), _isolation),
@@ -260,7 +202,7 @@ RULES: tuple[Rule, ...] = (
 WARNINGS: tuple[Rule, ...] = (
     Rule(("on_failure.destination", "on_failure.overflow"), _no_overflow),
     Rule(("on_failure.destination",), _nowhere),
-    Rule(("on_failure.destination", "retry.max_retry_attempts", "retry.max_record_age"), _endless),
+    *SOURCE_WARNINGS,
     Rule(("handler.timeout", "shutdown.grace"), _cut_off),
 )
 """What works and may surprise."""
@@ -274,7 +216,6 @@ def _not_built(path: str, values: tuple[str, ...], feature: str, instead: str) -
 
 
 UNSUPPORTED: tuple[Rule, ...] = (
-    _not_built("source.kind", ("kinesis",), "kinesis is", "use kind: dynamodb with the table's own stream"),
     _not_built("on_failure.order", ("park_key", "block"), "this order is", "use order: continue"),
     _not_built("idempotency.mode", ("ledger",), "ledger is", "use mode: frontier"),
 )

@@ -1,7 +1,8 @@
 """The fields of an event that a pattern may name, for each kind of record, cheapest first.
 
 A change of a table that came through Kinesis has two spellings: as its event shows it, and as Lambda's filters for
-Kinesis name it, below ``data`` (Lambda developer guide, "Using event filtering with a Kinesis event source").
+Kinesis name it, below ``data``, where it is as DynamoDB wrote it (Lambda developer guide, "Using event filtering with a
+Kinesis event source").
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ Items = dict[str, dict[str, Any] | None]
 Get = Callable[[Any, Items], Any]
 
 DATA: Final = "data"
+NULL: Final = object()  # what a getter returns for a field that is there and null; None: there is no such field
 
 _decode = msgspec.json.Decoder().decode
 
@@ -48,9 +50,15 @@ def _item(name: str, record: Record, items: Items) -> dict[str, Any] | None:
 def _data(record: KinesisRecord, _: Items) -> Any:
     """As Lambda sees it: what is JSON is decoded, and any other text is a text."""
     try:
-        return json.loads(record.data)
+        value = json.loads(record.data)
     except (ValueError, RecursionError):
         return record.data.decode("utf-8", "replace")
+    return NULL if value is None else value
+
+
+def _written_time(record: KinesisChange, _: Items) -> int:
+    """A whole number of milliseconds or microseconds, as DynamoDB wrote it."""
+    return round(record.created * (1_000_000 if record.in_micros else 1000))
 
 
 # As the event has them; None means that the event has no such field.
@@ -71,6 +79,21 @@ CHANGE_FIELDS: Final[Mapping[str, Get]] = {
     "dynamodb.OldImage": partial(_item, "OldImage"),
 }
 _THROUGH_KINESIS: Final[Mapping[str, Get]] = {"tableName": lambda record, _: record.table_name, **CHANGE_FIELDS}
+_AS_WRITTEN: Final[Mapping[str, Get]] = {
+    "tableName": lambda record, _: record.table_name,
+    "eventName": lambda record, _: record.event_name,
+    "eventID": lambda record, _: record.event_id,
+    "eventSource": lambda record, _: record.event_source,
+    "awsRegion": lambda record, _: record.aws_region,
+    "recordFormat": lambda _, __: "application/json",
+    "userIdentity": lambda record, _: record.user_identity or NULL,
+    "dynamodb.SizeBytes": lambda record, _: record.dynamodb.SizeBytes,
+    "dynamodb.ApproximateCreationDateTime": _written_time,
+    "dynamodb.ApproximateCreationDateTimePrecision": lambda record, _: "MICROSECOND" if record.in_micros else None,
+    "dynamodb.Keys": partial(_item, "Keys"),
+    "dynamodb.NewImage": partial(_item, "NewImage"),
+    "dynamodb.OldImage": partial(_item, "OldImage"),
+}
 _DATA_FIELDS: Final[Mapping[str, Get]] = {
     "eventName": lambda record, _: record.event_name,
     "eventID": lambda record, _: record.event_id,
@@ -87,6 +110,6 @@ _DATA_FIELDS: Final[Mapping[str, Get]] = {
 }
 FIELDS: Final[Mapping[type[StreamRecord], Mapping[str, Get]]] = {
     Record: CHANGE_FIELDS,
-    KinesisChange: {**_THROUGH_KINESIS, **{f"{DATA}.{name}": get for name, get in _THROUGH_KINESIS.items()}},
+    KinesisChange: {**_THROUGH_KINESIS, **{f"{DATA}.{name}": get for name, get in _AS_WRITTEN.items()}},
     KinesisRecord: _DATA_FIELDS,
 }

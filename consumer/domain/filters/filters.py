@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from consumer.domain.filters.compiler import Clause, Node, Pattern, Walk, combined, compile_pattern
-from consumer.domain.filters.fields import CHANGE_FIELDS, DATA, FIELDS, Get, Items, Undecodable
+from consumer.domain.filters.fields import CHANGE_FIELDS, DATA, FIELDS, NULL, Get, Items, Undecodable
 from consumer.domain.filters.operators import PatternError
+from consumer.domain.kinesis_records import KinesisChange
 from consumer.domain.record import Record
 from consumer.domain.stream_record import StreamRecord
 
@@ -100,24 +101,31 @@ class _Filter:
             for clause in self.clauses
         )
         bits = self._formula.decided_by(ever)
+        below_data = isinstance(record, KinesisChange) and any(_is_in(clause.field, DATA) for clause in self.clauses)
         decided = tuple(
             result for clause, result in zip(self.clauses, clauses, strict=True) if not matched and clause.bit & bits
         )
-        return FilterResult(index, matched, clauses, decided)
+        return FilterResult(index, matched, clauses, decided, below_data)
 
 
 def _run(stage: _Stage, walk: Walk, record: StreamRecord, items: Items) -> tuple[int, ...]:
     value = stage.get(record, items)
-    together = _NONE if value is None else walk.visit(stage.node, value)
+    together = _NONE if value is None else walk.visit(stage.node, None if value is NULL else value)
     if stage.absent:
         return combined(together, (stage.absent & ~walk.seen,))
     return together
 
 
 class Filters:
-    """Compiled filters; a record passes when one of them matches it, or when there are none (then false in tests)."""
+    """Compiled filters; a record passes when one of them matches it, or when there are none. False when every record
+    passes.
 
-    def __init__(self, patterns: Sequence[Pattern]) -> None:
+    ``table``: nothing passes but changes of this one, which have its name with them: those that came through Kinesis.
+    None: changes of any table, and whatever else the stream holds.
+    """
+
+    def __init__(self, patterns: Sequence[Pattern], table: str | None = None) -> None:
+        self.table = table
         self._by_kind = {
             kind: tuple(_Filter(pattern, fields) for pattern in patterns) for kind, fields in FIELDS.items()
         }
@@ -125,12 +133,17 @@ class Filters:
     def __len__(self) -> int:
         return len(self._by_kind[Record])
 
+    def __bool__(self) -> bool:
+        return self.table is not None or len(self) > 0
+
     def matches(self, record: StreamRecord) -> bool:
         """Whether a filter matches the record; the record is not changed and nothing is decoded into it.
 
         A record whose outcome depends on keys or an image that do not decode *matches*: the handler then sees it and
         it can become a dead letter. Skipping it would lose it without a trace.
         """
+        if self.table is not None and _table_of(record) != self.table:
+            return False
         filters = self._by_kind[type(record)]
         if not filters:
             return True
@@ -156,6 +169,9 @@ class Filters:
 
     def explain(self, record: StreamRecord) -> Explanation:
         """What every clause found. Decodes whatever a pattern mentions, so it is not for the hot path."""
+        if self.table is not None and (found := _table_of(record)) != self.table:
+            what = f"a change of table {found}" if found else "no change of a table"
+            return Explanation(False, (), f"source.table: it is {what}, and only those of {self.table} are read")
         items: Items = {}
         try:
             results = tuple(one.explain(index, record, items) for index, one in enumerate(self._by_kind[type(record)]))
@@ -168,7 +184,7 @@ class Filters:
             return Explanation(True, (), "there are no filters")
         matched = next((result for result in results if result.matched), None)
         if matched is not None:
-            return Explanation(True, results, f"filters[{matched.index}] matches")
+            return Explanation(True, results, matched.reason)
         return Explanation(False, results, "; ".join(result.reason for result in results))
 
 
@@ -192,21 +208,29 @@ def _is_in(field: str, whole: str) -> bool:
     return field == whole or field.startswith(f"{whole}.")
 
 
-def compile_filters(patterns: Sequence[Mapping[str, Any]], *, numeric_on_numbers: bool = False) -> Filters:
+def _table_of(record: StreamRecord) -> str:
+    """Of a change of a table its name; empty when it is none, or does not tell."""
+    return record.table_name if isinstance(record, Record) else ""
+
+
+def compile_filters(
+    patterns: Sequence[Mapping[str, Any]], *, numeric_on_numbers: bool = False, table: str | None = None
+) -> Filters:
     """Compile EventBridge patterns, of any number; they are alternatives.
 
     Args:
         patterns: what stands under ``filters`` in the configuration.
         numeric_on_numbers: ``numeric`` also compares the text of DynamoDB numbers (``N``, ``NS``), exactly; AWS
             does not. In the configuration it is ``filter_options.numeric_on_n``.
+        table: as in ``Filters``.
 
     Raises:
         PatternError: the first problem, with its path; ``filter_problems`` has all of them.
     """
-    filters, problems = _compile(patterns, numeric_on_numbers)
+    compiled, problems = _compile(patterns, numeric_on_numbers)
     if problems:
         raise problems[0]
-    return filters
+    return Filters(compiled, table)
 
 
 def filter_problems(patterns: Sequence[Mapping[str, Any]]) -> list[PatternError]:
@@ -214,16 +238,18 @@ def filter_problems(patterns: Sequence[Mapping[str, Any]]) -> list[PatternError]
     return _compile(patterns, numeric_on_numbers=False)[1]
 
 
-def _compile(patterns: Sequence[Mapping[str, Any]], numeric_on_numbers: bool) -> tuple[Filters, list[PatternError]]:
+def _compile(
+    patterns: Sequence[Mapping[str, Any]], numeric_on_numbers: bool
+) -> tuple[list[Pattern], list[PatternError]]:
     problems: list[PatternError] = []
     if isinstance(patterns, str | bytes | Mapping) or not isinstance(patterns, Sequence):
         problems.append(PatternError("filters", f"must be a list of patterns, found {type(patterns).__name__}"))
-        return Filters(()), problems
+        return [], problems
     compiled = [
         compile_pattern(pattern, f"filters[{index}]", numeric_on_numbers=numeric_on_numbers, problems=problems)
         for index, pattern in enumerate(patterns)
     ]
-    return (Filters(()) if problems else Filters(compiled)), problems
+    return compiled, problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,12 +288,14 @@ class FilterResult:
         matched: whether it matches.
         clauses: all of its clauses.
         decided: those because of which it does not match; several when no alternative of an ``$or`` holds.
+        below_data: it names a change of a table as Lambda's filters for Kinesis do, below ``data``.
     """
 
     index: int
     matched: bool
     clauses: tuple[ClauseResult, ...]
     decided: tuple[ClauseResult, ...]
+    below_data: bool = False
 
     @property
     def across_elements(self) -> bool:
@@ -278,7 +306,8 @@ class FilterResult:
     def reason(self) -> str:
         """One line: what decided."""
         if self.matched:
-            return f"filters[{self.index}] matches"
+            spelling = ", below data, where the change is as DynamoDB put it into the stream" * self.below_data
+            return f"filters[{self.index}] matches{spelling}"
         if self.across_elements:
             return f"filters[{self.index}]: its clauses hold, but only in different elements of an array"
         return " and ".join(clause.reason for clause in self.decided)

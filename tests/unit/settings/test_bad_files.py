@@ -96,11 +96,11 @@ VALUES = [
         "must be a duration such as 250ms, 10s, 5m or 24h; the range is 1ms to 1h, found nothing",
     ),
     ("leases: {duration: 301s}", "leases.duration: must be from 1s to 5m, found '301s'"),
-    ("retry: {max_record_age: 59s}", "retry.max_record_age: must be from 1m to 168h, or -1 for no limit, found '59s'"),
-    ("retry: {max_record_age: 0}", "retry.max_record_age: must be from 1m to 168h, or -1 for no limit, found 0"),
+    ("retry: {max_record_age: 59s}", "retry.max_record_age: must be from 1m to 8760h, or -1 for no limit, found '59s'"),
+    ("retry: {max_record_age: 0}", "retry.max_record_age: must be from 1m to 8760h, or -1 for no limit, found 0"),
     (
         "retry: {max_record_age: -2}",
-        "retry.max_record_age: must not be negative; the range is 1m to 168h, or -1 for no limit, found -2",
+        "retry.max_record_age: must not be negative; the range is 1m to 8760h, or -1 for no limit, found -2",
     ),
     ("batch: {batching_window: 301s}", "batch.batching_window: must be from 0s to 5m, found '301s'"),
     # sizes
@@ -210,13 +210,12 @@ REQUIRED = [
         "source: {stream_arn: 'arn:aws:dynamodb:eu-west-1:1:table/T/index/i'}",
         "(this is an index ARN; a stream belongs to a table)",
     ),
-    ("source: {stream_arn: 'arn:aws:kinesis:eu-west-1:1:stream/s'}", "(this ARN belongs to kinesis)"),
-    ("source: {stream_arn: orders}", "source.stream_arn: must be a DynamoDB stream ARN"),
-    ("source: {kind: kinesis, stream_arn: orders}", "source.stream_arn: must be the ARN of a Kinesis stream"),
     (
-        "source: {kind: kinesis, stream_arn: 'arn:aws:kinesis:eu-west-1:1:stream/s'}",
-        "c.yaml:1: source.kind: kinesis is not supported yet (use kind: dynamodb",
+        "source: {stream_arn: 'arn:aws:kinesis:eu-west-1:1:stream/s'}",
+        "(this ARN belongs to kinesis; set source.kind: kinesis)",
     ),
+    ("source: {stream_arn: 'arn:aws:sqs:eu-west-1:1:q'}", "(this ARN belongs to sqs)"),
+    ("source: {stream_arn: orders}", "source.stream_arn: must be a DynamoDB stream ARN"),
     ("source: {table: orders, on_gap: stop}", "source.on_gap: must be halt or continue, found 'stop'"),
     ("source: {table: orders, starting_position: LATEST}", "found 'LATEST' (did you mean latest?)"),
     (
@@ -233,7 +232,7 @@ REQUIRED = [
     ),
     (
         "source: {table: orders, poll: {max_records: 1001}}",
-        "source.poll.max_records: must be a whole number from 1 to 1000, found 1001",
+        "source.poll.max_records: must be a whole number from 1 to 1000 for kind dynamodb, found 1001 (only",
     ),
     (
         f"source: {{stream_arn: {STREAM}}}\naws: {{region: us-east-1}}",

@@ -16,7 +16,7 @@ from tests.unit.settings.test_bad_files import BASE
 
 QUEUE = "arn:aws:sqs:eu-west-1:123456789012:dlq"
 TRUE_OR_FALSE = "must be true or false"
-AGE = "1m to 168h, or -1 for no limit"
+AGE = "1m to 8760h, or -1 for no limit"
 DESTINATION = "must be an SQS ARN, an SNS ARN or s3://bucket/prefix"
 
 # key: what the error says is allowed, values that are taken, values that are not
@@ -36,7 +36,7 @@ OPTIONS: dict[str, tuple[str, list[str], list[str]]] = {
         ["-1", "0", "10000"],
         ["-2", "10001", "all"],
     ),
-    "retry.max_record_age": (AGE, ["-1", "60s", "7d"], ["0", "1s", "59s", "604801s", "8d", "60", "-2", "-1s"]),
+    "retry.max_record_age": (AGE, ["-1", "60s", "365d"], ["0", "1s", "59s", "366d", "8761h", "60", "-2", "-1s"]),
     "retry.bisect_on_error": (TRUE_OR_FALSE, ["true", "false"], ["0", "no", "half"]),
     "retry.backoff.initial": ("1ms to 1h", ["1ms", "30s"], ["0s", "61m", "-1s", "1"]),
     "retry.backoff.max": ("1ms to 24h", ["200ms", "24h"], ["0s", "25h", "x"]),
