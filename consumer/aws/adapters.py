@@ -14,10 +14,14 @@ from typing import Self
 from consumer.aws.destinations import build_dead_letters
 from consumer.aws.dynamodb_streams import DynamoDBStreamSource
 from consumer.aws.errors import ApiCaller
+from consumer.aws.kinesis_calls import KinesisCalls
+from consumer.aws.kinesis_page_reader import KinesisPageReader
+from consumer.aws.kinesis_streams import KinesisStreamSource
 from consumer.aws.lease_table import DynamoDBLeaseStore
 from consumer.aws.session import AwsSession
 from consumer.ports.dead_letters import DeadLetters
 from consumer.ports.leases import LeaseTable
+from consumer.ports.source import StreamSource
 from consumer.ports.time import Clock, ServiceClock
 from consumer.settings.model import Settings
 
@@ -32,17 +36,23 @@ CONTROL_CONNECTIONS = 4  # of the control thread's client
 class MainAdapters:
     """Source, lease store and dead letters of the main loop. Use as an async context manager."""
 
-    source: DynamoDBStreamSource
+    source: StreamSource
     store: DynamoDBLeaseStore
     dead_letters: DeadLetters | None
 
     def __init__(
-        self, settings: Settings, observe: Observe, clock: ServiceClock, credentials_end: CredentialsEnd | None = None
+        self,
+        settings: Settings,
+        observe: Observe,
+        clock: ServiceClock,
+        credentials_end: CredentialsEnd | None = None,
+        foreign: Callable[[int], None] = lambda count: None,
     ) -> None:
         self._settings = settings
         self._observe = observe
         self._clock = clock
         self._credentials_end = credentials_end
+        self._foreign = foreign
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -59,15 +69,7 @@ class MainAdapters:
                 )
             )
             dynamodb = await session.client("dynamodb")
-            streams = await session.client("dynamodbstreams")
-            self.source = DynamoDBStreamSource(
-                streams,
-                dynamodb,
-                self._caller(session),
-                table=settings.source.table,
-                stream_arn=settings.source.stream_arn,
-                wall=self._clock.wall,
-            )
+            self.source = await self._build_source(session, dynamodb)
             self.store = lease_store(settings, dynamodb, self._caller(session), self._clock)
             self.dead_letters = await build_dead_letters(settings, session, self._caller(session), self._clock)
             self._stack = stack.pop_all()
@@ -77,6 +79,19 @@ class MainAdapters:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.aclose()
+
+    async def _build_source(self, session: AwsSession, dynamodb: object) -> StreamSource:
+        source, caller = self._settings.source, self._caller(session)
+        if source.kind == "kinesis":
+            kinesis = await session.client("kinesis")
+            pages = KinesisPageReader(kinesis, source.stream_arn)
+            calls = KinesisCalls(kinesis, caller, pages, stream=source.stream, stream_arn=source.stream_arn)
+            return KinesisStreamSource(calls, wall=self._clock.wall, foreign=self._foreign)
+        streams = await session.client("dynamodbstreams")
+        wall = self._clock.wall
+        return DynamoDBStreamSource(
+            streams, dynamodb, caller, table=source.table, stream_arn=source.stream_arn, wall=wall
+        )
 
     def _caller(self, session: AwsSession) -> ApiCaller:
         """For the calls of one client (the source asks the tables' one once a minute, beside the lease store)."""

@@ -14,10 +14,11 @@ _SHARD: Final = KinesisShard("arn:aws:kinesis:eu-west-1:123456789012:stream/self
 
 
 class KinesisPageReader(PageReader[KinesisShard, KinesisPage]):
-    """Of one stream, because its ARN decides which host is asked. Origins are shards of it."""
+    """Of one stream, because its ARN decides which host is asked; without it the host of the region is. Origins are
+    shards of the stream."""
 
-    def __init__(self, client: Any, stream_arn: str) -> None:
-        super().__init__(client, StreamARN=stream_arn)
+    def __init__(self, client: Any, stream_arn: str | None = None) -> None:
+        super().__init__(client, **({} if stream_arn is None else {"StreamARN": stream_arn}))
 
     def _decoded(self, body: bytes, origin: KinesisShard) -> KinesisPage:
         return decode_page(body, origin)
