@@ -74,7 +74,7 @@ def application_problem(item: Item, table_arn: str | None = None) -> str:
     except NotAFrontier as problem:
         return f"its meta row cannot be read: {problem}"
     if table_arn not in (None, found):
-        return f"it reads the table {found}, not {table_arn}: choose another application name"
+        return f"it reads {found}, not {table_arn}: choose another application name"
     return ""
 
 
@@ -89,8 +89,8 @@ def least_epoch(item: Item) -> int:
 
 
 def current_stream(item: Item) -> str:
-    """The stream that the application's row points to. MisconfiguredResource when that is not an ARN."""
+    """The stream that the application's row points to. MisconfiguredResource when it names none."""
     found = lenient_text(item, "stream_arn")
-    if "/stream/" not in found:
+    if "stream/" not in found:
         raise MisconfiguredResource(f"the row pk={item['pk']['S']}, sk={META} names no stream: {shown(found)}")
     return found

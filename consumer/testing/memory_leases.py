@@ -50,7 +50,7 @@ class MemoryRegistry(MemoryClient):
         if found != table_arn:
             raise MisconfiguredResource(
                 f"application {self._application} in lease table {self._table.name}: "
-                f"it reads the table {found}, not {table_arn}: choose another application name"
+                f"it reads {found}, not {table_arn}: choose another application name"
             )
         return False
 
