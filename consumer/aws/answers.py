@@ -22,11 +22,13 @@ _CHECKSUM: Final = "x-amz-crc32"  # DynamoDB sends it; 0.3 to 1 ms for a page of
 _ALWAYS: Final[Mapping[str, tuple[str, type]]] = {
     "CreateTable": ("TableDescription", dict),
     "DescribeStream": ("StreamDescription", dict),
+    "DescribeStreamSummary": ("StreamDescriptionSummary", dict),
     "DescribeTable": ("Table", dict),
     "GetQueueAttributes": ("Attributes", dict),
     "GetQueueUrl": ("QueueUrl", str),
     "GetShardIterator": ("ShardIterator", str),
     "GetTopicAttributes": ("Attributes", dict),
+    "ListShards": ("Shards", list),
     "Publish": ("MessageId", str),
     "PutObject": ("ETag", str),
     "Query": ("Items", list),

@@ -32,6 +32,7 @@ from consumer.aws.answers import Check, Flaw, parsed_flaw
 from consumer.domain.errors import (
     DependencyError,
     ExpiredIterator,
+    KeyUnusable,
     PermissionDenied,
     ResourceMissing,
     StreamConsumerError,
@@ -49,6 +50,9 @@ _THROTTLES: Final = re.compile(
     r"|^LimitExceeded(Exception)?$"
 )
 _DENIED: Final = re.compile(r"AccessDenied|UnauthorizedOperation|AuthorizationError|NotAuthorized|^403$|^Forbidden$")
+# Of a key, as Kinesis and S3 (KMSDisabledException, KMS.DisabledException), SQS (KmsDisabled) and SNS spell them.
+_KEY_UNUSABLE: Final = re.compile(r"(?i)\bKMS\.?(Disabled|InvalidState|NotFound|OptInRequired)")
+_KEY: Final = re.compile(r"arn:[^:\s]+:kms:[^\s\"',;)\]]+")
 _MISSING: Final = re.compile(
     r"ResourceNotFound|QueueDoesNotExist|NonExistentQueue|NoSuchBucket|NoSuchKey|TableNotFound|^NotFound|^404$"
 )
@@ -74,11 +78,14 @@ _IAM_NAMES: Final = {
     "TransactWriteItems": "dynamodb:PutItem",
 }
 _PREFIXES: Final = (
+    ("kinesis", re.compile(r"StreamSummary$|^ListShards$|StreamConsumers?$|^SubscribeToShard$")),
     ("sqs", re.compile(r"Queue|Message")),
     ("sns", re.compile(r"Publish|Topic|Subscri(be|ption)")),
     ("s3", re.compile(r"Object|Bucket|MultipartUpload|UploadPart")),
     ("sts", re.compile(r"CallerIdentity|AssumeRole")),
 )
+_ARN: Final = re.compile(r"\barn:[^:\s]*:([a-z0-9-]+):")
+_KINESIS: Final = re.compile(r"(?i)\bkinesis\b")
 
 
 class AwsConfigurationError(StreamConsumerError):
@@ -128,13 +135,16 @@ def one_line(text: object) -> str:
 
 
 def iam_action(operation: str, resource: str) -> str:
-    """The IAM action behind an API operation: streams and tables share ``dynamodb:``; an ARN names other services."""
+    """The IAM action behind an API operation: streams and tables share ``dynamodb:``; an ARN names other services, and
+    so do the words "Kinesis stream" in front of a name."""
     if operation in _IAM_NAMES:
         return _IAM_NAMES[operation]
-    match = re.match(r"arn:[^:]*:([a-z0-9-]+):", resource)
+    match = _ARN.search(resource)
     if match:
         return f"{match[1]}:{operation}"
-    service = next((name for name, pattern in _PREFIXES if pattern.search(operation)), "dynamodb")
+    # Both services call what reads a shard the same.
+    usual = "kinesis" if _KINESIS.search(resource) else "dynamodb"
+    service = next((name for name, pattern in _PREFIXES if pattern.search(operation)), usual)
     return f"{service}:{operation}"
 
 
@@ -175,6 +185,8 @@ def _from_answer(error: ClientError, operation: str, resource: str) -> StreamCon
         return Throttled(operation, code, message)
     if _BAD_CREDENTIALS.search(code):
         return CredentialsRejected(iam_action(operation, resource), resource, code, message)
+    if _KEY_UNUSABLE.search(code):
+        return KeyUnusable(_key_action(operation, resource), _key_in(message) or resource, code, message)
     if _DENIED.search(code):
         return _denied(code, operation, resource, message)
     if _MISSING.search(code):
@@ -201,10 +213,21 @@ def _denied(code: str, operation: str, resource: str, message: str) -> Permissio
     named = _NAMED_BY_AWS.search(message)
     if named:  # AWS says which action it evaluated; for encrypted resources that is a KMS one
         return PermissionDenied(named[1], (named[2] or resource).rstrip(".,"), message)
-    action = iam_action(operation, resource)
     if "kms" in code.lower():
-        action = "kms:GenerateDataKey" if action.startswith(("sqs:Send", "s3:Put")) else "kms:Decrypt"
-    return PermissionDenied(action, resource, message)
+        return PermissionDenied(_key_action(operation, resource), _key_in(message) or resource, message)
+    return PermissionDenied(iam_action(operation, resource), resource, message)
+
+
+def _key_action(operation: str, resource: str) -> str:
+    """What a service does with the key of ``resource`` in this operation."""
+    writes = iam_action(operation, resource).startswith(("sqs:Send", "s3:Put"))
+    return "kms:GenerateDataKey" if writes else "kms:Decrypt"
+
+
+def _key_in(message: str) -> str:
+    """The ARN of a key in a message; empty without one."""
+    found = _KEY.search(message)
+    return found[0].rstrip(".") if found else ""
 
 
 # Everything a call may raise for reasons outside this program; whatever else it raises is a bug and stays visible.

@@ -19,9 +19,9 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Raw
 
-from consumer.aws.odd_records import ABSENT, REFUSED, UNREADABLE, rebuild, text_or
+from consumer.aws.odd_records import ABSENT, REFUSED, rebuild, text_or
 from consumer.domain.kinesis_records import KinesisChange
-from consumer.domain.record import Change
+from consumer.domain.record import UNREADABLE, Change
 
 SOURCE: Final = "aws:dynamodb"
 VIEW_TYPE: Final = "NEW_AND_OLD_IMAGES"  # a Kinesis stream always gets the images that there are

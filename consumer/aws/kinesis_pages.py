@@ -31,6 +31,12 @@ from consumer.ports.source import Page
 
 log = structlog.get_logger()
 
+# What a record takes besides its data, once it waits: structs, texts, its key, its place in the books. Measured as
+# growth of RSS: 510 to 670 bytes for a change, 400 to 740 for another record. The body is given back.
+BYTES_PER_RECORD: Final = 800
+# Bytes by which a record's Lambda event may be larger than the record is on the wire: two numbers, shard, ARN, names.
+ADDED_BY_EVENT: Final = 600
+
 
 @dataclass(frozen=True, slots=True)
 class KinesisShard:
@@ -126,9 +132,18 @@ def _page(answer: _Answer, size: int, shard: KinesisShard) -> KinesisPage:
     for index, wire in enumerate(answer.Records):
         if not (wire.SequenceNumber.isascii() and wire.SequenceNumber.isdecimal()):
             raise _without(index, wire.SequenceNumber, "SequenceNumber")
-    records, foreign = _Shown(shard).records(answer.Records)
-    behind = None if answer.MillisBehindLatest is None else max(0.0, answer.MillisBehindLatest / 1000)
-    return KinesisPage(Page(records, answer.NextShardIterator, size, behind), _children(answer.ChildShards), foreign)
+    shown = _Shown(shard)
+    shown.add(answer.Records)
+    page = Page(
+        shown.records,
+        answer.NextShardIterator,
+        size,
+        behind=None if answer.MillisBehindLatest is None else max(0.0, answer.MillisBehindLatest / 1000),
+        held_bytes=sum(len(wire.Data) for wire in answer.Records) + BYTES_PER_RECORD * len(shown.records) + shown.keys,
+        event_bytes=size + ADDED_BY_EVENT * len(answer.Records) + shown.packed_event_bytes,
+        count=len(answer.Records),
+    )
+    return KinesisPage(page, _children(answer.ChildShards), shown.foreign)
 
 
 def _children(wire: Sequence[_WireChild] | None) -> list[ShardInfo] | None:
@@ -136,30 +151,41 @@ def _children(wire: Sequence[_WireChild] | None) -> list[ShardInfo] | None:
 
 
 class _Shown:
-    """Makes what handlers see of the records of one shard."""
+    """What handlers see of the records of one shard.
+
+    ``foreign``: as in ``KinesisPage``. An aggregate has each of its keys once, and its records have them each:
+    ``keys`` are their bytes, ``packed_event_bytes`` no less than the JSON of these records.
+    """
 
     def __init__(self, shard: KinesisShard) -> None:
+        self.records: list[StreamRecord] = []
+        self.foreign = 0
+        self.keys = 0
+        self.packed_event_bytes = 0
         self._arn = shard.stream_arn
-        self._prefix = f"{shard.shard_id}:"
+        self._shard_id = shard.shard_id
         self._region = shard.region
         self._hash_range = shard.hash_range
-        self._shard_id = shard.shard_id
 
-    def records(self, wires: Sequence[_WireRecord]) -> tuple[list[StreamRecord], int]:
-        """In their order, those inside of an aggregate in its place; and how many of these are foreign."""
-        arn = self._arn
-        found: list[StreamRecord] = []
-        foreign = 0
+    def add(self, wires: Sequence[_WireRecord]) -> None:
+        """The records of a page, in their order, those inside of an aggregate in its place."""
+        arn, found = self._arn, self.records
         for wire in wires:
             if wire.Data[:4] == MAGIC and (packed := self._packed(wire)):
-                found += [self._shown(wire, sub.data, sub.partition_key, place) for place, sub in enumerate(packed)]
-                if self._hash_range is not None:
-                    foreign += sum(sub.is_foreign(self._hash_range) for sub in packed)
+                self._add_packed(wire, packed)
                 continue
-            # As _shown does, without the call.
             change = change_in(wire.Data, wire.SequenceNumber, arn)
             found.append(self._plain(wire, wire.Data, wire.PartitionKey, NO_SUB) if change is None else change)
-        return found, foreign
+
+    def _add_packed(self, wire: _WireRecord, packed: Sequence[SubRecord]) -> None:
+        for place, sub in enumerate(packed):
+            change = change_in(sub.data, identifier(wire.SequenceNumber, place), self._arn)
+            record = self._plain(wire, sub.data, sub.partition_key, place) if change is None else change
+            self.records.append(record)
+            self.keys += len(sub.partition_key)
+            self.packed_event_bytes += record.event_size
+        if self._hash_range is not None:
+            self.foreign += sum(sub.is_foreign(self._hash_range) for sub in packed)
 
     def _packed(self, wire: _WireRecord) -> list[SubRecord] | None:
         """None, or nothing, when the record has to be shown as it is: also an aggregate that is empty, because nobody
@@ -177,15 +203,11 @@ class _Shown:
             return None
         return packed if packed is None or len(packed) <= 10**PLACES else None
 
-    def _shown(self, wire: _WireRecord, data: bytes, partition_key: str, place: int) -> StreamRecord:
-        change = change_in(data, identifier(wire.SequenceNumber, place), self._arn)
-        return self._plain(wire, data, partition_key, place) if change is None else change
-
     def _plain(self, wire: _WireRecord, data: bytes, partition_key: str, place: int) -> KinesisRecord:
         number = identifier(wire.SequenceNumber, place)
         return KinesisRecord(
             Data(number, data, partition_key, wire.ApproximateArrivalTimestamp),
-            self._prefix + number,
+            f"{self._shard_id}:{number}",
             aws_region=self._region,
             event_source_arn=self._arn,
         )

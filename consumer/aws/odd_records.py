@@ -16,10 +16,9 @@ from msgspec import Raw
 
 from consumer.aws.answers import Flaw
 from consumer.aws.errors import StrangeAnswer
-from consumer.domain.record import Change, Record
+from consumer.domain.record import UNREADABLE, Change, Record
 
 ABSENT: Final = Raw(b"")
-UNREADABLE: Final = Raw(b'{"unreadable":{"unreadable":true}}')
 
 # What msgspec raises for bodies it cannot take: its own errors, UnicodeDecodeError, and recursion that is too deep.
 REFUSED: Final = (msgspec.MsgspecError, ValueError, RecursionError)

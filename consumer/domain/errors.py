@@ -60,6 +60,21 @@ class PermissionDenied(Unavailable):
         self.resource = resource
 
 
+class KeyUnusable(PermissionDenied):
+    """The KMS key that encrypts something cannot be used for ``action``: it is disabled, about to be deleted or gone.
+    Like a permission it takes a person to mend, and reading is tried again meanwhile. ``resource`` is the key where the
+    service names it, else what it encrypts."""
+
+    def __init__(self, action: str, resource: str, code: str, message: str = "") -> None:
+        key = resource if ":kms:" in resource else f"the key of {resource}"
+        why = f"{code}: {message}" if message else code
+        advice = "look at the key in KMS: it must exist and be enabled"
+        StreamConsumerError.__init__(self, f"{action} is not possible with {key}: {why} ({advice})")
+        self.action = action
+        self.resource = resource
+        self.code = code
+
+
 class ResourceMissing(Unavailable):
     """A table, stream, shard or queue does not exist (any more). ``resource`` names it."""
 

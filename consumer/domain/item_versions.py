@@ -14,11 +14,13 @@ again (a restart, a deferred key) is never older than what follows it: what was 
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final, Literal
 
 import msgspec
 
 from .kinesis_records import KinesisChange
+from .record import UNREADABLE
 from .stream_record import StreamRecord
 
 BYTES_PER_ITEM: Final = 400  # of memory: a key, two numbers, event id, two hashes and a place in a dict, measured
@@ -27,14 +29,15 @@ Verdict = Literal["new", "tie", "double", "older"]
 
 
 class _Version(msgspec.Struct, gc=False, frozen=True):
-    """``micros`` since 1970; ``exact`` when the last three digits are. Hashes of images; 0 where there is none."""
+    """``micros`` since 1970; ``exact`` when the last three digits are. ``old`` and ``new`` are digests of the images,
+    empty where there was no item, None where an image is missing or cannot be read: that proves nothing."""
 
     number: int
     micros: int
     exact: bool
     event_id: str
-    old: int
-    new: int
+    old: bytes | None
+    new: bytes | None
 
     def compared(self, known: _Version) -> Verdict:
         """This one, which was read later, against the newest known."""
@@ -46,7 +49,8 @@ class _Version(msgspec.Struct, gc=False, frozen=True):
             mine, its = self.micros // 1000, known.micros // 1000
         if mine != its:
             return "new" if mine > its else "older"
-        follows, precedes = self.old == known.new, self.new == known.old
+        follows = self.old is not None and self.old == known.new
+        precedes = self.new is not None and self.new == known.old
         if follows == precedes:
             return "tie"
         return "new" if follows else "older"
@@ -92,13 +96,18 @@ def _version(record: KinesisChange) -> _Version:
         round(change.ApproximateCreationDateTime * 1_000_000),
         record.in_micros,
         record.event_id,
-        _hash(change.OldImage),
-        _hash(change.NewImage),
+        _digest(change.OldImage, no_item=record.event_name == "INSERT"),
+        _digest(change.NewImage, no_item=record.event_name == "REMOVE"),
     )
 
 
-def _hash(image: msgspec.Raw) -> int:
-    """Of an image as DynamoDB wrote it: the same one in another order of attributes is no proof, and then nothing
-    tells."""
-    text = bytes(image)
-    return 0 if text in (b"", b"null") else hash(text)
+def _digest(image: msgspec.Raw, *, no_item: bool) -> bytes | None:
+    """As DynamoDB wrote it: the same image in another order of attributes is no proof, and then nothing tells.
+    ``no_item``: the kind of change is one that has no such image."""
+    text = memoryview(image)
+    if not text.nbytes or (text.nbytes == 4 and bytes(text) == b"null"):
+        return b"" if no_item else None
+    return None if text == _UNREADABLE else hashlib.blake2b(text, digest_size=8).digest()
+
+
+_UNREADABLE: Final = memoryview(UNREADABLE)

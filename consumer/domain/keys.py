@@ -40,18 +40,22 @@ def item_key(keys: Raw) -> bytes:
     ``b""`` when there is no usable key: what carries none is handled in stream order.
     """
     try:
-        parts = _every_key(keys)
+        parts = _item_keys(keys)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return b""
     found = []
-    for name, raw in sorted(parts.items()):
-        value = bytes(raw)
-        canonical = _canonical_number(value) if value.startswith(b'{"N"') else value
-        found.append(name.encode("utf-8", "surrogatepass") + b"\0" + canonical)
-    return b"\0".join(found)
+    for name, value in parts.items():
+        kind, text = next(iter(value.items()), ("", ""))
+        if len(value) != 1 or kind not in _KEY_TYPES:
+            return b""
+        found.append((name, kind, _canonical_text(text) if kind == "N" else text))
+    return _encode(sorted(found)) if found else b""
 
 
+_KEY_TYPES = ("S", "N", "B")
+_encode = msgspec.json.Encoder().encode
 _every_key = msgspec.json.Decoder(dict[str, Raw]).decode
+_item_keys = msgspec.json.Decoder(dict[str, dict[str, str]]).decode
 
 
 class _Partition(Protocol):
@@ -83,7 +87,21 @@ def _canonical_number(value: bytes) -> bytes:
         return b"N" + plain[1]
     try:
         text = msgspec.json.decode(value, type=dict[str, str])["N"]
-        number = _EXACT.create_decimal(text).normalize(_EXACT)
-    except (msgspec.DecodeError, DecimalException, KeyError, ValueError, RecursionError):
+    except (msgspec.DecodeError, KeyError, ValueError, RecursionError):
         return value
-    return b"N" + str(number).encode() if number else b"N0"  # zero has no sign in DynamoDB
+    number = _number(text)
+    return value if number is None else b"N" + number.encode()
+
+
+def _canonical_text(text: str) -> str:
+    number = _number(text)
+    return text if number is None else number
+
+
+def _number(text: str) -> str | None:
+    """One spelling of a number; None for what is none."""
+    try:
+        number = _EXACT.create_decimal(text).normalize(_EXACT)
+    except (DecimalException, ValueError):
+        return None
+    return str(number) if number else "0"  # zero has no sign in DynamoDB

@@ -24,6 +24,7 @@ READING: Final = ReadingLimits(
 )
 # Numbers have 63 digits instead of 25: the same stretches take three times the room.
 RUNS_BYTES: Final = 12 * 1024
+_LAST_SECOND: Final = 253402300799.0  # 9999-12-31T23:59:59Z
 
 
 def ordering_key(record: StreamRecord) -> bytes:
@@ -39,7 +40,8 @@ def ordering_key(record: StreamRecord) -> bytes:
 
 def milliseconds_text(moment: float) -> str:
     """Unix seconds as ``KinesisBatchInfo`` has them: ``2026-11-14T00:38:06.021Z``."""
-    text = dt.datetime.fromtimestamp(max(0.0, moment), tz=dt.UTC).isoformat(timespec="milliseconds")
+    seconds = min(max(0.0, moment), _LAST_SECOND)
+    text = dt.datetime.fromtimestamp(seconds, tz=dt.UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
 
 

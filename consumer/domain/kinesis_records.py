@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from .kinesis_numbers import book_number
-from .record import EventRecord, Record
+from .record import Record
 from .stream_record import StreamRecord, encode
 
 _WHOLE: Final = book_number("")  # behind the number of a record that is not aggregated
@@ -51,17 +51,14 @@ class KinesisChange(Record, gc=False):
 
     @property
     def event_size(self) -> int:
-        return super().event_size + len(self.table_name) + _TABLE_NAME
-
-    def in_event(self) -> msgspec.Struct:
-        return _ChangeRecord(*msgspec.structs.astuple(super().in_event()), table_name=self.table_name)
-
-
-class _ChangeRecord(EventRecord, gc=False, kw_only=True):
-    table_name: str = msgspec.field(name="tableName")
+        """Who writes into a stream may write any text, so these are measured as JSON has them."""
+        texts = (self.event_id, self.event_name, self.aws_region, self.table_name)
+        escaped = len(encode(texts)) - sum(map(len, texts)) - _AROUND_TEXTS
+        identity = len(encode(self.user_identity_wire or {}))
+        return super().event_size + escaped + identity
 
 
-_TABLE_NAME: Final = len('"tableName":"",')
+_AROUND_TEXTS: Final = len('["","","",""]')
 
 
 class Data(msgspec.Struct, gc=False):

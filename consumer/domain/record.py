@@ -8,7 +8,7 @@ use the same type. Images are decoded on first use; most records are handled wit
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -17,6 +17,8 @@ from .attribute_values import item_from_json
 from .stream_record import StreamRecord, encode
 
 _NOTHING = Raw(b"")
+# Stands for keys or an image that cannot be read: valid JSON, but no item, so that looking at it raises ValueError.
+UNREADABLE: Final = Raw(b'{"unreadable":{"unreadable":true}}')
 
 
 class Change(msgspec.Struct, gc=False, omit_defaults=True):
@@ -136,7 +138,8 @@ class Record(StreamRecord, gc=False):
         )
         images = (change.Keys, change.NewImage, change.OldImage)
         size = sum(map(len, texts)) + sum(memoryview(raw).nbytes for raw in images)
-        return _EVENT_NAMES + size + identity + len(str(change.SizeBytes))
+        table = len(self.table_name) + _TABLE_NAME if self.table_name else 0
+        return _EVENT_NAMES + size + identity + len(str(change.SizeBytes)) + table
 
     def in_event(self) -> msgspec.Struct:
         """Spliced from the page without decoding images.
@@ -146,7 +149,7 @@ class Record(StreamRecord, gc=False):
         and omitted when there is none, ``eventSourceARN`` added.
         """
         change = self.dynamodb
-        return EventRecord(
+        return _EventRecord(
             self.event_id,
             self.event_name,
             self.event_version,
@@ -163,6 +166,7 @@ class Record(StreamRecord, gc=False):
             ),
             self.user_identity or UNSET,
             self.event_source_arn,
+            self.table_name or UNSET,
         )
 
     def _decoded(self, name: str, raw: Raw) -> dict[str, Any] | None:
@@ -197,11 +201,12 @@ _NAMES_IN_EVENT = {
     "aws_region": "awsRegion",
     "user_identity": "userIdentity",
     "event_source_arn": "eventSourceARN",
+    "table_name": "tableName",
 }
 
 
-class EventRecord(msgspec.Struct, gc=False, rename=_NAMES_IN_EVENT):
-    """A record as Lambda's DynamoDB event shows it."""
+class _EventRecord(msgspec.Struct, gc=False, rename=_NAMES_IN_EVENT):
+    """A record as Lambda's DynamoDB event shows it; ``tableName`` is ours, where one stream holds several tables."""
 
     event_id: str
     event_name: str
@@ -211,6 +216,7 @@ class EventRecord(msgspec.Struct, gc=False, rename=_NAMES_IN_EVENT):
     dynamodb: _EventChange
     user_identity: dict[str, str] | UnsetType
     event_source_arn: str
+    table_name: str | UnsetType
 
 
 def _present(raw: Raw) -> Raw | UnsetType:
@@ -221,8 +227,17 @@ def _present(raw: Raw) -> Raw | UnsetType:
 # Names and punctuation of the event of a record that has all its fields, a time of the longest kind, and a comma.
 _EVENT_NAMES = len(
     encode(
-        EventRecord(
-            "", "", "", "", "", _EventChange(-1.2345678901234567e-300, Raw(b""), Raw(b""), Raw(b""), "", 0, ""), {}, ""
+        _EventRecord(
+            "",
+            "",
+            "",
+            "",
+            "",
+            _EventChange(-1.2345678901234567e-300, Raw(b""), Raw(b""), Raw(b""), "", 0, ""),
+            {},
+            "",
+            UNSET,
         )
     )
 )
+_TABLE_NAME: Final = len('"tableName":"",')

@@ -203,6 +203,9 @@ class Metrics:
         self.version_ties = self._total(
             "version_ties", "Changes through Kinesis of which neither time nor images tell which of two is newer."
         )
+        self.foreign_subrecords = self._total(
+            "foreign_subrecords", "Sub-records of KPL aggregates that by their hash key belong into another shard."
+        )
         self.filtered = self._total("filtered", "Records that no filter pattern matched.")
         self.gaps = self._total("gaps", "Times that records were trimmed by the service before they were read.")
         self.buffered_bytes = self._gauge("buffered_bytes", "Bytes of records held in memory.")

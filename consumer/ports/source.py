@@ -51,12 +51,18 @@ class Page:
     ``wire_bytes`` is the size of the body; all records of a page share (and pin) that memory until detached.
     ``behind``: seconds that the page was behind the tip of the shard, where the service says so (None: it does not,
     then an empty page means the tip).
+
+    0 where they are in proportion to ``wire_bytes`` and the records: ``held_bytes``, the memory of the records;
+    ``event_bytes``, no less than the JSON of their Lambda event; ``count``, how many the service takes them for.
     """
 
     records: Sequence[StreamRecord]
     next_iterator: str | None
     wire_bytes: int
     behind: float | None = None
+    held_bytes: int = 0
+    event_bytes: int = 0
+    count: int = 0
 
     @property
     def at_tip(self) -> bool:

@@ -71,8 +71,8 @@ class PageRequests:
                 raise
             self._metrics.get_records("data" if page.records else "empty").inc()
             if page.records:
-                self._record_bytes = page.wire_bytes / len(page.records)
-            size = int(page.wire_bytes * BYTES_PER_WIRE_BYTE)
+                self._record_bytes = page.wire_bytes / (page.count or len(page.records))
+            size = page.held_bytes or int(page.wire_bytes * BYTES_PER_WIRE_BYTE)
             budget.charge(size)
             held += size
             if deliver(page, size):

@@ -171,7 +171,7 @@ class ShardReader:
         entries: list[Entry] = []
         if records:
             self._subscription.tip_seen_at = 0.0
-            event_bytes = page.wire_bytes + ADDED_BY_EVENT * len(records)
+            event_bytes = page.event_bytes or page.wire_bytes + ADDED_BY_EVENT * len(records)
             entries = self._subscription.accept(records, PageHold(self._budget, size, left=0, event_bytes=event_bytes))
             self._fetched = records[-1].number
             if page.behind is None:
@@ -197,7 +197,7 @@ class ShardReader:
                 pause = min(pause, FIRST_IDLE_PAUSE)
             pause = max(pause, limits.interval)
         else:
-            full = bool(page.behind) or len(page.records) >= poll.max_records
+            full = bool(page.behind) or (page.count or len(page.records)) >= poll.max_records
             pause = limits.pause_after(page.wire_bytes, full=full, patience=poll.idle_backoff_max)
         await self._pause(pause * (0.9 + 0.2 * self._random.random()))
 
