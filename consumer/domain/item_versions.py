@@ -23,7 +23,7 @@ from .kinesis_records import KinesisChange
 from .record import UNREADABLE
 from .stream_record import StreamRecord
 
-BYTES_PER_ITEM: Final = 400  # of memory: a key, two numbers, event id, two hashes and a place in a dict, measured
+BYTES_PER_ITEM: Final = 500  # of memory: a key, two numbers, event id, two hashes and a place in a dict, measured
 
 Verdict = Literal["new", "tie", "double", "older"]
 

@@ -107,8 +107,8 @@ class Daemon:
         stack.push_async_callback(handler.close)
 
         def main_adapters() -> Awaitable[MainAdapters]:
-            ends = metrics.credentials.of("main")
-            return stack.enter_async_context(MainAdapters(settings, metrics.observe_api, clock, ends))
+            ends, foreign = metrics.credentials.of("main"), metrics.foreign_subrecords.inc
+            return stack.enter_async_context(MainAdapters(settings, metrics.observe_api, clock, ends, foreign))
 
         def control_adapters() -> Awaitable[LeaseTable]:
             ends = metrics.credentials.of("control")
