@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from consumer.domain.errors import StreamConsumerError
 
-READABLE: Final = "DynamoDB"
-"""The one kind of source that this product reads."""
+DYNAMODB: Final = "DynamoDB"
+KINESIS: Final = "Kinesis"
+READABLE: Final = (DYNAMODB, KINESIS)
+"""The kinds of source that this product reads."""
 
 
 class NotAMapping(StreamConsumerError):
@@ -61,7 +63,7 @@ class Found:
 
     name: str
     properties: Mapping[Any, Any]
-    source: str = READABLE
+    source: str = DYNAMODB
     function: Function | None = None
     label: str = ""
     also: tuple[str, ...] = ()

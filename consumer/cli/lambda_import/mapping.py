@@ -15,12 +15,13 @@ from consumer.cli.lambda_import.application import application_names
 from consumer.cli.lambda_import.commented_yaml import Reference, Writer
 from consumer.cli.lambda_import.destination import write_on_failure
 from consumer.cli.lambda_import.filters import write_filters
-from consumer.cli.lambda_import.found import Found, Note
+from consumer.cli.lambda_import.found import KINESIS, Found, Note
 from consumer.cli.lambda_import.handler import write_handler
 from consumer.cli.lambda_import.intrinsics import Unresolved, holds_unresolved
 from consumer.cli.lambda_import.options import Options
+from consumer.cli.lambda_import.source_kind import NO_FAN_OUT
 from consumer.cli.lambda_import.values import UNSET, boolean, moment_text, record_age, show
-from consumer.settings.aws_names import require_stream_arn, stream_region
+from consumer.settings.aws_names import require_stream_arn, stream_region, without_consumer
 from consumer.settings.errors import Refused
 
 _HERE_TRUE = "here true would be the default"
@@ -29,7 +30,10 @@ _RECOMMENDED = (
     "up the later records of its own key and nothing else; with `shard` all that is behind it waits, as in Lambda, "
     "until it is given up or has expired."
 )
-
+_CHANGES = (
+    "changes that DynamoDB puts into this stream reach the handler as records of DynamoDB Streams, not as a text in "
+    "base64 below kinesis.data; all other records as in Lambda"
+)
 
 _AGE = "-1 or a whole number from 60 to 604800"
 
@@ -93,26 +97,36 @@ class _Import:
 
     def _source(self) -> None:
         option, value = self._either("EventSourceArn", "Stream")
-        arn, comment = self._stream(option, value)
+        kinesis = self._found.source == KINESIS
+        arn, comment = self._stream(option, value, "kinesis" if kinesis else "dynamodb")
         region = stream_region(arn)
         if region:
             self._out.section("aws")
             self._out.value("region", region, f"{option}: where the stream is")
         self._out.section("source")
-        self._out.value("kind", "dynamodb", option)
+        self._out.value("kind", "kinesis" if kinesis else "dynamodb", option)
         self._out.value("stream_arn", arn, comment)
         self._out.value("starting_position", *self._position())
         self._out.value(
             "on_gap", "continue", "as Lambda, which goes on after records were trimmed; `halt` waits for a decision"
         )
+        if kinesis:
+            self._out.value(
+                "duplicates", "keep", "as Lambda, which shows all; `drop` skips changes that DynamoDB repeats"
+            )
+            self._in.note(option, _CHANGES)
 
-    def _stream(self, option: str, value: Any) -> tuple[str, str]:
+    def _stream(self, option: str, value: Any, kind: str) -> tuple[str, str]:
         if isinstance(value, Unresolved):
-            return self._in.reference(option, value)
+            return self._in.reference(option, value, " to the ARN of the stream" if kind == "kinesis" else "")
         try:
             if not isinstance(value, str):
                 raise Refused("no ARN of a stream is given")
-            require_stream_arn(value, "dynamodb")
+            stream = without_consumer(value)
+            require_stream_arn(stream, kind)
+            if stream != value:
+                self._in.note(option, f"{show(value)} is a consumer: {NO_FAN_OUT}")
+                return stream, f"{option}: the stream of the consumer"
         except Refused as error:
             shown = "" if value is UNSET else f"{show(value)} "
             self._in.note(option, f"{shown}cannot be read from here: {error}; set EVENT_SOURCE_ARN")

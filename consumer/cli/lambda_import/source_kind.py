@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
-from consumer.cli.lambda_import.found import READABLE
+from consumer.cli.lambda_import.found import DYNAMODB, KINESIS
 from consumer.cli.lambda_import.intrinsics import Unresolved
 
+NO_FAN_OUT: Final = (
+    "enhanced fan-out is not offered; the shards are polled, and share five reads and 2 MB a second with the other "
+    "readers of the stream"
+)
 _SERVICES = {
-    "dynamodb": READABLE, "sqs": "SQS", "kinesis": "Kinesis", "kafka": "Kafka", "mq": "MQ", "rds": "DocumentDB",
+    "dynamodb": DYNAMODB, "sqs": "SQS", "kinesis": KINESIS, "kafka": "Kafka", "mq": "MQ", "rds": "DocumentDB",
 }  # fmt: skip
 _RESOURCES = (
-    (r"AWS::DynamoDB::.*|AWS::Serverless::SimpleTable|aws_dynamodb_.*", READABLE),
+    (r"AWS::DynamoDB::.*|AWS::Serverless::SimpleTable|aws_dynamodb_.*", DYNAMODB),
     (r"AWS::SQS::.*|aws_sqs_.*", "SQS"),
-    (r"AWS::Kinesis::.*|aws_kinesis_.*", "Kinesis"),
+    (r"AWS::Kinesis::.*|aws_kinesis_.*", KINESIS),
     (r"AWS::MSK::.*|aws_msk.*", "Kafka"),
     (r"AWS::AmazonMQ::.*|aws_mq_.*", "MQ"),
     (r"AWS::DocDB::.*|aws_docdb_.*", "DocumentDB"),
@@ -49,12 +53,12 @@ def source_kind(properties: Mapping[Any, Any], type_of: Callable[[str], str] = l
         if len(kinds) == 1:
             return kinds.pop()
         if re.search(r"stream_?arn\}", text, re.IGNORECASE):
-            return READABLE
+            return DYNAMODB
     for option, kind in _OPTIONS.items():
         if properties.get(option):
             return kind
     # a stream needs a position and a queue has none, so the API refuses a mapping that lacks it for a stream
-    return "SQS" if isinstance(arn, Unresolved) and "StartingPosition" not in properties else READABLE
+    return "SQS" if isinstance(arn, Unresolved) and "StartingPosition" not in properties else DYNAMODB
 
 
 def _kinds(resource_type: str) -> list[str]:

@@ -232,13 +232,14 @@ def test_sources_that_are_no_stream(source: dict[str, Any], tmp_path: Path) -> N
     ("source", "kind"),
     [
         ({"EventSourceArn": QUEUE}, "SQS"),
-        ({"EventSourceArn": "arn:aws:kinesis:eu-west-1:123456789012:stream/orders"}, "Kinesis"),
         ({"EventSourceArn": "arn:aws:kafka:eu-west-1:123456789012:cluster/c/1", "Topics": ["orders"]}, "Kafka"),
         ({"EventSourceArn": None, "SelfManagedEventSource": {"Endpoints": {}}, "Topics": ["orders"]}, "Kafka"),
     ],
 )
 def test_sources_that_cannot_be_read(source: dict[str, Any], kind: str) -> None:
-    with pytest.raises(NotAMapping, match=rf"no event source mapping of a DynamoDB stream: 14e0db71\S+ \({kind}\)"):
+    with pytest.raises(
+        NotAMapping, match=rf"no event source mapping of a stream of DynamoDB or Kinesis: 14e0db71\S+ \({kind}\)"
+    ):
         converted(FROM_CLI | source, target="app:handler")
 
 

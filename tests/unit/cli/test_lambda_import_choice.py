@@ -51,12 +51,12 @@ REFUSED = [
     (
         "cloudformation.yaml",
         [],
-        "holds 2 event source mappings (ProjectorOrders, AuditorOrders) beside Proj",
+        "holds 2 event source mappings (ProjectorOrders, AuditorOrders) beside ProjectorJobs (SQS): choose one with",
     ),
     ("list.yaml", [], "(14e0db71-3c1f-4f0e-8b1b-1f2d3c4b5a69 (projector, orders), 5f0c9a34-"),
     ("cloudformation.yaml", [], "choose one with --mapping NAME, or write a file for each with --all-to FOLDER"),
     ("cloudformation.yaml", ["--mapping", "No"], "no mapping No; choose one of ProjectorOrders, AuditorOrders, Proj"),
-    ("cloudformation.yaml", ["--mapping", "ProjectorClicks"], "ProjectorClicks (Kinesis) cannot be read here"),
+    ("cloudformation.yaml", ["--mapping", "ProjectorJobs"], "ProjectorJobs (SQS) cannot be read here: only streams of"),
     ("list.yaml", ["--mapping", "projector"], "the name projector belongs to 2 mappings; choose one of 14e0db71-"),
     ("sam.yaml", ["--mapping", "Projector.Jobs"], "Projector.Jobs (SQS) cannot be read here"),
     ("sam.yaml", ["--parameter", "Stagee=live"], "uses no parameter Stagee; those it uses: "),
@@ -77,7 +77,7 @@ def test_an_error_says_what_there_is(file: str, arguments: list[str], message: s
 
 def test_other_sources_are_named_and_skipped() -> None:
     result = run("sam.yaml")
-    assert "  Projector.Jobs: skipped: it reads SQS, not a DynamoDB stream\n" in result.stderr
+    assert "  Projector.Jobs: skipped: it reads SQS, not a stream of DynamoDB or Kinesis\n" in result.stderr
     assert run("sam.yaml", "--mapping", "Projector").stdout == result.stdout
 
 
@@ -85,7 +85,12 @@ ALL = {
     "sam.yaml": ["orders-projector-dev"],
     "cloudformation.yaml": ["Auditor", "orders-projector-staging"],
     "list.yaml": ["projector-customers", "projector-orders"],
-    "serverless.yml": ["shop-prod-audit-stream1", "shop-prod-audit-stream2", "shop-prod-projector"],
+    "serverless.yml": [
+        "shop-prod-audit-stream1",
+        "shop-prod-audit-stream2",
+        "shop-prod-audit-stream3",
+        "shop-prod-projector",
+    ],
     "terraform": ["orders-dev-projector"],
 }
 
@@ -155,7 +160,7 @@ def test_no_two_applications_have_one_name(tmp_path: Path) -> None:
     [
         (
             {"EventSourceMappings": [FROM_CLI | {"UUID": "a", "EventSourceArn": QUEUE}]},
-            "holds no event source mapping of a DynamoDB stream: a (SQS)",
+            "holds no event source mapping of a stream of DynamoDB or Kinesis: a (SQS)",
         ),
         ({"EventSourceMappings": []}, "is no event source mapping: wanted is the output of"),
         (
@@ -213,8 +218,6 @@ def test_what_cannot_be_looked_into_is_said(document: Any, message: str) -> None
     [
         ({"EventSourceArn": {"Fn::GetAtt": ["Queue", "Arn"]}}, "SQS"),
         ({"EventSourceArn": {"Fn::ImportValue": "QueueArn"}}, "SQS"),
-        ({"EventSourceArn": {"Fn::GetAtt": ["Clicks", "Arn"]}, "StartingPosition": "LATEST"}, "Kinesis"),
-        ({"EventSourceArn": {"Fn::Sub": "arn:aws:kinesis:${AWS::Region}:1:stream/x"}}, "Kinesis"),
         ({"EventSourceArn": {"Ref": "Cluster"}, "Topics": ["a"], "StartingPosition": "LATEST"}, "Kafka"),
         ({"EventSourceArn": {"Ref": "Broker"}, "Queues": ["a"]}, "MQ"),
         ({"EventSourceArn": "arn:aws:rds:eu-west-1:1:cluster:x", "StartingPosition": "LATEST"}, "DocumentDB"),
@@ -224,7 +227,6 @@ def test_what_cannot_be_looked_into_is_said(document: Any, message: str) -> None
 def test_sources_are_told_apart_by_what_they_refer_to(properties: dict[str, Any], kind: str) -> None:
     resources = {
         "Queue": {"Type": "AWS::SQS::Queue"},
-        "Clicks": {"Type": "AWS::Kinesis::Stream"},
         "Table": {"Type": "AWS::DynamoDB::GlobalTable"},
         "Other": {"Type": "AWS::Lambda::EventSourceMapping", "Properties": properties},
         "Orders": {
@@ -236,5 +238,5 @@ def test_sources_are_told_apart_by_what_they_refer_to(properties: dict[str, Any]
     result = CliRunner().invoke(import_event_source_mapping, ["-"], input=json.dumps({"Resources": resources}))
     assert result.exit_code == 0, result.stderr
     assert yaml.safe_load(result.stdout)["application"] == "orders"
-    assert f"  Other: skipped: it reads {kind}, not a DynamoDB stream\n" in result.stderr
+    assert f"  Other: skipped: it reads {kind}, not a stream of DynamoDB or Kinesis\n" in result.stderr
     assert "  Condition: it exists only in deployments for which Live holds\n" in result.stderr

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from consumer.cli.lambda_import.found import Contents, Found, Function, Note, as_list, as_mapping
+from consumer.cli.lambda_import.found import DYNAMODB, KINESIS, Contents, Found, Function, Note, as_list, as_mapping
 from consumer.cli.lambda_import.intrinsics import Resolver, Unresolved, holds_unresolved
 from consumer.cli.lambda_import.parameters import Parameters
-from consumer.cli.lambda_import.source_kind import source_kind
+from consumer.cli.lambda_import.source_kind import NO_FAN_OUT, source_kind
 from consumer.cli.lambda_import.sources.cloudformation import template_mappings
 from consumer.cli.lambda_import.sources.serverless_variables import Variables
 
@@ -19,6 +19,7 @@ _OPTIONS = {
     "arn": "EventSourceArn",
     "batchSize": "BatchSize",
     "startingPosition": "StartingPosition",
+    "startingPositionTimestamp": "StartingPositionTimestamp",
     "batchWindow": "MaximumBatchingWindowInSeconds",
     "parallelizationFactor": "ParallelizationFactor",
     "maximumRetryAttempts": "MaximumRetryAttempts",
@@ -118,9 +119,12 @@ class _Service:
         kind = settings.get("type")
         source = source_kind(properties, lambda resource: self._types.get(resource, ""))
         if isinstance(kind, str):
-            source = {"kinesis": "Kinesis", "dynamodb": "DynamoDB"}.get(kind, kind)
+            source = {"kinesis": KINESIS, "dynamodb": DYNAMODB}.get(kind, kind)
         described = self._function(name, function)
-        return Found(shown, properties, source, described, shown.partition(".")[2], (name,), self._parameters.notes())
+        notes = self._parameters.notes()
+        if settings.get("consumer"):
+            notes = (*notes, Note("consumer", NO_FAN_OUT))
+        return Found(shown, properties, source, described, shown.partition(".")[2], (name,), notes)
 
     def _function(self, name: str, function: Mapping[Any, Any]) -> Function:
         provider = as_mapping(self._document.get("provider"))
