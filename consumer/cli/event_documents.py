@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import base64
 import binascii
-import datetime as dt
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from consumer.cli.kinesis_documents import (
+    in_event,
+    is_answered,
+    is_change,
+    is_plain,
+    moment,
+    shown_records,
+    through_kinesis,
+    whole_change,
+)
 from consumer.domain.record import Record
+from consumer.domain.stream_record import StreamRecord
 
 _MOST_BYTES: Final = 256 << 20  # of a payload that was compressed
 _DEEPEST: Final = 8  # documents inside of each other: a letter in a message in an answer of the CLI
 _IMAGES: Final = frozenset({"NewImage", "OldImage", "Keys"})
 _EXPECTED: Final = (
-    "a Lambda event, a record or a list of them, an answer of `aws dynamodbstreams get-records`, a dead letter, or "
-    "messages of SQS or SNS that hold one"
+    "a Lambda event of DynamoDB or Kinesis, a record or a list of them, an answer of `aws dynamodbstreams get-records` "
+    "or `aws kinesis get-records`, a dead letter, or messages of SQS or SNS that hold one"
 )
 
-_records = msgspec.json.Decoder(list[Record])
+_decode = msgspec.json.Decoder(Record).decode
 
 
-def read_records(path: Path) -> list[Record]:
+def read_records(path: Path) -> list[StreamRecord]:
     """The records in a file of JSON. ValueError says why there are none; OSError."""
     content = path.read_bytes()
     try:
@@ -38,16 +48,24 @@ def read_records(path: Path) -> list[Record]:
         raise ValueError(f"is no text in UTF-8: {error}") from error
 
 
-def records_in(document: object) -> list[Record]:
-    """The records of a document as ``json.loads`` gives it, in its order. What a record lacks stays empty; a missing
-    sequence number is its place. ValueError when there is none in it, or one that cannot be read."""
-    found = [_event_record(record, place) for place, record in enumerate(_found_in(document, 0), 1)]
+def records_in(document: object) -> list[StreamRecord]:
+    """The records of a document as ``json.loads`` gives it, in its order, as the daemon would show them. What a record
+    lacks stays empty; a missing sequence number is its place. ValueError when there is none in it, or one that cannot
+    be read."""
+    found = _found_in(document, 0)
     if not found:
         raise ValueError(f"holds no record; expected {_EXPECTED}")
+    return [record for place, one in enumerate(found, 1) for record in _records(one, place)]
+
+
+def _records(found: dict[str, Any], place: int) -> Sequence[StreamRecord]:
+    if is_plain(found):
+        return shown_records(found, place)
     try:
-        return _records.decode(json.dumps(found).encode("utf-8", "surrogatepass"))
+        record = _decode(json.dumps(_event_record(found, place)).encode("utf-8", "surrogatepass"))
     except msgspec.MsgspecError as error:
         raise ValueError(f"is no DynamoDB event: {error}") from error
+    return [through_kinesis(record) if is_change(found) else record]
 
 
 def _found_in(document: object, depth: int) -> list[dict[str, Any]]:
@@ -59,8 +77,10 @@ def _found_in(document: object, depth: int) -> list[dict[str, Any]]:
         return [record for part in document for record in _found_in(part, depth + 1)]
     if not isinstance(document, dict):
         raise ValueError(f"holds {type(document).__name__} where a record was expected; expected {_EXPECTED}")
-    if "dynamodb" in document:
+    if "dynamodb" in document or is_plain(document):
         return [document]
+    if is_answered(document):
+        return [in_event(document)]
     for fits, inner in _WRAPPED:
         if fits(document):
             return _found_in(inner(document), depth + 1)
@@ -98,15 +118,21 @@ def _elsewhere(letter: Mapping[str, Any]) -> object:
         raise ValueError(f"is a dead letter whose records are at {where}: fetch that, and give it instead")
     raise ValueError(
         "is a dead letter in Lambda's format, which holds no records: they are in the stream from "
-        f"{letter['DDBStreamBatchInfo'].get('startSequenceNumber')} on, or under on_failure.overflow"
+        f"{_batch_info(letter).get('startSequenceNumber')} on, or under on_failure.overflow"
     )
+
+
+def _batch_info(letter: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where the records of a letter are; empty for what is none."""
+    found: object = next((letter[name] for name in ("DDBStreamBatchInfo", "KinesisBatchInfo") if name in letter), {})
+    return found if isinstance(found, Mapping) else {}
 
 
 _Document = Mapping[str, Any]
 # What holds records further inside, the first that fits, and where.
 _WRAPPED: Final[tuple[tuple[Callable[[_Document], bool], Callable[[_Document], object]], ...]] = (
     (lambda d: "payload" in d, _payload),
-    (lambda d: "DDBStreamBatchInfo" in d, _elsewhere),
+    (lambda d: bool(_batch_info(d)), _elsewhere),
     (lambda d: "Records" in d, lambda d: d["Records"]),  # an event, also one of SQS or SNS; get-records
     (lambda d: "Messages" in d, lambda d: d["Messages"]),  # sqs receive-message
     (lambda d: isinstance(d.get("Body"), str), lambda d: d["Body"]),
@@ -129,21 +155,11 @@ def _event_record(record: dict[str, Any], place: int) -> dict[str, Any]:
     change = {"SequenceNumber": str(place)} | {name: value for name, value in change.items() if value is not None}
     created = change.get("ApproximateCreationDateTime")
     if isinstance(created, str):
-        change["ApproximateCreationDateTime"] = _seconds(created)
+        change["ApproximateCreationDateTime"] = moment(created)
+    if is_change(record):
+        change = whole_change(change)
     record = {name: value for name, value in record.items() if value is not None} | {"dynamodb": change}
     identity = record.get("userIdentity")
     if isinstance(identity, dict):
         record["userIdentity"] = {name[:1].lower() + name[1:]: value for name, value in identity.items()}
     return record
-
-
-def _seconds(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        pass
-    try:
-        moment = dt.datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ValueError(f"holds the time {text[:64]!r}, which is neither seconds nor ISO 8601") from error
-    return moment.replace(tzinfo=moment.tzinfo or dt.UTC).timestamp()

@@ -14,7 +14,7 @@ from consumer.domain.errors import StreamConsumerError, first_error
 from consumer.domain.urls import redact_urls
 
 if TYPE_CHECKING:  # imported on use: neither --help nor a health check must wait for it
-    from consumer.domain.record import Record
+    from consumer.domain.stream_record import StreamRecord
     from consumer.settings.errors import Problem
     from consumer.settings.model import Settings
 
@@ -49,14 +49,20 @@ def checked_or_exit(path: Path) -> tuple[Settings, list[Problem]]:
         sys.exit(EX_CONFIG)
 
 
-def records_or_exit(path: Path) -> list[Record]:
-    """The records in a file of JSON (``event_documents``), or why there are none, on stderr, and exit 2."""
+def records_or_exit(path: Path, settings: Settings) -> list[StreamRecord]:
+    """The records in a file of JSON (``event_documents``), as the source of ``settings`` would show them; or why there
+    are none, on stderr, and exit 2."""
     import click
 
     from consumer.cli.event_documents import read_records
+    from consumer.cli.kinesis_documents import of_the_source
+    from consumer.cli.stderr_log import warnings_on_stderr
+    from consumer.settings.aws_names import table_name
 
+    source = settings.source
     try:
-        return read_records(path)
+        with warnings_on_stderr():
+            return list(of_the_source(read_records(path), source.kind, table_name(source.table or "")))
     except OSError as error:
         problem = f"cannot be read: {error.strerror or error}"
     except ValueError as error:

@@ -10,7 +10,7 @@ import click
 
 from consumer.cli.failures import records_or_exit, settings_or_exit
 from consumer.domain.filters.filters import Explanation
-from consumer.domain.record import Record
+from consumer.domain.stream_record import StreamRecord
 
 EXIT_NO_MATCH = 1
 _FOUND_MAX = 60
@@ -36,8 +36,9 @@ def test(config: Path, event: Path, output: str) -> None:
     Exit code 0 when every record passes, 1 when one does not, 2 when the event cannot be used, 78 when the
     configuration cannot.
     """
-    filters = settings_or_exit(config).compiled_filters()
-    explained = [(record, filters.explain(record)) for record in records_or_exit(event)]
+    settings = settings_or_exit(config)
+    filters = settings.compiled_filters()
+    explained = [(record, filters.explain(record)) for record in records_or_exit(event, settings)]
     passed = all(explanation.matched for _, explanation in explained)
     if output == "json":
         results = [_as_json(index, *one) for index, one in enumerate(explained)]
@@ -49,7 +50,7 @@ def test(config: Path, event: Path, output: str) -> None:
         raise SystemExit(EXIT_NO_MATCH)
 
 
-def _as_json(index: int, record: Record, explanation: Explanation) -> dict[str, Any]:
+def _as_json(index: int, record: StreamRecord, explanation: Explanation) -> dict[str, Any]:
     return {
         "index": index,
         "eventID": record.event_id,
@@ -77,7 +78,7 @@ def _as_json(index: int, record: Record, explanation: Explanation) -> dict[str, 
     }
 
 
-def _as_table(index: int, record: Record, explanation: Explanation) -> str:
+def _as_table(index: int, record: StreamRecord, explanation: Explanation) -> str:
     verdict = "passes" if explanation.matched else "is skipped"
     lines = [_plain(f"record {index} ({record.event_name or '-'} {record.event_id or '-'}) {verdict}")]
     lines[0] += f": {_plain(explanation.reason)}"

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import click
-import structlog
 
+from consumer.cli.stderr_log import warnings_on_stderr
 from consumer.domain.errors import HandlerImportError
 from consumer.handlers.build import build_handler
 from consumer.ports.handler import Handler
@@ -46,22 +46,15 @@ def output_on_stderr() -> Iterator[list[dict[str, Any]]]:
     lines of the handler: ``stream`` and ``line``, also after the end."""
     lines: list[dict[str, Any]] = []
 
-    def show(logger: object, method: str, event: structlog.typing.EventDict) -> str:
-        name = event.pop("event", "")
+    def taken(name: str, fields: dict[str, Any]) -> bool:
         if name == "handler.output":
-            lines.append({"stream": event["stream"], "line": event["line"]})
-            click.echo(event["line"], err=True)
+            lines.append({"stream": fields["stream"], "line": fields["line"]})
         elif name == "handler.metrics":
-            text = json.dumps(event["verbatim"])
-            lines.append({"stream": "stdout", "line": text})
-            click.echo(text, err=True)
-        elif method in ("warning", "error", "critical"):
-            click.echo(f"{method}: {name} " + " ".join(f"{key}={value}" for key, value in event.items()), err=True)
-        raise structlog.DropEvent
+            lines.append({"stream": "stdout", "line": json.dumps(fields["verbatim"])})
+        else:
+            return False
+        click.echo(lines[-1]["line"], err=True)
+        return True
 
-    before = structlog.get_config()
-    structlog.configure(processors=[show], cache_logger_on_first_use=False)
-    try:
+    with warnings_on_stderr(taken):
         yield lines
-    finally:
-        structlog.configure(**before)

@@ -14,8 +14,10 @@ import msgspec
 
 from consumer.cli.failures import EX_USAGE, fail, one_line_errors, records_or_exit, settings_or_exit
 from consumer.cli.next_steps import next_steps
+from consumer.domain.kinesis_records import KinesisRecord
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.domain.record import Record
+from consumer.domain.stream_record import StreamRecord
 from consumer.domain.windows import TimeWindow, WindowCall
 from consumer.settings.aws_names import stream_region
 from consumer.settings.model import Settings
@@ -42,7 +44,7 @@ def invoke(config: Path, event: Path, attempt: int, output: str) -> None:
     are not; 2 when the event cannot be used; 69 and 78 when the handler cannot be started, as for run.
     """
     settings = settings_or_exit(config)
-    given = records_or_exit(event)
+    given = records_or_exit(event, settings)
     filters = settings.compiled_filters()
     records = [_completed(record, settings) for record in given if not filters or filters.matches(record)]
     if len({record.sequence_number for record in records}) < len(records):
@@ -66,7 +68,7 @@ def invoke(config: Path, event: Path, attempt: int, output: str) -> None:
         raise SystemExit(EXIT_FAILED)
 
 
-async def _called(settings: Settings, records: Sequence[Record], attempt: int) -> Outcome:
+async def _called(settings: Settings, records: Sequence[StreamRecord], attempt: int) -> Outcome:
     from consumer.cli.handler_run import started_handler
 
     call = HandlerCall(
@@ -87,41 +89,45 @@ async def _called(settings: Settings, records: Sequence[Record], attempt: int) -
             turn.release()
 
 
-def _completed(record: Record, settings: Settings) -> Record:
+def _completed(record: StreamRecord, settings: Settings) -> StreamRecord:
     """With what a whole record of the configured stream has, and a part of one lacks."""
-    change = record.dynamodb
-    new, old = (memoryview(image).nbytes > 0 for image in (change.NewImage, change.OldImage))
-    name = "MODIFY" if new and old else "REMOVE" if old else "INSERT"
     arn = record.event_source_arn or settings.source.stream_arn or _example_arn(settings)
-    return msgspec.structs.replace(
-        record,
-        event_id=record.event_id or uuid.uuid4().hex,
-        event_name=record.event_name or name,
-        event_source_arn=arn,
-        aws_region=record.aws_region or stream_region(arn) or "",
-    )
+    fields = {"event_source_arn": arn}
+    if isinstance(record, Record):
+        change = record.dynamodb
+        new, old = (memoryview(image).nbytes > 0 for image in (change.NewImage, change.OldImage))
+        fields["event_id"] = record.event_id or uuid.uuid4().hex
+        fields["event_name"] = record.event_name or ("MODIFY" if new and old else "REMOVE" if old else "INSERT")
+        fields["aws_region"] = record.aws_region or stream_region(arn)
+    elif isinstance(record, KinesisRecord):
+        shard_id, _, _ = record.event_id.rpartition(":")
+        fields["event_id"] = record.event_id if shard_id else f"{_SHARD}:{record.sequence_number}"
+        fields["aws_region"] = record.aws_region or stream_region(arn)
+    return msgspec.structs.replace(record, **fields)
 
 
-def _made_up(records: Sequence[Record]) -> list[str]:
+def _made_up(records: Sequence[StreamRecord]) -> list[str]:
     """What ``_completed`` adds to some of them."""
     fields = {"eventName": "event_name", "eventSourceARN": "event_source_arn"}
     return [field for field, name in fields.items() if not all(getattr(record, name) for record in records)]
 
 
 def _example_arn(settings: Settings) -> str:
+    region = settings.aws.region or "us-east-1"
+    if settings.source.stream is not None:
+        return f"arn:aws:kinesis:{region}:123456789012:stream/{settings.source.stream}"
     table = str(settings.source.table)
     if table.startswith("arn:"):
         return f"{table}/stream/2026-01-01T00:00:00.000"
-    region = settings.aws.region or "us-east-1"
     return f"arn:aws:dynamodb:{region}:123456789012:table/{table}/stream/2026-01-01T00:00:00.000"
 
 
-def _window(settings: Settings, records: Sequence[Record]) -> WindowCall | None:
+def _window(settings: Settings, records: Sequence[StreamRecord]) -> WindowCall | None:
     """The first call of the window that the first record lies in."""
     size = int(settings.batch.tumbling_window)
     if not size:
         return None
-    start = int(max(0.0, records[0].dynamodb.ApproximateCreationDateTime)) // size * size
+    start = int(max(0.0, records[0].created)) // size * size
     return WindowCall(TimeWindow(start, start + size), stream_arn=records[0].event_source_arn)
 
 

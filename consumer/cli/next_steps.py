@@ -31,11 +31,12 @@ def _parts(settings: Settings, records: Sequence[StreamRecord], outcome: Outcome
     """What is settled, and how the rest is tried again."""
     by_key, bisects = settings.batch.order == "key", settings.retry.bisect_on_error
     if outcome.kind == "partial":
-        lowest = min(map(int, outcome.failed))
-        before = sum(int(record.sequence_number) < lowest for record in records)
+        lowest = min((record for record in records if record.sequence_number in outcome.failed), key=_number)
+        before = sum(_number(record) < _number(lowest) for record in records)
         names = ", ".join(outcome.failed[:5]) + ("..." if len(outcome.failed) > 5 else "")
         if not by_key:
-            yield f"{_count(before)} settled, those before {lowest}; the others are tried again, as a new batch"
+            first = lowest.sequence_number
+            yield f"{_count(before)} settled, those before {first}; the others are tried again, as a new batch"
         elif outcome.exact:
             yield f"tried again: {names} and the later records of their keys; all others are settled"
         else:
@@ -65,8 +66,13 @@ def _retries(settings: Settings, attempt: int) -> Iterator[str]:
     if retry.max_record_age >= 0:
         until += f", or is {format_duration(retry.max_record_age)} old"
     elif retry.max_retry_attempts < 0:
-        until += " from the stream, after 24 hours"
+        kept = "when its retention is over" if settings.source.kind == "kinesis" else "after 24 hours"
+        until += f" from the stream, {kept}"
     yield f"a record that fails alone is tried again after {first}, doubling to {longest}, {until}; then {end}"
+
+
+def _number(record: StreamRecord) -> int:
+    return int(record.number)
 
 
 def _pause(settings: Settings, failures: int) -> str:

@@ -31,6 +31,16 @@ class StreamRecord(msgspec.Struct, gc=False):
 
     @property
     @abstractmethod
+    def event_id(self) -> str:
+        """What names the record for its service."""
+
+    @property
+    @abstractmethod
+    def event_name(self) -> str:
+        """What has happened: INSERT, MODIFY, REMOVE, or that it is a record."""
+
+    @property
+    @abstractmethod
     def event_source_arn(self) -> str:
         """The stream that it was read from."""
 

@@ -9,6 +9,7 @@ import pytest
 
 from consumer.cli.event_documents import records_in
 from consumer.domain.dead_letter import compressed_document
+from consumer.domain.record import Record
 
 CHANGE = {"SequenceNumber": "7", "Keys": {"id": {"S": "a"}}, "NewImage": {"id": {"S": "a"}, "n": {"N": "1.50"}}}
 RECORD = {"eventID": "e7", "eventName": "INSERT", "dynamodb": {"ApproximateCreationDateTime": 1789651659.0, **CHANGE}}
@@ -52,6 +53,7 @@ def test_the_records_are_found(document: object, count: int) -> None:
     records = records_in(document)
     assert len(records) == count
     for record in records:
+        assert isinstance(record, Record)
         assert (record.event_id, record.sequence_number, record.event_name) == ("e7", "7", "INSERT")
         assert record.approximate_creation_time.isoformat() == "2026-09-17T13:27:39+00:00"
         assert record.new_image is not None
@@ -69,11 +71,13 @@ def test_the_records_are_found(document: object, count: int) -> None:
 )
 def test_a_record_may_be_a_part_of_one(document: object, names: tuple[str, str]) -> None:
     (record,) = records_in(document)
+    assert isinstance(record, Record)
     assert (record.event_name, record.sequence_number) == names
 
 
 def test_who_deleted_it_is_known_from_the_cli_too() -> None:
     (record,) = records_in(FROM_CLI)
+    assert isinstance(record, Record)
     assert record.user_identity == {"principalId": "dynamodb.amazonaws.com", "type": "Service"}
 
 
@@ -89,7 +93,7 @@ def test_who_deleted_it_is_known_from_the_cli_too() -> None:
 )
 def test_times_as_texts(moment: object, seconds: float) -> None:
     (record,) = records_in({"dynamodb": {"ApproximateCreationDateTime": moment}})
-    assert record.dynamodb.ApproximateCreationDateTime == seconds
+    assert record.created == seconds
 
 
 @pytest.mark.parametrize(
@@ -99,11 +103,15 @@ def test_times_as_texts(moment: object, seconds: float) -> None:
         ({}, "holds an empty object where a record was expected"),
         (5, "holds int where a record was expected"),
         ({"Items": [], "Count": 0}, "holds an object with Items, Count where"),
-        ({"Records": [{"kinesis": {"data": ""}}]}, "holds an object with kinesis where"),
+        ({"Records": [{"kinesis": ""}]}, "holds an object with kinesis where"),
         ({"dynamodb": 5}, "holds a record whose dynamodb is int"),
         ({"dynamodb": {"ApproximateCreationDateTime": "noon"}}, "holds the time 'noon'"),
         ({"dynamodb": {"SequenceNumber": 7}}, "is no DynamoDB event: Expected `str`, got `int`"),
         (LETTER, "in Lambda's format, which holds no records: they are in the stream from 7 on"),
+        (
+            {"KinesisBatchInfo": {"startSequenceNumber": "4"}},
+            "in Lambda's format, which holds no records: they are in the",
+        ),
         (LETTER | {"payloadLocation": "s3://b/k"}, "whose records are at s3://b/k: fetch that"),
         (PACKED | {"payloadEncoding": "zip"}, "in an encoding that this version does not know: 'zip'"),
         (PACKED | {"payload": PACKED["payload"][:40]}, "compressed payload that is cut off"),
