@@ -19,6 +19,7 @@ from consumer.aws.kinesis_page_reader import KinesisPageReader
 from consumer.aws.kinesis_streams import KinesisStreamSource
 from consumer.aws.lease_table import DynamoDBLeaseStore
 from consumer.aws.session import AwsSession
+from consumer.aws.streaming_destination import StreamingDestination
 from consumer.ports.dead_letters import DeadLetters
 from consumer.ports.leases import LeaseTable
 from consumer.ports.source import StreamSource
@@ -39,6 +40,8 @@ class MainAdapters:
     source: StreamSource
     store: DynamoDBLeaseStore
     dead_letters: DeadLetters | None
+    streaming: StreamingDestination | None
+    """Of the table whose changes are picked out of a Kinesis stream; None without one."""
 
     def __init__(
         self,
@@ -71,6 +74,8 @@ class MainAdapters:
             dynamodb = await session.client("dynamodb")
             self.source = await self._build_source(session, dynamodb)
             self.store = lease_store(settings, dynamodb, self._caller(session), self._clock)
+            table = settings.source.table if settings.source.kind == "kinesis" else None
+            self.streaming = StreamingDestination(dynamodb, self._caller(session), table) if table else None
             self.dead_letters = await build_dead_letters(settings, session, self._caller(session), self._clock)
             self._stack = stack.pop_all()
         return self

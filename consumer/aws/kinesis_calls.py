@@ -37,7 +37,7 @@ class KinesisCalls:
         self._caller = caller
         self._pages = pages
         self._stream = {"StreamName": stream} if stream_arn is None else {"StreamARN": stream_arn}
-        self.resource = stream_arn or f"stream {stream}"
+        self.resource = stream_arn or f"Kinesis stream {stream}"
 
     async def prepare_pages(self) -> None:
         """Find out how pages are read. By a caller that counts nothing: no request leaves the process."""

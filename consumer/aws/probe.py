@@ -1,7 +1,8 @@
 """Whether everything that the daemon will need is there and may be used: asked once, changing nothing.
 
-The stream is described, listed and read once. Writes to the lease table are asked for on a condition that never holds.
-The destination is looked at; that it takes a dead letter cannot be found out without sending one.
+The stream is described, listed and read once. A table whose changes come through Kinesis is asked whether they do, if
+that is allowed. Writes to the lease table are asked for on a condition that never holds. The destination is looked at;
+that it takes a dead letter cannot be found out without sending one.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from consumer.aws.adapters import MainAdapters
-from consumer.domain.errors import MisconfiguredResource, ResourceMissing, StreamConsumerError
+from consumer.domain.errors import MisconfiguredResource, PermissionDenied, ResourceMissing, StreamConsumerError
 from consumer.ports.source import Position, StreamDescription
 from consumer.ports.time import ServiceClock
 from consumer.settings.model import Settings
@@ -28,8 +29,7 @@ async def probe(settings: Settings, clock: ServiceClock) -> tuple[list[Finding],
     async with MainAdapters(settings, lambda *_: None, clock) as adapters:
         probed = _Probe(settings, adapters)
         findings = await probed.run()
-        stream = probed.description
-        return findings, [_NO_IMAGES] if stream is not None and stream.view_type == "KEYS_ONLY" else []
+        return findings, probed.warnings
 
 
 class _Probe:
@@ -37,6 +37,7 @@ class _Probe:
         self._settings = settings
         self._adapters = adapters
         self._findings: list[Finding] = []
+        self.warnings: list[str] = []
         self.description: StreamDescription | None = None
         self._table: str | None = None  # the source table, once its stream was found
 
@@ -66,10 +67,13 @@ class _Probe:
             if self._settings.filters:
                 await self._ask("filters", self._filters)
             await self._ask("shards", self._read_a_page)
+            await self._streaming()
 
     async def _describe(self) -> None:
         self.description = await self._adapters.source.describe()
         self._table = self.description.source_id
+        if self.description.view_type == "KEYS_ONLY":
+            self.warnings.append(_NO_IMAGES)
 
     async def _filters(self) -> None:
         stream = self.description
@@ -83,6 +87,26 @@ class _Probe:
         for shard in (await source.list_shards())[-1:]:
             iterator = await source.iterator(shard.shard_id, Position("TRIM_HORIZON"))
             await source.get_records(shard.shard_id, iterator, 1)
+
+    async def _streaming(self) -> None:
+        """Whether the table puts changes into the stream. To be allowed to ask that is no duty."""
+        streaming, stream = self._adapters.streaming, self.description
+        if streaming is None or stream is None:
+            return
+        what = f"Kinesis destination of table {streaming.table}"
+        try:
+            obstacle = await streaming.obstacle(stream.stream_arn)
+        except PermissionDenied as error:
+            self._findings.append(
+                (f"{what} (not looked at, because {error.action} is not allowed, and need not be)", None)
+            )
+        except StreamConsumerError as error:
+            self.warnings.append(f"{what}: cannot be looked at: {error}")
+        else:
+            if obstacle:
+                self.warnings.append(f"table {streaming.table}: {obstacle}")
+            else:
+                self._findings.append((what, None))
 
     async def _lease_table(self) -> None:
         leases, store = self._settings.leases, self._adapters.store

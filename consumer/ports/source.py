@@ -39,6 +39,11 @@ class StreamDescription:
             object.__setattr__(self, "stream_id", self.stream_arn)
 
     @property
+    def name(self) -> str:
+        """Of the table, or of the stream of Kinesis: for people."""
+        return self.table_name or self.stream_arn.rpartition("stream/")[2]
+
+    @property
     def source_id(self) -> str:
         """The table, or the stream of Kinesis, with its region and account: a name alone may be that of several."""
         return self.stream_arn.partition("/stream/")[0]

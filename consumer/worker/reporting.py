@@ -175,7 +175,7 @@ class Reporter:
         context = self._context
         return Status(
             application=context.settings.application,
-            table=context.stream.table_name,
+            table=context.stream.name,
             incarnation=context.incarnation,
             stream_arn=context.stream.stream_arn,
             version=__version__,

@@ -44,7 +44,7 @@ class TestApplication:
             TABLE.replace("eu-west-1", "us-east-1"),  # the same name in another region, or another account
             TABLE.replace("111111111111", "222222222222"),
         ):
-            with pytest.raises(MisconfiguredResource, match=rf"reads the table {TABLE}, not {other}:"):
+            with pytest.raises(MisconfiguredResource, match=rf"it reads {TABLE}, not {other}:"):
                 await leases.store().pin_application(other)
         await leases.store("other").pin_application(f"{TABLE}-2")
 

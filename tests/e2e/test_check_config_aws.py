@@ -120,4 +120,4 @@ def test_an_application_of_another_table_is_found(aws: Aws, fleet: Fleet, leases
     )
     code, said = check(fleet)
     assert code == 78
-    assert "it reads another" in said
+    assert "it reads another, not" in said

@@ -67,6 +67,8 @@ def test_throttles(code):
     [
         ("GetRecords", STREAM, "AccessDeniedException", "dynamodb:GetRecords"),
         ("GetRecords", "arn:aws:kinesis:eu-west-1:1:stream/s", "AccessDeniedException", "kinesis:GetRecords"),
+        ("GetRecords", "Kinesis stream s", "AccessDeniedException", "kinesis:GetRecords"),
+        ("DescribeStreamSummary", "Kinesis stream s", "AccessDeniedException", "kinesis:DescribeStreamSummary"),
         ("UpdateItem", "lease table t", "AccessDeniedException", "dynamodb:UpdateItem"),
         ("DescribeTable", "t", "UnauthorizedOperation", "dynamodb:DescribeTable"),
         ("SendMessage", "arn:aws:sqs:eu-west-1:1:q", "AccessDenied", "sqs:SendMessage"),
