@@ -71,7 +71,7 @@ def test_a_missing_permission_is_named(checked: Checked, operation: str) -> None
     checked.deny(operation)
     code, said = checked.check()
     assert code == 77, said
-    assert f"permission denied: kinesis:{operation} on stream {checked.stream}" in said
+    assert f"permission denied: kinesis:{operation} on Kinesis stream {checked.stream}" in said
 
 
 def test_a_stream_that_is_not_there(checked: Checked) -> None:
