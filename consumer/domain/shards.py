@@ -91,23 +91,6 @@ def keys_held_back(parents: Iterable[str], rows: Mapping[str, LeaseRow]) -> list
     ]
 
 
-def last_settled(parents: Iterable[str], rows: Mapping[str, LeaseRow]) -> list[tuple[str, str]]:
-    """Shards that come right before, with their low watermarks: parents, or those of a parent without any record."""
-    found: dict[str, str] = {}
-    left, met = list(parents), set[str]()
-    while left:
-        shard_id = left.pop()
-        row = rows.get(shard_id)
-        if row is None or shard_id in met:
-            continue
-        met.add(shard_id)
-        if row.frontier.low is not None:
-            found[shard_id] = row.frontier.low
-        else:
-            left.extend(row.parents)
-    return sorted(found.items())
-
-
 def unknown_parents(listed: Iterable[ShardInfo], rows: Mapping[str, LeaseRow]) -> set[str]:
     """Parents that shards wait for, as a whole or with some keys, although they are neither listed nor have a row."""
     known = {shard.shard_id for shard in listed} | rows.keys()

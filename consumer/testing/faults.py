@@ -69,7 +69,15 @@ class Nemesis(ProcessFaults, NetworkFaults, TableFaults, StreamFaults):
         for repair in self._repairs:
             repair()
         world.table.exists = True
-        for stream in world.streams:
+        self._heal_streams()
+        for worker in world.workers.values():
+            worker.resume()
+            for link in worker.links.values():
+                link.weather = Weather()
+            self._start_for_good(worker)
+
+    def _heal_streams(self) -> None:
+        for stream in self._world.streams:
             stream.blank = stream.missing = False
             stream.page_records = stream.usual_page_records
             stream.omitted = frozenset()
@@ -78,11 +86,6 @@ class Nemesis(ProcessFaults, NetworkFaults, TableFaults, StreamFaults):
             stream.freeze_listing(frozen=False)
             for shard_id in (*stream.open_shards(), *stream.closed_shards()):
                 stream.empty_pages(shard_id, 0)
-        for worker in world.workers.values():
-            worker.resume()
-            for link in worker.links.values():
-                link.weather = Weather()
-            self._start_for_good(worker)
 
     def _start_for_good(self, worker: SimulatedWorker) -> None:
         """After the faults all workers run, also one that is just stopping."""

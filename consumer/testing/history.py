@@ -27,11 +27,13 @@ class Item:
     effects: int = 0  # in ``VersionedSink``
     lost: bool = False  # trimmed before it was settled
     before_start: bool = False
+    superseded_by: Item | None = None  # a newer change of its item, or the same one, that was put before it
 
     @property
     def open(self) -> bool:
         """Still to be settled: nothing may pass it."""
-        return self.settled_at is None and not self.lost and not self.before_start
+        skipped = self.before_start or self.superseded_by is not None
+        return self.settled_at is None and not self.lost and not skipped
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Container, Iterator, Sequence
+from typing import Protocol
 
 from consumer.ports.leases import Registration
+from consumer.ports.time import Clock
 from consumer.testing.history import History, Item
-from consumer.testing.memory_stream import MemoryStream
 
 
 def record_name(shard_id: str, number: str) -> str:
@@ -16,10 +17,22 @@ def record_name(shard_id: str, number: str) -> str:
     return f"{shard_id} {number}"
 
 
+class Stream(Protocol):
+    """What the rules ask of a stream in memory. ``arn`` names this very one."""
+
+    clock: Clock
+
+    @property
+    def arn(self) -> str: ...
+    def knows(self, shard_id: str) -> bool: ...
+    def has(self, shard_id: str) -> bool: ...
+    def parents_of(self, shard_id: str) -> tuple[str, ...]: ...
+
+
 class OpenRecords:
     """The records of all streams, and which of them are still to be settled."""
 
-    def __init__(self, history: History, streams: Sequence[MemoryStream]) -> None:
+    def __init__(self, history: History, streams: Sequence[Stream]) -> None:
         """``streams`` of the table, oldest first; more may be added."""
         self._history = history
         self._streams = streams
@@ -28,11 +41,26 @@ class OpenRecords:
         self._newest: dict[str, Item] = {}
         self._registrations: dict[str, Registration] = {}
 
-    def produced(self, number: str, key: str, version: int, shard_id: str, digest: str = "") -> Item:
-        """A record was written; ``digest`` names its ordering key in frontiers."""
+    def produced(
+        self,
+        number: str,
+        key: str,
+        version: int,
+        shard_id: str,
+        digest: str = "",
+        *,
+        shown: str | None = None,
+        superseded_by: Item | None = None,
+    ) -> Item:
+        """A record was written. ``digest`` names its ordering key in frontiers; ``shown`` is its number as handlers see
+        it, where that is not the number of the books. One that is ``superseded_by`` another need not be handled."""
         created = float(int(self._streams[0].clock.wall()))
         item = Item(int(number), key, version, shard_id, created, self._newest.get(key), self._history.now(), digest)
-        self._newest[key] = self._history.items[record_name(shard_id, number)] = item
+        item.superseded_by = superseded_by
+        if superseded_by is None:
+            self._newest[key] = item
+        for name in (number, shown or number):
+            self._history.items[record_name(shard_id, name)] = item
         registration = self._registration_of(shard_id)
         if registration is not None:
             item.before_start = self._is_before(item, registration)
@@ -104,7 +132,7 @@ class OpenRecords:
 class Promptness(OpenRecords):
     """Nothing is shared: a record waits for no other key than its own, however long that fails."""
 
-    def __init__(self, history: History, streams: Sequence[MemoryStream]) -> None:
+    def __init__(self, history: History, streams: Sequence[Stream]) -> None:
         super().__init__(history, streams)
         self._prompt = math.inf  # seconds within which a record is settled, unless its key fails
         self._prompt_since = 0.0

@@ -20,7 +20,6 @@ from consumer.operate.metrics import Metrics
 from consumer.ports.handler import Handler, Reservation
 from consumer.settings.model import Settings
 from consumer.testing.memory_leases import MemoryLeaseStore
-from consumer.testing.memory_source import MemoryStreamSource
 from consumer.testing.network import Link
 from consumer.testing.observed import ObservedDeadLetters, ObservedHandler
 from consumer.testing.virtual_loop import Process
@@ -212,7 +211,7 @@ class SimulatedWorker:
         clock = self._clock
         store = MemoryLeaseStore(world.table, settings.application, clock.wall, links["table"])
         session_store = MemoryLeaseStore(world.table, settings.application, clock.wall, links["session"])
-        source = MemoryStreamSource(world.streams[0], links["stream"]).of(world.stream.arn)
+        source = world.source(links["stream"], clock)
         letters = ObservedDeadLetters(checkers, self._who, world.dead_letters, links["dead_letters"], world.table)
         dead_letters = letters if settings.on_failure.destination else None
         handler = ObservedHandler(checkers, self._who, self.handler)

@@ -41,7 +41,8 @@ class Verbs:
 
     def _reads_newest(self) -> bool:
         """The fleet drains no older stream."""
-        return self._world.table.streams.get(self._world.settings.application) == self._world.stream.arn
+        newest: str = self._world.stream.arn
+        return self._world.table.streams.get(self._world.settings.application) == newest
 
     def _some_worker(self) -> SimulatedWorker:
         return self._rng.choice(list(self._world.workers.values()))

@@ -13,12 +13,14 @@ from consumer.domain.batching import BOUNDS, KeyBounds
 from consumer.domain.deferred import digest_of
 from consumer.domain.lease import LeaseRow
 from consumer.domain.shards import DAY
+from consumer.ports.source import StreamSource
+from consumer.ports.time import ServiceClock
 from consumer.settings.load import settings_from
 from consumer.settings.model import Settings
 from consumer.testing.checkers import Checkers
 from consumer.testing.history import History
 from consumer.testing.memory_dead_letters import MemoryDeadLetters
-from consumer.testing.memory_source import SHARDS_PER_PAGE
+from consumer.testing.memory_source import SHARDS_PER_PAGE, MemoryStreamSource
 from consumer.testing.memory_stream import MemoryStream
 from consumer.testing.memory_table import MemoryTable
 from consumer.testing.network import Link
@@ -51,7 +53,7 @@ class World:
         self.settings = settings_of(self.config)  # of workers that have none of their own
         self.loop = VirtualLoop(self.rng("schedule"))
         self.clock = self.loop.world  # of AWS
-        self.streams = [MemoryStream(self.clock, shards=shards, **(stream or {}))]
+        self.streams: list[Any] = [self._first_stream(shards, stream or {})]  # of one kind, oldest first
         self.table = MemoryTable(service_time=self.clock.wall)
         self.dead_letters = MemoryDeadLetters(maximum_size=LETTER_LIMIT)
         self.history = History(lambda: self.loop.now, on_event)
@@ -73,9 +75,16 @@ class World:
         return random.Random(f"{self.seed}/{purpose}")  # noqa: S311 - for a simulation
 
     @property
-    def stream(self) -> MemoryStream:
-        """The stream of the table, the newest one."""
+    def stream(self) -> Any:
+        """The newest stream."""
         return self.streams[-1]
+
+    def _first_stream(self, shards: int, options: Mapping[str, Any]) -> Any:
+        return MemoryStream(self.clock, shards=shards, **options)
+
+    def source(self, link: Link, clock: ServiceClock) -> StreamSource:
+        """The stream as a worker reaches it, whose clock is this."""
+        return MemoryStreamSource(self.streams[0], link).of(self.stream.arn)
 
     # --- what happens to the table and its stream --------------------------------------------------------
 
@@ -138,7 +147,7 @@ class World:
         self.table.drop_lease(APPLICATION, self._home(shard_id).label, shard_id)
         self.checkers.deleted(shard_id)
 
-    def _home(self, shard_id: str) -> MemoryStream:
+    def _home(self, shard_id: str) -> Any:
         return next(stream for stream in self.streams if stream.knows(shard_id))
 
     # --- what happens to the lease table -----------------------------------------------------------------
@@ -152,7 +161,7 @@ class World:
         """The lease rows as the table holds them, those of streams before this one included."""
         return {shard_id: row for stream in self.streams for shard_id, row in self.rows_of(stream).items()}
 
-    def rows_of(self, stream: MemoryStream) -> dict[str, LeaseRow]:
+    def rows_of(self, stream: Any) -> dict[str, LeaseRow]:
         """The lease rows of one stream."""
         held = self.table.leases.get((APPLICATION, stream.label), {})
         return {shard_id: lease.row for shard_id, lease in held.items()}

@@ -20,7 +20,6 @@ from consumer.domain.shards import (
     ShardInfo,
     expired_tombstones,
     keys_held_back,
-    last_settled,
     missing_leases,
     unknown_parents,
 )
@@ -87,10 +86,6 @@ class ShardDiscovery:
     def keys_held_back(self, parents: Collection[str]) -> list[tuple[str, ...] | None]:
         """For each parent that is not settled, the digests of the keys that it has deferred."""
         return keys_held_back(parents, self._memory.known)
-
-    def last_settled(self, parents: Collection[str]) -> list[tuple[str, str]]:
-        """What lies right before the children of these shards."""
-        return last_settled(parents, self._memory.known)
 
     async def is_gone(self, shard_id: str) -> bool:
         """True when complete listings of a stream that exists do not name the shard, over some time."""

@@ -19,10 +19,6 @@ class Lineage(Protocol):
         to its end. What was read a moment ago may name keys that are settled by now, and never lacks one that is
         not."""
 
-    def last_settled(self, parents: Collection[str]) -> list[tuple[str, str]]:
-        """The parents with their low watermarks, as far as they are known; of one in which nothing was read, those of
-        its own parents."""
-
     async def is_gone(self, shard_id: str) -> bool:
         """True when complete listings of a stream that exists do not name the shard, over some time. An error or an
         empty listing never means gone."""

@@ -12,12 +12,11 @@ from contextlib import suppress
 
 import structlog
 
-from consumer.domain.errors import ResourceMissing, TrimmedData
+from consumer.domain.errors import DependencyError, ResourceMissing, TrimmedData
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.ports.source import Page, Position
 from consumer.worker.context import WorkerContext
 from consumer.worker.memory_budget import BudgetAccount
-from consumer.worker.shard.lineage import Lineage
 from consumer.worker.shard.page_requests import PageRequests
 from consumer.worker.shard.seen_versions import SeenVersions
 
@@ -37,7 +36,6 @@ class LookBack:
         shard_id: str,
         parents: tuple[str, ...],
         resume_from: FrontierSnapshot,
-        lineage: Lineage,
     ) -> None:
         self._context = context
         self._key_of = context.stream.format.key_of
@@ -47,18 +45,35 @@ class LookBack:
         self._shard_id = shard_id
         self._parents = parents
         self._low = resume_from.low
-        self._lineage = lineage
         self._left: list[tuple[str, str]] | None = None
 
     async def run(self) -> None:
         """Returns at once when it is done already. Raises what reading raises, and goes on then when called again."""
         if self._left is None:
-            own = [(self._shard_id, self._low)] if self._low is not None else []
-            self._left = own or self._lineage.last_settled(self._parents)
+            self._left = [(self._shard_id, self._low)] if self._low is not None else await self._ends_before()
         while self._left:
             with suppress(TrimmedData, ResourceMissing):  # so old that nothing of the period is left
                 await self._read(*self._left[-1])
             self._left.pop()
+
+    async def _ends_before(self) -> list[tuple[str, str]]:
+        """The shards that come right before this one, with their last records: its parents, or those of a parent in
+        which nothing was read. From their rows as they are now: what a worker remembers of others' shards is old."""
+        store, label = self._context.ports.store, self._context.stream.label
+        found: dict[str, str] = {}
+        left, met = list(self._parents), set[str]()
+        while left:
+            shard_id = left.pop()
+            try:
+                row = await store.lease(label, shard_id) if shard_id not in met else None
+            except ResourceMissing as error:  # the lease table, not a shard
+                raise DependencyError("GetItem", "ResourceMissing", str(error)) from error
+            met.add(shard_id)
+            if row is not None and row.frontier.low is not None:
+                found[shard_id] = row.frontier.low
+            elif row is not None:
+                left.extend(row.parents)
+        return sorted(found.items())
 
     async def _read(self, shard_id: str, last: str) -> None:
         """What arrived of the shard in the period before the record ``last``, and that one."""

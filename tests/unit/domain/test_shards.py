@@ -20,7 +20,6 @@ from consumer.domain.shards import (
     expired_tombstones,
     is_young,
     keys_held_back,
-    last_settled,
     may_start,
     missing_leases,
     settled_before,
@@ -331,15 +330,3 @@ def test_expired_tombstones(
     found = expired_tombstones([ShardInfo(one) for one in listed], rows, NOW, DAY)
     assert (row in found) is removed, why
     assert not expired_tombstones([ShardInfo(one) for one in listed], rows, NOW, 7 * DAY), "a longer retention"
-
-
-def test_what_lies_right_before_a_shard() -> None:
-    """Of a parent in which nothing was read, and so nothing can be remembered, its own parents."""
-
-    def row(shard_id: str, low: str | None, *parents: str) -> LeaseRow:
-        return LeaseRow(shard_id, parents, state="done", frontier=FrontierSnapshot(low))
-
-    rows = {one.shard_id: one for one in (row("a", "10"), row("b", None, "a", "gone"), row("c", "30"), row("d", None))}
-    assert last_settled(["b", "c"], rows) == [("a", "10"), ("c", "30")]
-    assert last_settled(["d", "unknown"], rows) == []
-    assert last_settled([], rows) == []

@@ -1,0 +1,190 @@
+"""A fleet on a Kinesis stream into which DynamoDB puts changes: late, twice, and some in the wrong order.
+
+world = KinesisSimulation(seed=3, shards=2, doubled=0.1, swapped=0.1)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from consumer.aws.kinesis_changes import change_in
+from consumer.domain.batching import BOUNDS, KeyBounds
+from consumer.domain.deferred import digest_of
+from consumer.domain.kinesis_format import ordering_key
+from consumer.domain.kinesis_numbers import book_number
+from consumer.ports.source import StreamSource
+from consumer.ports.time import ServiceClock
+from consumer.testing.history import Item
+from consumer.testing.memory_kinesis import MemoryKinesis
+from consumer.testing.memory_kinesis_client import kinesis_source
+from consumer.testing.network import Link
+from consumer.testing.simulation import Simulation
+from consumer.testing.wire import to_wire
+
+TABLE: Final = "orders"
+LATEST_DOUBLE: Final = 5.0  # seconds from the change to its second record
+LATEST_SWAP: Final = 2.0  # seconds that a change may be late, so that later ones of its item come before it
+SOURCE: Final = {"kind": "kinesis", "stream": "changes", "table": TABLE}
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A change as DynamoDB made it; ``data`` is what it puts."""
+
+    key: str
+    version: int
+    micros: int
+    data: bytes
+
+
+class KinesisSimulation(Simulation):
+    """``Simulation`` on a Kinesis stream.
+
+    ``millis``: the table gives creation times in milliseconds from now on.
+
+    Args:
+        doubled: share of the changes that are put once more, up to ``LATEST_DOUBLE`` later.
+        swapped: share of the changes that are put up to ``LATEST_SWAP`` late.
+    """
+
+    def __init__(
+        self,
+        seed: int | str,
+        *,
+        shards: int = 1,
+        config: Mapping[str, Mapping[str, Any]] | None = None,
+        on_event: Callable[[str], None] | None = None,
+        bounds: KeyBounds = BOUNDS,
+        doubled: float = 0.0,
+        swapped: float = 0.0,
+    ) -> None:
+        config = config or {}
+        source = {**SOURCE, **config.get("source", {})}
+        super().__init__(seed, shards=shards, config={**config, "source": source}, on_event=on_event, bounds=bounds)
+        self.doubled = doubled
+        self.swapped = swapped
+        self.millis = False
+        self._put_rng = self.rng("puts")
+        self._images: dict[str, dict[str, Any]] = {}
+        self._made_at: dict[str, int] = {}
+        self._newest: dict[str, tuple[int, Item]] = {}
+        self.made: dict[str, int] = {}  # the last version of each key
+        self.on_their_way = 0  # changes that are not put yet
+
+    def _first_stream(self, shards: int, options: Mapping[str, Any]) -> MemoryKinesis:
+        return MemoryKinesis(self.clock, shards=shards)
+
+    def source(self, link: Link, clock: ServiceClock) -> StreamSource:
+        return kinesis_source(self.streams[0], clock.wall, link)
+
+    # --- the table -----------------------------------------------------------------------------------------------
+
+    def put(self, key: str, **attributes: Any) -> str:
+        """A new version of an item is written; the change is on its way. ``v`` counts the versions from 1."""
+        self._made(key, {"id": key, "v": self.made.get(key, 0) + 1, **attributes})
+        return ""
+
+    def remove(self, key: str) -> None:
+        """An item is deleted, if it is there."""
+        if key in self._images:
+            self._made(key, None)
+
+    def put_other(self, data: bytes, partition_key: str) -> None:
+        """A record that is no change of the table."""
+        self.stream.put(data, partition_key)
+
+    def _made(self, key: str, item: Mapping[str, Any] | None) -> None:
+        rng, version = self._put_rng, self.made.get(key, 0) + 1
+        self.made[key] = version
+        # A millisecond apart at least: when even that is not known, only neighbours can be told apart.
+        micros = max(self._made_at.get(key, 0) + 1000, round(self.clock.wall() * 1_000_000))
+        self._made_at[key] = micros
+        old, new = self._images.pop(key, None), None
+        if item is not None:
+            new = self._images[key] = to_wire(item)["M"]
+        name = "REMOVE" if new is None else "INSERT" if old is None else "MODIFY"
+        images = {"NewImage": new, "OldImage": old}
+        precise = {} if self.millis else {"ApproximateCreationDateTimePrecision": "MICROSECOND"}
+        event_id = str(uuid.UUID(int=rng.getrandbits(128), version=4))
+        body = {
+            "awsRegion": "us-east-1",
+            "eventID": event_id,
+            "eventName": name,
+            "userIdentity": None,
+            "recordFormat": "application/json",
+            "tableName": TABLE,
+            "dynamodb": {
+                "ApproximateCreationDateTime": micros // 1000 if self.millis else micros,
+                "Keys": {"id": {"S": key}},
+                **{image: value for image, value in images.items() if value is not None},
+                "SizeBytes": 10,
+                **precise,
+            },
+            "eventSource": "aws:dynamodb",
+        }
+        change = _Change(key, version, micros, msgspec.json.encode(body))
+        late = rng.uniform(0.0, LATEST_SWAP) if rng.random() < self.swapped else 0.0
+        self._put_later(change, late)
+        if rng.random() < self.doubled:
+            self._put_later(change, late + rng.uniform(0.0, LATEST_DOUBLE))
+
+    def _put_later(self, change: _Change, seconds: float) -> None:
+        self.on_their_way += 1
+        if seconds:
+            self.loop.after(seconds, self._put, change)
+        else:
+            self._put(change)
+
+    def _put(self, change: _Change) -> None:
+        """DynamoDB puts a change: what its number is, and what it comes after."""
+        self.on_their_way -= 1
+        partition_key = hashlib.md5(change.key.encode(), usedforsecurity=False).hexdigest().upper()
+        shard_id, shown = self.stream.put(change.data, partition_key)
+        decoded = change_in(change.data, shown, self.stream.stream_arn)
+        if decoded is None:
+            raise AssertionError("the change is not one")
+        digest = digest_of(ordering_key(decoded))
+        newest = self._newest.get(change.key)
+        superseded_by = newest[1] if newest is not None and newest[0] >= change.micros else None
+        item = self.checkers.produced(
+            book_number(shown), change.key, change.version, shard_id, digest, shown=shown, superseded_by=superseded_by
+        )
+        if superseded_by is None:
+            self._newest[change.key] = change.micros, item
+
+    # --- what happens to the stream ------------------------------------------------------------------------------
+
+    def make_anew(self, shards: int = 1) -> None:
+        """The stream is deleted with all that is in it, and one of its name is made."""
+        old = self.stream
+        for shard_id in (*old.open_shards(), *old.closed_shards()):
+            self.checkers.trimmed(shard_id)
+        self.streams.append(old.made_anew(shards))
+        self.history.note("stream made anew", self.stream.label)
+
+    def expire_records(self) -> None:
+        """What retention does now."""
+        for shard_id, upto in self.stream.expire():
+            self.checkers.trimmed(shard_id, int(book_number(str(upto))))
+
+    # --- what a scenario asks ------------------------------------------------------------------------------------
+
+    def all_put_and_settled(self) -> bool:
+        """Nothing is on its way, and every record is handled, dead-lettered or lost with its trace."""
+        return not self.on_their_way and self.everything_settled()
+
+    def check_last_effects(self) -> None:
+        """The last change of every item is what its handler saw last, unless it was given up or lost."""
+        for key, (_, newest) in self._newest.items():
+            last = self.checkers.last_effects.get(key)
+            if newest.lost or newest.dead_lettered or newest.settled_at is None:
+                continue
+            if last is None or last.version != newest.version:
+                found = f"v{last.version}" if last is not None else "nothing"
+                self.history.violated("last version", f"{key} ends with {found}, not with v{newest.version}")
