@@ -10,9 +10,12 @@ from consumer.aws.errors import StrangeAnswer
 from consumer.aws.kinesis_calls import KinesisCalls
 from consumer.aws.kinesis_pages import KinesisShard
 from consumer.domain.errors import DependencyError
+from consumer.domain.kinesis_numbers import service_number
 from consumer.domain.shards import ShardInfo
+from consumer.ports.source import Page
 
 SHARDS_PER_PAGE: Final = 1000  # the most ListShards gives
+LAST_LOOKS: Final = 3  # empty pages behind what may be the last one
 LISTING_ATTEMPTS: Final = 3  # a token for the next page lives 300 seconds
 
 
@@ -61,12 +64,27 @@ class KinesisShards:
             return page.children
         return [shard for shard in await self.all() if shard_id in shard.parents]
 
-    async def check_end(self, shard_id: str) -> None:
+    async def check_end(self, shard_id: str, iterator: str, page: Page) -> None:
         """A page without next iterator and without children: the KCL calls that an invalid answer and asks again, and
-        some servers never name children. A listing that says that the shard is open makes it StrangeAnswer."""
+        some servers never name children. So it is the end when the shard is closed and nothing is left behind the page.
+
+        Raises:
+            StrangeAnswer: it is not the end.
+        """
         shard = next((one for one in await self.all() if one.shard_id == shard_id), None)
         if shard is not None and shard.ending_sequence_number is None:
             raise StrangeAnswer("GetRecords", Flaw("NoIterator", f"has no NextShardIterator, and {shard_id} is open"))
+        if page.records:
+            last = {"StartingSequenceNumber": service_number(page.records[-1].number)[0]}
+            iterator = await self._calls.iterator(shard_id, "AFTER_SEQUENCE_NUMBER", **last)
+        for _ in range(LAST_LOOKS):
+            rest = (await self._calls.read(KinesisShard("", shard_id), iterator, 1)).page
+            if rest.records:
+                break
+            if rest.next_iterator is None:
+                return
+            iterator = rest.next_iterator
+        raise StrangeAnswer("GetRecords", Flaw("NoIterator", f"has no NextShardIterator, and {shard_id} goes on"))
 
     async def _listed(self) -> list[ShardInfo]:
         shards: dict[str, ShardInfo] = {}

@@ -136,7 +136,7 @@ class KinesisStreamSource:
             if found.children and all(child.parents for child in found.children):
                 self._shards.learn_children(shard_id, found.children)
             else:
-                await self._shards.check_end(shard_id)
+                await self._shards.check_end(shard_id, position, page)
         if found.foreign:
             self._foreign(found.foreign)
         return await self._resumed(shard_id, page, resume)
