@@ -13,7 +13,7 @@ import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import structlog
@@ -36,6 +36,7 @@ log = structlog.get_logger()
 BYTES_PER_RECORD: Final = 800
 # Bytes by which a record's Lambda event may be larger than the record is on the wire: two numbers, shard, ARN, names.
 ADDED_BY_EVENT: Final = 600
+_LAST_SECOND: Final = 253402300799.0  # 9999-12-31T23:59:59Z
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class _WireRecord(msgspec.Struct, gc=False):
     SequenceNumber: str
     Data: bytes
     PartitionKey: str = ""
-    ApproximateArrivalTimestamp: float = 0.0
+    ApproximateArrivalTimestamp: Annotated[float, msgspec.Meta(ge=0.0, le=_LAST_SECOND)] = 0.0
 
 
 class _WireChild(msgspec.Struct, gc=False):
@@ -294,9 +295,6 @@ def _seconds(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < _LAST_SECOND:
         return float(value)
     return 0.0
-
-
-_LAST_SECOND: Final = 253402300799  # 9999-12-31T23:59:59Z
 
 
 def _without(index: int, number: object, field: str) -> StrangeAnswer:

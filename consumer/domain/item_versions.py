@@ -15,6 +15,7 @@ again (a restart, a deferred key) is never older than what follows it: what was 
 from __future__ import annotations
 
 import hashlib
+import zlib
 from typing import Final, Literal
 
 import msgspec
@@ -49,11 +50,11 @@ class _Version(msgspec.Struct, gc=False, frozen=True):
             mine, its = self.micros // 1000, known.micros // 1000
         if mine != its:
             return "new" if mine > its else "older"
-        follows = self.old is not None and self.old == known.new
-        precedes = self.new is not None and self.new == known.old
-        if follows == precedes:
-            return "tie"
-        return "new" if follows else "older"
+        if _same(self.old, known.new) and not _may_be_same(self.new, known.old):
+            return "new"
+        if _same(self.new, known.old) and not _may_be_same(self.old, known.new):
+            return "older"
+        return "tie"
 
 
 class ItemVersions:
@@ -102,12 +103,25 @@ def _version(record: KinesisChange) -> _Version:
 
 
 def _digest(image: msgspec.Raw, *, no_item: bool) -> bytes | None:
-    """As DynamoDB wrote it: the same image in another order of attributes is no proof, and then nothing tells.
-    ``no_item``: the kind of change is one that has no such image."""
+    """Of an image as DynamoDB wrote it, and behind it size and sum of its bytes, which the order of attributes does not
+    change. ``no_item``: the kind of change is one that has no such image."""
     text = memoryview(image)
     if not text.nbytes or (text.nbytes == 4 and bytes(text) == b"null"):
         return b"" if no_item else None
-    return None if text == _UNREADABLE else hashlib.blake2b(text, digest_size=8).digest()
+    if text == _UNREADABLE:
+        return None
+    of_any_order = (text.nbytes << 16) | (zlib.adler32(text) & 0xFFFF)  # its low half is the sum of the bytes
+    return hashlib.blake2b(text, digest_size=_EXACT).digest() + of_any_order.to_bytes(6, "big")
 
 
+def _same(one: bytes | None, other: bytes | None) -> bool:
+    return one is not None and one == other
+
+
+def _may_be_same(one: bytes | None, other: bytes | None) -> bool:
+    """Also in another order of attributes, which proves nothing but must not be taken for a difference."""
+    return one is None or other is None or one[_EXACT:] == other[_EXACT:]
+
+
+_EXACT: Final = 8  # bytes of a digest
 _UNREADABLE: Final = memoryview(UNREADABLE)

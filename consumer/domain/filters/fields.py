@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from consumer.domain.kinesis_records import KinesisChange, KinesisRecord
-from consumer.domain.record import Record
+from consumer.domain.record import UNREADABLE, Record
 from consumer.domain.stream_record import StreamRecord
 
 Items = dict[str, dict[str, Any] | None]
@@ -26,6 +26,7 @@ DATA: Final = "data"
 NULL: Final = object()  # what a getter returns for a field that is there and null; None: there is no such field
 
 _decode = msgspec.json.Decoder().decode
+_UNREADABLE: Final = memoryview(UNREADABLE)
 
 
 class Undecodable(Exception):
@@ -37,6 +38,8 @@ def _item(name: str, record: Record, items: Items) -> dict[str, Any] | None:
     if name in items:
         return items[name]
     raw = getattr(record.dynamodb, name)
+    if memoryview(raw) == _UNREADABLE:
+        raise Undecodable(f"dynamodb.{name} cannot be read")
     try:
         value = _decode(raw) if memoryview(raw).nbytes else None
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:

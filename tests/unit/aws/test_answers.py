@@ -8,7 +8,7 @@ import zlib
 import pytest
 from aiobotocore.awsrequest import AioAWSResponse
 
-from consumer.aws.answers import HttpAnswer
+from consumer.aws.answers import HttpAnswer, parsed_flaw
 from consumer.aws.dynamodb_streams import DynamoDBStreamSource
 from consumer.aws.errors import ApiCaller, StrangeAnswer, Unanswered
 from consumer.aws.lease_table import DynamoDBLeaseStore
@@ -342,3 +342,27 @@ def test_the_message_says_what_came_and_where_to_look_but_nothing_of_the_body():
     assert "PutItem failed: NotTheService: the answer with status 200 (text/html, 64 bytes) has no request id" in text
     assert "aws.endpoints" in text
     assert "terms" not in text
+
+
+# --- what a success of each operation has ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("operation", "success"),
+    [
+        ("DescribeStreamSummary", {"StreamDescriptionSummary": {"StreamName": "s"}}),
+        ("ListShards", {"Shards": []}),
+        ("GetShardIterator", {"ShardIterator": "i"}),
+        ("DescribeStream", {"StreamDescription": {}}),
+        ("DescribeTable", {"Table": {}}),
+        ("Query", {"Items": []}),
+    ],
+)
+def test_a_success_has_what_its_operation_always_gives(operation, success):
+    """An empty list of shards is an answer; no list is none, and would look like a stream without shards."""
+    [name] = success
+    assert parsed_flaw(operation, success) is None
+    for lacking in ({}, {name: None}, {name: 5}, {name: ""}, {"ResponseMetadata": {}}):
+        flaw = parsed_flaw(operation, lacking)
+        assert flaw is not None
+        assert (flaw.code, flaw.text) == ("Malformed", f"has no {name}")

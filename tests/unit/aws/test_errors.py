@@ -24,6 +24,7 @@ from consumer.aws.session import AwsSession
 from consumer.domain.errors import (
     DependencyError,
     ExpiredIterator,
+    KeyUnusable,
     LeaseLost,
     PermissionDenied,
     ResourceMissing,
@@ -31,6 +32,8 @@ from consumer.domain.errors import (
     TrimmedData,
 )
 
+KINESIS = "arn:aws:kinesis:eu-west-1:123456789012:stream/orders"
+KEY = "arn:aws:kms:eu-west-1:123456789012:key/0d990263-018e-4e65-a703-eff731de951e"
 STREAM = "arn:aws:dynamodb:eu-west-1:123456789012:table/orders/stream/2026-01-01T00:00:00.000"
 
 
@@ -52,6 +55,8 @@ def answer(code, message="", status=400, operation="GetRecords", **more):
         "RequestThrottledException",
         "SlowDown",
         "KMSThrottlingException",
+        "KMS.ThrottlingException",
+        "KmsThrottled",
         "OverLimit",
         "429",
     ],
@@ -66,9 +71,22 @@ def test_throttles(code):
     ("operation", "resource", "code", "action"),
     [
         ("GetRecords", STREAM, "AccessDeniedException", "dynamodb:GetRecords"),
-        ("GetRecords", "arn:aws:kinesis:eu-west-1:1:stream/s", "AccessDeniedException", "kinesis:GetRecords"),
-        ("GetRecords", "Kinesis stream s", "AccessDeniedException", "kinesis:GetRecords"),
-        ("DescribeStreamSummary", "Kinesis stream s", "AccessDeniedException", "kinesis:DescribeStreamSummary"),
+        ("GetRecords", KINESIS, "AccessDeniedException", "kinesis:GetRecords"),
+        ("GetRecords", f"shard shardId-000000000001 of {KINESIS}", "AccessDeniedException", "kinesis:GetRecords"),
+        ("GetShardIterator", "Kinesis stream orders", "AccessDeniedException", "kinesis:GetShardIterator"),
+        ("DescribeStream", "Kinesis stream orders", "AccessDeniedException", "kinesis:DescribeStream"),
+        ("DescribeStreamSummary", "orders", "AccessDeniedException", "kinesis:DescribeStreamSummary"),
+        ("ListShards", "orders", "AccessDeniedException", "kinesis:ListShards"),
+        ("RegisterStreamConsumer", "orders", "AccessDeniedException", "kinesis:RegisterStreamConsumer"),
+        ("SubscribeToShard", "orders", "AccessDeniedException", "kinesis:SubscribeToShard"),
+        ("DescribeStream", "orders", "AccessDeniedException", "dynamodb:DescribeStream"),
+        (
+            "DescribeKinesisStreamingDestination",
+            "orders",
+            "AccessDeniedException",
+            "dynamodb:DescribeKinesisStreamingDestination",
+        ),
+        ("GetRecords", KINESIS, "KMSAccessDeniedException", "kms:Decrypt"),
         ("UpdateItem", "lease table t", "AccessDeniedException", "dynamodb:UpdateItem"),
         ("DescribeTable", "t", "UnauthorizedOperation", "dynamodb:DescribeTable"),
         ("SendMessage", "arn:aws:sqs:eu-west-1:1:q", "AccessDenied", "sqs:SendMessage"),
@@ -90,6 +108,70 @@ def test_the_action_aws_names_wins():
     message = "User: arn:aws:iam::1:user/u is not authorized to perform: kms:Decrypt on resource: arn:aws:kms:x because"
     error = translate(answer("AccessDeniedException", message), "GetItem", "t")
     assert (error.action, error.resource) == ("kms:Decrypt", "arn:aws:kms:x")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "KMSDisabledException",
+        "KMSInvalidStateException",
+        "KMSNotFoundException",
+        "KMSOptInRequired",
+        "com.amazonaws.kinesis.v20131202#KMSDisabledException",
+        "KMS.DisabledException",
+        "KmsInvalidState",
+        "AWS.SimpleQueueService.KmsNotFound",
+    ],
+)
+@pytest.mark.parametrize(
+    ("message", "key"),
+    [
+        ("", KINESIS),
+        ("no key is named", KINESIS),
+        (f"{KEY} is disabled.", KEY),
+        (f"The key '{KEY}', of the account", KEY),
+        (f"wrong state: {KEY}.", KEY),
+    ],
+)
+def test_a_key_that_cannot_be_used_takes_a_person(code, message, key):
+    """A denial for all that wait for one; what to do about it is another thing."""
+    error = translate(answer(code, message), "GetRecords", KINESIS)
+    assert type(error) is KeyUnusable
+    assert isinstance(error, PermissionDenied)
+    assert (error.action, error.resource, error.code) == ("kms:Decrypt", key, code.rpartition("#")[2])
+    assert outcome_of(error) == "denied"
+    assert f"kms:Decrypt is not possible with {'' if key == KEY else 'the key of '}{key}: {error.code}" in str(error)
+    assert message in str(error)
+    assert "it must exist and be enabled" in str(error)
+    assert "role's policy" not in str(error)
+
+
+def test_a_denial_of_a_key_names_the_key_where_the_message_has_it():
+    for message in (f"The ciphertext refers to {KEY}, which is not yours", f"no access to ({KEY})"):
+        error = translate(answer("KMSAccessDeniedException", message), "GetRecords", KINESIS)
+        assert (type(error), error.action, error.resource) == (PermissionDenied, "kms:Decrypt", KEY)
+
+
+def test_the_key_of_a_queue_is_used_to_encrypt():
+    error = translate(answer("KmsDisabled"), "SendMessage", "arn:aws:sqs:eu-west-1:1:q")
+    assert (type(error), error.action) == (KeyUnusable, "kms:GenerateDataKey")
+
+
+@pytest.mark.parametrize(
+    ("operation", "code"),
+    [
+        ("GetShardIterator", "InvalidArgumentException"),
+        ("ListShards", "ExpiredNextTokenException"),
+        ("SubscribeToShard", "ResourceInUseException"),
+        ("GetRecords", "ValidationException"),
+    ],
+)
+def test_what_the_caller_decides_about_keeps_code_and_message(operation, code):
+    message = "StartingSequenceNumber 49 used in GetShardIterator on shard shardId-0 is invalid"
+    error = translate(answer(code, message), operation, KINESIS)
+    assert type(error) is DependencyError
+    assert (error.operation, error.code) == (operation, code)
+    assert message in str(error)
 
 
 @pytest.mark.parametrize(
