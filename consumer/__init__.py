@@ -1,20 +1,25 @@
 """dynamodb-stream-consumer: public names for authors of handlers.
 
-``Record`` and ``Context`` are loaded on first use: a handler module that does ``import consumer`` for its type
-hints must not pay for the daemon, and the command line must start fast.
+``Record``, ``KinesisRecord`` and ``Context`` are loaded on first use: a handler module that does ``import consumer``
+for its type hints must not pay for the daemon, and the command line must start fast.
 """
 
 import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from consumer.domain.kinesis_records import KinesisRecord
     from consumer.domain.record import Record
     from consumer.handlers.runtime.context import Context
 
-__all__ = ["Context", "Record"]
+__all__ = ["Context", "KinesisRecord", "Record"]
 __version__ = "0.1.0"
 
-_MODULES = {"Record": "domain.record", "Context": "handlers.runtime.context"}
+_MODULES = {
+    "Context": "handlers.runtime.context",
+    "KinesisRecord": "domain.kinesis_records",
+    "Record": "domain.record",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -52,13 +52,10 @@ class KinesisChange(Record, gc=False):
     @property
     def event_size(self) -> int:
         """Who writes into a stream may write any text, so these are measured as JSON has them."""
-        texts = (self.event_id, self.event_name, self.aws_region, self.table_name)
-        escaped = len(encode(texts)) - sum(map(len, texts)) - _AROUND_TEXTS
-        identity = len(encode(self.user_identity_wire or {}))
-        return super().event_size + escaped + identity
-
-
-_AROUND_TEXTS: Final = len('["","","",""]')
+        identity = self.user_identity_wire or {}
+        texts = (self.event_id, self.event_name, self.aws_region, self.table_name, *identity, *identity.values())
+        added_by_list = 3 * len(texts) + 1  # quotes, commas, brackets
+        return super().event_size + len(encode(texts)) - sum(map(len, texts)) - added_by_list
 
 
 class Data(msgspec.Struct, gc=False):

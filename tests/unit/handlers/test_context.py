@@ -8,6 +8,8 @@ import time
 
 import consumer
 from consumer.domain.function_name import function_arn
+from consumer.domain.kinesis_records import KinesisRecord
+from consumer.domain.record import Record
 from consumer.handlers.runtime.context import Context, FunctionIdentity
 
 
@@ -53,6 +55,8 @@ def test_the_arn_lies_beside_the_stream() -> None:
 
 def test_the_package_exports_names_for_handlers_lazily() -> None:
     assert consumer.Context is Context
-    assert "Record" in dir(consumer)
+    assert consumer.KinesisRecord is KinesisRecord
+    assert consumer.Record is Record
+    assert set(consumer.__all__) == {"Context", "KinesisRecord", "Record"} <= set(dir(consumer))
     code = "import sys, consumer; print(any(m.startswith('consumer.') or m == 'msgspec' for m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
