@@ -74,6 +74,8 @@ class ItemVersions:
         Remembers the record when it is the newest of its ``item`` (its ordering key; none is no item)."""
         if not item or not isinstance(record, KinesisChange) or record.created <= 0:
             return "new"
+        if len(item) > _LONGEST_KEY:
+            item = hashlib.blake2b(item, digest_size=_LONGEST_KEY).digest()
         version = _version(record)
         known = self._newest.get(item)
         if known is None:
@@ -124,4 +126,5 @@ def _may_be_same(one: bytes | None, other: bytes | None) -> bool:
 
 
 _EXACT: Final = 8  # bytes of a digest
+_LONGEST_KEY: Final = 64  # bytes; keys of DynamoDB have up to 3 KB, and many items are remembered
 _UNREADABLE: Final = memoryview(UNREADABLE)

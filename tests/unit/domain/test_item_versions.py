@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from consumer.domain.item_versions import BYTES_PER_ITEM, ItemVersions
+from consumer.domain.kinesis_format import KINESIS_FORMAT
 from consumer.domain.kinesis_records import KinesisChange
 from consumer.domain.record import UNREADABLE, Change
+from consumer.domain.stream_record import StreamRecord
 from tests.support.kinesis_records import data_record
 from tests.unit.domain.support import record
 
@@ -47,7 +49,11 @@ def raw(value: Any) -> Raw:
 
 def verdicts(*records: Any, most: int = 100) -> list[str]:
     versions = ItemVersions(most)
-    return [versions.judge(one) for one in records]
+    return [judge(versions, one) for one in records]
+
+
+def judge(versions: ItemVersions, one: StreamRecord) -> str:
+    return versions.judge(one, KINESIS_FORMAT.key_of(one))
 
 
 class TestByTime:
@@ -210,7 +216,10 @@ class TestItems:
         assert verdicts(seen(1, 10), untimed, seen(3, 5)) == ["new", "new", "older"]
 
     def test_only_changes_through_kinesis_have_versions(self) -> None:
-        assert verdicts(data_record(), data_record(), record(1), record(1)) == ["new"] * 4
+        assert verdicts(data_record(), data_record()) == ["new", "new"]
+        versions = ItemVersions(10)
+        assert [versions.judge(record(1), b"item") for _ in range(2)] == ["new", "new"]
+        assert len(versions) == 0
 
 
 class TestMemory:
@@ -218,34 +227,35 @@ class TestMemory:
         versions = ItemVersions(2)
         keys = [{"id": {"S": name}} for name in "abc"]
         for number, key in enumerate((keys[0], keys[1], keys[0], keys[2])):  # b is the one that goes
-            versions.judge(seen(number, 10 + number, key=key))
+            judge(versions, seen(number, 10 + number, key=key))
         assert len(versions) == 2
-        assert versions.judge(seen(10, 1, key=keys[0])) == "older"
-        assert versions.judge(seen(11, 1, key=keys[2])) == "older"
-        assert versions.judge(seen(12, 1, key=keys[1])) == "new"
+        assert judge(versions, seen(10, 1, key=keys[0])) == "older"
+        assert judge(versions, seen(11, 1, key=keys[2])) == "older"
+        assert judge(versions, seen(12, 1, key=keys[1])) == "new"
         assert len(versions) == 2
 
     def test_what_is_late_does_not_keep_an_item(self) -> None:
         versions = ItemVersions(2)
         keys = [{"id": {"S": name}} for name in "abc"]
         for number, (key, micros) in enumerate(((keys[0], 10), (keys[1], 10), (keys[0], 5), (keys[2], 10))):
-            versions.judge(seen(number, micros, key=key))
-        assert versions.judge(seen(10, 1, key=keys[0])) == "new"
+            judge(versions, seen(number, micros, key=key))
+        assert judge(versions, seen(10, 1, key=keys[0])) == "new"
 
     @given(st.lists(st.integers(0, 20), max_size=60), st.integers(-1, 8))
     def test_never_more_than_allowed(self, items: list[int], most: int) -> None:
         versions = ItemVersions(most)
         for number, item in enumerate(items):
-            versions.judge(seen(number, number, key={"id": {"N": str(item)}}))
+            judge(versions, seen(number, number, key={"id": {"N": str(item)}}))
             assert len(versions) <= max(1, most)
 
-    def test_what_an_item_takes(self) -> None:
-        """``limits`` are counted by it."""
+    @pytest.mark.parametrize("text", ["", "x" * 2048], ids=["short", "long"])
+    def test_what_an_item_takes(self, text: str) -> None:
+        """``limits`` are counted by it, and a key may have 2 KB."""
         versions = ItemVersions(1000)
         for number in range(1000):
             long = 49590338271490256608559692538361571095921575989136588898 + number
             event_id = f"0a4c9f63-8e1c-4c77-9f0b-3b1f1b9b{number:04}"
-            versions.judge(seen(long, number, event_id, old=A, new=B, key={"id": {"N": str(number)}}))
+            judge(versions, seen(long, number, event_id, old=A, new=B, key={"id": {"S": f"{text}{number}"}}))
         newest = versions._newest
         size = sys.getsizeof(newest)
         for item, version in newest.items():
@@ -266,7 +276,7 @@ def test_what_is_let_throughto_the_handler_never_goes_back_in_time(changes: list
     newest: dict[str, int] = {}
     for number, (millis, item, exact) in enumerate(changes, 1):
         micros = millis * 500
-        verdict = versions.judge(seen(number, micros, key={"id": {"S": item}}, exact=exact))
+        verdict = judge(versions, seen(number, micros, key={"id": {"S": item}}, exact=exact))
         newest[item] = max(newest.get(item, 0), micros // 1000)
         if verdict in ("new", "tie"):
             let_through.setdefault(item, []).append((micros, exact))
@@ -287,7 +297,7 @@ def test_repeats_change_nothing(changes: list[tuple[int, str, bool]], data: st.D
         for _ in range(data.draw(st.integers(1, 3))):
             number += 1
             one = seen(number, millis * 500, f"e{place}", key={"id": {"S": item}}, exact=exact)
-            verdict = versions.judge(one)
+            verdict = judge(versions, one)
             if verdict in ("new", "tie"):
                 assert last.get(item) != place
                 last[item] = place
