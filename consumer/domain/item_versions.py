@@ -9,7 +9,8 @@ Two changes of one item may have one time (a millisecond is long). Then the imag
 the first one's new image. When they do not tell either, arrival decides.
 
 What is judged is a record against those that were read before it, in the order of the shard. So a record that is read
-again (a restart, a deferred key) is never older than what follows it: what was remembered since has a higher number.
+again (a shard that comes back to its worker, a deferred key) is never older than what follows it: what was remembered
+since has a higher number. What it was when it was read first, it is again: that is remembered, too.
 """
 
 from __future__ import annotations
@@ -58,11 +59,13 @@ class _Version(msgspec.Struct, gc=False, frozen=True):
 
 
 class ItemVersions:
-    """Remembers at most ``most`` items, those that changed last. Not thread-safe."""
+    """Remembers at most ``most`` items, those that changed last, and as many changes that came too late. Not
+    thread-safe."""
 
     def __init__(self, most: int) -> None:
         self._most = max(1, most)
         self._newest: dict[bytes, _Version] = {}
+        self._too_late: dict[tuple[bytes, int], Verdict] = {}
 
     def __len__(self) -> int:
         return len(self._newest)
@@ -84,11 +87,15 @@ class ItemVersions:
                 del self._newest[next(iter(self._newest))]
             return "new"
         if version.number <= known.number:  # read again
-            return "new"
+            return self._too_late.get((item, version.number), "new")
         verdict = version.compared(known)
         if verdict in ("new", "tie"):
             del self._newest[item]  # to the end: what changed last is forgotten last
             self._newest[item] = version
+        else:
+            self._too_late[item, version.number] = verdict
+            if len(self._too_late) > self._most:
+                del self._too_late[next(iter(self._too_late))]
         return verdict
 
 

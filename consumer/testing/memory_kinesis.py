@@ -96,7 +96,9 @@ class MemoryKinesis:
         self.successor: MemoryKinesis | None = None
         self._shards: dict[str, KinesisShard] = {}
         self._lineage: dict[str, tuple[str, ...]] = {}
-        self._made = 0
+        self._made = (
+            before.made if before is not None else 0
+        )  # AWS begins at 0 again: the rules tell shards by their ids
         self._count = before.count if before is not None else 0
         self._generation = 0
         bounds = [HASHES * index // shards for index in range(shards + 1)]
@@ -107,6 +109,11 @@ class MemoryKinesis:
     def arn(self) -> str:
         """What names this very stream (``StreamDescription.stream_id``)."""
         return f"{self.stream_arn}@{int(self.created)}"
+
+    @property
+    def made(self) -> int:
+        """How many shards there were."""
+        return self._made
 
     @property
     def count(self) -> int:

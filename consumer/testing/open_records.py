@@ -69,12 +69,13 @@ class OpenRecords:
         self._history.note("put", key, version, shard_id, number)
         return item
 
-    def trimmed(self, shard_id: str, upto: int | None = None) -> None:
-        """Records were dropped by the service. Those that were not settled are lost; a gap row must name them."""
+    def trimmed(self, shard_id: str, upto: int | None = None, *, known: bool = True) -> None:
+        """Records were dropped by the service. Those that were not settled are lost; a gap row must name them, if it is
+        ``known`` that there were any."""
         for item in list(self._open[shard_id].values()):
             if upto is None or item.number <= upto:
                 item.lost = True
-                if self._registration_of(shard_id) is not None:  # before that none had to be read
+                if known and self._registration_of(shard_id) is not None:  # before that none had to be read
                     self._lost[shard_id].append(item)
                 self._closed(item)
         self._history.note("trim", shard_id, upto)

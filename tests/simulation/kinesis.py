@@ -42,8 +42,8 @@ VERBS = {
     "no_children": 2,
     "change_precision": 2,
     "refuse": 2,
-    "trim_unread": 1,
-    "trim_settled": 3,
+    "down_for_days": 1,
+    "idle_for_days": 2,
     "make_anew": 1,
 }
 
@@ -90,26 +90,23 @@ class KinesisNemesis(Nemesis):
         self._world.stream.refuses = self._rng.choice(errors)
         self._set_later(self._up_to(2.0), self._world.stream, refuses=None)
 
-    def trim_unread(self) -> None:
-        """Records are trimmed before they are settled."""
-        rows = self._world.rows()
-        self._world.stream.trimmed_answers = self._rng.choice(("horizon", "stuck", "invalid"))
-        for item in self._world.checkers.oldest_open():
-            row = rows.get(item.shard_id)
-            if row is not None and row.frontier.first is not None and self._world.stream.has(item.shard_id):
-                self._world.trim(item.shard_id, str(item.number))
-                return
+    def down_for_days(self) -> None:
+        """No worker runs for longer than records are kept, or nearly so; then those that are left are read."""
+        world = self._world
+        world.stream.trimmed_answers = self._rng.choice(("horizon", "stuck", "invalid"))
+        for worker in world.workers.values():
+            worker.kill()
+            self._restart(worker, self._up_to(2.0))
+        world.loop.pass_days(self._rng.uniform(0.5, 1.5))
+        world.expire_records()
 
-    def trim_settled(self) -> None:
-        """What was settled, and nothing else, is trimmed, as of a shard that is idle for days: the record that reading
-        goes on at is gone, and nothing is lost. Such a shard was seen complete."""
-        self._world.stream.trimmed_answers = self._rng.choice(("horizon", "stuck", "invalid"))
-        unsettled = {item.shard_id for item in self._world.checkers.oldest_open()}
-        for row in self._world.rows_of(self._world.stream).values():
-            complete = row.frontier.complete_at > self._world.loop.now - 3600.0
-            if row.frontier.low and complete and row.shard_id not in unsettled and self._world.stream.has(row.shard_id):
-                self._world.trim(row.shard_id, row.frontier.low)
-                return
+    def idle_for_days(self) -> None:
+        """Three days in which nothing is written, and the fleet looks on: whatever reading goes on at is gone then."""
+        world = self._world
+        if world.all_put_and_settled():
+            world.stream.trimmed_answers = self._rng.choice(("horizon", "stuck", "invalid"))
+            world.loop.pass_days(3.0)
+            world.expire_records()
 
     def make_anew(self) -> None:
         """The stream is deleted, and one of its name made."""
@@ -127,7 +124,7 @@ def kinesis(seed: int | str, on_event: Callable[[str], None] | None = None) -> A
     config: dict[str, dict[str, Any]] = {
         "source": {
             "on_gap": "continue",
-            "poll": {"idle_backoff_max": rng.choice(("1s", "5s")), "max_records": rng.choice((3, 50, 1000))},
+            "poll": {"idle_backoff_max": rng.choice(("1s", "5s")), "max_records": rng.choice((20, 100, 1000))},
         },
         "batch": {"batch_size": rng.choice((1, 10, 100)), "parallelization_factor": rng.choice((1, 8))},
         "retry": {"max_retry_attempts": rng.choice((-1, 2)), "backoff": {"initial": "200ms", "max": "5s"}},

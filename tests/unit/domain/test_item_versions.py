@@ -268,7 +268,7 @@ CHANGES = st.lists(st.tuples(st.integers(0, 5), st.sampled_from("ab"), st.boolea
 
 
 @given(CHANGES)
-def test_what_is_let_throughto_the_handler_never_goes_back_in_time(changes: list[tuple[int, str, bool]]) -> None:
+def test_what_is_let_through_to_the_handler_never_goes_back_in_time(changes: list[tuple[int, str, bool]]) -> None:
     """Whatever the order of arrival: of each item the times that are let through only grow, as far as they are known,
     and the newest one is among them."""
     versions = ItemVersions(100)
@@ -301,3 +301,12 @@ def test_repeats_change_nothing(changes: list[tuple[int, str, bool]], data: st.D
             if verdict in ("new", "tie"):
                 assert last.get(item) != place
                 last[item] = place
+
+
+def test_what_came_too_late_is_that_again_when_it_is_read_again() -> None:
+    """By a worker that gets its shard back, or for a deferred key: meanwhile still newer versions were read."""
+    versions = ItemVersions(10)
+    read = [seen(1, 50, "x"), seen(2, 40), seen(3, 50, "x"), seen(4, 60)]
+    wanted = ["new", "older", "double", "new"]
+    assert [judge(versions, one) for one in read] == wanted
+    assert [judge(versions, one) for one in read] == wanted

@@ -46,7 +46,11 @@ class OnePage:
 
 
 def context_on(source: OnePage) -> Any:
-    config = {"application": "a", "source": {"kind": "kinesis", "stream_arn": ARN, "poll": {"max_records": 10_000}}, "handler": {"kind": "lambda", "target": "m:h"}}
+    config = {
+        "application": "a",
+        "source": {"kind": "kinesis", "stream_arn": ARN, "poll": {"max_records": 10_000}},
+        "handler": {"kind": "lambda", "target": "m:h"},
+    }
     settings = Settings.model_validate(config)
     return SimpleNamespace(
         ports=SimpleNamespace(source=source, clock=SimpleNamespace(wall=time.time), random=random.Random(1)),
