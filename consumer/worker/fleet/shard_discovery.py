@@ -14,7 +14,7 @@ from contextlib import suppress
 import structlog
 
 from consumer.domain.bulletin import Bulletin, ListingTurns
-from consumer.domain.errors import Unavailable
+from consumer.domain.errors import ResourceMissing, Unavailable
 from consumer.domain.lease import LeaseRow
 from consumer.domain.shards import (
     ShardInfo,
@@ -26,7 +26,7 @@ from consumer.domain.shards import (
 from consumer.worker.context import WorkerContext
 from consumer.worker.fleet.lease_memory import LeaseMemory
 from consumer.worker.fleet.lease_registration import LeaseRegistration
-from consumer.worker.fleet.shard_listing import SECOND_LOOK, ShardListing
+from consumer.worker.fleet.shard_listing import SECOND_LOOK, STREAM_LOOKS, ShardListing
 from consumer.worker.retrying import Backoff
 from consumer.worker.tasks import each
 
@@ -72,6 +72,7 @@ class ShardDiscovery:
         self._failures = 0
         self._unlisted_since: dict[str, float] = {}
         self._look_again = False
+        self._missing_since: float | None = None  # the stream, which another one has replaced
         self._looked_for_old = False
         self._childless: set[str] = set()  # shards of this worker that have ended and show no children
         self._unanswered: set[str] = set()  # of them those for which CHILD_SHARDS does not work
@@ -194,7 +195,12 @@ class ShardDiscovery:
     async def _sync(self, turn: Bulletin) -> None:
         """One full listing; adds the missing rows. Raises what the source and the store raise."""
         asked_at = self._clock.monotonic()
-        listed = await self._source.list_shards()
+        try:
+            listed = await self._source.list_shards()
+            self._missing_since = None
+        except ResourceMissing:
+            await self._look_for_gone_stream()
+            raise
         rows_asked_at = self._clock.monotonic()
         rows = await self._read_rows()
         self._memory.compare(rows, rows_asked_at)
@@ -207,6 +213,17 @@ class ShardDiscovery:
         self._look_again = self._registration.is_outdated(asked_at)
         if listed and not self._look_again:
             await self._look_for_gone(listed, rows | {row.shard_id: row for row in added})
+
+    async def _look_for_gone_stream(self) -> None:
+        """The service does not know the stream. When it has another one instead, and has had for long, parents that
+        were never registered will not be: they get a tombstone, so that what waits for them leaves its trace."""
+        if await self._source.latest_stream() in (None, self._context.stream.stream_id):
+            return
+        now = self._clock.monotonic()
+        self._missing_since = now if self._missing_since is None else self._missing_since
+        if now - self._missing_since >= STREAM_LOOKS * SECOND_LOOK:
+            for shard_id in sorted(unknown_parents([], await self._read_rows())):
+                await self._registration.bury(shard_id)
 
     async def _read_rows(self) -> dict[str, LeaseRow]:
         return {row.shard_id: row for row in await self._store.leases(self._context.stream.label)}
