@@ -5,6 +5,7 @@ PYTHONS := python3.13 python3.12 python3.11 python3
 FITS := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for each in $(PYTHONS); do "$$each" -c '$(FITS)' >/dev/null 2>&1 && echo "$$each" && break; done)
 SECONDS ?=
+SOURCE ?= dynamodb
 SEEDS ?= 2000
 MINUTES ?= 60
 RATE ?= 60
@@ -26,8 +27,8 @@ NO_PYTHON = make: $(if $(PYTHON),$(PYTHON) is no Python,none of $(PYTHONS) is a 
 .PHONY: demo local test check lint types check soak soak-hour mutants bench schema lock clean help
 
 help:
-	@echo "make demo [SECONDS=20]  the real daemon on an embedded local AWS"
-	@echo "make local [TABLE=orders]   the embedded local AWS alone, for your own handler"
+	@echo "make demo [SECONDS=20] [SOURCE=kinesis]   the real daemon on an embedded local AWS"
+	@echo "make local [TABLE=orders] [SOURCE=kinesis]   the embedded local AWS alone, for your own handler"
 	@echo "make test               lint, types, import contract and the whole test suite"
 	@echo "make lint types         only those"
 	@echo "make bench [QUICK=1] [ROUNDS=5] [ROWS='throughput idle']   what it costs, side by side with an aioboto3 loop"
@@ -84,10 +85,10 @@ bench: $(READY) $(AWS_READY)
 	@$(BIN)/python -m benchmarks $(ROWS) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(QUICK),--quick)
 
 demo: $(READY) $(AWS_READY)
-	@$(BIN)/python -m demo $(if $(SECONDS),--seconds $(SECONDS))
+	@$(BIN)/python -m demo --source "$(SOURCE)" $(if $(SECONDS),--seconds $(SECONDS))
 
 local: $(READY) $(AWS_READY)
-	@$(BIN)/python -m demo.local --table "$(TABLE)"
+	@$(BIN)/python -m demo.local --table "$(TABLE)" --source "$(SOURCE)"
 
 test: $(DEV_READY) $(AWS_READY) $(RUNTIME_READY) $(KINESIS_READY) check
 	$(BIN)/python -m pytest -n 3 --dist loadgroup

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 Change = tuple[str, int]  # event name and version of the item
@@ -23,6 +24,10 @@ class Producer:
         self.expected: dict[str, list[Change]] = defaultdict(list)
         self.produced = 0
         self.poisoned = 0
+
+    def changes(self) -> Iterator[tuple[str, Change]]:
+        """All that was written so far."""
+        return ((key, change) for key, changes in self.expected.items() for change in changes)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Write until ``stop`` is set."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any, Final
 
+from consumer.aws.dynamodb_streams import DynamoDBStreamSource
+from consumer.aws.errors import ApiCaller
+
 REGION: Final = "eu-west-1"
 # The local AWS accepts any credentials, but the SDK insists on some.
 CREDENTIALS: Final = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
@@ -27,6 +30,17 @@ async def create_table(dynamodb: Any, name: str) -> None:
         BillingMode="PAY_PER_REQUEST",
         StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
     )
+
+
+async def create_stream(kinesis: Any, name: str) -> None:
+    """A Kinesis stream with two shards, ready to be used."""
+    await kinesis.create_stream(StreamName=name, ShardCount=2)
+    await kinesis.get_waiter("stream_exists").wait(StreamName=name, WaiterConfig={"Delay": 1})
+
+
+def table_stream(streams: Any, dynamodb: Any, table: str) -> DynamoDBStreamSource:
+    """The table's own stream, to be read by the demo itself."""
+    return DynamoDBStreamSource(streams, dynamodb, ApiCaller(), table=table, stream_arn=None)
 
 
 async def create_queue(sqs: Any, name: str) -> tuple[str, str]:

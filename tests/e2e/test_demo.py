@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.fleet import ROOT
 
 VERDICT = re.compile(r"demo: produced=(\d+) handled=(\d+) dead_lettered=(\d+) lost=0 out_of_order=0")
@@ -89,18 +91,36 @@ def test_ctrl_c_ends_the_demo_with_a_verdict_and_leaves_no_process(tmp_path: Pat
     assert not [pid for pid in children if runs(pid)]
 
 
-def test_the_sample_for_emulators_runs_on_make_local(tmp_path: Path) -> None:
+def test_the_demo_with_kinesis_skips_what_came_after_a_newer_change_and_nothing_else(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with started("-m", "demo", "--seconds", "8", "--source", "kinesis", log=log) as demo:
+        assert demo.wait(100) == 0, log.read_text()
+    *_, again, skipped, last = log.read_text().splitlines()
+    found = VERDICT.fullmatch(last)
+    assert found, log.read_text()
+    produced, handled, dead = map(int, found.groups())
+    left_out = re.fullmatch(
+        r"  skipped, because a newer change of their item was in the stream before them: (\d+)", skipped
+    )
+    assert left_out, skipped
+    assert produced == handled + dead + int(left_out[1])
+    assert int(left_out[1]) > 0
+    assert again == "  records handled more than once: 0"
+
+
+@pytest.mark.parametrize(("source", "config"), [("dynamodb", "local-emulator"), ("kinesis", "local-kinesis")])
+def test_the_sample_for_emulators_runs_on_make_local(tmp_path: Path, source: str, config: str) -> None:
     """With what it prints and nothing else; only the port of the status page is another, for other tests' sake."""
-    sample = tmp_path / "config" / "local-emulator.yaml"
+    sample = tmp_path / "config" / f"{config}.yaml"
     sample.parent.mkdir()
-    sample.write_text((ROOT / "config" / "local-emulator.yaml").read_text() + "http: {port: 0}\n")
+    sample.write_text((ROOT / "config" / f"{config}.yaml").read_text() + "http: {port: 0}\n")
     (tmp_path / "demo").symlink_to(ROOT / "demo")
     log, daemon_log = tmp_path / "local.log", tmp_path / "daemon.log"
-    with started("-m", "demo.local", "--port", "0", log=log) as local:
+    with started("-m", "demo.local", "--port", "0", "--source", source, log=log) as local:
         wait_for(log, "put_item")
         exports = dict(re.findall(r"^  export (\w+)=(.*)$", log.read_text(), re.MULTILINE))
         *_, run, put = log.read_text().splitlines()
-        assert run.split() == [".venv/bin/stream-consumer", "run", "--config", "config/local-emulator.yaml"]
+        assert run.split() == [".venv/bin/stream-consumer", "run", "--config", f"config/{config}.yaml"]
         as_told = {**PLAIN, **exports}
         with started("-m", "consumer", "run", "--config", str(sample), log=daemon_log, environment=as_told) as daemon:
             wait_for(daemon_log, "daemon.started")
