@@ -52,6 +52,7 @@ class TestDescription:
         found = await source_of(stream).describe()
         created = int((await stream.summary())["StreamCreationTimestamp"].timestamp())
         assert found.stream_arn.endswith(f":stream/{stream.name}")
+        assert found.name == stream.name
         assert (found.label, found.stream_id) == (f"{stream.name}@{created}", f"{found.stream_arn}@{created}")
         assert (found.status, found.view_type, found.format.ordered_by) == ("ENABLED", "NEW_AND_OLD_IMAGES", "item")
         assert abs(found.server_time - time.time()) < 5
