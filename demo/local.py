@@ -1,8 +1,8 @@
 """``make local``: the embedded AWS alone, for your own handler, on one port until Ctrl-C.
 
 Creates a table with a stream and a dead-letter queue, prints what to export and what to run next. With Kinesis as the
-source there is a Kinesis stream, too, into which the changes of the table go as DynamoDB puts them there. Everything is
-in memory and gone at the end. Exit code 0; 69 when the server cannot be started, for example because the port is in use.
+source there is a Kinesis stream, too, into which the changes of the table go as DynamoDB puts them there. All is in
+memory and gone at the end. Exit code 0; 69 when the server cannot be started, for example because the port is in use.
 """
 
 from __future__ import annotations
