@@ -13,7 +13,7 @@ from typing import Literal
 from aiohttp import web
 
 REQUEST_ID = "x-amzn-requestid"
-Kind = Literal["error", "lose_request", "lose_response", "delay", "truncate", "reply", "rewrite"]
+Kind = Literal["error", "lose_request", "lose_response", "delay", "truncate", "reply", "rewrite", "anonymous"]
 
 
 class Refusal(Exception):
@@ -110,6 +110,8 @@ async def apply(
     answer = await forward()  # applied from here on
     if fault.kind == "lose_response":
         return _hang_up(request)
+    if fault.kind == "anonymous":
+        return web.Response(status=answer.status, body=_body(answer), content_type="application/json")
     if fault.kind == "rewrite":
         if answer.status != 200:
             return answer

@@ -12,26 +12,19 @@ shards over the one real shard. Tests re-shard, trim, hide and expire through me
 from __future__ import annotations
 
 import asyncio
-import json
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from itertools import pairwise
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-import aiohttp
-from aiohttp import web
-
-from tests.support.proxy_faults import Fault, Refusal, UpstreamError, apply, error_response, json_response
+from tests.support.fault_proxy import Answer, FaultProxy, InThread
+from tests.support.proxy_faults import Refusal
 from tests.support.virtual_shards import HASHES, Cursor, VirtualShard, VirtualStream, new_shard, number_text
 
 STREAMS = "DynamoDBStreams_20120810."
-HOP_BY_HOP = {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "date", "server"}
-MOST_BODY = 64 * 1024 * 1024
 
 
-class ReshardProxy:
+class ReshardProxy(FaultProxy):
     """The proxy, running on 127.0.0.1 in the loop that entered it. Its methods take effect at once.
 
     Args:
@@ -42,42 +35,18 @@ class ReshardProxy:
 
     ADMIN = (
         *("split", "roll", "hide_children", "trim", "vanish", "expire_iterators", "empty_pages"),
-        *("fault", "clear_faults", "shards", "calls_of"),
+        *(*FaultProxy.ADMIN, "shards"),
     )
 
     def __init__(self, upstream: str, *, shards: int = 1, describe_page: int = 100) -> None:
-        self.upstream = upstream.rstrip("/")
+        super().__init__(upstream)
         self.initial_shards = shards
         self.describe_page = describe_page
         self.ignore_shard_filter = False
-        self.endpoint = ""
-        self.calls: dict[str, int] = {}
         self._streams: dict[str, VirtualStream] = {}
-        self._faults: list[Fault] = []
         self._generation = 0
         self._hidden_for = 0.0
         self._closing = asyncio.Lock()
-        self._client: aiohttp.ClientSession | None = None
-        self._runner: web.AppRunner | None = None
-
-    async def __aenter__(self) -> Self:
-        self._client = aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=60))
-        app = web.Application(client_max_size=MOST_BODY)
-        app.router.add_route("*", "/{path:.*}", self._serve)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self.endpoint = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-        if self._client is not None:
-            await self._client.close()
 
     # --- what tests do -------------------------------------------------------------------------------------------
 
@@ -116,19 +85,6 @@ class ReshardProxy:
         """The next pages of this shard are empty, without moving on."""
         self._find(shard_id)[1].empty_pages = times
 
-    async def fault(self, operation: str, kind: str = "error", **options: Any) -> None:
-        """Queue a fault (see ``proxy_faults.Fault``): ``fault("GetRecords", code="ThrottlingException", status=400)``.
-
-        Kinds: error, lose_request, lose_response (after it was applied), delay (``seconds``), truncate (``keep``,
-        ``honest_length``), and reply, which answers as something that is not the service (``status``, ``body``,
-        ``content_type``; ``applied``: the service has done what was asked), and rewrite, which changes ``old`` to
-        ``new`` in its answer. All take ``times`` and ``skip``.
-        """
-        self._faults.append(Fault(operation, kind, **options))  # type: ignore[arg-type]  # options of a Fault
-
-    async def clear_faults(self) -> None:
-        self._faults.clear()
-
     async def shards(self, arn: str | None = None) -> list[dict[str, Any]]:
         """All virtual shards, hidden ones included: ``shard_id``, ``parent``, ``open``, ``arn``."""
         return [
@@ -138,69 +94,18 @@ class ReshardProxy:
             if arn in (None, stream.arn) and not shard.gone
         ]
 
-    async def calls_of(self, operation: str) -> int:
-        """How many requests of an operation have arrived."""
-        return self.calls.get(operation, 0)
+    # --- the three rewritten operations --------------------------------------------------------------------------
 
-    # --- serving -------------------------------------------------------------------------------------------------
-
-    async def _serve(self, request: web.Request) -> web.Response:
-        if request.path.startswith("/_proxy/"):
-            return await self._admin(request)
-        target = request.headers.get("X-Amz-Target", "")
-        operation = target.rpartition(".")[2] or request.method
-        self.calls[operation] = self.calls.get(operation, 0) + 1
-        body = await request.read()
-        signed = request.headers.get("Authorization", "")
-        fault = next((fault for fault in self._faults if fault.takes(operation, signed, body)), None)
-        return await apply(fault, request, lambda: self._answer(request, target, body))
-
-    async def _answer(self, request: web.Request, target: str, body: bytes) -> web.Response:
-        handlers: dict[str, Callable[[dict[str, str], dict[str, Any]], Any]] = {
+    def _own(self) -> Mapping[str, Answer]:
+        return {
             STREAMS + "DescribeStream": self._describe_stream,
             STREAMS + "GetShardIterator": self._get_shard_iterator,
             STREAMS + "GetRecords": self._get_records,
         }
-        headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
-        try:
-            if target in handlers:
-                return json_response(await handlers[target](headers, json.loads(body)))
-            assert self._client is not None
-            url = self.upstream + request.path_qs
-            async with self._client.request(request.method, url, data=body, headers=headers) as answer:
-                kept = {name: value for name, value in answer.headers.items() if name.lower() not in HOP_BY_HOP}
-                return web.Response(status=answer.status, body=await answer.read(), headers=kept)
-        except UpstreamError as error:
-            return web.Response(status=error.status, body=error.body, content_type="application/x-amz-json-1.0")
-        except Refusal as error:
-            return error_response(error.code, 400, str(error))
-
-    async def _admin(self, request: web.Request) -> web.Response:
-        name = request.path.rpartition("/")[2]
-        if name not in self.ADMIN:
-            return web.Response(status=404, text=f"no such method: {name}")
-        arguments = json.loads(await request.read() or b"{}")
-        try:
-            return json_response({"result": await getattr(self, name)(**arguments)})
-        except (KeyError, TypeError, ValueError) as error:
-            return web.Response(status=400, text=json.dumps({"error": repr(error)}), content_type="application/json")
-
-    async def _real(self, headers: dict[str, str], operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Ask the real server, with the headers of the client that asked us (they carry region and account)."""
-        assert self._client is not None
-        own = {**headers, "X-Amz-Target": STREAMS + operation}
-        async with self._client.post(self.upstream + "/", data=json.dumps(parameters), headers=own) as answer:
-            body = await answer.read()
-            if answer.status >= 300:
-                raise UpstreamError(answer.status, body)
-            parsed: dict[str, Any] = json.loads(body)
-            return parsed
-
-    # --- the three rewritten operations --------------------------------------------------------------------------
 
     async def _stream(self, headers: dict[str, str], arn: str) -> tuple[VirtualStream, dict[str, Any]]:
         """The virtual stream of an ARN (made at first sight) and its real description."""
-        real = (await self._real(headers, "DescribeStream", {"StreamArn": arn}))["StreamDescription"]
+        real = (await self._real(headers, STREAMS + "DescribeStream", {"StreamArn": arn}))["StreamDescription"]
         if arn not in self._streams:
             key = next(e["AttributeName"] for e in real["KeySchema"] if e["KeyType"] == "HASH")
             stream = VirtualStream(arn, key, real["Shards"][0]["ShardId"], headers)
@@ -269,7 +174,7 @@ class ReshardProxy:
             return {"Records": [], "NextShardIterator": cursor.token()}
         closed_before = shard.end is not None  # if it is closed while we read, an empty page does not mean its end
         limit = parameters.get("Limit", 1000)
-        page = await self._real(headers, "GetRecords", {"ShardIterator": cursor.real, "Limit": limit})
+        page = await self._real(headers, STREAMS + "GetRecords", {"ShardIterator": cursor.real, "Limit": limit})
         numbers = [record["dynamodb"]["SequenceNumber"] for record in page["Records"]]
         stream.saw(numbers)
         pairs = zip(page["Records"], numbers, strict=True)
@@ -293,7 +198,7 @@ class ReshardProxy:
         request = {"StreamArn": stream.arn, "ShardId": stream.real_shard, "ShardIteratorType": kind}
         if number is not None:
             request["SequenceNumber"] = number
-        return str((await self._real(headers, "GetShardIterator", request))["ShardIterator"])
+        return str((await self._real(headers, STREAMS + "GetShardIterator", request))["ShardIterator"])
 
     async def _close(self, stream: VirtualStream, shard: VirtualShard, ranges: list[tuple[int, int]]) -> list[str]:
         async with self._closing:
@@ -314,7 +219,7 @@ class ReshardProxy:
         kind = "TRIM_HORIZON" if stream.tail is None else "AFTER_SEQUENCE_NUMBER"
         iterator: str | None = await self._real_iterator(stream.headers, stream, kind, stream.tail)
         while iterator is not None:
-            page = await self._real(stream.headers, "GetRecords", {"ShardIterator": iterator, "Limit": 1000})
+            page = await self._real(stream.headers, STREAMS + "GetRecords", {"ShardIterator": iterator, "Limit": 1000})
             if not page["Records"]:
                 return
             stream.saw([record["dynamodb"]["SequenceNumber"] for record in page["Records"]])
@@ -333,65 +238,11 @@ class ReshardProxy:
         return shard
 
 
-class ProxyThread:
+class ProxyThread(InThread[ReshardProxy]):
     """The proxy in a thread with a loop of its own, as a context manager: for tests that drive other processes.
 
     ``call("split", shard_id)`` runs a method of the proxy there and returns its result.
     """
 
     def __init__(self, upstream: str, *, shards: int = 1, describe_page: int = 100) -> None:
-        self._options: dict[str, Any] = {"upstream": upstream, "shards": shards, "describe_page": describe_page}
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="reshard-proxy", daemon=True)
-        self._proxy: ReshardProxy | None = None
-
-    @property
-    def proxy(self) -> ReshardProxy:
-        """The proxy itself. Its plain attributes may be read from any thread; for methods use ``call``."""
-        if self._proxy is None:
-            raise RuntimeError("the proxy is used outside its 'with' block")
-        return self._proxy
-
-    @property
-    def endpoint(self) -> str:
-        return self.proxy.endpoint
-
-    def call(self, method: str, *arguments: Any, timeout: float = 30.0, **options: Any) -> Any:
-        """Run one method of the proxy and wait for its result."""
-        coroutine = getattr(self.proxy, method)(*arguments, **options)
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-
-        async def start() -> ReshardProxy:
-            return await ReshardProxy(**self._options).__aenter__()
-
-        try:
-            self._proxy = asyncio.run_coroutine_threadsafe(start(), self._loop).result(30)
-        except BaseException:
-            self._stop_loop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            asyncio.run_coroutine_threadsafe(self.proxy.__aexit__(None, None, None), self._loop).result(30)
-        finally:
-            self._stop_loop()
-
-    def _stop_loop(self) -> None:
-        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
-
-
-async def _cancel_others() -> None:
-    """Requests that are still being delayed when the test is over."""
-    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        super().__init__(lambda: ReshardProxy(upstream, shards=shards, describe_page=describe_page))
