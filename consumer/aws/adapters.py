@@ -91,7 +91,8 @@ class MainAdapters:
             kinesis = await session.client("kinesis")
             pages = KinesisPageReader(kinesis, source.stream_arn)
             calls = KinesisCalls(kinesis, caller, pages, stream=source.stream, stream_arn=source.stream_arn)
-            return KinesisStreamSource(calls, wall=self._clock.wall, foreign=self._foreign)
+            clock = self._clock
+            return KinesisStreamSource(calls, wall=clock.wall, monotonic=clock.monotonic, foreign=self._foreign)
         streams = await session.client("dynamodbstreams")
         wall = self._clock.wall
         return DynamoDBStreamSource(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Collection, Mapping
+from typing import Any, Final, TypeGuard
 
 from consumer.aws.answers import Flaw
 from consumer.aws.errors import StrangeAnswer
@@ -17,6 +17,12 @@ from consumer.ports.source import Page
 SHARDS_PER_PAGE: Final = 1000  # the most ListShards gives
 LAST_LOOKS: Final = 3  # empty pages behind what may be the last one
 LISTING_ATTEMPTS: Final = 3  # a token for the next page lives 300 seconds
+
+
+def names_children(children: list[ShardInfo] | None, shard_id: str) -> TypeGuard[list[ShardInfo]]:
+    """Whether these are the children of the shard, each with its parents. Otherwise the answer is not valid: a child
+    that names no parents would wait for none."""
+    return bool(children) and all(shard_id in child.parents for child in children or ())
 
 
 class KinesisShards:
@@ -59,8 +65,8 @@ class KinesisShards:
             return known
         iterator = await self._calls.iterator(shard_id, "LATEST")
         page = await self._calls.read(KinesisShard("", shard_id), iterator, 1)
-        if page.children:
-            self._children[shard_id] = page.children
+        if names_children(page.children, shard_id):
+            self.learn_children(shard_id, page.children)
             return page.children
         return [shard for shard in await self.all() if shard_id in shard.parents]
 
@@ -72,8 +78,9 @@ class KinesisShards:
             StrangeAnswer: it is not the end.
         """
         shard = next((one for one in await self.all() if one.shard_id == shard_id), None)
-        if shard is not None and shard.ending_sequence_number is None:
-            raise StrangeAnswer("GetRecords", Flaw("NoIterator", f"has no NextShardIterator, and {shard_id} is open"))
+        if shard is None or shard.ending_sequence_number is None:
+            listed = "is not listed" if shard is None else "is open"
+            raise StrangeAnswer("GetRecords", Flaw("NoIterator", f"has no NextShardIterator, and {shard_id} {listed}"))
         if page.records:
             last = {"StartingSequenceNumber": service_number(page.records[-1].number)[0]}
             iterator = await self._calls.iterator(shard_id, "AFTER_SEQUENCE_NUMBER", **last)
@@ -97,10 +104,15 @@ class KinesisShards:
                 shards[info.shard_id] = info
             token = answer.get("NextToken") or None
             if token is None:
+                self._forget_all_but(shards)
                 return list(shards.values())
             if token in seen:
                 raise DependencyError("ListShards", "PagingLoop", "the same NextToken came twice")
             seen.add(token)
+
+    def _forget_all_but(self, shards: Collection[str]) -> None:
+        self._children = {shard_id: found for shard_id, found in self._children.items() if shard_id in shards}
+        self._ranges = {shard_id: found for shard_id, found in self._ranges.items() if shard_id in shards}
 
     def _shard_info(self, shard: Mapping[str, Any]) -> ShardInfo:
         shard_id = shard.get("ShardId")

@@ -11,7 +11,7 @@ import copy
 import datetime as dt
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from consumer.aws.answers import Flaw
@@ -19,8 +19,8 @@ from consumer.aws.errors import StrangeAnswer
 from consumer.aws.inspection import http_time
 from consumer.aws.kinesis_calls import KinesisCalls
 from consumer.aws.kinesis_pages import KinesisShard
-from consumer.aws.kinesis_shards import KinesisShards
-from consumer.domain.errors import DependencyError, ResourceMissing, TrimmedData
+from consumer.aws.kinesis_shards import KinesisShards, names_children
+from consumer.domain.errors import DependencyError, ResourceMissing, StreamConsumerError, TrimmedData
 from consumer.domain.kinesis_format import KINESIS_FORMAT
 from consumer.domain.kinesis_resume import Resume, decoded, encoded
 from consumer.domain.shards import DAY, ShardInfo
@@ -34,11 +34,15 @@ _STATUS: Final[Mapping[str, Literal["ENABLED", "DISABLING"]]] = {"DELETING": "DI
 
 @dataclass(slots=True)
 class Heard:
-    """What DescribeStreamSummary said last, and when (seconds of the loop's clock)."""
+    """What DescribeStreamSummary said last; ``at`` and ``failed_at`` are monotonic seconds at which it was asked for.
+    ``asking`` is held while it is asked: shards that ask at about the same time share the answer, or its failure."""
 
     retention: float = DAY
     stream_id: str = ""
     at: float = float("-inf")
+    failed_at: float = float("-inf")
+    failure: StreamConsumerError | None = None
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class KinesisStreamSource:
@@ -47,6 +51,7 @@ class KinesisStreamSource:
     Args:
         calls: of one stream, by its name or its ARN.
         wall: Unix time in seconds, by the clock of the service.
+        monotonic: seconds that never go back, and count while the machine is suspended.
         foreign: is told how many aggregated records a page had that belong to another shard by their hash.
     """
 
@@ -55,11 +60,13 @@ class KinesisStreamSource:
         calls: KinesisCalls,
         *,
         wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         foreign: Callable[[int], None] = lambda count: None,
     ) -> None:
         self._calls = calls
         self._shards = KinesisShards(calls)
         self._wall = wall
+        self._monotonic = monotonic
         self._foreign = foreign
         self._heard = Heard()
         self._pinned: str | None = None
@@ -91,8 +98,7 @@ class KinesisStreamSource:
 
     async def latest_stream(self) -> str | None:
         """Asks DescribeStreamSummary. A stream that was deleted and made anew is another one."""
-        await self._summary()
-        return self._heard.stream_id
+        return await self._heard_lately()
 
     def of(self, stream_id: str) -> KinesisStreamSource:
         """Client, page decoding and what is known of the shards are shared."""
@@ -121,6 +127,8 @@ class KinesisStreamSource:
         at = {"StartingSequenceNumber": resume.sequence_number}
         try:
             return encoded(resume, await self._calls.iterator(shard_id, "AT_SEQUENCE_NUMBER", **at))
+        except ResourceMissing:  # the shard is, or the record: then the shard can be read from its horizon
+            return await self._from_horizon(shard_id, resume)
         except DependencyError as error:
             if not (error.code.startswith("InvalidArgument") and "StartingSequenceNumber" in str(error)):
                 raise
@@ -128,12 +136,14 @@ class KinesisStreamSource:
 
     async def get_records(self, shard_id: str, iterator: str, limit: int) -> Page:
         """The next page. TrimmedData when the record that it should begin with is gone, and others may be."""
+        if self._heard.stream_id:  # an iterator may outlive its stream
+            self._check_same(self._heard.stream_id)
         resume, position = decoded(iterator)
         where = KinesisShard(arn_of(self._heard.stream_id), shard_id, self._shards.hash_range(shard_id))
         found = await self._calls.read(where, position, limit)
         page = found.page
         if page.next_iterator is None:
-            if found.children and all(child.parents for child in found.children):
+            if names_children(found.children, shard_id):
                 self._shards.learn_children(shard_id, found.children)
             else:
                 await self._shards.check_end(shard_id, position, page)
@@ -152,17 +162,22 @@ class KinesisStreamSource:
         if verdict == "wait":
             return _expecting(replace(page, behind=page.behind or _NOT_AT_TIP), following)
         if verdict == "gone":
-            self._check_lost_nothing(shard_id, resume)
+            await self._check_lost_nothing(shard_id, resume)
             if first is None and not ended:
                 again = await self._from_horizon(shard_id, resume)
                 return replace(page, next_iterator=again, behind=page.behind or _NOT_AT_TIP)
-        return _expecting(replace(page, records=_wanted(page, resume)), None)
+        last = page.records[-1].number if page.records else None
+        expected = replace(resume, found=True).beyond(last)
+        return _expecting(replace(page, records=_wanted(page, resume)), expected)
 
     async def _from_horizon(self, shard_id: str, resume: Resume) -> str:
-        self._check_lost_nothing(shard_id, resume)
-        return encoded(replace(resume, found=True), await self._calls.iterator(shard_id, "TRIM_HORIZON"))
+        iterator = await self._calls.iterator(shard_id, "TRIM_HORIZON")
+        await self._check_lost_nothing(shard_id, resume)
+        return encoded(replace(resume, found=True), iterator)
 
-    def _check_lost_nothing(self, shard_id: str, resume: Resume) -> None:
+    async def _check_lost_nothing(self, shard_id: str, resume: Resume) -> None:
+        """By the retention of now: it may have been lowered, which takes effect at once."""
+        await self._require_same_stream()
         if not resume.lost_nothing(self._wall(), self.retention):
             raise TrimmedData(
                 f"GetRecords on {shard_id}: record {resume.sequence_number}, the last one known, is not there any more;"
@@ -181,22 +196,36 @@ class KinesisStreamSource:
 
     async def _require_same_stream(self) -> None:
         """A stream of the same name may be another one by now, whose shards have the same ids. ResourceMissing."""
-        if _now() - self._heard.at > SAME_STREAM_FOR:
-            await self._summary()
-        self._check_same(self._heard.stream_id)
+        self._check_same(await self._heard_lately())
+
+    async def _heard_lately(self) -> str:
+        """The id of the stream that has the name, asked for at most ``SAME_STREAM_FOR`` seconds ago. An account has
+        twenty such calls a second, and a worker may have a thousand shards that want to know at once."""
+        heard, since = self._heard, self._monotonic()
+        async with heard.asking:
+            if heard.at >= since - SAME_STREAM_FOR:
+                return heard.stream_id
+            if heard.failure is not None and heard.failed_at >= since:
+                raise heard.failure
+            try:
+                await self._summary()
+            except StreamConsumerError as error:
+                heard.failure, heard.failed_at = error, self._monotonic()
+                raise
+            return heard.stream_id
 
     def _check_same(self, stream_id: str) -> None:
         if self._pinned not in (None, stream_id):
             raise ResourceMissing(f"stream {self._pinned}", f"it was deleted, and {stream_id} has its name now")
 
     async def _summary(self) -> dict[str, Any]:
-        asked_at = _now()
+        asked_at = self._monotonic()
         answer = await self._calls.summary()
         summary, heard = answer["StreamDescriptionSummary"], self._heard
         stream_id = _stream_id(summary)
         if heard.stream_id not in ("", stream_id):
             self._shards.forget()
-        heard.at, heard.stream_id = asked_at, stream_id
+        heard.at, heard.stream_id, heard.failure = asked_at, stream_id, None
         hours = summary.get("RetentionPeriodHours")
         if isinstance(hours, int) and hours > 0:
             heard.retention = hours * 3600.0
@@ -206,10 +235,6 @@ class KinesisStreamSource:
         """The service's wall clock, from the HTTP Date of its answer (whole seconds)."""
         found = http_time(answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", ""))
         return self._wall() if found is None else found
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def _stream_id(summary: Mapping[str, Any]) -> str:

@@ -81,7 +81,7 @@ class Position:
 
     ``timestamp`` (Unix seconds) is that of AT_TIMESTAMP, which only sources know whose records may come twice
     (``SourceFormat.repeats``). From the horizon a source may leave out what is older than ``not_before``.
-    ``complete_at``: as in ``FrontierSnapshot``, of a position behind a record.
+    ``complete_at``: as in ``FrontierSnapshot``, of a position behind a record, or of a shard without any so far.
     """
 
     kind: Literal["TRIM_HORIZON", "LATEST", "AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER", "AT_TIMESTAMP"]

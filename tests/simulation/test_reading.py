@@ -197,6 +197,30 @@ def test_expired_iterators_repeat_nothing() -> None:
     run(world, scenario)
 
 
+def test_an_iterator_that_is_refused_for_ever_is_replaced() -> None:
+    """As invalid, say, by a server that has forgotten it: not by the service's own rules, so nothing else ends it."""
+    world = shard_world("refused iterator")
+
+    async def scenario() -> None:
+        worker = start(world, "a")
+        write(world, 20)
+        await until(world, handled(world, 20), "what was written is handled")
+        asked, refused = world.stream.page, set[str]()
+
+        def page(shard_id: str, iterator: str, limit: int) -> Any:
+            if not refused or iterator in refused:
+                refused.add(iterator)
+                raise DependencyError("GetRecords", "InvalidArgumentException", "Invalid ShardIterator.")
+            return asked(shard_id, iterator, limit)
+
+        world.stream.page = page  # type: ignore[method-assign]  # of this one stream
+        write(world, 20)
+        await until(world, handled(world, 40), "it goes on with another one")
+        assert metric(worker, "duplicates_skipped") == 0
+
+    run(world, scenario)
+
+
 def test_iterators_that_expire_at_once_are_no_busy_loop() -> None:
     world = shard_world("expired at once")
 

@@ -43,6 +43,11 @@ class PageRequests:
         self.waits_for_room = False
         self.asked_at = 0.0
 
+    @property
+    def retention(self) -> float:
+        """Seconds for which the service keeps a record."""
+        return self._source.retention
+
     async def iterator(self, position: Position) -> str:
         """A shard iterator. Raises what the source raises."""
         try:

@@ -14,7 +14,8 @@ from functools import partial
 import structlog
 
 from consumer.domain.batching import Entry, PageHold
-from consumer.domain.errors import DependencyError, ExpiredIterator, PermissionDenied, Throttled
+from consumer.domain.completeness import lost_nothing
+from consumer.domain.errors import DependencyError, ExpiredIterator, PermissionDenied, Throttled, TrimmedData
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.stream_record import StreamRecord
 from consumer.ports.source import Page, Position
@@ -113,7 +114,20 @@ class ShardReader:
                 return Position("AFTER_SEQUENCE_NUMBER", self._fetched, complete_at=self._complete_at)
             if self._resume_from.first is not None:
                 return Position("AT_SEQUENCE_NUMBER", self._resume_from.first)
+            return Position("TRIM_HORIZON", not_before=self._start_at, complete_at=self._complete_at)
         return Position("TRIM_HORIZON", not_before=self._start_at)
+
+    def _check_start(self, position: Position) -> None:
+        """A shard without any record so far has no position to be refused, or to be looked at again: only the time says
+        that records may have come and gone. TrimmedData."""
+        complete_at, retention = position.complete_at, self._requests.retention
+        if position.kind != "TRIM_HORIZON" or not complete_at or self._subscription.complete is None:
+            return
+        if not lost_nothing(complete_at, self._clock.wall(), retention):
+            raise TrimmedData(
+                f"shard {self._shard_id} was last read to its tip longer ago than records are kept"
+                f" ({retention / 3600:g} hours): what came since may have been trimmed"
+            )
 
     @property
     def _complete_at(self) -> float:
@@ -136,7 +150,10 @@ class ShardReader:
                 if iterator is None:
                     if self._look_back is not None:
                         await self._look_back.run()
-                    iterator = await self._requests.iterator(self.position(from_horizon=from_horizon))
+                    position = self.position(from_horizon=from_horizon)
+                    if not from_horizon:
+                        self._check_start(position)
+                    iterator = await self._requests.iterator(position)
                 deliver = partial(self._deliver, dispatcher, from_horizon)
                 page = await self._requests.read(iterator, deliver)
             except ExpiredIterator:
@@ -147,6 +164,8 @@ class ShardReader:
                 continue
             except (DependencyError, PermissionDenied) as error:
                 failures += 1
+                if failures >= FAILING_AFTER and not isinstance(error, Throttled):
+                    iterator = None  # it may be what is refused, for ever
                 await self._pause_after(error, failures)
                 continue
             failures = expired = 0

@@ -8,7 +8,7 @@ import pytest
 
 from consumer.domain.completeness import EVERY, SLACK, Completeness
 from consumer.domain.kinesis_numbers import book_number
-from consumer.domain.kinesis_resume import LOOKS, Resume, decoded, encoded
+from consumer.domain.kinesis_resume import LOOKS, STUCK, Resume, decoded, encoded
 from consumer.domain.shards import DAY
 
 SEQUENCE = "49590338271490256608559692538361571095921575989136588898"
@@ -35,26 +35,45 @@ def test_the_aggregate_that_comes_back_is_found_at_its_first_place() -> None:
     [
         (book_number(LATER), {}),
         (None, {"ended": True, "behind": None}),
-        (None, {"behind": DAY}),
-        (None, {"behind": DAY - SLACK}),
     ],
-    ids=["another record", "the end of the shard", "stuck at the horizon", "nearly there"],
+    ids=["another record", "the end of the shard"],
 )
 def test_what_shows_that_the_record_is_gone(first: str | None, answer: dict[str, Any]) -> None:
     assert after(Resume(NUMBER), first, **answer)[0] == "gone"
 
 
+def looks_until_gone(*behind: float | None) -> int:
+    """After how many empty answers that say so the record is gone, the last of which is repeated."""
+    resume = Resume(NUMBER)
+    for look in range(1, 1000):
+        verdict, resume = after(resume, None, behind=behind[min(look, len(behind)) - 1])
+        if verdict == "gone":
+            return look
+    return 1000
+
+
+@pytest.mark.parametrize("behind", [0.0, None, DAY, DAY - SLACK, 2 * DAY])
+def test_an_empty_answer_from_either_end_is_believed_when_it_comes_again(behind: float | None) -> None:
+    assert looks_until_gone(behind) == LOOKS
+
+
 def test_empty_pages_on_the_way_say_nothing() -> None:
-    verdict, following = after(Resume(NUMBER), None, behind=1200.0)
-    assert (verdict, following) == ("wait", Resume(NUMBER))
+    """As long as they come nearer to the tip."""
+    way = [DAY - SLACK - 10.0 * step for step in range(500)]
+    assert looks_until_gone(*way, 0.0) == 500 + LOOKS
+    assert looks_until_gone(DAY - 1.0, *way, 0.0) == 501 + LOOKS
 
 
-def test_an_empty_answer_at_the_tip_is_believed_when_it_comes_again() -> None:
-    resume, verdicts = Resume(NUMBER), []
-    for _ in range(LOOKS):
-        verdict, resume = after(resume, None)
-        verdicts.append(verdict)
-    assert verdicts == ["wait"] * (LOOKS - 1) + ["gone"]
+def test_a_place_that_comes_no_nearer_to_the_tip_is_one_that_was_trimmed() -> None:
+    """As after a retention that was raised: the place is less than a retention behind, for ever."""
+    assert looks_until_gone(DAY / 2) == STUCK
+    assert looks_until_gone(*(DAY / 2 + step for step in range(500))) == STUCK, "time goes on"
+
+
+def test_what_was_read_before_is_left_out_until_something_newer_came() -> None:
+    resume = Resume(NUMBER, found=True)
+    assert resume.beyond(None) == resume.beyond(book_number(str(int(SEQUENCE) - 1))) == resume
+    assert resume.beyond(NUMBER) is resume.beyond(book_number(LATER)) is None
 
 
 def test_a_service_that_does_not_say_how_far_it_is_behind() -> None:
@@ -90,7 +109,7 @@ def test_what_is_read_of_an_aggregate() -> None:
     [
         None,
         Resume(NUMBER),
-        Resume(book_number(SEQUENCE, 1_750_000), wanted=True, complete_at=1_799_999_999.123456, looks=2),
+        Resume(book_number(SEQUENCE, 1_750_000), wanted=True, complete_at=1_799_999_999.123456, looks=2, least=12.5),
         Resume(NUMBER, found=True),
     ],
 )
