@@ -35,10 +35,13 @@ ITERATOR_LIFE: Final = 300.0  # seconds
 
 @dataclass
 class Trimmed:
-    """The records of a shard up to this number are gone."""
+    """The records of a shard up to this number are gone, unless ``kept``. ``behind`` are the milliseconds that a place
+    which stays empty is behind."""
 
     upto: int
     mode: Mode
+    kept: bool
+    behind: int
 
 
 @dataclass
@@ -86,9 +89,11 @@ class KinesisProxy(FaultProxy):
 
     # --- what tests do -------------------------------------------------------------------------------------------
 
-    async def trim(self, stream: str, shard_id: str, upto: str, mode: Mode = "horizon") -> None:
-        """Drop the records of a shard up to and including this SequenceNumber."""
-        self._trimmed[stream, shard_id] = Trimmed(int(upto), mode)
+    async def trim(self, stream: str, shard_id: str, upto: str, mode: Mode = "horizon", *, kept: bool = False) -> None:
+        """Drop the records of a shard up to and including this SequenceNumber; ``kept``: only their numbers are
+        answered as if they were gone."""
+        hours = self.retention_hours.get(stream, 24)
+        self._trimmed[stream, shard_id] = Trimmed(int(upto), mode, kept, 3_600_000 * hours)
 
     async def vanish(self, stream: str, shard_id: str) -> None:
         """The shard has expired: it is not listed, and nothing of it can be read."""
@@ -150,7 +155,7 @@ class KinesisProxy(FaultProxy):
         self._take("GetShardIterator", (stream, shard_id), READS_A_SECOND, "ProvisionedThroughputExceededException")
         trimmed, asked = self._trimmed.get((stream, shard_id)), dict(parameters)
         stuck = False
-        if trimmed is not None and kind == "TRIM_HORIZON":
+        if trimmed is not None and kind == "TRIM_HORIZON" and not trimmed.kept:
             asked |= {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": str(trimmed.upto)}
         elif trimmed is not None and int(parameters.get("StartingSequenceNumber", trimmed.upto + 1)) <= trimmed.upto:
             if trimmed.mode == "refused":
@@ -198,17 +203,13 @@ class KinesisProxy(FaultProxy):
         if generation != self._generation or time.monotonic() - made > self.iterator_life:
             raise Refusal("ExpiredIteratorException", "Iterator expired.")
         self._take("GetRecords", place, READS_A_SECOND, "ProvisionedThroughputExceededException")
-        if stuck:
-            behind = 3_600_000 * self.retention_hours.get(stream, 24)
-            return {
-                "Records": [],
-                "NextShardIterator": self._token(*place, real, stuck=True),
-                "MillisBehindLatest": behind,
-            }
+        trimmed = self._trimmed.get(place)
+        if stuck and trimmed is not None:
+            again = self._token(*place, real, stuck=True)
+            return {"Records": [], "NextShardIterator": again, "MillisBehindLatest": trimmed.behind}
         answer = await self._real(headers, KINESIS + "GetRecords", {**parameters, "ShardIterator": real})
         self._quotas["GetRecords", *place].busy_until = time.monotonic() + len(json.dumps(answer)) / BYTES_A_SECOND
-        trimmed = self._trimmed.get(place)
-        if trimmed is not None:
+        if trimmed is not None and not trimmed.kept:
             answer["Records"] = [one for one in answer["Records"] if int(one["SequenceNumber"]) > trimmed.upto]
         following = answer.get("NextShardIterator")
         if following is not None:
