@@ -18,7 +18,7 @@ from consumer.aws.item_values import (
 from consumer.aws.lease_items import META, SCHEMA_VERSION, number, text, texts, versions
 from consumer.aws.table_rows import AttributeMap, Item, key
 from consumer.domain.errors import MisconfiguredResource
-from consumer.ports.leases import Registration
+from consumer.ports.leases import Pinned, Registration
 
 
 def registration_item(pk: str, registration: Registration) -> AttributeMap:
@@ -86,6 +86,11 @@ def lease_table_id(item: Item) -> str:
 def least_epoch(item: Item) -> int:
     """Epochs below this one were handed out before the lease table was restored."""
     return int(lenient_number(item, "least_epoch"))
+
+
+def pinned(item: Item) -> Pinned:
+    """What an application's row that fits says."""
+    return Pinned(lenient_text(item, "table_arn"), lenient_text(item, "stream_arn") or None)
 
 
 def current_stream(item: Item) -> str:

@@ -12,7 +12,7 @@ from consumer.aws.errors import ApiCaller
 from consumer.aws.table_rows import NOT_FENCED, PRESENT, Clause, TableRows, Written
 from consumer.domain.errors import DependencyError, MisconfiguredResource, ResourceMissing, SessionFenced
 from consumer.domain.lease import SessionRow, epoch_beyond
-from consumer.ports.leases import Registration
+from consumer.ports.leases import Pinned, Registration
 
 
 class ApplicationRows:
@@ -75,6 +75,13 @@ class DynamoDBRegistry(ApplicationRows):
         changes = {"lease_table_id": item["lease_table_id"], "least_epoch": items.number(self._least_epoch)}
         await self._rows.update(self._application, items.META, changes, [("lease_table_id", "=", items.text(seen))])
         return True
+
+    async def pinned(self) -> Pinned | None:
+        found = await self._rows.get(self._application, items.META)
+        if not found:
+            return None
+        self._require(meta_items.application_problem(found))
+        return meta_items.pinned(found)
 
     def _require(self, problem: str) -> None:
         if problem:

@@ -42,6 +42,15 @@ class Loss:
     location: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """What the application's row says: its source (``StreamDescription.source_id``), and the stream of it that it reads
+    now (None: not noted, as where another one can never follow)."""
+
+    source_id: str
+    stream_id: str | None = None
+
+
 class Registry(Protocol):
     """The table itself, and what the application wrote down once: its source table, its stream, its start.
 
@@ -58,6 +67,9 @@ class Registry(Protocol):
         and account. True when the rows were written in another lease table, as after the restore of a backup: from now
         on every epoch is above all that were handed out until then. MisconfiguredResource when the application belongs
         to another source table or schema."""
+
+    async def pinned(self) -> Pinned | None:
+        """What the application's row says; None when it has none. MisconfiguredResource when it cannot be used."""
 
     async def switch_stream(self, seen: str | None, stream_arn: str) -> str:
         """Note in the application's row that it reads ``stream_arn`` now, IF it noted ``seen`` (None: nothing) before.

@@ -24,7 +24,7 @@ from consumer.domain.errors import (
 )
 from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.domain.windows import WindowState
-from consumer.ports.leases import Loss, Registration
+from consumer.ports.leases import Loss, Pinned, Registration
 from consumer.testing.memory_bulletins import MemoryBulletins
 from consumer.testing.memory_client import MemoryClient
 from consumer.testing.memory_table import HeldLease, HeldSession, bytes_of
@@ -53,6 +53,13 @@ class MemoryRegistry(MemoryClient):
                 f"it reads {found}, not {table_arn}: choose another application name"
             )
         return False
+
+    async def pinned(self) -> Pinned | None:
+        def read() -> Pinned | None:
+            table_arn = self._table.applications.get(self._application)
+            return None if table_arn is None else Pinned(table_arn, self._table.streams.get(self._application))
+
+        return await self._read("pinned", read)
 
     async def switch_stream(self, seen: str | None, stream_arn: str) -> str:
         def apply() -> str:

@@ -11,7 +11,7 @@ from consumer.domain.dead_letter import PART_BYTES, PayloadPart, payload_parts
 from consumer.domain.errors import DependencyError, LeaseLost, MisconfiguredResource, ResourceMissing, SessionFenced
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import LeaseRow, SessionRow
-from consumer.ports.leases import Loss, Registration
+from consumer.ports.leases import Loss, Pinned, Registration
 from consumer.testing import memory_bulletins
 
 LABEL = "2026-01-02T03:04:05.678"
@@ -47,6 +47,15 @@ class TestApplication:
             with pytest.raises(MisconfiguredResource, match=rf"it reads {TABLE}, not {other}:"):
                 await leases.store().pin_application(other)
         await leases.store("other").pin_application(f"{TABLE}-2")
+
+    async def test_what_is_pinned_can_be_read(self, leases):
+        store = leases.store()
+        assert await store.pinned() is None
+        await store.pin_application(TABLE)
+        assert await leases.store().pinned() == Pinned(TABLE)
+        await store.switch_stream(None, STREAM)
+        assert await leases.store().pinned() == Pinned(TABLE, STREAM)
+        assert await leases.store("other").pinned() is None
 
     async def test_the_pointer_to_the_stream_moves_only_from_where_it_was_seen(self, leases):
         store = leases.store()
