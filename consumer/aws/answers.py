@@ -32,6 +32,7 @@ _ALWAYS: Final[Mapping[str, tuple[str, type]]] = {
     "Publish": ("MessageId", str),
     "PutObject": ("ETag", str),
     "Query": ("Items", list),
+    "Scan": ("Items", list),
     "SendMessage": ("MessageId", str),
 }
 

@@ -22,6 +22,11 @@ _COMMANDS = {
         "import_event_source_mapping",
         "Turn a Lambda event source mapping into a config file.",
     ),
+    "import-kcl": (
+        "consumer.cli.kcl_import.command",
+        "import_kcl",
+        "Go on behind the checkpoints of a KCL fleet.",
+    ),
     "filter": ("consumer.cli.filter", "filter_group", "Try the filters of a config file on an event."),
     "invoke": ("consumer.cli.invoke", "invoke", "Call the handler once on an event, and say what would come next."),
     "health": ("consumer.cli.health", "health", "Exit 0 if the local daemon is healthy."),

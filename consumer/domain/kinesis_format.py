@@ -6,7 +6,7 @@ import datetime as dt
 from typing import Final
 
 from .keys import item_key
-from .kinesis_numbers import service_number
+from .kinesis_numbers import book_number, service_number
 from .kinesis_records import KinesisChange, KinesisRecord
 from .source_format import ReadingLimits, SourceFormat
 from .stream_record import StreamRecord
@@ -61,6 +61,7 @@ KINESIS_FORMAT: Final = SourceFormat(
     arrival_text=milliseconds_text,
     created=_unknown,
     shown=_shown,
+    book_number=book_number,
     reading=READING,
     runs_bytes=RUNS_BYTES,
     names_trims=False,

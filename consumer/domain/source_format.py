@@ -50,6 +50,13 @@ class ReadingLimits:
         return max(usual, wire_bytes / self.bytes_per_second)
 
 
+def plain_number(sequence_number: str, place: int) -> str:
+    """Where no record holds others, its sequence number."""
+    if place:
+        raise ValueError(f"sub-sequence number {place} of {sequence_number}: no record of this stream holds others")
+    return sequence_number
+
+
 @dataclass(frozen=True, slots=True)
 class SourceFormat:
     """The facts of one source.
@@ -61,6 +68,8 @@ class SourceFormat:
         arrival_text: a time (Unix seconds) as that field has it.
         created: when a shard was made, by its id (Unix seconds); None where ids do not say.
         shown: a number of the books as the service writes it.
+        book_number: the other way round: the number of a record in the books, from the sequence number that the service
+            gave it and its place inside of an aggregated record. ValueError for a place that no record has.
         reading: how fast a shard may be read.
         runs_bytes: of what is settled above the low watermark, in a checkpoint.
         names_trims: the service refuses a position whose records were trimmed. Otherwise one that does not show its
@@ -74,6 +83,7 @@ class SourceFormat:
     arrival_text: Callable[[float], str]
     created: Callable[[str], float | None]
     shown: Callable[[str], str] = str
+    book_number: Callable[[str, int], str] = plain_number
     reading: ReadingLimits = ReadingLimits()
     runs_bytes: int = MAX_RUNS_BYTES
     names_trims: bool = True
