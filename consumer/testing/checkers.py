@@ -44,7 +44,6 @@ class Checkers(Promptness):
         self._damaged: dict[str, int] = {}  # by shard: the epoch whose frontier was made unreadable
         self._memory = MemoryRules(history)
         self._describes: deque[float] = deque()
-        self.last_effects: dict[str, Item] = {}  # by key: what was handled last
         self.moves: list[tuple[float, str, str | None, str | None]] = []  # time, shard, owner before and after
         self.cut_off: list[str] = []  # calls that did not get to their end
 
@@ -104,8 +103,7 @@ class Checkers(Promptness):
         for item in items:
             item.failures += item.number not in settled
         for item in done:
-            self._check_version(item, incarnation)
-            self.last_effects[item.key] = item
+            self._took_effect(item, incarnation)
             item.settles += 1
             item.settled_in = incarnation, call.lease_epoch
             if item.settles > 1:
@@ -175,13 +173,6 @@ class Checkers(Promptness):
             left = [item for item in self._open[parent].values() if item.digest not in held_back]
             if left:
                 self._history.violated("G2 order", f"{shard_id} starts, its parent {parent} has {len(left)} unsettled")
-
-    def _check_version(self, item: Item, incarnation: str) -> None:
-        """Nothing is handled after a newer change of its item, as far back as a worker looks."""
-        newer = item.superseded_by
-        if newer is not None and newer.settled_at is not None and not newer.lost:
-            found = f"{item.key} v{item.version} is handled after v{newer.version} by {incarnation}"
-            self._history.violated("last version", found)
 
     def _check_known(self, item: Item, incarnation: str, shard_id: str, epoch: int) -> None:
         """No owner handles again what it has settled itself, or what it has found to be settled. One whose row was

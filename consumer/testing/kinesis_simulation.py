@@ -66,7 +66,14 @@ class KinesisSimulation(Simulation):
     ) -> None:
         config = config or {}
         source = {**SOURCE, **config.get("source", {})}
-        super().__init__(seed, shards=shards, config={**config, "source": source}, on_event=on_event, bounds=bounds)
+        super().__init__(
+            seed,
+            shards=shards,
+            config={**config, "source": source},
+            on_event=on_event,
+            bounds=bounds,
+            first_stream=lambda clock, shards, _: MemoryKinesis(clock, shards=shards),
+        )
         self.doubled = doubled
         self.swapped = swapped
         self.millis = False
@@ -76,9 +83,6 @@ class KinesisSimulation(Simulation):
         self._newest: dict[str, tuple[int, Item]] = {}
         self.made: dict[str, int] = {}  # the last version of each key
         self.on_their_way = 0  # changes that are not put yet
-
-    def _first_stream(self, shards: int, options: Mapping[str, Any]) -> MemoryKinesis:
-        return MemoryKinesis(self.clock, shards=shards)
 
     def source(self, link: Link, clock: ServiceClock) -> StreamSource:
         return kinesis_source(self.streams[0], clock.wall, link)

@@ -12,59 +12,25 @@ Nothing here reads a clock or draws random numbers by itself.
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from consumer.domain.errors import DependencyError, ExpiredIterator, ResourceMissing, StreamConsumerError, Throttled
-from consumer.domain.shards import DAY, ShardInfo
 from consumer.ports.time import Clock
+from consumer.testing.memory_kinesis_shards import KinesisShard, MemoryKinesisShards, Stored
 
-HASHES: Final = 1 << 128
 ITERATOR_LIFETIME: Final = 300.0  # seconds
 READS: Final = 5  # of a shard in a second, by all its readers; and so many iterators
 PAGE_BYTES: Final = 10 * 1024 * 1024
 BYTES_PER_SECOND: Final = 2 * 1024 * 1024  # of a shard, for all its readers
-_FIRST: Final = 49590338271490256608559692538361571095921575989136588898  # 56 digits, as on AWS
-_STEP: Final = 1 << 36
 
 # What a position answers whose record was trimmed, which AWS does not say; all three were seen.
 Trimmed = Literal["horizon", "stuck", "invalid"]
 
 
-@dataclass(slots=True)
-class Stored:
-    """One record; ``at`` is when it arrived (Unix seconds)."""
-
-    number: int
-    at: float
-    data: bytes
-    partition_key: str
-
-
-@dataclass(slots=True)
-class KinesisShard:
-    """Partition keys whose hash is in [low, high]."""
-
-    shard_id: str
-    parents: tuple[str, ...]
-    low: int
-    high: int
-    start: int
-    records: list[Stored] = field(default_factory=list)
-    end: int | None = None
-    ended_at: float = 0.0
-    trimmed: int = 0  # the newest number that is gone
-    reads: deque[float] = field(default_factory=deque)  # when it was read in the last second
-    iterators: deque[float] = field(default_factory=deque)
-    paid_until: float = 0.0  # its bytes so far are paid for then
-
-
-class MemoryKinesis:
+class MemoryKinesis(MemoryKinesisShards):
     """One stream. All methods take effect at once, also for readers that are in the middle of a shard.
 
     ``trimmed_answers`` is how a position that was trimmed answers; ``names_children`` whether the last page of a shard
@@ -81,11 +47,10 @@ class MemoryKinesis:
     def __init__(
         self, clock: Clock, *, name: str = "changes", shards: int = 1, before: MemoryKinesis | None = None
     ) -> None:
-        self.clock = clock
+        super().__init__(clock, shards=shards, before=before)
         self.name = name
         self.stream_arn = f"arn:aws:kinesis:us-east-1:000000000000:stream/{name}"
         self.created: float = max(float(int(clock.wall())), before.created + 1 if before is not None else 0.0)
-        self.retention = DAY
         self.trimmed_answers: Trimmed = "horizon"
         self.names_children = True
         self.limited = True
@@ -94,16 +59,7 @@ class MemoryKinesis:
         self.gone = False
         self.largest_page = 0  # wire bytes
         self.successor: MemoryKinesis | None = None
-        self._shards: dict[str, KinesisShard] = {}
-        self._lineage: dict[str, tuple[str, ...]] = {}
-        self._made = (
-            before.made if before is not None else 0
-        )  # AWS begins at 0 again: the rules tell shards by their ids
-        self._count = before.count if before is not None else 0
         self._generation = 0
-        bounds = [HASHES * index // shards for index in range(shards + 1)]
-        for low, high in pairwise(bounds):
-            self._add_shard((), low, high - 1)
 
     @property
     def arn(self) -> str:
@@ -111,88 +67,9 @@ class MemoryKinesis:
         return f"{self.stream_arn}@{int(self.created)}"
 
     @property
-    def made(self) -> int:
-        """How many shards there were."""
-        return self._made
-
-    @property
-    def count(self) -> int:
-        """How many numbers were given."""
-        return self._count
-
-    @property
     def label(self) -> str:
         """Of its lease rows."""
         return f"{self.name}@{int(self.created)}"
-
-    # --- shards --------------------------------------------------------------------------------------------------
-
-    def shard_of(self, partition_key: str) -> str:
-        """The open shard that the next record of this partition key goes to."""
-        return self._open_shard(partition_key).shard_id
-
-    def open_shards(self) -> list[str]:
-        """The shards that take records, by hash range."""
-        return [s.shard_id for s in sorted(self._shards.values(), key=lambda s: s.low) if s.end is None]
-
-    def closed_shards(self) -> list[str]:
-        """Shards that take no more records and are still there, oldest first."""
-        return [s.shard_id for s in self._shards.values() if s.end is not None]
-
-    def parents_of(self, shard_id: str) -> tuple[str, ...]:
-        """The parents of a shard, also of one that has vanished meanwhile."""
-        return self._lineage.get(shard_id, ())
-
-    def listed(self) -> list[ShardInfo]:
-        """The shards that are there."""
-        return [
-            ShardInfo(shard.shard_id, shard.parents, str(shard.start), None if shard.end is None else str(shard.end))
-            for shard in self._shards.values()
-        ]
-
-    def knows(self, shard_id: str) -> bool:
-        """Whether the shard is or was one of this stream."""
-        return shard_id in self._lineage
-
-    def has(self, shard_id: str) -> bool:
-        """Whether the shard is still there."""
-        return shard_id in self._shards
-
-    def split(self, shard_id: str) -> tuple[str, str]:
-        """Close a shard and open two children, each with half of its keys."""
-        parent = self._close(shard_id)
-        middle = (parent.low + parent.high) // 2
-        left = self._add_shard((shard_id,), parent.low, middle)
-        return left, self._add_shard((shard_id,), middle + 1, parent.high)
-
-    def merge(self, shard_id: str, adjacent: str) -> str:
-        """Close two neighbours and open one child of both."""
-        one, two = self._close(shard_id), self._close(adjacent)
-        return self._add_shard((shard_id, adjacent), min(one.low, two.low), max(one.high, two.high))
-
-    def trim(self, shard_id: str, upto: str | None = None) -> None:
-        """Drop the records up to and including this number (of the books or of the service); all by default."""
-        shard = self._shards[shard_id]
-        limit = int(upto[:56]) if upto is not None else max((one.number for one in shard.records), default=0)
-        shard.trimmed = max(shard.trimmed, limit)
-        shard.records = [one for one in shard.records if one.number > limit]
-
-    def vanish(self, shard_id: str) -> None:
-        """A closed shard whose records have all expired. Its children keep naming it as their parent."""
-        del self._shards[shard_id]
-
-    def expire(self) -> list[tuple[str, int]]:
-        """What retention does now: old records go, and closed shards without any left. Returns the shards that lost
-        records, with the newest number lost."""
-        horizon, lost = self.clock.wall() - self.retention, list[tuple[str, int]]()
-        for shard in list(self._shards.values()):
-            old = [one.number for one in shard.records if one.at < horizon]
-            if old:
-                lost.append((shard.shard_id, old[-1]))
-                self.trim(shard.shard_id, str(old[-1]))
-            if shard.end is not None and shard.ended_at < horizon:
-                self.vanish(shard.shard_id)
-        return lost
 
     def made_anew(self, shards: int = 1) -> MemoryKinesis:
         """The stream is deleted with all its records, and one of its name is created."""
@@ -336,37 +213,9 @@ class MemoryKinesis:
             "SequenceNumberRange": {"StartingSequenceNumber": str(shard.start), **ending},
         }
 
-    def _children(self, shard_id: str) -> Sequence[KinesisShard]:
-        return [shard for shard in self._shards.values() if shard_id in shard.parents]
-
     @staticmethod
     def _child(shard: KinesisShard) -> Mapping[str, Any]:
         return {"ShardId": shard.shard_id, "ParentShards": list(shard.parents)}
-
-    def _open_shard(self, partition_key: str) -> KinesisShard:
-        place = int.from_bytes(hashlib.md5(partition_key.encode(), usedforsecurity=False).digest())
-        return next(s for s in self._shards.values() if s.end is None and s.low <= place <= s.high)
-
-    def _add_shard(self, parents: tuple[str, ...], low: int, high: int) -> str:
-        shard_id = f"shardId-{self._made:012d}"
-        self._made += 1
-        self._lineage[shard_id] = parents
-        self._shards[shard_id] = KinesisShard(shard_id, parents, low, high, self._next_number())
-        return shard_id
-
-    def _close(self, shard_id: str) -> KinesisShard:
-        shard = self._shards[shard_id]
-        if shard.end is not None:
-            raise ValueError(f"shard {shard_id} is closed already")
-        shard.end, shard.ended_at = self._next_number(), self.clock.wall()
-        return shard
-
-    def _next_number(self) -> int:
-        self._count += 1
-        return self._count_number()
-
-    def _count_number(self) -> int:
-        return _FIRST + self._count * _STEP
 
 
 def _shown(record: Stored) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class OpenRecords:
         self._open: dict[str, dict[int, Item]] = defaultdict(dict)  # by shard
         self._lost: dict[str, list[Item]] = defaultdict(list)
         self._newest: dict[str, Item] = {}
+        self.last_effects: dict[str, Item] = {}  # by key: what was handled last
         self._registrations: dict[str, Registration] = {}
 
     def produced(
@@ -114,6 +115,14 @@ class OpenRecords:
 
     def _registration_of(self, shard_id: str) -> Registration | None:
         return self._registrations.get(self._streams[self._stream_of(shard_id)].arn)
+
+    def _took_effect(self, item: Item, incarnation: str) -> None:
+        """A record was handled: not after a newer change of its item, as far back as a worker looks."""
+        newer = item.superseded_by
+        if newer is not None and newer.settled_at is not None and not newer.lost:
+            found = f"{item.key} v{item.version} is handled after v{newer.version} by {incarnation}"
+            self._history.violated("last version", found)
+        self.last_effects[item.key] = item
 
     def _closed(self, item: Item) -> None:
         self._open[item.shard_id].pop(item.number, None)

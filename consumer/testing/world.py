@@ -14,7 +14,7 @@ from consumer.domain.deferred import digest_of
 from consumer.domain.lease import LeaseRow
 from consumer.domain.shards import DAY
 from consumer.ports.source import StreamSource
-from consumer.ports.time import ServiceClock
+from consumer.ports.time import Clock, ServiceClock
 from consumer.settings.load import settings_from
 from consumer.settings.model import Settings
 from consumer.testing.checkers import Checkers
@@ -46,14 +46,17 @@ class World:
         on_event: Callable[[str], None] | None = None,
         stream: Mapping[str, Any] | None = None,
         bounds: KeyBounds = BOUNDS,
+        first_stream: Callable[[Clock, int, Mapping[str, Any]], Any] | None = None,
     ) -> None:
+        """``first_stream`` makes another kind of stream than that of a table: of so many shards, with options."""
         self.seed = seed
         self.bounds = bounds
         self.config = config or {}
         self.settings = settings_of(self.config)  # of workers that have none of their own
         self.loop = VirtualLoop(self.rng("schedule"))
         self.clock = self.loop.world  # of AWS
-        self.streams: list[Any] = [self._first_stream(shards, stream or {})]  # of one kind, oldest first
+        # Of one kind, oldest first.
+        self.streams: list[Any] = [(first_stream or _table_stream)(self.clock, shards, stream or {})]
         self.table = MemoryTable(service_time=self.clock.wall)
         self.dead_letters = MemoryDeadLetters(maximum_size=LETTER_LIMIT)
         self.history = History(lambda: self.loop.now, on_event)
@@ -78,9 +81,6 @@ class World:
     def stream(self) -> Any:
         """The newest stream."""
         return self.streams[-1]
-
-    def _first_stream(self, shards: int, options: Mapping[str, Any]) -> Any:
-        return MemoryStream(self.clock, shards=shards, **options)
 
     def source(self, link: Link, clock: ServiceClock) -> StreamSource:
         """The stream as a worker reaches it, whose clock is this."""
@@ -185,6 +185,10 @@ class World:
         """Calls that a complete listing takes: the largest stream decides."""
         most = max(len(stream.open_shards()) + len(stream.closed_shards()) for stream in self.streams)
         return max(1, -(-most // SHARDS_PER_PAGE))
+
+
+def _table_stream(clock: Clock, shards: int, options: Mapping[str, Any]) -> MemoryStream:
+    return MemoryStream(clock, shards=shards, **options)
 
 
 def _text(value: Any) -> str:
