@@ -110,8 +110,12 @@ class KinesisStreamSource:
         await self._calls.list_shards(1)
 
     async def list_shards(self) -> list[ShardInfo]:
+        """All shards of this very stream: it is asked for afterwards, too, as a listing may take long."""
         await self._require_same_stream()
-        return await self._shards.all()
+        shards, listed_at = await self._shards.all(), self._monotonic()
+        if self._pinned is not None:
+            self._check_same(await self._heard_lately(listed_at))
+        return shards
 
     async def child_shards(self, shard_id: str) -> list[ShardInfo]:
         await self._require_same_stream()
@@ -198,12 +202,13 @@ class KinesisStreamSource:
         """A stream of the same name may be another one by now, whose shards have the same ids. ResourceMissing."""
         self._check_same(await self._heard_lately())
 
-    async def _heard_lately(self) -> str:
-        """The id of the stream that has the name, asked for at most ``SAME_STREAM_FOR`` seconds ago. An account has
-        twenty such calls a second, and a worker may have a thousand shards that want to know at once."""
+    async def _heard_lately(self, after: float | None = None) -> str:
+        """The id of the stream that has the name, asked for at most ``SAME_STREAM_FOR`` seconds ago, or ``after`` a
+        monotonic time. An account has twenty such calls a second, and a worker may have a thousand shards that want to
+        know at once."""
         heard, since = self._heard, self._monotonic()
         async with heard.asking:
-            if heard.at >= since - SAME_STREAM_FOR:
+            if heard.at >= (since - SAME_STREAM_FOR if after is None else after):
                 return heard.stream_id
             if heard.failure is not None and heard.failed_at >= since:
                 raise heard.failure

@@ -30,6 +30,7 @@ from consumer.testing.wire import to_wire
 TABLE: Final = "orders"
 LATEST_DOUBLE: Final = 5.0  # seconds from the change to its second record
 LATEST_SWAP: Final = 2.0  # seconds that a change may be late, so that later ones of its item come before it
+ANEW_AFTER: Final = 20.0
 SOURCE: Final = {"kind": "kinesis", "stream": "changes", "table": TABLE}
 
 
@@ -146,7 +147,10 @@ class KinesisSimulation(Simulation):
             self._put(change)
 
     def _put(self, change: _Change) -> None:
-        """DynamoDB puts a change: what its number is, and what it comes after."""
+        """DynamoDB puts a change: what its number is, and what it comes after. It waits for a stream."""
+        if self.stream.gone:
+            self.loop.after(1.0, self._put, change)
+            return
         self.on_their_way -= 1
         partition_key = hashlib.md5(change.key.encode(), usedforsecurity=False).hexdigest().upper()
         shard_id, shown = self.stream.put(change.data, partition_key)
@@ -165,12 +169,18 @@ class KinesisSimulation(Simulation):
     # --- what happens to the stream ------------------------------------------------------------------------------
 
     def make_anew(self, shards: int = 1) -> None:
-        """The stream is deleted with all that is in it, and one of its name is made."""
+        """The stream is deleted with all that is in it; one of its name is made ``ANEW_AFTER`` seconds later."""
         old = self.stream
+        old.gone = True
+        rows = self.rows_of(old)
         for shard_id in (*old.open_shards(), *old.closed_shards()):
-            self.checkers.trimmed(shard_id)
-        self.streams.append(old.made_anew(shards))
-        self.history.note("stream made anew", self.stream.label)
+            self.checkers.trimmed(shard_id, known=shard_id in rows)
+
+        def make() -> None:
+            self.streams.append(old.made_anew(shards))
+            self.history.note("stream made anew", self.stream.label)
+
+        self.loop.after(ANEW_AFTER, make)
 
     def expire_records(self) -> None:
         """What retention does now. Of a shard that was never read nobody can know what was in it."""

@@ -72,7 +72,7 @@ class MemoryKinesis(MemoryKinesisShards):
         return f"{self.name}@{int(self.created)}"
 
     def made_anew(self, shards: int = 1) -> MemoryKinesis:
-        """The stream is deleted with all its records, and one of its name is created."""
+        """The stream was deleted with all its records, and one of its name is created."""
         self.gone = True
         self.successor = MemoryKinesis(self.clock, name=self.name, shards=shards, before=self)
         return self.successor

@@ -55,8 +55,8 @@ class MemoryKinesisShards:
         self.retention = DAY
         self._shards: dict[str, KinesisShard] = {}
         self._lineage: dict[str, tuple[str, ...]] = {}
-        self.made = before.made if before is not None else 0
-        self.count = before.count if before is not None else 0
+        self.made: int = before.made if before is not None else 0
+        self.count: int = before.count if before is not None else 0
         bounds = [HASHES * index // shards for index in range(shards + 1)]
         for low, high in pairwise(bounds):
             self._add_shard((), low, high - 1)

@@ -112,7 +112,7 @@ class KinesisNemesis(Nemesis):
 
     def make_anew(self) -> None:
         """The stream is deleted, and one of its name made."""
-        if self._reads_newest() and len(self._world.streams) < MOST_STREAMS and not self._world.on_their_way:
+        if self._reads_newest() and len(self._world.streams) < MOST_STREAMS and not self._world.stream.gone:
             self._world.make_anew(self._rng.randint(1, 3))
 
     def _heal_streams(self) -> None:
