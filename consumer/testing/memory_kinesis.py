@@ -157,6 +157,10 @@ class MemoryKinesis(MemoryKinesisShards):
             return {"Records": [], "NextShardIterator": again, "MillisBehindLatest": int(self.retention * 1000)}
         return self._read(shard, place, limit)
 
+    def read_by_another(self, shard_id: str) -> None:
+        """Another consumer reads a shard, which takes one of its reads."""
+        self._readable(shard_id).reads.append(self.clock.monotonic())
+
     def _read(self, shard: KinesisShard, place: int, limit: int) -> dict[str, Any]:
         first = bisect_left(shard.records, place, key=lambda one: one.number)
         last, size = first, 0
