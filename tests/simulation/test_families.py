@@ -18,6 +18,7 @@ import pytest
         ("weather", 0, 6),
         ("fleet", 0, 6),
         ("failing_keys", 0, 3),
+        ("kinesis", 0, 8),
     ],
 )
 def test_no_promise_is_broken(family: str, first: int, seeds: int) -> None:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from consumer.domain.item_versions import ItemVersions
+from consumer.domain.record import Record
 from consumer.domain.stream_record import StreamRecord
 from consumer.operate.metrics import Metrics
 
 
 class SeenVersions:
-    """``versions`` is the memory of the process, which all its shards share: the children of a shard go on with it."""
+    """``versions`` is the memory of the process, which all its shards share: the children of a shard go on with it.
+    With a ``table`` only its changes are remembered: others go to no handler, and would take their room."""
 
-    def __init__(self, versions: ItemVersions, metrics: Metrics) -> None:
+    def __init__(self, versions: ItemVersions, metrics: Metrics, table: str | None = None) -> None:
         self._versions = versions
+        self._table = table
         self._metrics = metrics
 
     def remember(self, record: StreamRecord, key: bytes) -> None:
         """A record from before the place where reading goes on: what follows may be older than it."""
-        self._versions.judge(record, key)
+        if self._is_wanted(record):
+            self._versions.judge(record, key)
 
     def is_superseded(self, record: StreamRecord, key: bytes) -> bool:
         """Whether the change was seen before, or a newer one of its item; counted. ``key`` orders the record."""
-        verdict = self._versions.judge(record, key)
+        verdict = self._versions.judge(record, key) if self._is_wanted(record) else "new"
         if verdict == "tie":
             self._metrics.version_ties.inc()
         elif verdict == "double":
@@ -28,3 +32,6 @@ class SeenVersions:
         elif verdict == "older":
             self._metrics.records("superseded").inc()
         return verdict in ("double", "older")
+
+    def _is_wanted(self, record: StreamRecord) -> bool:
+        return self._table is None or (isinstance(record, Record) and record.table_name == self._table)

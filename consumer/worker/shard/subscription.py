@@ -54,7 +54,9 @@ class Subscription:
         self._settled_before = SettledFilter(resume_from)
         self._key_of = context.stream.format.key_of
         self._runs_bytes = context.stream.format.runs_bytes
-        self.seen = SeenVersions(context.versions, context.metrics) if context.versions is not None else None
+        self.seen: SeenVersions | None = None
+        if context.versions is not None:
+            self.seen = SeenVersions(context.versions, context.metrics, context.filters.table)
         names_trims = context.stream.format.names_trims
         self.complete = None if names_trims else Completeness(resume_from.complete_at)
         self._position_read_again = count(_FIRST_READ_AGAIN).__next__

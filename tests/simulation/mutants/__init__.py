@@ -20,13 +20,14 @@ from pathlib import Path
 
 from tests.simulation.mutants.failing_keys import FAILING_KEYS
 from tests.simulation.mutants.fleet import FLEET
+from tests.simulation.mutants.kinesis import KINESIS
 from tests.simulation.mutants.mutant import Mutant
 from tests.simulation.mutants.records import RECORDS
 
 ROOT = Path(__file__).parents[3]
 COPIED = ("consumer", "tests/__init__.py", "tests/simulation", "tests/unit/__init__.py", "tests/unit/worker")
 MOST_SEEDS = 200
-MUTANTS = (*FLEET, *RECORDS, *FAILING_KEYS)
+MUTANTS = (*FLEET, *RECORDS, *FAILING_KEYS, *KINESIS)
 
 
 @dataclass(frozen=True)
