@@ -199,7 +199,8 @@ class KinesisSimulation(Simulation):
         """The last change of every item is what its handler saw last, unless it was given up or lost."""
         for key, (_, newest) in self._newest.items():
             last = self.checkers.last_effects.get(key)
-            if newest.lost or newest.dead_lettered or newest.settled_at is None:
+            gone = not self.stream.knows(newest.shard_id)
+            if gone or newest.lost or newest.dead_lettered or newest.settled_at is None:
                 continue
             if last is None or last.version != newest.version:
                 found = f"v{last.version}" if last is not None else "nothing"

@@ -117,9 +117,11 @@ class OpenRecords:
         return self._registrations.get(self._streams[self._stream_of(shard_id)].arn)
 
     def _took_effect(self, item: Item, incarnation: str) -> None:
-        """A record was handled: not after a newer change of its item, as far back as a worker looks."""
+        """A record was handled: not after a newer change of its item, as far back as a worker looks, which is not into
+        a stream that is gone."""
         newer = item.superseded_by
-        if newer is not None and newer.settled_at is not None and not newer.lost:
+        known = newer is not None and self._stream_of(newer.shard_id) == self._stream_of(item.shard_id)
+        if known and newer is not None and newer.settled_at is not None and not newer.lost:
             found = f"{item.key} v{item.version} is handled after v{newer.version} by {incarnation}"
             self._history.violated("last version", found)
         self.last_effects[item.key] = item
