@@ -50,12 +50,30 @@ class Stream:
         for _ in range(rounds):
             version = next(versions)
             names = [f"key-{number}" for number in range(keys)]
-            data = {name: json.dumps({"key": name, "version": version}).encode() for name in names}
-            records = [{"Data": data[name], "PartitionKey": name} for name in names]
-            answer = self._client.put_records(StreamName=self.name, Records=records)
-            assert not answer["FailedRecordCount"], answer
+            self.put_version(names, version)
             put |= {(name, version) for name in names}
         return put
+
+    def put_version(self, keys: Sequence[str], version: int) -> list[tuple[str, str]]:
+        """A version of each key; returns the shard and the SequenceNumber of each record."""
+        data = {key: json.dumps({"key": key, "version": version}).encode() for key in keys}
+        records = [{"Data": data[key], "PartitionKey": key} for key in keys]
+        answer = self._client.put_records(StreamName=self.name, Records=records)
+        assert not answer["FailedRecordCount"], answer
+        return [(record["ShardId"], record["SequenceNumber"]) for record in answer["Records"]]
+
+    def make_again(self, shards: int) -> bool:
+        """Delete the stream and make it anew. Whether it was made in another second: that is what tells them apart."""
+        before = self._created()
+        self._client.delete_stream(StreamName=self.name)
+        wait_until(lambda: self.name not in self._client.list_streams()["StreamNames"], 30, "the stream is gone")
+        self._client.create_stream(StreamName=self.name, ShardCount=shards)
+        self._until_active()
+        return self._created() != before
+
+    def _created(self) -> int:
+        summary = self._client.describe_stream_summary(StreamName=self.name)["StreamDescriptionSummary"]
+        return int(summary["StreamCreationTimestamp"].timestamp())
 
     def resize(self, count: int) -> None:
         self._client.update_shard_count(StreamName=self.name, TargetShardCount=count, ScalingType="UNIFORM_SCALING")
@@ -98,7 +116,8 @@ class KinesisFleet(Fleet):
     def config(self, **overrides: Any) -> dict[str, Any]:
         config = super().config(**overrides)
         config["aws"]["endpoints"]["kinesis"] = self.kinesis
-        config["source"] = {"kind": "kinesis", "stream": self.stream, "poll": {"idle_backoff_max": "500ms"}}
+        source = {"kind": "kinesis", "stream": self.stream, "poll": {"idle_backoff_max": "500ms"}}
+        config["source"] = {**source, **overrides.get("source", {})}
         config["handler"]["target"] = "kinesis_handler:handler"
         config["leases"]["duration"] = f"{LEASE_SECONDS:g}s"
         return config
