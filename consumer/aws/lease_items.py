@@ -117,6 +117,7 @@ def progress(row: LeaseRow) -> dict[str, dict[str, Any] | None]:
         changes["deferred"] = texts(deferred) if deferred else None
         complete_at = row.frontier.complete_at
         changes["complete_at"] = number(complete_at) if complete_at else None
+        changes["kept_for"] = number(row.frontier.kept_for) if complete_at else None
         changes["window_open"] = {"BOOL": True} if row.window_open else None
     return changes
 
@@ -189,7 +190,8 @@ def _read_frontier(item: Item) -> FrontierSnapshot:
     runs = tuple(_run(entry) for entry in read_texts(item, "runs"))
     deferred = tuple(_deferred(entry) for entry in read_texts(item, "deferred"))
     complete_at = read_number(item, "complete_at") if "complete_at" in item else 0.0
-    return FrontierSnapshot(low, first, runs, deferred, complete_at)
+    kept_for = read_number(item, "kept_for") if "kept_for" in item else 0.0
+    return FrontierSnapshot(low, first, runs, deferred, complete_at, kept_for)
 
 
 def _deferred(entry: str) -> DeferredKey:

@@ -30,13 +30,14 @@ class FrontierSnapshot:
     ``deferred`` are exceptions from ``low`` and ``runs``: records of these keys are not settled from some number on.
     ``complete_at`` (Unix seconds, 0: unknown) is a moment at which nothing of the shard was left to read and everything
     else was settled: what comes behind ``low`` came later, so it cannot have been trimmed before a retention is over.
-    Kept for sources that do not say when records were trimmed."""
+    Kept for sources that do not say when records were trimmed; ``kept_for`` is the retention of that time (seconds)."""
 
     low: str | None = None
     first: str | None = None
     runs: tuple[tuple[str, str], ...] = ()
     deferred: tuple[DeferredKey, ...] = ()
     complete_at: float = 0.0
+    kept_for: float = 0.0
 
     @property
     def untouched(self) -> bool:

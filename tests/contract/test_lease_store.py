@@ -147,7 +147,9 @@ class TestLeases:
     async def test_save_replaces_state_and_frontier(self, leases):
         store = leases.store()
         row = await held(store)
-        full = FrontierSnapshot(NUMBER, NUMBER, (("50", "60"), ("70", "70")), complete_at=1_800_000_000.25)
+        full = FrontierSnapshot(
+            NUMBER, NUMBER, (("50", "60"), ("70", "70")), complete_at=1_800_000_000.25, kept_for=86_400.0
+        )
         await store.save(LABEL, replace(row, state="open", frontier=full, note="x"))
         assert (await store.lease(LABEL, SHARD)).frontier == full
         await store.save(LABEL, replace(row, state="done", frontier=FrontierSnapshot(LONG, NUMBER)))

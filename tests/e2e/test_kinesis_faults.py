@@ -168,8 +168,9 @@ def again_and_again(action: Any, seconds: float) -> Iterator[None]:
 
 
 def test_trimmed_while_nobody_read(world: World) -> None:
-    """Down for longer than records are kept: every shard halts and says so, one without any record so far, too; told to
-    continue, they go on with the oldest record that is left. Nothing else is lost, and nothing comes twice."""
+    """Down for longer than records were kept: every shard halts and says so, one without any record so far, too; told
+    to continue, they go on with the oldest record that is left. Nothing else is lost, and nothing comes twice. That the
+    retention was raised meanwhile brings nothing back, and excuses nothing."""
     world.shards, world.with_records = 4, 3
     world.make_stream()
     first = world.start("first")
@@ -179,6 +180,7 @@ def test_trimmed_while_nobody_read(world: World) -> None:
     wait_until(lambda: all("complete_at" in row for row in lease_rows(world.aws, world)), 20, "all were complete")
     world.stop(first)
     lost, left = world.put(), world.put()
+    world.proxy.proxy.retention_hours[world.stream] = 168
     world.trim(lost.last())
     world.complete_at(time.time() - DAY - 60)
     halting = world.start("halting")

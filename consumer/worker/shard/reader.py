@@ -14,7 +14,7 @@ from functools import partial
 import structlog
 
 from consumer.domain.batching import Entry, PageHold
-from consumer.domain.completeness import lost_nothing
+from consumer.domain.completeness import as_if_kept, lost_nothing
 from consumer.domain.errors import DependencyError, ExpiredIterator, PermissionDenied, Throttled, TrimmedData
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.stream_record import StreamRecord
@@ -99,7 +99,7 @@ class ShardReader:
         self._fetched: str | None = resume_from.low
         self._resumed = resume_from.low
         now = self._clock.wall()
-        self._tip_at = 0.0
+        self._tip_at = self._tip_kept_for = 0.0
         self.state = ReaderState(looked_at=now, looks_at=now)
 
     @property
@@ -132,9 +132,11 @@ class ShardReader:
     @property
     def _complete_at(self) -> float:
         """When it was seen that nothing was left to read behind the last record fetched."""
+        before, retention = self._resume_from, self._requests.retention
+        tip_at = as_if_kept(self._tip_at, self._tip_kept_for, retention)
         if self._fetched == self._resumed:
-            return max(self._resume_from.complete_at, self._tip_at)
-        return self._tip_at
+            return max(as_if_kept(before.complete_at, before.kept_for, retention), tip_at)
+        return tip_at
 
     async def read_to_end(self, dispatcher: Dispatcher, *, from_horizon: bool = False) -> None:
         """Returns when the shard is closed and ``dispatcher`` has every record of it that is still to be handled.
@@ -197,8 +199,8 @@ class ShardReader:
                 state.newest_fetched_time = records[-1].created
             dispatcher.add(entries)
         if page.at_tip:
-            self._tip_at = asked_at
-            self._subscription.tip_seen(asked_at)
+            self._tip_at, self._tip_kept_for = asked_at, self._requests.retention
+            self._subscription.tip_seen(asked_at, self._tip_kept_for)
         return bool(entries)
 
     def _without_known(self, records: Sequence[StreamRecord]) -> Sequence[StreamRecord]:

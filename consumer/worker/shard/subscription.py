@@ -58,7 +58,7 @@ class Subscription:
         if context.versions is not None:
             self.seen = SeenVersions(context.versions, context.metrics, context.filters.table)
         names_trims = context.stream.format.names_trims
-        self.complete = None if names_trims else Completeness(resume_from.complete_at)
+        self.complete = None if names_trims else Completeness(resume_from.complete_at, resume_from.kept_for)
         self._position_read_again = count(_FIRST_READ_AGAIN).__next__
         self.account = account
         self._charged = 0
@@ -108,15 +108,15 @@ class Subscription:
         most = self._runs_bytes if max_runs_bytes is None else max_runs_bytes
         snapshot = self.frontier.snapshot(most, self.deferred.snapshot())
         if self.complete is not None:
-            snapshot = replace(snapshot, complete_at=self.complete.at)
+            snapshot = replace(snapshot, complete_at=self.complete.at, kept_for=self.complete.kept_for)
         return snapshot if self._exact else replace(snapshot, runs=())
 
-    def tip_seen(self, asked_at: float) -> None:
-        """A read that was sent at ``asked_at`` (Unix seconds) found nothing more."""
+    def tip_seen(self, asked_at: float, retention: float) -> None:
+        """A read that was sent at ``asked_at`` (Unix seconds) found nothing more. ``retention``: of records, now."""
         self.tip_seen_at = asked_at
         if self.complete is not None and not self.frontier.outstanding:
             before = self.complete.version
-            self.complete.seen(asked_at)
+            self.complete.seen(asked_at, retention)
             if self.complete.version != before:
                 self.unsaved.set()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from consumer.domain.completeness import EVERY, SLACK, Completeness
+from consumer.domain.completeness import EVERY, SLACK, Completeness, as_if_kept, lost_nothing
 from consumer.domain.kinesis_numbers import book_number
 from consumer.domain.kinesis_resume import LOOKS, STUCK, Resume, decoded, encoded
 from consumer.domain.shards import DAY
@@ -128,12 +128,26 @@ class TestCompleteness:
         complete, stored = Completeness(0.0), 0
         for second in range(1_800_000_000, 1_800_000_000 + 3 * int(EVERY), 5):
             before = complete.version
-            complete.seen(float(second))
+            complete.seen(float(second), DAY)
             stored += complete.version > before
         assert stored == 3
         assert complete.at == 1_800_000_000 + 3 * EVERY - 5, "what is written anyway has the last one"
 
     def test_it_never_goes_back(self) -> None:
         complete = Completeness(1_800_000_000.0)
-        complete.seen(1_700_000_000.0)
-        assert (complete.at, complete.version) == (1_800_000_000.0, 0)
+        complete.seen(1_700_000_000.0, 7 * DAY)
+        assert (complete.at, complete.kept_for, complete.version) == (1_800_000_000.0, 0.0, 0)
+
+    def test_a_retention_that_was_raised_brings_nothing_back(self) -> None:
+        """Complete two days ago, when records were kept for a day, which is a week now: what came right after that was
+        trimmed a day ago. A lower one counts, too, and where none is known it was that of now."""
+        now = 1_800_000_000.0
+        for kept_for, retention, nothing in (
+            (DAY, 7 * DAY, False),
+            (7 * DAY, 7 * DAY, True),
+            (7 * DAY, DAY, False),
+            (0.0, 7 * DAY, True),
+        ):
+            moment = as_if_kept(now - 2 * DAY, kept_for, retention)
+            assert lost_nothing(moment, now, retention) is nothing, (kept_for, retention)
+        assert lost_nothing(as_if_kept(now - DAY / 2, DAY, 7 * DAY), now, 7 * DAY)
