@@ -20,6 +20,7 @@ from consumer.aws.inspection import http_time
 from consumer.aws.kinesis_calls import KinesisCalls
 from consumer.aws.kinesis_pages import KinesisShard
 from consumer.aws.kinesis_shards import KinesisShards, names_children
+from consumer.domain.completeness import SLACK
 from consumer.domain.errors import DependencyError, ResourceMissing, StreamConsumerError, TrimmedData
 from consumer.domain.kinesis_format import KINESIS_FORMAT
 from consumer.domain.kinesis_resume import Resume, decoded, encoded
@@ -153,7 +154,8 @@ class KinesisStreamSource:
                 await self._shards.check_end(shard_id, position, page)
         if found.foreign:
             self._foreign(found.foreign)
-        return await self._resumed(shard_id, page, resume)
+        following = await self._resumed(shard_id, page, resume)
+        return await self._near_the_horizon(shard_id, page, following)
 
     # --- going on at a record ------------------------------------------------------------------------------------
 
@@ -173,6 +175,20 @@ class KinesisStreamSource:
         last = page.records[-1].number if page.records else None
         expected = replace(resume, found=True).beyond(last)
         return _expecting(replace(page, records=_wanted(page, resume)), expected)
+
+    async def _near_the_horizon(self, shard_id: str, page: Page, following: Page) -> Page:
+        """``following`` as it is, unless what follows is about to be trimmed: then an iterator may go on behind a gap
+        without a word, so the next page is to begin with the last record of this one again."""
+        behind = page.behind or 0.0
+        if following.next_iterator is None or not page.records or behind < self.retention - SLACK:
+            return following
+        resume = Resume(page.records[-1].number)
+        try:
+            at = {"StartingSequenceNumber": resume.sequence_number}
+            iterator = await self._calls.iterator(shard_id, "AT_SEQUENCE_NUMBER", **at)
+        except (DependencyError, ResourceMissing):  # gone by now: what comes next is not that record
+            _, iterator = decoded(following.next_iterator)
+        return replace(following, next_iterator=encoded(resume, iterator))
 
     async def _from_horizon(self, shard_id: str, resume: Resume) -> str:
         iterator = await self._calls.iterator(shard_id, "TRIM_HORIZON")
