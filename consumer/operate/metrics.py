@@ -54,6 +54,8 @@ API_OUTCOMES: Final = (
 OPERATIONS: Final = (
     "DescribeTable",
     "DescribeStream",
+    "DescribeStreamSummary",
+    "ListShards",
     "GetShardIterator",
     "GetRecords",
     "GetItem",
