@@ -11,6 +11,7 @@ import copy
 import datetime as dt
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -46,13 +47,17 @@ class Heard:
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
+class _Gone(Exception):
+    """The service refuses a position."""
+
+
 class KinesisStreamSource:
     """Reads the stream that ``calls`` are about.
 
     Args:
         calls: of one stream, by its name or its ARN.
         wall: Unix time in seconds, by the clock of the service.
-        monotonic: seconds that never go back, and count while the machine is suspended.
+        monotonic: seconds that never go back, and count while the machine is suspended; without it the loop's.
         foreign: is told how many aggregated records a page had that belong to another shard by their hash.
     """
 
@@ -61,13 +66,13 @@ class KinesisStreamSource:
         calls: KinesisCalls,
         *,
         wall: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] | None = None,
         foreign: Callable[[int], None] = lambda count: None,
     ) -> None:
         self._calls = calls
         self._shards = KinesisShards(calls)
         self._wall = wall
-        self._monotonic = monotonic
+        self._monotonic = _loop_time if monotonic is None else monotonic
         self._foreign = foreign
         self._heard = Heard()
         self._pinned: str | None = None
@@ -129,14 +134,9 @@ class KinesisStreamSource:
             return encoded(None, await self._first_iterator(shard_id, position))
         wanted = position.kind == "AT_SEQUENCE_NUMBER"
         resume = Resume(position.sequence_number, wanted, position.complete_at)
-        at = {"StartingSequenceNumber": resume.sequence_number}
         try:
-            return encoded(resume, await self._calls.iterator(shard_id, "AT_SEQUENCE_NUMBER", **at))
-        except ResourceMissing:  # the shard is, or the record: then the shard can be read from its horizon
-            return await self._from_horizon(shard_id, resume)
-        except DependencyError as error:
-            if not (error.code.startswith("InvalidArgument") and "StartingSequenceNumber" in str(error)):
-                raise
+            return encoded(resume, await self._iterator_at(shard_id, resume))
+        except _Gone:  # if it is the shard, it cannot be read from its horizon either
             return await self._from_horizon(shard_id, resume)
 
     async def get_records(self, shard_id: str, iterator: str, limit: int) -> Page:
@@ -182,13 +182,25 @@ class KinesisStreamSource:
         behind = page.behind or 0.0
         if following.next_iterator is None or not page.records or behind < self.retention - SLACK:
             return following
+        expected, iterator = decoded(following.next_iterator)
+        if expected is not None:  # older ones are still left out
+            return following
         resume = Resume(page.records[-1].number)
-        try:
-            at = {"StartingSequenceNumber": resume.sequence_number}
-            iterator = await self._calls.iterator(shard_id, "AT_SEQUENCE_NUMBER", **at)
-        except (DependencyError, ResourceMissing):  # gone by now: what comes next is not that record
-            _, iterator = decoded(following.next_iterator)
+        with suppress(_Gone):  # by now; then what comes next is not that record
+            iterator = await self._iterator_at(shard_id, resume)
         return replace(following, next_iterator=encoded(resume, iterator))
+
+    async def _iterator_at(self, shard_id: str, resume: Resume) -> str:
+        """At the record. ``_Gone`` when the service does not know its number, or the shard: that it does not say."""
+        at = {"StartingSequenceNumber": resume.sequence_number}
+        try:
+            return await self._calls.iterator(shard_id, "AT_SEQUENCE_NUMBER", **at)
+        except ResourceMissing as error:
+            raise _Gone from error
+        except DependencyError as error:
+            if not (error.code.startswith("InvalidArgument") and "StartingSequenceNumber" in str(error)):
+                raise
+            raise _Gone from error
 
     async def _from_horizon(self, shard_id: str, resume: Resume) -> str:
         iterator = await self._calls.iterator(shard_id, "TRIM_HORIZON")
@@ -256,6 +268,10 @@ class KinesisStreamSource:
         """The service's wall clock, from the HTTP Date of its answer (whole seconds)."""
         found = http_time(answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", ""))
         return self._wall() if found is None else found
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _stream_id(summary: Mapping[str, Any]) -> str:

@@ -32,6 +32,7 @@ class MemoryStreamSource:
     def __init__(self, stream: MemoryStream, link: Link | None = None) -> None:
         self._first = stream
         self._stream = stream
+        self._pinned = False
         self._link = link or Link()
 
     async def latest_stream(self) -> str | None:
@@ -50,11 +51,12 @@ class MemoryStreamSource:
         if stream is None:
             raise ValueError(f"no stream {stream_id}")
         other = MemoryStreamSource(self._first, self._link)
-        other._stream = stream
+        other._stream, other._pinned = stream, True
         return other
 
     async def describe(self) -> StreamDescription:
-        return await self._ask("describe", self._description)
+        """Of one stream it is what DescribeStream says; of the table's newest one DescribeTable does."""
+        return await self._ask("describe", self._pinned_description if self._pinned else self._description)
 
     async def check_listing(self) -> None:
         await self._ask("check_listing", self._stream.listed)
@@ -84,6 +86,11 @@ class MemoryStreamSource:
             return answer()
 
         return await self._link.carry(operation, find)
+
+    def _pinned_description(self) -> StreamDescription:
+        if self._stream.missing:
+            raise ResourceMissing(self._stream.arn, "DescribeStream says so")
+        return self._description()
 
     def _description(self) -> StreamDescription:
         stream = self._stream

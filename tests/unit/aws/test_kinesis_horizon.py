@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.domain.errors import TrimmedData
+from consumer.aws.kinesis_streams import KinesisStreamSource
+from consumer.domain.errors import DependencyError, Throttled, TrimmedData
+from consumer.domain.kinesis_records import KinesisRecord
 from consumer.ports.source import Position
 from consumer.testing.memory_kinesis import MemoryKinesis
 from consumer.testing.memory_kinesis_client import kinesis_source
+from consumer.testing.network import Link
 
 DAY = 86400.0
 
@@ -24,7 +27,9 @@ class ManualClock:
         return 0.0
 
 
-async def reading(kept_back: float) -> tuple[ManualClock, MemoryKinesis, object, str, str]:
+async def reading(
+    kept_back: float, link: Link | None = None
+) -> tuple[ManualClock, MemoryKinesis, KinesisStreamSource, str, str]:
     """A stream with a record every minute of the last day but ``kept_back`` seconds, read up to its second page."""
     clock = ManualClock()
     stream = MemoryKinesis(clock)
@@ -33,7 +38,7 @@ async def reading(kept_back: float) -> tuple[ManualClock, MemoryKinesis, object,
         stream.put(b"%d" % number, "key")
         clock.now += 60.0
     clock.now -= kept_back
-    source = kinesis_source(stream, clock.wall)
+    source = kinesis_source(stream, clock.wall, link)
     await source.describe()
     [shard] = await source.list_shards()
     iterator = await source.iterator(shard.shard_id, Position("TRIM_HORIZON"))
@@ -48,7 +53,7 @@ async def test_what_is_trimmed_between_two_pages_is_a_gap() -> None:
     clock.now += 20 * 60.0
     stream.expire()
     with pytest.raises(TrimmedData):
-        await source.get_records(shard_id, iterator, 5)  # type: ignore[attr-defined]  # the source
+        await source.get_records(shard_id, iterator, 5)
 
 
 async def test_nothing_is_repeated_while_nothing_is_lost() -> None:
@@ -56,7 +61,46 @@ async def test_nothing_is_repeated_while_nothing_is_lost() -> None:
     stream.expire()
     found: list[bytes] = []
     while len(found) < 100:
-        page = await source.get_records(shard_id, iterator, 7)  # type: ignore[attr-defined]  # the source
+        page = await source.get_records(shard_id, iterator, 7)
         found += [record.data for record in page.records]
         iterator = page.next_iterator
     assert found[:100] == [b"%d" % number for number in range(5, 105)]
+
+
+async def test_a_check_that_cannot_be_made_is_no_gap() -> None:
+    """The iterator that the check needs is throttled: the page is read again, and nothing is missing."""
+    link = Link()
+    _, _, source, shard_id, iterator = await reading(0.0, link)
+    refusal = link.refuse(Throttled("GetShardIterator", "ProvisionedThroughputExceededException"), "iterator", times=2)
+    found: list[bytes] = []
+    while len(found) < 20:
+        try:
+            page = await source.get_records(shard_id, iterator, 5)
+        except Throttled:
+            continue
+        found += [record.data for record in page.records]
+        assert page.next_iterator is not None
+        iterator = page.next_iterator
+    assert refusal.taken == 2
+    assert found == [b"%d" % number for number in range(5, 5 + len(found))]
+
+
+async def test_older_records_stay_left_out_on_the_way_from_the_horizon() -> None:
+    """The number is refused and its record is there, behind many pages as old as records are kept."""
+    link = Link()
+    clock, _, source, shard_id, iterator = await reading(0.0, link)
+    last = (await source.get_records(shard_id, iterator, 26)).records[-1]
+    assert isinstance(last, KinesisRecord)
+    text = "StartingSequenceNumber is invalid"
+    link.refuse(DependencyError("GetShardIterator", "InvalidArgumentException", text), "iterator", times=1)
+    position = Position("AFTER_SEQUENCE_NUMBER", last.number, complete_at=clock.wall() - 60.0)
+    iterator = await source.iterator(shard_id, position)
+    found: list[bytes] = []
+    for _ in range(12):
+        page = await source.get_records(shard_id, iterator, 5)
+        found += [record.data for record in page.records]
+        assert page.next_iterator is not None
+        iterator = page.next_iterator
+    first = int(last.data) + 1
+    assert found == [b"%d" % number for number in range(first, first + len(found))]
+    assert len(found) > 20
