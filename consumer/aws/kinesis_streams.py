@@ -6,45 +6,29 @@ The rules of the calls are those of the Kinesis API reference. Where it leaves o
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import datetime as dt
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Final, Literal
 
-from consumer.aws.answers import Flaw
-from consumer.aws.errors import StrangeAnswer
 from consumer.aws.inspection import http_time
 from consumer.aws.kinesis_calls import KinesisCalls
+from consumer.aws.kinesis_name import KinesisName
 from consumer.aws.kinesis_pages import KinesisShard
 from consumer.aws.kinesis_shards import KinesisShards, names_children
 from consumer.domain.completeness import SLACK
-from consumer.domain.errors import DependencyError, ResourceMissing, StreamConsumerError, TrimmedData
+from consumer.domain.errors import DependencyError, ResourceMissing, TrimmedData
 from consumer.domain.kinesis_format import KINESIS_FORMAT
 from consumer.domain.kinesis_resume import Resume, decoded, encoded
-from consumer.domain.shards import DAY, ShardInfo
+from consumer.domain.shards import ShardInfo
 from consumer.domain.stream_record import StreamRecord
 from consumer.ports.source import Page, Position, StreamDescription, arn_of
 
-SAME_STREAM_FOR: Final = 5.0  # seconds; to delete a stream and make it anew takes longer
 _NOT_AT_TIP: Final = 0.001  # seconds behind, of a page that does not say how far: it is not known to be the last one
 _STATUS: Final[Mapping[str, Literal["ENABLED", "DISABLING"]]] = {"DELETING": "DISABLING"}
-
-
-@dataclass(slots=True)
-class Heard:
-    """What DescribeStreamSummary said last; ``at`` and ``failed_at`` are monotonic seconds at which it was asked for.
-    ``asking`` is held while it is asked: shards that ask at about the same time share the answer, or its failure."""
-
-    retention: float = DAY
-    stream_id: str = ""
-    at: float = float("-inf")
-    failed_at: float = float("-inf")
-    failure: StreamConsumerError | None = None
-    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class _Gone(Exception):
@@ -72,9 +56,8 @@ class KinesisStreamSource:
         self._calls = calls
         self._shards = KinesisShards(calls)
         self._wall = wall
-        self._monotonic = _loop_time if monotonic is None else monotonic
         self._foreign = foreign
-        self._heard = Heard()
+        self._name = KinesisName(calls, monotonic, self._shards.forget)
         self._pinned: str | None = None
 
     # --- StreamSource --------------------------------------------------------------------------------------------
@@ -82,12 +65,12 @@ class KinesisStreamSource:
     @property
     def retention(self) -> float:
         """As the service said last, which is asked about once a minute."""
-        return self._heard.retention
+        return self._name.retention
 
     async def describe(self) -> StreamDescription:
         """Which stream has the name now. Raises ResourceMissing when there is none, or another one than is wanted."""
-        answer = await self._summary()
-        stream_id = self._heard.stream_id
+        answer = await self._name.ask()
+        stream_id = self._name.stream_id
         self._check_same(stream_id)
         await self._calls.prepare_pages()
         summary = answer["StreamDescriptionSummary"]
@@ -104,7 +87,7 @@ class KinesisStreamSource:
 
     async def latest_stream(self) -> str | None:
         """Asks DescribeStreamSummary. A stream that was deleted and made anew is another one."""
-        return await self._heard_lately()
+        return await self._name.lately()
 
     def of(self, stream_id: str) -> KinesisStreamSource:
         """Client, page decoding and what is known of the shards are shared."""
@@ -118,9 +101,9 @@ class KinesisStreamSource:
     async def list_shards(self) -> list[ShardInfo]:
         """All shards of this very stream: it is asked for afterwards, too, as a listing may take long."""
         await self._require_same_stream()
-        shards, listed_at = await self._shards.all(), self._monotonic()
+        shards, listed_at = await self._shards.all(), self._name.monotonic()
         if self._pinned is not None:
-            self._check_same(await self._heard_lately(listed_at))
+            self._check_same(await self._name.lately(listed_at))
         return shards
 
     async def child_shards(self, shard_id: str) -> list[ShardInfo]:
@@ -141,10 +124,10 @@ class KinesisStreamSource:
 
     async def get_records(self, shard_id: str, iterator: str, limit: int) -> Page:
         """The next page. TrimmedData when the record that it should begin with is gone, and others may be."""
-        if self._heard.stream_id:  # an iterator may outlive its stream
-            self._check_same(self._heard.stream_id)
+        if self._name.stream_id:  # an iterator may outlive its stream
+            self._check_same(self._name.stream_id)
         resume, position = decoded(iterator)
-        where = KinesisShard(arn_of(self._heard.stream_id), shard_id, self._shards.hash_range(shard_id))
+        where = KinesisShard(arn_of(self._name.stream_id), shard_id, self._shards.hash_range(shard_id))
         found = await self._calls.read(where, position, limit)
         page = found.page
         if page.next_iterator is None:
@@ -228,59 +211,16 @@ class KinesisStreamSource:
 
     async def _require_same_stream(self) -> None:
         """A stream of the same name may be another one by now, whose shards have the same ids. ResourceMissing."""
-        self._check_same(await self._heard_lately())
-
-    async def _heard_lately(self, after: float | None = None) -> str:
-        """The id of the stream that has the name, asked for at most ``SAME_STREAM_FOR`` seconds ago, or ``after`` a
-        monotonic time. An account has twenty such calls a second, and a worker may have a thousand shards that want to
-        know at once."""
-        heard, since = self._heard, self._monotonic()
-        async with heard.asking:
-            if heard.at >= (since - SAME_STREAM_FOR if after is None else after):
-                return heard.stream_id
-            if heard.failure is not None and heard.failed_at >= since:
-                raise heard.failure
-            try:
-                await self._summary()
-            except StreamConsumerError as error:
-                heard.failure, heard.failed_at = error, self._monotonic()
-                raise
-            return heard.stream_id
+        self._check_same(await self._name.lately())
 
     def _check_same(self, stream_id: str) -> None:
         if self._pinned not in (None, stream_id):
             raise ResourceMissing(f"stream {self._pinned}", f"it was deleted, and {stream_id} has its name now")
 
-    async def _summary(self) -> dict[str, Any]:
-        asked_at = self._monotonic()
-        answer = await self._calls.summary()
-        summary, heard = answer["StreamDescriptionSummary"], self._heard
-        stream_id = _stream_id(summary)
-        if heard.stream_id not in ("", stream_id):
-            self._shards.forget()
-        heard.at, heard.stream_id, heard.failure = asked_at, stream_id, None
-        hours = summary.get("RetentionPeriodHours")
-        if isinstance(hours, int) and hours > 0:
-            heard.retention = hours * 3600.0
-        return answer
-
     def _server_time(self, answer: Mapping[str, Any]) -> float:
         """The service's wall clock, from the HTTP Date of its answer (whole seconds)."""
         found = http_time(answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", ""))
         return self._wall() if found is None else found
-
-
-def _loop_time() -> float:
-    return asyncio.get_running_loop().time()
-
-
-def _stream_id(summary: Mapping[str, Any]) -> str:
-    """The ARN of a stream is given to the next one of its name: the second of its creation tells them apart."""
-    arn, created = summary.get("StreamARN"), summary.get("StreamCreationTimestamp")
-    seconds = created.timestamp() if isinstance(created, dt.datetime) else created
-    if not isinstance(arn, str) or not arn or not isinstance(seconds, int | float):
-        raise StrangeAnswer("DescribeStreamSummary", Flaw("Malformed", "names no ARN or no StreamCreationTimestamp"))
-    return f"{arn}@{int(seconds)}"
 
 
 def _wanted(page: Page, resume: Resume) -> list[StreamRecord]:

@@ -36,13 +36,13 @@ KEY = "arn:aws:kms:us-east-1:000000000000:key/11111111-2222-3333-4444-5555555555
 FOR_EVER = 10_000_000
 # Seconds instead of minutes until a stream that is gone, or has another one in its place, is believed to be.
 IMPATIENT = """
-import consumer.aws.kinesis_streams as streams
+import consumer.aws.kinesis_name as name
 import consumer.worker.fleet.first_reads as first_reads
 import consumer.worker.fleet.shard_discovery as discovery
 import consumer.worker.fleet.shard_listing as listing
 import consumer.worker.fleet.stream_replacement as replacement
 import consumer.worker.shard.processing as processing
-streams.SAME_STREAM_FOR = 0.0
+name.SAME_STREAM_FOR = 0.0
 first_reads.REFUSED_FOR = 2.0
 discovery.SECOND_LOOK = listing.SECOND_LOOK = 0.5
 listing.STREAM_LOOKS = 2
