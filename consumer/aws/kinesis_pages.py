@@ -143,6 +143,7 @@ def _page(answer: _Answer, size: int, shard: KinesisShard) -> KinesisPage:
         held_bytes=sum(len(wire.Data) for wire in answer.Records) + BYTES_PER_RECORD * len(shown.records) + shown.keys,
         event_bytes=size + ADDED_BY_EVENT * len(answer.Records) + shown.packed_event_bytes,
         count=len(answer.Records),
+        arrived=answer.Records[0].ApproximateArrivalTimestamp if answer.Records else 0.0,
     )
     return KinesisPage(page, _children(answer.ChildShards), shown.foreign)
 

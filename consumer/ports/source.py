@@ -59,6 +59,7 @@ class Page:
 
     0 where they are in proportion to ``wire_bytes`` and the records: ``held_bytes``, the memory of the records;
     ``event_bytes``, no less than the JSON of their Lambda event; ``count``, how many the service takes them for.
+    ``arrived``: when the first record came to the stream (Unix seconds), where that is not when it was created.
     """
 
     records: Sequence[StreamRecord]
@@ -68,6 +69,7 @@ class Page:
     held_bytes: int = 0
     event_bytes: int = 0
     count: int = 0
+    arrived: float = 0.0
 
     @property
     def at_tip(self) -> bool:

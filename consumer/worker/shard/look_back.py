@@ -2,13 +2,15 @@
 
 Where a source mixes up the order of changes, the worker remembers the newest version of each item. A worker that takes
 a shard over has not seen them, nor has one that begins with a child of other workers' shards. So it reads once more
-what arrived in the ``PERIOD`` before: of the shard itself, or of its parents while nothing of it is settled.
+what arrived in the ``PERIOD`` before: of the shard itself, and where that is younger, of the shards before it.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from contextlib import suppress
+from dataclasses import dataclass
 
 import structlog
 
@@ -23,6 +25,20 @@ from consumer.worker.shard.seen_versions import SeenVersions
 log = structlog.get_logger()
 
 PERIOD = 30.0  # seconds; DynamoDB puts changes late by milliseconds as a rule, and tries again for some seconds
+
+
+@dataclass(slots=True)
+class _Stretch:
+    """What is to be read of one shard: all up to ``last`` that arrived ``since`` (Unix seconds; None: not known yet).
+    ``first`` is the first record that was ever read of it, ``after`` the last one that was remembered. Numbers are
+    those of the books."""
+
+    shard_id: str
+    parents: tuple[str, ...] = ()
+    first: str | None = None
+    last: str | None = None
+    since: float | None = None
+    after: str | None = None
 
 
 class LookBack:
@@ -42,67 +58,90 @@ class LookBack:
         self._limits = context.stream.format.reading
         self._seen = seen
         self._budget = budget
-        self._shard_id = shard_id
-        self._parents = parents
-        self._low = resume_from.low
-        self._left: list[tuple[str, str]] | None = None
+        self._own = _Stretch(shard_id, parents, resume_from.first, resume_from.low or resume_from.first)
+        self._met = {shard_id}
+        self._prepared = set[str]()
+        self._left = [self._own]
 
     async def run(self) -> None:
-        """Returns at once when it is done already. Raises what reading raises, and goes on then when called again."""
-        if self._left is None:
-            self._left = [(self._shard_id, self._low)] if self._low is not None else await self._ends_before()
+        """Returns at once when it is done already. Raises what reading raises, and goes on where it was when called
+        again. Older shards come first: what is remembered must be in the order in which it was put."""
         while self._left:
-            with suppress(TrimmedData, ResourceMissing):  # so old that nothing of the period is left
-                await self._read(*self._left[-1])
+            stretch = self._left[-1]
+            if stretch.shard_id not in self._prepared:
+                before = sorted(set(await self._prepare(stretch)) - self._met)
+                self._prepared.add(stretch.shard_id)
+                self._met.update(before)
+                self._left.extend(_Stretch(shard_id) for shard_id in before)
+                continue
+            with suppress(TrimmedData, ResourceMissing):  # meanwhile
+                await self._read(stretch)
             self._left.pop()
 
-    async def _ends_before(self) -> list[tuple[str, str]]:
-        """The shards that come right before this one, with their last records: its parents, or those of a parent in
-        which nothing was read. From their rows as they are now: what a worker remembers of others' shards is old."""
-        store, label = self._context.ports.store, self._context.stream.label
-        found: dict[str, str] = {}
-        left, met = list(self._parents), set[str]()
-        while left:
-            shard_id = left.pop()
-            try:
-                row = await store.lease(label, shard_id) if shard_id not in met else None
-            except ResourceMissing as error:  # the lease table, not a shard
-                raise DependencyError("GetItem", "ResourceMissing", str(error)) from error
-            met.add(shard_id)
-            if row is not None and row.frontier.low is not None:
-                found[shard_id] = row.frontier.low
-            elif row is not None:
-                left.extend(row.parents)
-        return sorted(found.items())
+    async def _prepare(self, stretch: _Stretch) -> Collection[str]:
+        """Find out what of a shard is to be read; returns the shards that have to be read before it."""
+        if stretch is not self._own:
+            await self._look_up(stretch)
+        if stretch.last is None:
+            return stretch.parents
+        requests = PageRequests(self._context, stretch.shard_id, self._budget)
+        try:
+            page = await self._first_page(requests, Position("AT_SEQUENCE_NUMBER", stretch.last))
+            since = (page.arrived or page.records[0].created) - PERIOD
+            if stretch.parents and stretch.first is not None:
+                page = await self._first_page(requests, Position("AT_TIMESTAMP", timestamp=since))
+        except (TrimmedData, ResourceMissing):  # so old that nothing of the period is left
+            return ()
+        stretch.since = since
+        is_older = stretch.first is not None and int(page.records[0].number) > int(stretch.first)
+        return () if is_older else stretch.parents
 
-    async def _read(self, shard_id: str, last: str) -> None:
-        """What arrived of the shard in the period before the record ``last``, and that one."""
-        requests = PageRequests(self._context, shard_id, self._budget)
-        since = await self._arrival(requests, last) - PERIOD
-        iterator: str | None = await requests.iterator(Position("AT_TIMESTAMP", timestamp=since))
-        count, until = 0, int(last)
+    async def _look_up(self, stretch: _Stretch) -> None:
+        """From its row as it is now: what a worker remembers of others' shards is old."""
+        store, label = self._context.ports.store, self._context.stream.label
+        try:
+            row = await store.lease(label, stretch.shard_id)
+        except ResourceMissing as error:  # the lease table, not a shard
+            raise DependencyError("GetItem", "ResourceMissing", str(error)) from error
+        if row is not None:
+            frontier = row.frontier
+            stretch.parents, stretch.first, stretch.last = row.parents, frontier.first, frontier.low or frontier.first
+
+    async def _read(self, stretch: _Stretch) -> None:
+        if stretch.since is None or stretch.last is None:
+            return
+        requests = PageRequests(self._context, stretch.shard_id, self._budget)
+        position = Position("AT_TIMESTAMP", timestamp=stretch.since)
+        if stretch.after is not None:
+            position = Position("AFTER_SEQUENCE_NUMBER", stretch.after)
+        iterator: str | None = await requests.iterator(position)
+        until = int(stretch.last)
         while iterator is not None:
             page = await requests.read(iterator, lambda page, size: False)
             for record in page.records:
                 if int(record.number) <= until:
                     self._seen.remember(record, self._key_of(record))
-                    count += 1
+                    stretch.after = record.number
             if page.at_tip or (page.records and int(page.records[-1].number) >= until):
                 break
             iterator = page.next_iterator
-            await asyncio.sleep(self._limits.pause_after(page.wire_bytes, full=True, patience=0.0))
-        log.debug("shard.looked_back", shard_id=shard_id, records=count, since=since)
+            await self._pause_after(page, stretch.shard_id)
+        log.debug("shard.looked_back", shard_id=stretch.shard_id, since=stretch.since, until=stretch.last)
 
-    async def _arrival(self, requests: PageRequests, number: str) -> float:
-        """When the record came to the stream (Unix seconds), or somewhat earlier."""
-        iterator: str | None = await requests.iterator(Position("AT_SEQUENCE_NUMBER", number))
-        page: Page | None = None
-        while iterator is not None and (page is None or not page.records):
+    async def _first_page(self, requests: PageRequests, position: Position) -> Page:
+        """With one record. TrimmedData when there is none."""
+        iterator: str | None = await requests.iterator(position)
+        while iterator is not None:
             page = await requests.read(iterator, lambda page, size: False, most=1)
+            if page.records:
+                return page
+            if page.at_tip:
+                break
             iterator = page.next_iterator
-            if not page.records:
-                await asyncio.sleep(self._limits.pause_after(page.wire_bytes, full=True, patience=0.0))
-        if page is None or not page.records:
-            raise TrimmedData(f"record {number} of {self._shard_id} is not there any more")
-        tip = requests.asked_at - page.behind if page.behind else 0.0
-        return max(page.records[0].created, tip)
+            await self._pause_after(page, requests.shard_id)
+        raise TrimmedData(f"nothing is left of {requests.shard_id} there")
+
+    async def _pause_after(self, page: Page, shard_id: str) -> None:
+        """The other children of a shard look back at its end at the same time."""
+        pause = self._limits.pause_after(page.wire_bytes, full=True, patience=0.0)
+        await asyncio.sleep(pause if shard_id == self._own.shard_id else max(pause, self._limits.second_reader))

@@ -36,7 +36,7 @@ class PageRequests:
         self._clock = context.ports.clock
         self._metrics = context.metrics
         self._max_records: int = context.settings.source.poll.max_records
-        self._shard_id = shard_id
+        self.shard_id = shard_id
         self._wanted_bytes = context.stream.format.reading.wanted_bytes
         self._record_bytes = 0.0
         self._budget = budget
@@ -51,7 +51,7 @@ class PageRequests:
     async def iterator(self, position: Position) -> str:
         """A shard iterator. Raises what the source raises."""
         try:
-            return await self._source.iterator(self._shard_id, position)
+            return await self._source.iterator(self.shard_id, position)
         except StreamConsumerError as error:
             self._count(error)
             raise
@@ -70,7 +70,7 @@ class PageRequests:
             self.asked_at = self._clock.wall()
             limit = min(FEW_RECORDS, self._most) if budget.short else self._most
             try:
-                page = await self._source.get_records(self._shard_id, iterator, min(limit, most or limit))
+                page = await self._source.get_records(self.shard_id, iterator, min(limit, most or limit))
             except StreamConsumerError as error:
                 self._count(error)
                 raise
