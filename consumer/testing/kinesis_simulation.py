@@ -35,7 +35,7 @@ SOURCE: Final = {"kind": "kinesis", "stream": "changes", "table": TABLE}
 
 
 @dataclass(frozen=True, slots=True)
-class _Change:
+class MadeChange:
     """A change as DynamoDB made it; ``data`` is what it puts."""
 
     key: str
@@ -92,19 +92,28 @@ class KinesisSimulation(Simulation):
 
     def put(self, key: str, **attributes: Any) -> str:
         """A new version of an item is written; the change is on its way. ``v`` counts the versions from 1."""
-        self._made(key, {"id": key, "v": self.made.get(key, 0) + 1, **attributes})
+        self._on_its_way(self.change(key, **attributes))
         return ""
 
     def remove(self, key: str) -> None:
         """An item is deleted, if it is there."""
         if key in self._images:
-            self._made(key, None)
+            self._on_its_way(self._changed_to(key, None))
 
     def put_other(self, data: bytes, partition_key: str) -> None:
         """A record that is no change of the table."""
         self.stream.put(data, partition_key)
 
-    def _made(self, key: str, item: Mapping[str, Any] | None) -> None:
+    def change(self, key: str, **attributes: Any) -> MadeChange:
+        """A new version of an item is written. The change is put when the scenario does it, with ``send``: never, late,
+        or several times."""
+        return self._changed_to(key, {"id": key, "v": self.made.get(key, 0) + 1, **attributes})
+
+    def send(self, change: MadeChange) -> None:
+        """DynamoDB puts a change now."""
+        self._put_later(change, 0.0)
+
+    def _changed_to(self, key: str, item: Mapping[str, Any] | None) -> MadeChange:
         rng, version = self._put_rng, self.made.get(key, 0) + 1
         self.made[key] = version
         # A millisecond apart at least: when even that is not known, only neighbours can be told apart.
@@ -133,27 +142,34 @@ class KinesisSimulation(Simulation):
             },
             "eventSource": "aws:dynamodb",
         }
-        change = _Change(key, version, micros, msgspec.json.encode(body))
+        return MadeChange(key, version, micros, msgspec.json.encode(body))
+
+    def _on_its_way(self, change: MadeChange) -> None:
+        rng = self._put_rng
         late = rng.uniform(0.0, LATEST_SWAP) if rng.random() < self.swapped else 0.0
         self._put_later(change, late)
         if rng.random() < self.doubled:
             self._put_later(change, late + rng.uniform(0.0, LATEST_DOUBLE))
 
-    def _put_later(self, change: _Change, seconds: float) -> None:
+    def _put_later(self, change: MadeChange, seconds: float) -> None:
         self.on_their_way += 1
         if seconds:
             self.loop.after(seconds, self._put, change)
         else:
             self._put(change)
 
-    def _put(self, change: _Change) -> None:
+    def shard_of_item(self, key: str) -> str:
+        """The open shard that the next change of an item goes to."""
+        shard_id: str = self.stream.shard_of(_partition_key(key))
+        return shard_id
+
+    def _put(self, change: MadeChange) -> None:
         """DynamoDB puts a change: what its number is, and what it comes after. It waits for a stream."""
         if self.stream.gone:
             self.loop.after(1.0, self._put, change)
             return
         self.on_their_way -= 1
-        partition_key = hashlib.md5(change.key.encode(), usedforsecurity=False).hexdigest().upper()
-        shard_id, shown = self.stream.put(change.data, partition_key)
+        shard_id, shown = self.stream.put(change.data, _partition_key(change.key))
         decoded = change_in(change.data, shown, self.stream.stream_arn)
         if decoded is None:
             raise AssertionError("the change is not one")
@@ -205,3 +221,8 @@ class KinesisSimulation(Simulation):
             if last is None or last.version != newest.version:
                 found = f"v{last.version}" if last is not None else "nothing"
                 self.history.violated("last version", f"{key} ends with {found}, not with v{newest.version}")
+
+
+def _partition_key(key: str) -> str:
+    """Of the record of a change: DynamoDB's function is not known, its results look like this."""
+    return hashlib.md5(key.encode(), usedforsecurity=False).hexdigest().upper()

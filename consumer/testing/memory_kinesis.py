@@ -58,6 +58,7 @@ class MemoryKinesis(MemoryKinesisShards):
         self.refuses: StreamConsumerError | None = None
         self.gone = False
         self.largest_page = 0  # wire bytes
+        self.served = 0  # records, each time that they were given out
         self.successor: MemoryKinesis | None = None
         self._generation = 0
 
@@ -171,6 +172,8 @@ class MemoryKinesis(MemoryKinesisShards):
             now = self.clock.monotonic()
             shard.paid_until = max(now, shard.paid_until) + max(0.0, size / BYTES_PER_SECOND - 1.0)
         shown = shard.records[first:last]
+        shard.pages += 1
+        self.served += len(shown)
         self.largest_page = max(self.largest_page, sum(len(one.data) * 4 // 3 + 300 for one in shown))
         left = shard.records[last:]
         behind = int((self.clock.wall() - left[0].at) * 1000) + 1 if left else 0

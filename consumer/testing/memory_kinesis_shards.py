@@ -43,6 +43,7 @@ class KinesisShard:
     reads: deque[float] = field(default_factory=deque)  # when it was read in the last second
     iterators: deque[float] = field(default_factory=deque)
     paid_until: float = 0.0  # its bytes so far are paid for then
+    pages: int = 0  # given out so far
 
 
 class MemoryKinesisShards:
@@ -68,6 +69,10 @@ class MemoryKinesisShards:
     def open_shards(self) -> list[str]:
         """The shards that take records, by hash range."""
         return [s.shard_id for s in sorted(self._shards.values(), key=lambda s: s.low) if s.end is None]
+
+    def pages_of(self, shard_id: str) -> int:
+        """How many pages of a shard were given out."""
+        return self._shards[shard_id].pages
 
     def closed_shards(self) -> list[str]:
         """Shards that take no more records and are still there, oldest first."""

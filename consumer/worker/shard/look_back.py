@@ -8,23 +8,28 @@ what arrived in the ``PERIOD`` before: of the shard itself, and where that is yo
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 
 import structlog
 
-from consumer.domain.errors import DependencyError, ResourceMissing, TrimmedData
+from consumer.domain.errors import DependencyError, ResourceMissing, Throttled, TrimmedData
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.ports.source import Page, Position
 from consumer.worker.context import WorkerContext
 from consumer.worker.memory_budget import BudgetAccount
+from consumer.worker.retrying import Backoff
 from consumer.worker.shard.page_requests import PageRequests
 from consumer.worker.shard.seen_versions import SeenVersions
 
 log = structlog.get_logger()
 
 PERIOD = 30.0  # seconds; DynamoDB puts changes late by milliseconds as a rule, and tries again for some seconds
+MOST_THROTTLED = 6  # times in a row, until that is an error to show
+AGAIN = Backoff(0.3, 3.0)
 
 
 @dataclass(slots=True)
@@ -62,6 +67,7 @@ class LookBack:
         self._met = {shard_id}
         self._prepared = set[str]()
         self._left = [self._own]
+        self._due = -math.inf  # of the next read, on the clock of the loop
 
     async def run(self) -> None:
         """Returns at once when it is done already. Raises what reading raises, and goes on where it was when called
@@ -86,15 +92,16 @@ class LookBack:
             return stretch.parents
         requests = PageRequests(self._context, stretch.shard_id, self._budget)
         try:
-            page = await self._first_page(requests, Position("AT_SEQUENCE_NUMBER", stretch.last))
-            since = (page.arrived or page.records[0].created) - PERIOD
-            if stretch.parents and stretch.first is not None:
-                page = await self._first_page(requests, Position("AT_TIMESTAMP", timestamp=since))
+            if stretch.since is None:
+                page = await self._first_page(requests, Position("AT_SEQUENCE_NUMBER", stretch.last))
+                stretch.since = (page.arrived or page.records[0].created) - PERIOD
+            if not stretch.parents or stretch.first is None:
+                return stretch.parents
+            page = await self._first_page(requests, Position("AT_TIMESTAMP", timestamp=stretch.since))
         except (TrimmedData, ResourceMissing):  # so old that nothing of the period is left
+            stretch.last = None
             return ()
-        stretch.since = since
-        is_older = stretch.first is not None and int(page.records[0].number) > int(stretch.first)
-        return () if is_older else stretch.parents
+        return stretch.parents if int(page.records[0].number) <= int(stretch.first) else ()
 
     async def _look_up(self, stretch: _Stretch) -> None:
         """From its row as it is now: what a worker remembers of others' shards is old."""
@@ -117,7 +124,7 @@ class LookBack:
         iterator: str | None = await requests.iterator(position)
         until = int(stretch.last)
         while iterator is not None:
-            page = await requests.read(iterator, lambda page, size: False)
+            page = await self._page(requests, iterator)
             for record in page.records:
                 if int(record.number) <= until:
                     self._seen.remember(record, self._key_of(record))
@@ -125,23 +132,35 @@ class LookBack:
             if page.at_tip or (page.records and int(page.records[-1].number) >= until):
                 break
             iterator = page.next_iterator
-            await self._pause_after(page, stretch.shard_id)
         log.debug("shard.looked_back", shard_id=stretch.shard_id, since=stretch.since, until=stretch.last)
 
     async def _first_page(self, requests: PageRequests, position: Position) -> Page:
         """With one record. TrimmedData when there is none."""
         iterator: str | None = await requests.iterator(position)
         while iterator is not None:
-            page = await requests.read(iterator, lambda page, size: False, most=1)
+            page = await self._page(requests, iterator, most=1)
             if page.records:
                 return page
             if page.at_tip:
                 break
             iterator = page.next_iterator
-            await self._pause_after(page, requests.shard_id)
         raise TrimmedData(f"nothing is left of {requests.shard_id} there")
 
-    async def _pause_after(self, page: Page, shard_id: str) -> None:
-        """The other children of a shard look back at its end at the same time."""
-        pause = self._limits.pause_after(page.wire_bytes, full=True, patience=0.0)
-        await asyncio.sleep(pause if shard_id == self._own.shard_id else max(pause, self._limits.second_reader))
+    async def _page(self, requests: PageRequests, iterator: str, most: int | None = None) -> Page:
+        """At a pace that the service allows, also when the other children of a shard look back into it at the same
+        time. Its owner's reads may take what is left: a page that is throttled is asked for again, some times."""
+        loop, random = asyncio.get_running_loop(), self._context.ports.random.random
+        for throttled in count(1):
+            await asyncio.sleep(max(0.0, self._due - loop.time()))
+            try:
+                page = await requests.read(iterator, lambda page, size: False, most=most)
+            except Throttled:
+                if throttled == MOST_THROTTLED:
+                    raise
+                await asyncio.sleep(AGAIN.after(throttled) * (0.5 + random()))
+                continue
+            pause = self._limits.pause_after(page.wire_bytes, full=True, patience=0.0)
+            others = requests.shard_id != self._own.shard_id
+            self._due = loop.time() + (max(pause, self._limits.second_reader) if others else pause)
+            return page
+        raise AssertionError("unreachable: count has no end")
