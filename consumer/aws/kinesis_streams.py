@@ -127,6 +127,8 @@ class KinesisStreamSource:
         if self._name.stream_id:  # an iterator may outlive its stream
             self._check_same(self._name.stream_id)
         resume, position = decoded(iterator)
+        if resume is not None and not resume.found:
+            limit = max(limit, 2)  # the record itself, and one to go on with
         where = KinesisShard(arn_of(self._name.stream_id), shard_id, self._shards.hash_range(shard_id))
         found = await self._calls.read(where, position, limit)
         page = found.page
@@ -161,14 +163,15 @@ class KinesisStreamSource:
 
     async def _near_the_horizon(self, shard_id: str, page: Page, following: Page) -> Page:
         """``following`` as it is, unless what follows is about to be trimmed: then an iterator may go on behind a gap
-        without a word, so the next page is to begin with the last record of this one again."""
+        without a word, so the next page is to begin with the last record of this one again. A page without a new record
+        goes on as it is, or reading would stay there."""
         behind = page.behind or 0.0
-        if following.next_iterator is None or not page.records or behind < self.retention - SLACK:
+        if following.next_iterator is None or not following.records or behind < self.retention - SLACK:
             return following
         expected, iterator = decoded(following.next_iterator)
         if expected is not None:  # older ones are still left out
             return following
-        resume = Resume(page.records[-1].number)
+        resume = Resume(following.records[-1].number)
         with suppress(_Gone):  # by now; then what comes next is not that record
             iterator = await self._iterator_at(shard_id, resume)
         return replace(following, next_iterator=encoded(resume, iterator))

@@ -104,3 +104,16 @@ async def test_older_records_stay_left_out_on_the_way_from_the_horizon() -> None
     first = int(last.data) + 1
     assert found == [b"%d" % number for number in range(first, first + len(found))]
     assert len(found) > 20
+
+
+async def test_one_record_at_a_time_comes_forward() -> None:
+    """Each page begins with the last record of the one before."""
+    _, stream, source, shard_id, iterator = await reading(0.0)
+    stream.expire()
+    found: list[bytes] = []
+    for _ in range(10):
+        page = await source.get_records(shard_id, iterator, 1)
+        found += [record.data for record in page.records]
+        assert page.next_iterator is not None
+        iterator = page.next_iterator
+    assert found == [b"%d" % number for number in range(5, 15)]
