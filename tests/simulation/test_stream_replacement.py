@@ -11,6 +11,7 @@ from consumer.domain.lease import SessionRow
 from consumer.testing.memory_leases import MemoryLeaseStore
 from consumer.testing.memory_stream import MemoryStream
 from consumer.testing.simulation import APPLICATION, Simulation
+from consumer.worker.fleet.stream_replacement import GONE_FOR
 from tests.support.simulated_fleet import (
     Gate,
     LogEvents,
@@ -60,6 +61,29 @@ def test_the_old_stream_is_finished_before_the_pointer_moves() -> None:
         await world.finish()
 
     assert checked(world, scenario).history.duplicates == []
+
+
+def test_a_stream_that_is_gone_before_its_shards_had_rows_is_left() -> None:
+    """The first worker died right after it had written down which stream it reads. Nobody can find a shard of it any
+    more, so none is settled; there is nothing to wait for either."""
+    world = Simulation("no rows")
+
+    async def scenario(world: Simulation) -> None:
+        old = world.stream
+        worker, handler = add(world, "a")
+        await until_owned(world, worker)
+        worker.kill()
+        world.delete_row(old.open_shards()[0])
+        world.enable_again()
+        old.expire()
+        world.put("new")
+        worker.start()
+        await until_followed(world, world.stream, GONE_FOR + SWITCHED_WITHIN)
+        await until_settled(world)
+        assert handler.handled == [("new", 1)]
+        await world.finish()
+
+    checked(world, scenario)
 
 
 def test_a_new_stream_is_read_whole_also_by_an_application_that_started_at_latest() -> None:

@@ -150,7 +150,8 @@ class StreamReplacement:
 
     async def _finished_for_good(self) -> bool:
         """Every shard of the stream is settled to its end, and has been for a while. An error or an empty listing may
-        hide a shard that has no row yet; only after a long time it means that there are none left."""
+        hide a shard that has no row yet; only after a long time it means that there are none left, or never were any
+        that this application has seen."""
         ports, stream = self._context.ports, self._context.stream
         try:
             listed = await ports.source.list_shards()
@@ -159,10 +160,12 @@ class StreamReplacement:
         rows = {row.shard_id: row for row in await ports.store.leases(stream.label)}
         now = ports.clock.monotonic()
         self._unlisted_since = None if listed else _since(self._unlisted_since, now)
-        self._finished_since = _since(self._finished_since, now) if all_settled(listed, rows) else None
+        gone = self._unlisted_since is not None and now - self._unlisted_since >= GONE_FOR
+        settled = all_settled(listed, rows) or (gone and not rows)
+        self._finished_since = _since(self._finished_since, now) if settled else None
         if self._finished_since is None or now - self._finished_since < FINISHED_FOR:
             return False
-        return self._unlisted_since is None or now - self._unlisted_since >= GONE_FOR
+        return gone or self._unlisted_since is None
 
 
 def _since(before: float | None, now: float) -> float:
