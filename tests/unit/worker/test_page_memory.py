@@ -33,6 +33,8 @@ PLAIN = Page(LARGE.records[:10], None, 100_000)
 class OnePage:
     """A shard that ends with this page; notes how many records were asked for."""
 
+    retention = 86_400.0
+
     def __init__(self, page: Page) -> None:
         self.page = page
         self.limits: list[int] = []
