@@ -14,24 +14,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
     WithJsonSchema,
-    model_validator,
 )
 
 from consumer.domain.filters.filters import Filters, compile_filters
 from consumer.domain.urls import Url
 from consumer.settings.aws_names import (
     TABLE_NAME,
-    require_destination,
-    require_s3_url,
     require_stream,
     require_table,
-    service_of_destination,
     table_name,
 )
 from consumer.settings.kinds import (
@@ -50,6 +45,8 @@ from consumer.settings.kinds import (
     text_like,
     whole_number,
 )
+from consumer.settings.on_failure import OnFailure
+from consumer.settings.section import Section
 
 _DAY = 86400.0
 _MIB = 1024**2
@@ -65,17 +62,6 @@ ApplicationName = Annotated[
 Boolean = Annotated[bool, FLAG]
 HttpUrl = Annotated[Url, HTTP_URL]
 Patterns = Annotated[tuple[dict[str, Any], ...], BeforeValidator(patterns)]
-
-
-class Section(BaseModel):
-    """A mapping in the file: immutable, no unknown keys, and empty means all defaults."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_means_defaults(cls, data: Any) -> Any:
-        return {} if data is None else data
 
 
 class Endpoints(Section):
@@ -255,27 +241,6 @@ class Retry(Section):
     keys in any case, and this is about several records of one key."""
     backoff: Backoff = Field(default_factory=Backoff)
     """Pauses between attempts."""
-
-
-class OnFailure(Section):
-    """Where records go that are given up."""
-
-    destination: Annotated[str, AfterValidator(require_destination)] | None = None
-    """ARN of a standard SQS queue or SNS topic, or s3://bucket/prefix. Default: none."""
-    overflow: Annotated[str, AfterValidator(require_s3_url)] | None = None
-    """s3://bucket/prefix for payloads that the destination cannot hold. Default: none; then they are compressed, split,
-    or kept in the lease table."""
-    format: Literal["full", "lambda"] = "full"
-    """full (default): Lambda's document with error and the records in it. lambda: exactly Lambda's document. Its
-    messages in SQS and SNS hold no records, so these then go to overflow, which is required."""
-    order: Literal["continue", "park_key", "block"] = "continue"
-    """What later records of a dead-lettered key do: continue (default, as in Lambda), park_key (follow it to the
-    destination) or block."""
-
-    @property
-    def destination_kind(self) -> str | None:
-        """Which service the destination belongs to: `sqs`, `sns` or `s3`; None without a destination."""
-        return None if self.destination is None else service_of_destination(self.destination)
 
 
 class Idempotency(Section):

@@ -8,7 +8,8 @@ import pytest
 from pydantic import BaseModel
 
 from consumer.settings import Settings
-from consumer.settings.model import Backoff, Batch, FilterOptions, OnFailure, Retry
+from consumer.settings.model import Backoff, Batch, FilterOptions, Retry
+from consumer.settings.on_failure import OnFailure
 from consumer.settings.rules import RULES
 from consumer.settings.yaml_file import parse
 from tests.unit.settings.conftest import Load, Problems

@@ -1,0 +1,31 @@
+"""The section `on_failure`: what becomes of records that the handler cannot settle."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+
+from consumer.settings.aws_names import require_destination, require_s3_url, service_of_destination
+from consumer.settings.section import Section
+
+
+class OnFailure(Section):
+    """Where records go that are given up."""
+
+    destination: Annotated[str, AfterValidator(require_destination)] | None = None
+    """ARN of a standard SQS queue or SNS topic, or s3://bucket/prefix. Default: none."""
+    overflow: Annotated[str, AfterValidator(require_s3_url)] | None = None
+    """s3://bucket/prefix for payloads that the destination cannot hold. Default: none; then they are compressed, split,
+    or kept in the lease table."""
+    format: Literal["full", "lambda"] = "full"
+    """full (default): Lambda's document with error and the records in it. lambda: exactly Lambda's document. Its
+    messages in SQS and SNS hold no records, so these then go to overflow, which is required."""
+    order: Literal["continue", "park_key", "block"] = "continue"
+    """What later records of a dead-lettered key do: continue (default, as in Lambda), park_key (follow it to the
+    destination) or block."""
+
+    @property
+    def destination_kind(self) -> str | None:
+        """Which service the destination belongs to: `sqs`, `sns` or `s3`; None without a destination."""
+        return None if self.destination is None else service_of_destination(self.destination)
