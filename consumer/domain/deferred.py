@@ -27,8 +27,9 @@ def digest_of(key: bytes) -> str:
 @dataclass(frozen=True, slots=True)
 class DeferredKey:
     """What is stored. ``number`` is the first record of the key that is not settled, or, when ``passed``, one before
-    which everything of it is (itself included); BEGINNING when the key waits for a parent shard. ``since`` is the
-    creation time (Unix seconds) of the oldest unsettled record, or a little earlier; 0 when unknown."""
+    which everything of it is (itself included); BEGINNING when the key waits for a parent shard, and ``passed`` as soon
+    as a record of it was read here. ``since`` is the creation time (Unix seconds) of the oldest unsettled record, or a
+    little earlier; 0 when unknown."""
 
     digest: str
     number: str
@@ -39,6 +40,13 @@ class DeferredKey:
     def waits_for_parent(self) -> bool:
         """Nothing of the key was handled in this shard, and its records of the parent may still be unsettled."""
         return self.number == BEGINNING
+
+    @property
+    def has_records(self) -> bool:
+        """Whether records of the key were left to the second reader. All children hold back the keys of their parents,
+        and after a split all records of a key may be in one of them: in the others nothing is to be read again, or to
+        be missed when it is trimmed."""
+        return not self.waits_for_parent or self.passed or self.since > 0
 
 
 @dataclass(slots=True)
@@ -121,6 +129,9 @@ class DeferredKeys:
         if entry is None or entry.met or number < entry.first:
             return False
         entry.since = entry.since or created
+        if entry.number == BEGINNING and not entry.passed:
+            entry.passed = True
+            self.version += 1
         return True
 
     # --- it catches up -----------------------------------------------------------------------------------

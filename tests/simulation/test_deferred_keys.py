@@ -235,6 +235,39 @@ def test_what_is_trimmed_while_a_key_is_deferred_is_a_loss_with_a_trace() -> Non
     assert all(item.settles == 1 or item.lost for item in world.history.items.values())
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_child_without_records_of_the_key_reads_nothing_again_and_misses_nothing(*, restarted: bool) -> None:
+    """After a split all records of a key are in one child. The other one holds the key back as well, and what is
+    trimmed there meanwhile is no loss."""
+    world, handler = failing_world("the other child", bounds=SMALL), Mendable()
+
+    async def scenario() -> None:
+        (parent,) = world.stream.open_shards()
+        (worker,) = await started(world, handler, "a")
+        load = Load(world, every=0.05)
+        await until_deferred(world, parent)
+        children = set(world.stream.split(parent))
+        (other,) = children - {world.stream.shard_of("poison")}
+        await asyncio.sleep(20.0)
+        assert deferred_in(world, other), "the child holds the key back"
+        if restarted:
+            await worker.stop()
+            worker.start()
+            await until(world, world.balanced, "balance")
+        low = world.rows()[other].frontier.low
+        assert low is not None
+        world.trim(other, low)
+        with log_events() as events:
+            handler.mended = True
+            load.end()
+            await until(world, lambda: not deferred_in(world, other), "the key is through")
+            await until(world, world.everything_settled, "everything is settled")
+            assert other not in [event["shard_id"] for event in named(events, "keys.catching_up")]
+        assert losses(world) == []
+
+    with_every_record_once(world, scenario)
+
+
 @pytest.mark.parametrize("mended", [True, False], ids=["mended", "still failing"])
 def test_keys_that_wait_go_on_when_the_order_is_another_one(*, mended: bool) -> None:
     """``order: shard`` from now on: what is deferred catches up first, and nobody waits for it meanwhile."""

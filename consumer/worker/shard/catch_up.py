@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Collection
 from functools import partial
 
 import structlog
@@ -89,10 +90,14 @@ class CatchUp:
 
     def _ready(self) -> list[DeferredKey]:
         """Keys that may be read again now. Not before the main reader has read again what was settled before a restart:
-        a key would meet it below a stretch that hides its records."""
+        a key would meet it below a stretch that hides its records. One of which it has met no record is through."""
         if not self._deferred or not (self._reader.state.ended or self._subscription.has_read_known):
             return []
-        return self._deferred.ready(self._is_blocked)
+        ready = self._deferred.ready(self._is_blocked)
+        through = [key.digest for key in ready if not key.has_records]
+        if through:
+            self._meet(through)
+        return [key for key in ready if key.has_records]
 
     def _is_blocked(self, key: DeferredKey) -> bool:
         return key.waits_for_parent and blocked_by_parents(key, self._lineage.keys_held_back(self._parents))
@@ -111,7 +116,7 @@ class CatchUp:
             # At this moment, not later: nothing is awaited since the page was taken, and the main reader may drop what
             # follows it.
             if _reached(position) >= self._subscription.frontier.newest:
-                self._meet()
+                self._meet(list(deferred.in_pass))
             if not deferred.in_pass:
                 return
             await self._keep_distance(empty)
@@ -131,7 +136,7 @@ class CatchUp:
             except (DependencyError, PermissionDenied, ResourceMissing) as error:
                 if isinstance(error, ResourceMissing) and await self._lineage.is_gone(self._shard_id):
                     await self._lose(position)
-                    self._meet()
+                    self._meet(list(deferred.in_pass))
                     return
                 failures += 1
                 about = {"shard_id": self._shard_id, "error": str(error), "failures": failures}
@@ -144,7 +149,7 @@ class CatchUp:
             empty = 0 if page.records else empty + 1
             iterator = page.next_iterator
             if iterator is None:
-                self._meet()
+                self._meet(list(deferred.in_pass))
 
     async def _keep_distance(self, empty: int) -> None:
         """From the last read, which may have been of another pass: a key that fills its bound needs many. So many pages
@@ -183,8 +188,8 @@ class CatchUp:
         dispatcher.add_read_again(entries)
         return False
 
-    def _meet(self) -> None:
-        for digest in list(self._deferred.in_pass):
+    def _meet(self, digests: Collection[str]) -> None:
+        for digest in digests:
             self._deferred.met(digest)
         self._subscription.changed()
 

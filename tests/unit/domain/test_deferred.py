@@ -156,6 +156,22 @@ def test_a_key_from_the_beginning_waits_for_a_parent() -> None:
     assert not key.waits_for_parent
 
 
+@pytest.mark.parametrize("created", [0.0, 700.0])
+def test_a_key_that_waits_for_a_parent_says_whether_records_of_it_are_here(created: float) -> None:
+    """Also to the next owner, and also when the service gives no time."""
+    keys = DeferredKeys([DeferredKey(A, BEGINNING)])
+    assert not keys.snapshot()[0].has_records
+    version = keys.version
+    assert keys.drops(A, 5, created)
+    (key,) = keys.snapshot()
+    assert (key.has_records, key.waits_for_parent, keys.version > version) == (True, True, True)
+    assert DeferredKeys([key]).drops(A, 5, created), "it is read again after a restart"
+
+
+def test_a_key_that_was_deferred_here_has_records() -> None:
+    assert deferred().snapshot()[0].has_records
+
+
 @pytest.mark.parametrize(
     ("parents", "blocked"),
     [

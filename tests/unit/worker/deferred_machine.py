@@ -96,9 +96,12 @@ def _starter(case: Case, row: Row, at: int, listed: set[str]) -> Owner:
         waits = set()
     elif case.mistake == "an old list is taken up again after progress":
         fresh = True
-    entries = [Entry(key, start, until, (), top, blocked=key in waits) for key, start, until in row.entries]
+    entries = [
+        Entry(key, start, until, (), top if left else 0, blocked=key in waits, left=left)
+        for key, start, until, left in row.entries
+    ]
     if fresh:
-        entries += [Entry(key, base + 1, blocked=key in waits) for key in listed.difference(row.keys)]
+        entries += [Entry(key, base + 1, blocked=key in waits, left=False) for key in listed.difference(row.keys)]
     return Owner(row.low, (), row.runs, tuple(sorted(map(canonical, entries))))
 
 
@@ -137,17 +140,19 @@ def _snapshot(case: Case, before: Row, at: int, owner: Owner) -> Row:
     runs = tuple(number for number in range(low + 1, owner.fetched + 1) if number not in owner.unsettled)
     if case.mistake != "a hand-over forgets the runs beyond what was read again":
         runs += owner.resumed
-    entries = tuple((entry.key, entry.start, entry.until) for entry in owner.entries)
+    entries = tuple((entry.key, entry.start, entry.until, entry.left) for entry in owner.entries)
     if case.mistake == "the entry is not saved":
         entries = ()
     elif case.mistake == "the entry is not saved after the meeting":
         entries = tuple(one for one in entries if not one[2])
     if case.mistake != "the meeting point is believed after a restart":
-        entries = tuple((key, start, 0) for key, start, _ in entries)
+        entries = tuple((key, start, 0, left) for key, start, _, left in entries)
+    if case.mistake == "a restart forgets that a record was dropped":
+        entries = tuple((key, start, until, start > case.bounds[at][0] + 1) for key, start, until, _ in entries)
     if low < case.bounds[at][1]:
         return Row(low, runs, entries, "open")
     state = "list" if entries and case.mistake != "a list counts as done" else "done"
-    listed = before.listed if before.state == "list" else tuple(key for key, _, _ in entries)
+    listed = before.listed if before.state == "list" else tuple(key for key, *_ in entries)
     return Row(low, (), entries, state, listed if state == "list" else ())
 
 
@@ -204,7 +209,7 @@ def _main_reader(case: Case, world: World, at: int, owner: Owner) -> Iterator[St
             and (not entry.until or case.mistake == "the main reader drops after the meeting")
         ):
             before = 0 if case.mistake == "a record that is dropped hides how far the runs go" else entry.dropped
-            read = with_entry(read, entry.key, entry._replace(dropped=max(number, before)))
+            read = with_entry(read, entry.key, entry._replace(dropped=max(number, before), left=True))
         else:
             read = read._replace(unsettled=(*read.unsettled, number))
     yield Step(f"read {number}", with_owner(world, at, read))

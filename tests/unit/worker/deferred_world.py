@@ -32,6 +32,7 @@ Mistake = Literal[
     "a restart forgets what blocks",
     "an old list is taken up again after progress",
     "the list is read once",
+    "a restart forgets that a record was dropped",
     "a list counts as done",
     "a list does not hold back the next stream",
     "the final save comes before a call has ended",
@@ -55,7 +56,8 @@ class Shard(NamedTuple):
 class Entry(NamedTuple):
     """A deferred key: everything of it below ``start`` is settled. ``until``: the number at which the second iterator
     met the main reader, 0 before. ``line``: its first unsettled records, in memory. ``dropped``: the last record that
-    may have been dropped and not been read again, 0 for none. ``member``: of the pass. ``blocked``: by a parent."""
+    may have been dropped and not been read again, 0 for none. ``member``: of the pass. ``blocked``: by a parent.
+    ``left``: some record of it was dropped, or the key was deferred here."""
 
     key: str
     start: int
@@ -64,6 +66,7 @@ class Entry(NamedTuple):
     dropped: int = 0
     member: bool = False
     blocked: bool = False
+    left: bool = True
 
 
 class Owner(NamedTuple):
@@ -80,17 +83,18 @@ class Owner(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Durable. ``entries``: (key, start, until); nothing believes ``until``. ``listed``: the first list of the row."""
+    """Durable. ``entries``: (key, start, until, left); nothing believes ``until``. ``listed``: the first list of the
+    row."""
 
     low: int
     runs: tuple[int, ...] = ()
-    entries: tuple[tuple[str, int, int], ...] = ()
+    entries: tuple[tuple[str, int, int, bool], ...] = ()
     state: str = "open"
     listed: tuple[str, ...] = ()
 
     @property
     def keys(self) -> tuple[str, ...]:
-        return tuple(key for key, _, _ in self.entries)
+        return tuple(key for key, *_ in self.entries)
 
 
 class World(NamedTuple):
@@ -159,7 +163,7 @@ def same(case: Case, world: World) -> World:
             rows[at] = Row(last, state="done")
             fates[base:last] = [HANDLED if fate == EXCUSED else fate for fate in fates[base:last]]
         elif world.owners[at] is not None and not world.crashes and not world.moves:
-            keys = tuple((key, 0, 0) for key, _, _ in row.entries) if row.state == "list" else ()
+            keys = tuple((key, 0, 0, True) for key, *_ in row.entries) if row.state == "list" else ()
             rows[at] = Row(base, (), keys, row.state, row.listed)
     return world._replace(rows=tuple(rows), fates=tuple(fates))
 
@@ -207,7 +211,7 @@ def queue_of(case: Case, owner: Owner, key: str) -> tuple[int, ...]:
 
 def names(case: Case, row: Row, number: int) -> bool:
     """The row says that this record is settled. Of a deferred key its entry alone decides."""
-    for key, start, _ in row.entries:
+    for key, start, *_ in row.entries:
         if key == case.key[number]:
             return number < start
     return number <= row.low or number in row.runs
