@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 
 import pytest
 
+from consumer.domain.batching import KeyBounds
 from consumer.testing.kinesis_simulation import KinesisSimulation
 from tests.support.kinesis_scenarios import Seen, run, settled
 
@@ -121,6 +123,100 @@ def test_a_change_that_was_put_hours_late_is_no_reason_to_read_hours() -> None:
         await world.finish()
 
     run(scenario)
+
+
+class TestDeferredKeys:
+    """They go on at a place of their own, behind that of the others. Version 1 is late, and has to be known for it."""
+
+    FEW = KeyBounds(line_records=10, line_bytes=64 * 1024, failing_keys=16, deferred_keys=16)
+
+    @pytest.mark.parametrize("pause", [0.1, 1.5, 5.0], ids=["all within the period", "some of them", "the last ones"])
+    def test_of_another_owner(self, pause: float) -> None:
+        """Version 2 is settled, and what follows it fails. What comes after that does not count: it is newer."""
+
+        async def scenario(world: KinesisSimulation) -> None:
+            seen = Seen(world)
+            shard = world.shard_of_item("a")
+            late = world.change("a")
+            seen.failing = {"a": range(2, 99)}
+            world.put("a")
+            world.send(late)
+            for _ in range(30):
+                world.put("a")
+                await world.sleep(pause)
+            assert await world.until(lambda: bool(world.rows()[shard].frontier.deferred), 60.0)
+            seen.failing = {"a": range(3, 99)}
+            assert await world.until(lambda: any(k.passed for k in world.rows()[shard].frontier.deferred), 60.0)
+            await replace_worker(world)
+            seen.failing = {}
+            await settled(world)
+            assert 1 not in seen.versions("a")
+            await world.finish()
+
+        run(scenario, bounds=self.FEW)
+
+    @pytest.mark.parametrize("ended", [False, True], ids=["open", "read to its end"])
+    def test_of_a_parent(self, *, ended: bool) -> None:
+        """The parent is through, the child holds the key back for itself by now."""
+
+        async def scenario(world: KinesisSimulation) -> None:
+            seen = Seen(world)
+            late = world.change("a")
+            seen.failing = {"a": range(2, 99)}
+            parent = world.shard_of_item("a")
+            for _ in range(30):
+                world.put("a")
+                await world.sleep(0.1)
+            assert await world.until(lambda: bool(world.rows()[parent].frontier.deferred), 60.0)
+            child = world.stream.merge(*world.stream.split(parent))  # no sibling that looks back, too
+            beside = next(name for name in map(str, count()) if world.shard_of_item(name) == child)
+            world.send(late)
+            world.put("a")
+            assert await world.until(lambda: world.rows()[parent].state == "deferred", 60.0)
+            for _ in range(60):
+                world.put(beside)
+                await world.sleep(1.0)
+            seen.failing = {"a": range(32, 99)}
+            if ended:
+                world.stream.split(child)
+                assert await world.until(lambda: world.rows()[child].state == "deferred", 60.0)
+            assert await world.until(lambda: world.rows()[parent].state == "done", 60.0)
+            await world.sleep(10.0)
+            assert world.rows()[child].frontier.deferred
+            await replace_worker(world)
+            seen.failing = {}
+            await settled(world)
+            assert 1 not in seen.versions("a")
+            await world.finish()
+
+        run(scenario, bounds=self.FEW)
+
+    def test_that_only_a_parent_had(self) -> None:
+        """Another worker has handled them there; in the child nothing is to be read again."""
+
+        async def scenario(world: KinesisSimulation) -> None:
+            seen = Seen(world, workers=2)
+            late = world.change("a")
+            seen.failing = {"a": range(2, 99)}
+            parent = world.shard_of_item("a")
+            for _ in range(30):
+                world.put("a")
+                await world.sleep(0.1)
+            assert await world.until(lambda: bool(world.rows()[parent].frontier.deferred), 60.0)
+            child = world.stream.merge(*world.stream.split(parent))
+            await world.sleep(30.0)
+            rows = world.rows()
+            assert rows[child].owner != rows[parent].owner
+            seen.failing = {}
+            assert await world.until(lambda: world.rows()[parent].state == "done", 60.0)
+            await world.sleep(10.0)
+            world.send(late)
+            await settled(world)
+            await world.sleep(10.0)
+            assert 1 not in seen.versions("a")
+            await world.finish()
+
+        run(scenario, bounds=self.FEW)
 
 
 def test_throttled_again_and_again_it_goes_on_where_it_was() -> None:

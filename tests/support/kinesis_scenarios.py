@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from consumer.domain.outcome import OK, HandlerCall, Outcome
+from consumer.domain.outcome import OK, HandlerCall, HandlerFault, Outcome
 from consumer.testing.kinesis_simulation import KinesisSimulation
 from consumer.testing.simulated_worker import Scripted
 
@@ -21,11 +21,13 @@ class Seen:
     def __init__(
         self, world: KinesisSimulation, *, workers: int = 1, seconds: float = 0.0, slow: str | None = None
     ) -> None:
-        """Calls take so many ``seconds``; those of the shard ``slow`` end when ``mended`` is set."""
+        """Calls take so many ``seconds``; those of the shard ``slow`` end when ``mended`` is set; those with an item in
+        ``failing`` fail, in these versions."""
         self._world = world
         self._seconds = seconds
         self._slow = slow
         self.mended = asyncio.Event()
+        self.failing: Mapping[str, range] = {}
         self.calls: list[tuple[str, list[tuple[str, int]]]] = []
         for number in range(workers):
             world.add_worker(f"w{number}", Scripted(self._behave)).start()
@@ -36,7 +38,8 @@ class Seen:
         await asyncio.sleep(self._seconds)
         if call.shard_id == self._slow:
             await self.mended.wait()
-        return OK
+        failing = any(item.version in self.failing.get(item.key, ()) for item in items)
+        return Outcome("failed", fault=HandlerFault("raised", "ValueError", "failing")) if failing else OK
 
     def versions(self, key: str) -> list[int]:
         return [version for _, items in self.calls for name, version in items if name == key]

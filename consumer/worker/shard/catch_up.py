@@ -13,6 +13,7 @@ import asyncio
 import math
 from collections.abc import Collection
 from functools import partial
+from itertools import count
 
 import structlog
 
@@ -25,6 +26,7 @@ from consumer.domain.errors import (
     ResourceMissing,
     TrimmedData,
 )
+from consumer.domain.frontier import FrontierSnapshot
 from consumer.ports.leases import Loss
 from consumer.ports.source import Page, Position
 from consumer.worker.context import WorkerContext
@@ -33,6 +35,7 @@ from consumer.worker.retrying import Backoff
 from consumer.worker.shard.dispatcher import Dispatcher
 from consumer.worker.shard.held_lease import HeldLease
 from consumer.worker.shard.lineage import Lineage
+from consumer.worker.shard.look_back import LookBack
 from consumer.worker.shard.page_requests import PageRequests
 from consumer.worker.shard.reader import ShardReader
 from consumer.worker.shard.subscription import Subscription
@@ -71,6 +74,8 @@ class CatchUp:
         # The service takes few reads a second, and the main reader goes first.
         self._pause = context.stream.format.reading.second_reader
         self._lost = False  # records at the horizon; where it is shows the next page
+        # Deferred by another owner, or in a parent: what this worker remembers of them may be nothing, or newer.
+        self._unseen = {key.digest for key in self._deferred.snapshot()}
         self._read_at = -math.inf  # on the clock of the loop
 
     async def run(self, dispatcher: Dispatcher) -> None:
@@ -78,6 +83,10 @@ class CatchUp:
         woken = self._subscription.may_catch_up
         while True:
             ready = self._ready()
+            through = [key for key in ready if not key.has_records]
+            if through:
+                await self._let_through(through)
+                continue
             if ready:
                 await self._pass(ready, dispatcher)
                 continue
@@ -90,17 +99,22 @@ class CatchUp:
 
     def _ready(self) -> list[DeferredKey]:
         """Keys that may be read again now. Not before the main reader has read again what was settled before a restart:
-        a key would meet it below a stretch that hides its records. One of which it has met no record is through."""
+        a key would meet it below a stretch that hides its records."""
         if not self._deferred or not (self._reader.state.ended or self._subscription.has_read_known):
             return []
-        ready = self._deferred.ready(self._is_blocked)
-        through = [key.digest for key in ready if not key.has_records]
-        if through:
-            self._meet(through)
-        return [key for key in ready if key.has_records]
+        return self._deferred.ready(self._is_blocked)
 
     def _is_blocked(self, key: DeferredKey) -> bool:
         return key.waits_for_parent and blocked_by_parents(key, self._lineage.keys_held_back(self._parents))
+
+    async def _let_through(self, keys: list[DeferredKey]) -> None:
+        """Nothing of these keys is here to be read again, unless the main reader meets some meanwhile."""
+        deferred = self._deferred
+        deferred.in_pass.update(dict.fromkeys(key.digest for key in keys))
+        await self._look_back(None)
+        waiting = [key for key in deferred.snapshot() if key.digest in deferred.in_pass]
+        self._meet([key.digest for key in waiting if not key.has_records])
+        deferred.in_pass.clear()
 
     # --- one pass --------------------------------------------------------------------------------------
 
@@ -110,6 +124,7 @@ class CatchUp:
         oldest = min(ready, key=lambda key: int(key.number) + key.passed)
         position = self._position(oldest)
         log.debug("keys.catching_up", shard_id=self._shard_id, keys=len(ready), after=position.sequence_number)
+        await self._look_back(position.sequence_number)
         iterator: str | None = None
         failures = empty = 0
         while True:
@@ -150,6 +165,27 @@ class CatchUp:
             iterator = page.next_iterator
             if iterator is None:
                 self._meet(list(deferred.in_pass))
+
+    async def _look_back(self, number: str | None) -> None:
+        """Read once more what came before the keys in the pass, which go on at this record; None: in the shards before
+        this one."""
+        seen, in_pass = self._subscription.seen, self._deferred.in_pass
+        if seen is None or self._unseen.isdisjoint(in_pass):
+            return
+        first = self._subscription.snapshot(0).first if number is not None else None
+        place = FrontierSnapshot(number, first)
+        look_back = LookBack(
+            self._context, seen.remember_again, self._budget, self._shard_id, self._parents, place, beside=True
+        )
+        for failures in count(1):
+            try:
+                await look_back.run()
+                break
+            except (ExpiredIterator, DependencyError, PermissionDenied) as error:
+                about = {"shard_id": self._shard_id, "error": str(error), "failures": failures}
+                log.warning("keys.catch_up_failed", **about)
+                await asyncio.sleep(ERROR_BACKOFF.after(failures))
+        self._unseen.difference_update(in_pass)
 
     async def _keep_distance(self, empty: int) -> None:
         """From the last read, which may have been of another pass: a key that fills its bound needs many. So many pages

@@ -2,14 +2,15 @@
 
 Where a source mixes up the order of changes, the worker remembers the newest version of each item. A worker that takes
 a shard over has not seen them, nor has one that begins with a child of other workers' shards. So it reads once more
-what arrived in the ``PERIOD`` before: of the shard itself, and where that is younger, of the shards before it.
+what arrived in the ``PERIOD`` before: of the shard itself, and where that is younger, of the shards before it. Each of
+the two readers of a shard does: deferred keys go on at a place of their own, long before that of the others.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -18,12 +19,12 @@ import structlog
 
 from consumer.domain.errors import DependencyError, ResourceMissing, Throttled, TrimmedData
 from consumer.domain.frontier import FrontierSnapshot
+from consumer.domain.stream_record import StreamRecord
 from consumer.ports.source import Page, Position
 from consumer.worker.context import WorkerContext
 from consumer.worker.memory_budget import BudgetAccount
 from consumer.worker.retrying import Backoff
 from consumer.worker.shard.page_requests import PageRequests
-from consumer.worker.shard.seen_versions import SeenVersions
 
 log = structlog.get_logger()
 
@@ -47,21 +48,30 @@ class _Stretch:
 
 
 class LookBack:
-    """Of one shard, whose ``parents`` are these. The main reader waits meanwhile."""
+    """Of one shard, whose ``parents`` are these. Its reader waits meanwhile.
+
+    Args:
+        remember: is given the records, oldest first, with their ordering keys, and whether they are of this shard.
+        resume_from: where the reader goes on; only ``first`` and ``low`` matter.
+        beside: another one reads the shard at the same time.
+    """
 
     def __init__(
         self,
         context: WorkerContext,
-        seen: SeenVersions,
+        remember: Callable[[StreamRecord, bytes, bool], None],
         budget: BudgetAccount,
         shard_id: str,
         parents: tuple[str, ...],
         resume_from: FrontierSnapshot,
+        *,
+        beside: bool = False,
     ) -> None:
         self._context = context
         self._key_of = context.stream.format.key_of
         self._limits = context.stream.format.reading
-        self._seen = seen
+        self._remember = remember
+        self._beside = beside
         self._budget = budget
         self._own = _Stretch(shard_id, parents, resume_from.first, resume_from.low or resume_from.first)
         self._met = {shard_id}
@@ -127,7 +137,7 @@ class LookBack:
             page = await self._page(requests, iterator)
             for record in page.records:
                 if int(record.number) <= until:
-                    self._seen.remember(record, self._key_of(record))
+                    self._remember(record, self._key_of(record), stretch is self._own)
                     stretch.after = record.number
             if page.at_tip or (page.records and int(page.records[-1].number) >= until):
                 break
@@ -160,7 +170,7 @@ class LookBack:
                 await asyncio.sleep(AGAIN.after(throttled) * (0.5 + random()))
                 continue
             pause = self._limits.pause_after(page.wire_bytes, full=True, patience=0.0)
-            others = requests.shard_id != self._own.shard_id
+            others = self._beside or requests.shard_id != self._own.shard_id
             self._due = loop.time() + (max(pause, self._limits.second_reader) if others else pause)
             return page
         raise AssertionError("unreachable: count has no end")

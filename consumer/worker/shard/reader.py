@@ -85,7 +85,7 @@ class ShardReader:
         seen = subscription.seen
         self._look_back: LookBack | None = None
         if seen is not None:
-            self._look_back = LookBack(context, seen, budget, shard_id, parents, resume_from)
+            self._look_back = LookBack(context, seen.remember, budget, shard_id, parents, resume_from)
         self._clock = context.ports.clock
         self._random = context.ports.random
         self._poll = context.settings.source.poll

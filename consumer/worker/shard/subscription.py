@@ -56,7 +56,7 @@ class Subscription:
         self._runs_bytes = context.stream.format.runs_bytes
         self.seen: SeenVersions | None = None
         if context.versions is not None:
-            self.seen = SeenVersions(context.versions, context.metrics, context.filters.table)
+            self.seen = SeenVersions(context.versions, context.metrics, self.deferred, context.filters.table)
         names_trims = context.stream.format.names_trims
         self.complete = None if names_trims else Completeness(resume_from.complete_at, resume_from.kept_for)
         self._position_read_again = count(_FIRST_READ_AGAIN).__next__
@@ -244,6 +244,8 @@ class Subscription:
         key = self._key_of(record)
         digest = digest_of(key)
         if not self.deferred.is_wanted(digest, int(record.number)):
+            if self.seen is not None:
+                self.seen.remember_again(record, key, own=True)
             return None
         if self._start_at is not None and 0 < record.created < self._start_at:
             return None

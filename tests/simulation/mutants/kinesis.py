@@ -32,7 +32,7 @@ KINESIS = (
     Mutant(
         "a new owner does not look back",
         "consumer/worker/shard/look_back.py",
-        "self._seen.remember(record, self._key_of(record))",
+        "self._remember(record, self._key_of(record), stretch is self._own)",
         "pass",
         ("last version",),
         family="kinesis",
