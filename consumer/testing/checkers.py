@@ -39,7 +39,7 @@ class Checkers(Promptness):
         self._frontiers: dict[tuple[str, int], FrontierSnapshot] = {}  # what an epoch started from
         self._busy: dict[tuple[str, str, str], int] = defaultdict(int)
         self._settled_by: dict[tuple[str, str | None, int], list[int]] = defaultdict(list)
-        self._begun: set[tuple[str, str | None, int]] = set()  # shards of which an epoch has handled something
+        self._begun: dict[tuple[str, str | None, int], float] = {}  # when an epoch began to handle a shard
         self._saving: dict[str, LeaseRow] = {}
         self._damaged: dict[str, int] = {}  # by shard: the epoch whose frontier was made unreadable
         self._memory = MemoryRules(history)
@@ -62,7 +62,7 @@ class Checkers(Promptness):
         shard_id, epoch = call.shard_id, call.lease_epoch
         items = [history.items[record_name(shard_id, record.sequence_number)] for record in call.records]
         history.note("start", incarnation, shard_id, epoch, call.attempt, [item.number for item in items])
-        self._begun.add((shard_id, incarnation, epoch))
+        self._begun.setdefault((shard_id, incarnation, epoch), history.now())
         self._check_owner(incarnation, shard_id, epoch)
         self._check_parents(shard_id, items)
         inside: set[int] = set()
@@ -100,10 +100,11 @@ class Checkers(Promptness):
         elif outcome.kind == "partial":
             done = self._handled_in_part(incarnation, items, outcome)
         settled = {item.number for item in done}
+        begun = self._begun[call.shard_id, incarnation, call.lease_epoch]
         for item in items:
             item.failures += item.number not in settled
         for item in done:
-            self._took_effect(item, incarnation)
+            self._took_effect(item, incarnation, begun)
             item.settles += 1
             item.settled_in = incarnation, call.lease_epoch
             if item.settles > 1:
@@ -113,7 +114,7 @@ class Checkers(Promptness):
 
     def _handled_in_part(self, incarnation: str, items: Sequence[Item], outcome: Outcome) -> list[Item]:
         """What counts as handled when the records that failed were named."""
-        failed = {int(number) for number in outcome.failed}
+        failed = {self.item(items[0].shard_id, number).number for number in outcome.failed}
         if incarnation in self._in_order or not outcome.exact:
             return [item for item in items if item.number < min(failed)]
         first: dict[str, int] = {}

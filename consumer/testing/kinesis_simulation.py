@@ -9,17 +9,22 @@ import hashlib
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from typing import Any, Final
 
 import msgspec
 
 from consumer.aws.kinesis_changes import change_in
+from consumer.aws.kinesis_pages import KinesisShard, convert_page
 from consumer.domain.batching import BOUNDS, KeyBounds
 from consumer.domain.deferred import digest_of
 from consumer.domain.kinesis_format import ordering_key
 from consumer.domain.kinesis_numbers import book_number
+from consumer.ports.leases import Loss
 from consumer.ports.source import StreamSource
 from consumer.ports.time import ServiceClock
+from consumer.testing.gap_rules import GapRules
 from consumer.testing.history import Item
 from consumer.testing.memory_kinesis import MemoryKinesis
 from consumer.testing.memory_kinesis_client import kinesis_source
@@ -47,7 +52,8 @@ class MadeChange:
 class KinesisSimulation(Simulation):
     """``Simulation`` on a Kinesis stream.
 
-    ``millis``: the table gives creation times in milliseconds from now on.
+    ``millis``: the table gives creation times in milliseconds from now on. Without ``source.table`` in ``config`` it is
+    one of ``orders``; with ``table: None`` handlers see all records.
 
     Args:
         doubled: share of the changes that are put once more, up to ``LATEST_DOUBLE`` later.
@@ -84,6 +90,10 @@ class KinesisSimulation(Simulation):
         self._newest: dict[str, tuple[int, Item]] = {}
         self.made: dict[str, int] = {}  # the last version of each key
         self.on_their_way = 0  # changes that are not put yet
+        self._late: dict[int, MadeChange] = {}
+        self._places = count()
+        self.gap_rules = GapRules(self.history)
+        self.table.on_loss = partial(_loss_recorded, self)
 
     def source(self, link: Link, clock: ServiceClock) -> StreamSource:
         return kinesis_source(self.streams[0], clock.wall, link)
@@ -100,9 +110,21 @@ class KinesisSimulation(Simulation):
         if key in self._images:
             self._on_its_way(self._changed_to(key, None))
 
-    def put_other(self, data: bytes, partition_key: str) -> None:
-        """A record that is no change of the table."""
-        self.stream.put(data, partition_key)
+    def put_record(self, data: bytes, partition_key: str) -> None:
+        """A producer puts what is no change of the table, or several records at once as the KPL does."""
+        if self.stream.gone:
+            return  # an error that its producer sees
+        shard_id, number = self.stream.put(data, partition_key)
+        if self.settings.source.table is not None:
+            return  # no handler sees it
+        wire = {"SequenceNumber": number, "Data": data, "PartitionKey": partition_key}
+        where = KinesisShard(self.stream.stream_arn, shard_id)
+        for record in convert_page({"Records": [wire]}, where).page.records:
+            key = ordering_key(record)
+            name = f"record {key.decode(errors='replace')}"
+            version = self.made[name] = self.made.get(name, 0) + 1
+            shown = record.sequence_number
+            self.checkers.produced(record.number, name, version, shard_id, digest_of(key), shown=shown)
 
     def change(self, key: str, **attributes: Any) -> MadeChange:
         """A new version of an item is written. The change is put when the scenario does it, with ``send``: never, late,
@@ -151,11 +173,23 @@ class KinesisSimulation(Simulation):
         if rng.random() < self.doubled:
             self._put_later(change, late + rng.uniform(0.0, LATEST_DOUBLE))
 
+    def put_all(self) -> None:
+        """What is on its way is put now, so that nothing is later than it may be when days pass."""
+        while self._late:
+            self._put_in_time(next(iter(self._late)))
+
     def _put_later(self, change: MadeChange, seconds: float) -> None:
         self.on_their_way += 1
         if seconds:
-            self.loop.after(seconds, self._put, change)
+            place = next(self._places)
+            self._late[place] = change
+            self.loop.after(seconds, self._put_in_time, place)
         else:
+            self._put(change)
+
+    def _put_in_time(self, place: int) -> None:
+        change = self._late.pop(place, None)
+        if change is not None:
             self._put(change)
 
     def shard_of_item(self, key: str) -> str:
@@ -177,7 +211,14 @@ class KinesisSimulation(Simulation):
         newest = self._newest.get(change.key)
         superseded_by = newest[1] if newest is not None and newest[0] >= change.micros else None
         item = self.checkers.produced(
-            book_number(shown), change.key, change.version, shard_id, digest, shown=shown, superseded_by=superseded_by
+            book_number(shown),
+            change.key,
+            change.version,
+            shard_id,
+            digest,
+            shown=shown,
+            superseded_by=superseded_by,
+            created=change.micros / 1_000_000,
         )
         if superseded_by is None:
             self._newest[change.key] = change.micros, item
@@ -190,7 +231,8 @@ class KinesisSimulation(Simulation):
         old.gone = True
         rows = self.rows_of(old)
         for shard_id in (*old.open_shards(), *old.closed_shards()):
-            self.checkers.trimmed(shard_id, known=shard_id in rows)
+            known = shard_id in rows
+            self.gap_rules.lost(shard_id, self.checkers.trimmed(shard_id, known=known), known=known)
 
         def make() -> None:
             self.streams.append(old.made_anew(shards))
@@ -202,10 +244,23 @@ class KinesisSimulation(Simulation):
         """What retention does now. Of a shard that was never read nobody can know what was in it."""
         rows = self.rows_of(self.stream)
         for shard_id, upto in self.stream.expire():
-            known = shard_id in rows and not rows[shard_id].frontier.untouched
-            self.checkers.trimmed(shard_id, int(book_number(str(upto))), known=known)
+            row = rows.get(shard_id)
+            known = row is not None and (not row.frontier.untouched or row.frontier.complete_at > 0)
+            last = int(book_number(str(upto + 1))) - 1  # with all that the KPL has packed into that record
+            lost = self.checkers.trimmed(shard_id, last, known=known)
+            if lost:
+                self.gap_rules.lost(shard_id, lost, known=known)
+
+    def delete_row(self, shard_id: str) -> None:
+        super().delete_row(shard_id)
+        if self.gap_rules.row_deleted(shard_id):
+            self.checkers.excuse(shard_id)
 
     # --- what a scenario asks ------------------------------------------------------------------------------------
+
+    async def finish(self) -> None:
+        await super().finish()
+        self.gap_rules.at_the_end()
 
     def all_put_and_settled(self) -> bool:
         """Nothing is on its way, and every record is handled, dead-lettered or lost with its trace."""
@@ -226,3 +281,11 @@ class KinesisSimulation(Simulation):
 def _partition_key(key: str) -> str:
     """Of the record of a change: DynamoDB's function is not known, its results look like this."""
     return hashlib.md5(key.encode(), usedforsecurity=False).hexdigest().upper()
+
+
+def _loss_recorded(world: KinesisSimulation, label: str, loss: Loss) -> None:
+    if label == world.stream.label and not world.stream.gone:
+        row, now = world.rows_of(world.stream).get(loss.shard_id), world.clock.wall()
+        world.gap_rules.recorded(loss, row, now, world.stream.retention)
+    else:  # of a stream that is gone with all that was in it
+        world.gap_rules.recorded(loss, None, 0.0, 0.0)

@@ -22,6 +22,7 @@ from consumer.ports.time import Clock
 from consumer.testing.memory_kinesis_shards import KinesisShard, MemoryKinesisShards, Stored
 
 ITERATOR_LIFETIME: Final = 300.0  # seconds
+TOKEN_LIFETIME: Final = 300.0  # seconds, of the next page of a listing
 READS: Final = 5  # of a shard in a second, by all its readers; and so many iterators
 PAGE_BYTES: Final = 10 * 1024 * 1024
 BYTES_PER_SECOND: Final = 2 * 1024 * 1024  # of a shard, for all its readers
@@ -35,6 +36,7 @@ class MemoryKinesis(MemoryKinesisShards):
 
     ``trimmed_answers`` is how a position that was trimmed answers; ``names_children`` whether the last page of a shard
     does; ``limited`` whether reads are; ``invalid_ends`` so many pages of open shards have no next iterator;
+    ``shards_per_page`` are in a page of the listing at most; ``status`` is what the summary says;
     ``refuses`` is raised by every call, unless it is None.
 
     Args:
@@ -56,6 +58,8 @@ class MemoryKinesis(MemoryKinesisShards):
         self.limited = True
         self.invalid_ends = 0
         self.refuses: StreamConsumerError | None = None
+        self.shards_per_page = 1000
+        self.status = "ACTIVE"
         self.gone = False
         self.largest_page = 0  # wire bytes
         self.served = 0  # records, each time that they were given out
@@ -99,28 +103,31 @@ class MemoryKinesis(MemoryKinesisShards):
             "StreamDescriptionSummary": {
                 "StreamName": self.name,
                 "StreamARN": self.stream_arn,
-                "StreamStatus": "ACTIVE",
+                "StreamStatus": self.status,
                 "RetentionPeriodHours": int(self.retention // 3600),
                 "StreamCreationTimestamp": dt.datetime.fromtimestamp(self.created, tz=dt.UTC),
                 "OpenShardCount": len(self.open_shards()),
             }
         }
 
-    def page_of_shards(self, most: int, after: str | None) -> dict[str, Any]:
-        """ListShards; the token is the last shard of the page before."""
+    def page_of_shards(self, most: int, token: str | None) -> dict[str, Any]:
+        """ListShards; a token is the last shard of the page before, and when that was asked for."""
+        issued, _, after = (token or "").partition("/")
+        if token and (self.clock.wall() - float(issued) > TOKEN_LIFETIME or after not in self._lineage):
+            raise DependencyError("ListShards", "ExpiredNextTokenException", "the token has expired")
         names = sorted(self._shards)
-        start = bisect_right(names, after) if after else 0
+        start, most = bisect_right(names, after), min(most, self.shards_per_page)
         shown = names[start : start + most]
         answer: dict[str, Any] = {"Shards": [self._listed(self._shards[name]) for name in shown]}
         if start + most < len(names):
-            answer["NextToken"] = shown[-1]
+            answer["NextToken"] = f"{self.clock.wall()!r}/{shown[-1]}"
         return answer
 
     def iterator(self, shard_id: str, kind: str, number: str | None, at: float | None) -> str:
-        """GetShardIterator: generation, time of issue, shard, the number it stands at, and whether it is stuck."""
+        """GetShardIterator: generation, time of issue, shard, the number it stands at, and ``n`` when that is the place
+        of a record, as behind one, which may be trimmed."""
         shard = self._readable(shard_id)
         self._limit(shard.iterators)
-        stuck = False
         if kind == "TRIM_HORIZON":
             place = shard.trimmed + 1
         elif kind == "LATEST":
@@ -133,18 +140,19 @@ class MemoryKinesis(MemoryKinesisShards):
             place = shard.records[index].number if index < len(shard.records) else self._count_number() + 1
         else:
             place = int(number or "0") + (kind == "AFTER_SEQUENCE_NUMBER")
-            if int(number or "0") <= shard.trimmed:
-                if self.trimmed_answers == "invalid":
-                    text = f"StartingSequenceNumber {number} used in GetShardIterator on {shard_id} is invalid"
-                    raise DependencyError("GetShardIterator", "InvalidArgumentException", text)
-                stuck = self.trimmed_answers == "stuck"
-        return self._issue(shard_id, place, stuck=stuck)
+            if int(number or "0") <= shard.trimmed and self.trimmed_answers == "invalid":
+                text = f"StartingSequenceNumber {number} used in GetShardIterator on {shard_id} is invalid"
+                raise DependencyError("GetShardIterator", "InvalidArgumentException", text)
+            if int(number or "0") == shard.trimmed and self.trimmed_answers == "stuck":
+                place = shard.trimmed  # as if AT: behind what was trimmed nothing comes either
+            return self._issue(shard_id, place)
+        return self._issue(shard_id, place, kind="h")
 
     def page(self, iterator: str, limit: int) -> dict[str, Any]:
         """GetRecords."""
         try:
-            generation, issued, shard_id, place_text, stuck = iterator.split("/")
-            place, age = int(place_text), self.clock.monotonic() - float(issued)
+            generation, issued, shard_id, place_text, kind = iterator.split("/")
+            place, age = int(place_text), self.clock.wall() - float(issued)
         except ValueError as error:
             raise DependencyError("GetRecords", "InvalidArgumentException", "invalid ShardIterator") from error
         if int(generation) != self._generation or age > ITERATOR_LIFETIME:
@@ -153,24 +161,25 @@ class MemoryKinesis(MemoryKinesisShards):
         self._limit(shard.reads)
         if self.limited and shard.paid_until > self.clock.monotonic():
             raise Throttled("GetRecords", "ProvisionedThroughputExceededException", "2 MB a second")
-        if stuck == "1":
-            again = self._issue(shard_id, place, stuck=True)
+        if kind == "n" and place <= shard.trimmed and self.trimmed_answers == "stuck":
+            again = self._issue(shard_id, place)
             return {"Records": [], "NextShardIterator": again, "MillisBehindLatest": int(self.retention * 1000)}
-        return self._read(shard, place, limit)
+        return self._read(shard, place, kind, limit)
 
     def read_by_another(self, shard_id: str) -> None:
         """Another consumer reads a shard, which takes one of its reads."""
         self._readable(shard_id).reads.append(self.clock.monotonic())
 
-    def _read(self, shard: KinesisShard, place: int, limit: int) -> dict[str, Any]:
+    def _read(self, shard: KinesisShard, place: int, kind: str, limit: int) -> dict[str, Any]:
         first = bisect_left(shard.records, place, key=lambda one: one.number)
         last, size = first, 0
         while last < min(len(shard.records), first + limit) and (last == first or size < PAGE_BYTES):
             size += len(shard.records[last].data)
             last += 1
-        if self.limited:
+        if self.limited:  # what is above the rate of a second blocks the next ones; 10 MiB block five
             now = self.clock.monotonic()
-            shard.paid_until = max(now, shard.paid_until) + max(0.0, size / BYTES_PER_SECOND - 1.0)
+            more = size if size >= PAGE_BYTES else max(0, size - BYTES_PER_SECOND)
+            shard.paid_until = max(now, shard.paid_until) + more / BYTES_PER_SECOND
         shown = shard.records[first:last]
         shard.pages += 1
         self.served += len(shown)
@@ -189,13 +198,14 @@ class MemoryKinesis(MemoryKinesisShards):
             if self.names_children:
                 answer["ChildShards"] = [self._child(one) for one in self._children(shard.shard_id)]
             return answer
-        following = shard.records[last - 1].number + 1 if last > first else place
-        return answer | {"NextShardIterator": self._issue(shard.shard_id, following)}
+        following = (shard.records[last - 1].number + 1, "n") if last > first else (place, kind)
+        return answer | {"NextShardIterator": self._issue(shard.shard_id, *following)}
 
     # --- inside --------------------------------------------------------------------------------------------------
 
-    def _issue(self, shard_id: str, place: int, *, stuck: bool = False) -> str:
-        return f"{self._generation}/{self.clock.monotonic()!r}/{shard_id}/{place}/{int(stuck)}"
+    def _issue(self, shard_id: str, place: int, kind: str = "n") -> str:
+        """By the wall clock, so that days that are passed over count, too."""
+        return f"{self._generation}/{self.clock.wall()!r}/{shard_id}/{place}/{kind}"
 
     def _readable(self, shard_id: str) -> KinesisShard:
         if shard_id not in self._shards:

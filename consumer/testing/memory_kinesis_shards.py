@@ -125,7 +125,9 @@ class MemoryKinesisShards:
         records, with the newest number lost."""
         horizon, lost = self.clock.wall() - self.retention, list[tuple[str, int]]()
         for shard in list(self._shards.values()):
-            old = [one.number for one in shard.records if one.at < horizon]
+            old = []
+            if shard.records and shard.records[0].at < horizon:
+                old = [one.number for one in shard.records if one.at < horizon]
             if old:
                 lost.append((shard.shard_id, old[-1]))
                 self.trim(shard.shard_id, str(old[-1]))

@@ -289,7 +289,10 @@ class MemoryLeaseStore(MemoryRegistry, MemorySessions, MemoryBulletins):
         def apply() -> None:
             self._held(label, held)
             key = (loss.kind, loss.shard_id, loss.first_sequence_number or f"{loss.detected_at:.6f}")
-            self._table.losses.setdefault((self._application, label), {})[key] = loss
+            losses = self._table.losses.setdefault((self._application, label), {})
+            losses[key] = loss
+            if self._table.on_loss is not None:
+                self._table.on_loss(label, loss)
 
         await self._write("record_loss", apply)
 

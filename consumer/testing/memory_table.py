@@ -65,6 +65,7 @@ class MemoryTable:
     on_register: Callable[[Registration], None] | None = None
     on_read: Callable[[str, float], None] | None = None  # partition, read units of a consistent read
     on_remove: Callable[[LeaseRow], None] | None = None  # by a worker, not by hand
+    on_loss: Callable[[str, Loss], None] | None = None  # label
     _raised: int = 0
 
     def epoch_beyond(self, seen: int) -> int:

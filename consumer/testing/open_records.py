@@ -39,6 +39,7 @@ class OpenRecords:
         self._open: dict[str, dict[int, Item]] = defaultdict(dict)  # by shard
         self._lost: dict[str, list[Item]] = defaultdict(list)
         self._newest: dict[str, Item] = {}
+        self._horizons: dict[str, list[tuple[float, float]]] = defaultdict(list)  # by shard: time, last number trimmed
         self.last_effects: dict[str, Item] = {}  # by key: what was handled last
         self._registrations: dict[str, Registration] = {}
 
@@ -52,10 +53,12 @@ class OpenRecords:
         *,
         shown: str | None = None,
         superseded_by: Item | None = None,
+        created: float | None = None,
     ) -> Item:
         """A record was written. ``digest`` names its ordering key in frontiers; ``shown`` is its number as handlers see
-        it, where that is not the number of the books. One that is ``superseded_by`` another need not be handled."""
-        created = float(int(self._streams[0].clock.wall()))
+        it, where that is not the number of the books. One that is ``superseded_by`` another need not be handled.
+        ``created`` (Unix seconds) is now, in whole seconds, if it is not given."""
+        created = float(int(self._streams[0].clock.wall())) if created is None else created
         item = Item(int(number), key, version, shard_id, created, self._newest.get(key), self._history.now(), digest)
         item.superseded_by = superseded_by
         if superseded_by is None:
@@ -70,16 +73,24 @@ class OpenRecords:
         self._history.note("put", key, version, shard_id, number)
         return item
 
-    def trimmed(self, shard_id: str, upto: int | None = None, *, known: bool = True) -> None:
-        """Records were dropped by the service. Those that were not settled are lost; a gap row must name them, if it is
-        ``known`` that there were any."""
+    def trimmed(self, shard_id: str, upto: int | None = None, *, known: bool = True) -> list[Item]:
+        """Records were dropped by the service. Those that were not settled are lost, and returned; a gap row must name
+        them, if it is ``known`` that there were any."""
+        lost = list[Item]()
         for item in list(self._open[shard_id].values()):
             if upto is None or item.number <= upto:
                 item.lost = True
+                lost.append(item)
                 if known and self._registration_of(shard_id) is not None:  # before that none had to be read
                     self._lost[shard_id].append(item)
                 self._closed(item)
+        self._horizons[shard_id].append((self._history.now(), math.inf if upto is None else upto))
         self._history.note("trim", shard_id, upto)
+        return lost
+
+    def excuse(self, shard_id: str) -> None:
+        """Of what was lost of a shard so far nobody can know any more."""
+        self._lost.pop(shard_id, None)
 
     def registered(self, registration: Registration) -> None:
         """The application's start is durable: older records are not its concern."""
@@ -116,15 +127,23 @@ class OpenRecords:
     def _registration_of(self, shard_id: str) -> Registration | None:
         return self._registrations.get(self._streams[self._stream_of(shard_id)].arn)
 
-    def _took_effect(self, item: Item, incarnation: str) -> None:
-        """A record was handled: not after a newer change of its item, as far back as a worker looks, which is not into
-        a stream that is gone."""
+    def _took_effect(self, item: Item, incarnation: str, begun: float) -> None:
+        """A record was handled, by an owner who has ``begun`` then with its shard: not after a newer change of its
+        item, as far back as a worker looks."""
         newer = item.superseded_by
-        known = newer is not None and self._stream_of(newer.shard_id) == self._stream_of(item.shard_id)
-        if known and newer is not None and newer.settled_at is not None and not newer.lost:
-            found = f"{item.key} v{item.version} is handled after v{newer.version} by {incarnation}"
-            self._history.violated("last version", found)
+        if newer is not None and newer.settled_at is not None and not newer.lost:
+            known = newer.settled_in[0] == incarnation or self._was_there(newer, item, begun)
+            if known:
+                found = f"{item.key} v{item.version} is handled after v{newer.version} by {incarnation}"
+                self._history.violated("last version", found)
         self.last_effects[item.key] = item
+
+    def _was_there(self, newer: Item, item: Item, begun: float) -> bool:
+        """Whether who has begun with ``item``'s shard then was able to read ``newer``, which others have handled. Not
+        what was trimmed by then, as after a gap, and not what was in a stream that is gone: nobody can know of it."""
+        trims = self._horizons[newer.shard_id]
+        trimmed = any(newer.number <= last for when, last in trims if when <= begun)
+        return not trimmed and self._stream_of(newer.shard_id) == self._stream_of(item.shard_id)
 
     def _closed(self, item: Item) -> None:
         self._open[item.shard_id].pop(item.number, None)

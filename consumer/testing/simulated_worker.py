@@ -22,9 +22,9 @@ from consumer.settings.model import Settings
 from consumer.testing.memory_leases import MemoryLeaseStore
 from consumer.testing.network import Link
 from consumer.testing.observed import ObservedDeadLetters, ObservedHandler
+from consumer.testing.simulated_clock import SimulatedClock
 from consumer.testing.virtual_loop import Process
 from consumer.testing.world import World, settings_of
-from consumer.worker.clock import HeardClock
 from consumer.worker.context import Ports, WorkerContext
 from consumer.worker.fleet.coordinator import Coordinator
 from consumer.worker.fleet.incarnation import HARD_STOP_MARGIN, Host
@@ -108,7 +108,7 @@ class SimulatedWorker:
         process.wall_offset = rng.uniform(-0.5, 0.5)
         settings = self._running = self._own or world.settings
         self.process, self.context, self.coordinator = process, None, None
-        self._clock = HeardClock(process)
+        self._clock = SimulatedClock(process)
         timeouts = {"session": min(CALL_TIMEOUT, settings.leases.duration / 8)}
         self.links = {
             service: Link(process, service, rng, timeouts.get(service, CALL_TIMEOUT), world.called, self._clock.heard)

@@ -23,20 +23,20 @@ class ManualClock:
         return self.now
 
     def monotonic(self) -> float:
-        """Stands still: iterators live."""
+        """Stands still: nothing is limited."""
         return 0.0
 
 
 async def reading(
     kept_back: float, link: Link | None = None
 ) -> tuple[ManualClock, MemoryKinesis, KinesisStreamSource, str, str]:
-    """A stream with a record every minute of the last day but ``kept_back`` seconds, read up to its second page."""
+    """A stream with a record every 20 seconds of the last day but ``kept_back`` seconds, read up to its second page."""
     clock = ManualClock()
     stream = MemoryKinesis(clock)
     stream.limited = False
-    for number in range(1440):
+    for number in range(4320):
         stream.put(b"%d" % number, "key")
-        clock.now += 60.0
+        clock.now += 20.0
     clock.now -= kept_back
     source = kinesis_source(stream, clock.wall, link)
     await source.describe()
@@ -50,7 +50,7 @@ async def reading(
 
 async def test_what_is_trimmed_between_two_pages_is_a_gap() -> None:
     clock, stream, source, shard_id, iterator = await reading(0.0)
-    clock.now += 20 * 60.0
+    clock.now += 290.0
     stream.expire()
     with pytest.raises(TrimmedData):
         await source.get_records(shard_id, iterator, 5)
