@@ -113,8 +113,10 @@ class KinesisNemesis(Nemesis):
         self._world.stream.expire_iterators()
 
     def invalid_end(self) -> None:
-        """Pages of open shards have no next iterator and no children."""
+        """Pages of shards that go on have no next iterator and no children; some of these were closed just before."""
         self._world.stream.invalid_ends = self._rng.randint(1, 3)
+        if self._rng.random() < 0.5:
+            self._rng.choice((self.split, self.merge))()
 
     def no_children(self) -> None:
         """The last pages of shards do not name their children for a while."""

@@ -25,7 +25,15 @@ from tests.simulation.mutants.mutant import Mutant
 from tests.simulation.mutants.records import RECORDS
 
 ROOT = Path(__file__).parents[3]
-COPIED = ("consumer", "tests/__init__.py", "tests/simulation", "tests/unit/__init__.py", "tests/unit/worker")
+COPIED = (
+    "consumer",
+    "tests/__init__.py",
+    "tests/simulation",
+    "tests/support/__init__.py",
+    "tests/support/kpl_aggregates.py",
+    "tests/unit/__init__.py",
+    "tests/unit/worker",
+)
 MOST_SEEDS = 200
 MUTANTS = (*FLEET, *RECORDS, *FAILING_KEYS, *KINESIS)
 
@@ -64,11 +72,14 @@ def applied(mutant: Mutant) -> Iterator[str]:
 
 
 def run(mutant: Mutant, seeds: int = MOST_SEEDS) -> Verdict:
-    """Apply ``mutant`` to a copy of the package and run its family until a seed fails."""
+    """Apply ``mutant`` to a copy of the package and run its family until a seed fails. RuntimeError when it does not
+    run at all: that must look like no verdict."""
     with applied(mutant) as folder:
         command = [sys.executable, "-m", "tests.simulation.simulate", mutant.family, "--seeds", str(seeds), "--stop"]
         environment = {**os.environ, "PYTHONPATH": folder, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if f"{mutant.family}: " not in done.stdout:
+        raise RuntimeError(f"the simulation of {mutant.name!r} did not run: {done.stderr[-2000:]}")
     found = re.search(r"seed (\d+): a promise was broken", done.stdout)
     checkers = tuple(dict.fromkeys(re.findall(r"^ +[\d.]+  ([^:]+): ", done.stdout, re.MULTILINE)))
     output = done.stdout + done.stderr

@@ -240,7 +240,7 @@ FLEET = (
     Mutant(
         "an old stream without a listing is finished",
         "consumer/worker/fleet/stream_replacement.py",
-        "return self._unlisted_since is None or now - self._unlisted_since >= GONE_FOR",
+        "return gone or self._unlisted_since is None",
         "return True",
         ("G1 complete", "G2 order"),
     ),
