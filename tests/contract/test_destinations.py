@@ -18,6 +18,7 @@ from consumer.aws.sqs import SqsDeadLetters
 from consumer.domain.dead_letter import split_payload
 from consumer.domain.errors import (
     DependencyError,
+    KeyUnusable,
     MisconfiguredResource,
     PayloadTooLarge,
     PermissionDenied,
@@ -90,7 +91,7 @@ class TestAnyDestination:
             (refused("SlowDown", 503), Throttled),
             (refused("ThrottlingException"), Throttled),
             (refused("InternalError", 500), DependencyError),
-            (refused("KMS.DisabledException"), DependencyError),
+            (refused("KMS.DisabledException"), KeyUnusable),
             ((ReadTimeoutError(**ENDPOINT), False), DependencyError),
         ]
         world.script.extend(answer for answer, _ in answers)
