@@ -13,6 +13,7 @@ from consumer.domain.bulletin import Bulletin, Change, Post
 from consumer.domain.dead_letter import PayloadPart
 from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.domain.windows import WindowState
+from consumer.ports.parking import ParkingStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,5 +185,5 @@ class BulletinStore(Protocol):
         """Those of the posts with these numbers that are there, in any order."""
 
 
-class LeaseTable(Registry, SessionStore, LeaseStore, BulletinStore, Protocol):
+class LeaseTable(Registry, SessionStore, LeaseStore, BulletinStore, ParkingStore, Protocol):
     """All of the table, as its adapters implement it."""

@@ -27,6 +27,7 @@ from consumer.domain.windows import WindowState
 from consumer.ports.leases import Loss, Pinned, Registration
 from consumer.testing.memory_bulletins import MemoryBulletins
 from consumer.testing.memory_client import MemoryClient
+from consumer.testing.memory_parking import MemoryParking
 from consumer.testing.memory_table import HeldLease, HeldSession, bytes_of
 
 SESSION_BYTES = 120  # of a session row without its name
@@ -151,7 +152,7 @@ class MemorySessions(MemoryClient):
         return session
 
 
-class MemoryLeaseStore(MemoryRegistry, MemorySessions, MemoryBulletins):
+class MemoryLeaseStore(MemoryRegistry, MemorySessions, MemoryBulletins, MemoryParking):
     """``ports.LeaseTable`` on a ``MemoryTable``.
 
     Args:

@@ -10,6 +10,7 @@ from typing import Any
 from consumer.domain.bulletin import Bulletin, Post
 from consumer.domain.dead_letter import PayloadPart
 from consumer.domain.lease import LeaseRow, SessionRow, epoch_beyond
+from consumer.domain.parking import ParkedKey, ParkedShard
 from consumer.domain.windows import WindowState
 from consumer.ports.leases import Loss, Registration
 
@@ -57,6 +58,9 @@ class MemoryTable:
     losses: dict[tuple[str, str], dict[tuple[str, str, str], Loss]] = field(default_factory=dict)
     windows: dict[tuple[str, str, str], WindowState] = field(default_factory=dict)
     letters: dict[tuple[str, str, str], dict[int, PayloadPart]] = field(default_factory=dict)
+    parked: dict[tuple[str, str], ParkedKey] = field(default_factory=dict)  # by application and digest
+    parked_shards: dict[tuple[str, str, str, str], ParkedShard] = field(default_factory=dict)  # and label and shard
+    parked_changes: dict[str, int] = field(default_factory=dict)
     service_time: Callable[[], float] = time.time  # Unix seconds, by the clock of the service
     bulletins: dict[tuple[str, str], Bulletin] = field(default_factory=dict)
     posts: dict[tuple[str, str], dict[int, Post]] = field(default_factory=dict)
@@ -66,6 +70,7 @@ class MemoryTable:
     on_read: Callable[[str, float], None] | None = None  # partition, read units of a consistent read
     on_remove: Callable[[LeaseRow], None] | None = None  # by a worker, not by hand
     on_loss: Callable[[str, Loss], None] | None = None  # label
+    on_park: Callable[[str], None] | None = None  # the digest of a key whose rows were changed
     _raised: int = 0
 
     def epoch_beyond(self, seen: int) -> int:
@@ -114,5 +119,6 @@ class MemoryTable:
     def drop_rows(self) -> None:
         """What remains of a table that was deleted and made anew: nothing. Set ``exists`` for the time in between."""
         first = ("applications", "streams", "registrations", "leases", "sessions")
-        for name in (*first, "losses", "windows", "letters", "bulletins", "posts"):
+        parked = ("parked", "parked_shards", "parked_changes")
+        for name in (*first, *parked, "losses", "windows", "letters", "bulletins", "posts"):
             getattr(self, name).clear()

@@ -1,0 +1,78 @@
+"""Where parked keys are kept: in the lease table, in one partition for each application (``domain/parking.py``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from consumer.domain.lease import LeaseRow
+from consumer.domain.parking import Parked, ParkedKey, ParkedShard
+
+
+class ParkedReads(Protocol):
+    """Consistent reads."""
+
+    async def parked(self) -> list[Parked]:
+        """All parked keys of the application with their shard rows, in the order of their digests."""
+
+    async def parked_key(self, digest: str) -> Parked:
+        """One key."""
+
+    async def parked_changes(self) -> int:
+        """A number that grows with every step of a redrive that owners of shards have to notice; 0 at first."""
+
+
+class ParkedLetters(ParkedReads, Protocol):
+    """What owners of shards write. Every write is conditional on the lease of ``held``: LeaseLost, LeaseDeleted."""
+
+    async def park(self, label: str, held: LeaseRow, key: ParkedKey, shard: ParkedShard) -> bool:
+        """Create the rows of a key and of its first shard, IF there is no row of the key. False when there is one.
+        Writing the same rows once more is a success."""
+
+    async def join_parked(self, label: str, held: LeaseRow, key: ParkedKey, shard: ParkedShard) -> bool:
+        """Create the row of a shard (or replace one of another ``park_id``), IF the key is ``parked`` with the park id
+        of ``key`` and the shard has no row of that. False when refused; writing the same row once more is a
+        success."""
+
+    async def count_letters(self, label: str, held: LeaseRow, shards: Sequence[ParkedShard]) -> list[str]:
+        """Write ``letters`` and ``last`` of at most 50 rows of one shard, IF a row is there with its ``park_id`` and
+        has fewer letters: a request that arrives late changes nothing. Returns the digests of rows that are gone;
+        a row that has as many letters already is a success."""
+
+    async def close_parked(self, label: str, held: LeaseRow, key: ParkedKey, shard: ParkedShard) -> bool:
+        """Write the nonce of ``key`` into the row of a shard as ``closed``, with its counts, IF the key is ``closing``
+        with that nonce. False when refused."""
+
+    async def end_closing(self, label: str, held: LeaseRow, key: ParkedKey) -> bool:
+        """Set a key back to ``parked``, IF it is ``closing`` with the nonce of ``key``. False when refused."""
+
+
+class ParkedRedrives(ParkedReads, Protocol):
+    """What a redrive writes. Every write but the first is conditional on its ``claim`` of the key."""
+
+    async def claim_parked(self, seen: ParkedKey, redriver: str) -> ParkedKey | None:
+        """Become the redrive of a key that is as ``seen`` (park id, redriver and claim), which sets it back to
+        ``parked``. Returns the row as it is then; None when refused. A claim whose answer was lost is recognised by
+        ``redriver``, which must be new for every call."""
+
+    async def redriven(self, key: ParkedKey, shard: ParkedShard) -> bool:
+        """Write ``done`` of a shard row. False when the claim is lost."""
+
+    async def begin_closing(self, key: ParkedKey, nonce: str) -> ParkedKey | None:
+        """Set the key ``closing`` with this nonce. None when the claim is lost."""
+
+    async def close_for_owner(self, key: ParkedKey, shard: ParkedShard, lease: LeaseRow | None) -> bool:
+        """Write the nonce of a ``closing`` key into a shard row as ``closed``, in the place of an owner, IF the lease
+        is as it was seen: settled to its end, not owned, or owned by an incarnation that is fenced (the caller knows);
+        None: there is no lease row. False when refused."""
+
+    async def free_parked(self, key: ParkedKey, shards: Sequence[ParkedShard]) -> bool:
+        """Delete the key row, IF it is ``closing`` with its nonce, and all ``shards``, IF each is closed with it and
+        has ``done`` as many as ``letters``, as given. Both or nothing: False when refused. At most 99 shards."""
+
+    async def release_parked(self, key: ParkedKey) -> None:
+        """Leave the key ``parked``, and to any redrive. Nothing happens when the claim is lost."""
+
+
+class ParkingStore(ParkedLetters, ParkedRedrives, Protocol):
+    """All of it, as the adapters of the lease table implement it."""
