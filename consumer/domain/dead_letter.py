@@ -60,6 +60,14 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class ParkedAs:
+    """Which letter of a parked key one is: ``ordinal`` from 1, counted for the key, the stream and the shard."""
+
+    park_id: str
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True)
 class PayloadPart:
     """A piece of a payload that is kept in the lease table: ``number`` (from 0) of ``count``, under the letter's
     idempotency key."""
@@ -82,6 +90,7 @@ class Letter:
     now: float
     window: WindowCall | None = None
     part: Part | None = None
+    parked: ParkedAs | None = None
 
     @property
     def key(self) -> str:
@@ -97,6 +106,8 @@ class Letter:
             "condition": self.step.condition,
             "idempotency_key": self.key,
         }
+        if self.parked is not None:
+            found |= {"park_id": self.parked.park_id, "ordinal": str(self.parked.ordinal)}
         if self.step.fault is not None:
             found["error_type"] = self.step.fault.type[:256] or "unknown"
         return found

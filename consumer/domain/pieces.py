@@ -9,11 +9,12 @@ From then on each key is settled by Lambda's rules, as if the batch had held onl
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from .batching import Entry
+from .deferred import digest_of
 from .outcome import Outcome
 from .settlement import GiveUp, RetryPolicy, Settlement, Step
 
@@ -115,3 +116,47 @@ class Piece:
             pieces += cut.pieces
         settled.sort(key=lambda entry: int(entry.record.number))
         return Cut(settled, pieces)
+
+
+class ParkedPiece:
+    """Records of one key that go to the dead letters, in stream order: the first ``given_up`` of them because of
+    ``step``, the others because the key is parked."""
+
+    __slots__ = ("_under_way", "digest", "entries", "given_up", "keys", "step")
+
+    stands_alone = True
+
+    def __init__(self, key: bytes, entries: Sequence[Entry], step: GiveUp | None = None, given_up: int = 0) -> None:
+        self.keys: Collection[bytes] = (key,)
+        self.digest = digest_of(key)
+        self.entries = entries
+        self.step = step
+        self.given_up = given_up
+        self._under_way = 0
+
+    def begin(self, most: int) -> Sequence[Entry]:
+        """The next records whose letters are sent, at most so many; until ``sent``."""
+        self._under_way = min(most, len(self.entries))
+        return self.entries[: self._under_way]
+
+    def steps(self) -> list[GiveUp]:
+        """Why each of the records under way becomes a letter of its own."""
+        found = []
+        for place, entry in enumerate(self.entries[: self._under_way]):
+            if self.step is not None and place < self.given_up:
+                found.append(replace(self.step, records=[entry.record]))
+            else:
+                found.append(GiveUp([entry.record], "KeyParked", 0, None, invoked=False))
+        return found
+
+    def sent(self) -> None:
+        """The letters under way are durable, and counted."""
+        self.given_up = max(0, self.given_up - self._under_way)
+        self.entries = self.entries[self._under_way :]
+        self._under_way = 0
+
+    def keep_current(self) -> Sequence[Entry]:
+        """Give up what waits behind the records that are under way, or behind the first one; returns it."""
+        count = max(1, self._under_way, self.given_up)
+        later, self.entries = self.entries[count:], self.entries[:count]
+        return later

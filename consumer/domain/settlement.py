@@ -54,10 +54,11 @@ class Invoke(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Send ``records`` to the dead letters; ``invocations`` is Lambda's approximateInvokeCount (at least 1)."""
+    """Send ``records`` to the dead letters; ``invocations`` is Lambda's approximateInvokeCount (at least 1).
+    ``KeyParked``: the handler was never asked, because an earlier record of the key was given up."""
 
     records: Sequence[StreamRecord]
-    condition: Literal["RetryAttemptsExhausted", "RecordAgeExceeded"]
+    condition: Literal["RetryAttemptsExhausted", "RecordAgeExceeded", "KeyParked"]
     invocations: int
     fault: HandlerFault | None
     invoked: bool

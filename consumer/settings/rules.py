@@ -216,6 +216,6 @@ def _not_built(path: str, values: tuple[str, ...], feature: str, instead: str) -
 
 
 UNSUPPORTED: tuple[Rule, ...] = (
-    _not_built("on_failure.order", ("park_key", "block"), "this order is", "use order: continue"),
+    _not_built("on_failure.order", ("block",), "this order is", "use order: continue or park_key"),
     _not_built("idempotency.mode", ("ledger",), "ledger is", "use mode: frontier"),
 )

@@ -142,7 +142,7 @@ class Checkers(Promptness):
             if condition == "RecordAgeExceeded":
                 if age <= self._max_age:
                     self._history.violated("record age", f"{item.key} v{item.version} was given up after {age:.1f} s")
-            elif not item.failures:
+            elif not item.failures and condition != "KeyParked":
                 self._history.violated("dead letters", f"{item.key} v{item.version} never failed")
             self._settle(item)
         self._history.note("dead letter", hashlib.blake2b(document, digest_size=8).hexdigest())

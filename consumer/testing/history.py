@@ -25,9 +25,15 @@ class Item:
     failures: int = 0
     dead_lettered: int = 0
     effects: int = 0  # in ``VersionedSink``
+    redriven: int = 0  # times that it was handled by a redrive
     lost: bool = False  # trimmed before it was settled
     before_start: bool = False
     superseded_by: Item | None = None  # a newer change of its item, or the same one, that was put before it
+
+    @property
+    def handled(self) -> bool:
+        """It had its effect, through a worker or a redrive."""
+        return self.settles > 0 or self.redriven > 0
 
     @property
     def open(self) -> bool:

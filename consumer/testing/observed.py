@@ -8,7 +8,7 @@ import gzip
 import json
 from collections.abc import Callable
 
-from consumer.domain.dead_letter import split_payload
+from consumer.domain.dead_letter import ParkedAs, split_payload
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.handlers.inline import InlineHandler
 from consumer.handlers.runtime.context import Context
@@ -18,15 +18,23 @@ from consumer.testing.checkers import Checkers
 from consumer.testing.memory_dead_letters import DeadLetter, MemoryDeadLetters
 from consumer.testing.memory_table import MemoryTable
 from consumer.testing.network import Link
+from consumer.testing.parking_rules import ParkingRules
 
 
 class ObservedHandler:
     """``ports.Handler``: the start of a call is where the worker hands it over."""
 
-    def __init__(self, checkers: Checkers, incarnation: Callable[[], str], inner: Handler) -> None:
+    def __init__(
+        self,
+        checkers: Checkers,
+        incarnation: Callable[[], str],
+        inner: Handler,
+        parking: ParkingRules | None = None,
+    ) -> None:
         self._checkers = checkers
         self._incarnation = incarnation
         self._inner = inner
+        self._parking = parking
         self.start = inner.start
         self.close = inner.close
 
@@ -35,11 +43,18 @@ class ObservedHandler:
         return self._inner.width
 
     async def reserve(self) -> Reservation:
-        return _ObservedReservation(self._checkers, self._incarnation, await self._inner.reserve())
+        return _ObservedReservation(self._checkers, self._incarnation, await self._inner.reserve(), self._parking)
 
 
 class _ObservedReservation:
-    def __init__(self, checkers: Checkers, incarnation: Callable[[], str], inner: Reservation) -> None:
+    def __init__(
+        self,
+        checkers: Checkers,
+        incarnation: Callable[[], str],
+        inner: Reservation,
+        parking: ParkingRules | None,
+    ) -> None:
+        self._parking = parking
         self._checkers = checkers
         self._incarnation = incarnation
         self._inner = inner
@@ -48,6 +63,8 @@ class _ObservedReservation:
     async def run(self, call: HandlerCall) -> Outcome:
         incarnation = self._incarnation()
         items = self._checkers.started(incarnation, call)
+        if self._parking is not None:
+            self._parking.live(incarnation, call)
         outcome: Outcome | None = None
         try:
             outcome = await self._inner.run(call)
@@ -67,7 +84,9 @@ class ObservedDeadLetters:
         inner: MemoryDeadLetters,
         link: Link,
         table: MemoryTable,
+        parking: ParkingRules | None = None,
     ) -> None:
+        self._parking = parking
         self.destination = inner.destination
         self._checkers = checkers
         self._incarnation = incarnation
@@ -81,21 +100,28 @@ class ObservedDeadLetters:
     async def send(self, document: bytes, *, attributes: dict[str, str]) -> None:
         def store() -> None:
             self._inner.delivered.append(DeadLetter(document, dict(attributes)))
-            self._checkers.dead_lettered(self._whole(document), attributes["shard_id"], attributes["condition"])
+            whole = whole_document(document, self._table)
+            self._checkers.dead_lettered(whole, attributes["shard_id"], attributes["condition"])
+            if self._parking is not None and "park_id" in attributes:
+                number = json.loads(document)["DDBStreamBatchInfo"]["startSequenceNumber"]
+                place = ParkedAs(attributes["park_id"], int(attributes["ordinal"]))
+                self._parking.letter(attributes["shard_id"], place, number)
 
         self._checkers.sending_dead_letter(self._incarnation(), attributes["shard_id"])
         self._inner.check_size(document)
         await self._link.carry("send", store)
 
-    def _whole(self, document: bytes) -> bytes:
-        if split_payload(document)[1]:
-            return document
-        found = json.loads(document)
-        if "payloadEncoding" in found:
-            payload = gzip.decompress(base64.b64decode(found["payload"]))
-        else:
-            payload = self._table.payload(found["payloadLocation"])
-        return b'{"payload":' + payload + b"}"
+
+def whole_document(document: bytes, table: MemoryTable) -> bytes:
+    """A document with its records in it, whatever form it came in."""
+    if split_payload(document)[1]:
+        return document
+    found = json.loads(document)
+    if "payloadEncoding" in found:
+        payload = gzip.decompress(base64.b64decode(found["payload"]))
+    else:
+        payload = table.payload(found["payloadLocation"])
+    return b'{"payload":' + payload + b"}"
 
 
 class FunctionHandler(InlineHandler):

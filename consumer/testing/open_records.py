@@ -42,6 +42,7 @@ class OpenRecords:
         self._horizons: dict[str, list[tuple[float, float]]] = defaultdict(list)  # by shard: time, last number trimmed
         self.last_effects: dict[str, Item] = {}  # by key: what was handled last
         self._registrations: dict[str, Registration] = {}
+        self.keeps_order = False  # also past what is given up: keys are parked
 
     def produced(
         self,
@@ -137,6 +138,16 @@ class OpenRecords:
                 found = f"{item.key} v{item.version} is handled after v{newer.version} by {incarnation}"
                 self._history.violated("last version", found)
         self.last_effects[item.key] = item
+        if self.keeps_order:
+            self.check_order(item, incarnation)
+
+    def check_order(self, item: Item, who: str) -> None:
+        """A record takes effect, for the first time or again: whatever was before it of its key has had its own."""
+        before = item.previous
+        skipped = before is None or before.lost or before.before_start or before.superseded_by is not None
+        if before is not None and not skipped and not before.handled and not item.handled:
+            found = f"{item.key} v{item.version} is handled by {who}, v{before.version} is not"
+            self._history.violated("park order", found)
 
     def _was_there(self, newer: Item, item: Item, begun: float) -> bool:
         """Whether who has begun with ``item``'s shard then was able to read ``newer``, which others have handled. Not

@@ -212,9 +212,11 @@ class SimulatedWorker:
         store = MemoryLeaseStore(world.table, settings.application, clock.wall, links["table"])
         session_store = MemoryLeaseStore(world.table, settings.application, clock.wall, links["session"])
         source = world.source(links["stream"], clock)
-        letters = ObservedDeadLetters(checkers, self._who, world.dead_letters, links["dead_letters"], world.table)
+        letters = ObservedDeadLetters(
+            checkers, self._who, world.dead_letters, links["dead_letters"], world.table, world.parking
+        )
         dead_letters = letters if settings.on_failure.destination else None
-        handler = ObservedHandler(checkers, self._who, self.handler)
+        handler = ObservedHandler(checkers, self._who, self.handler, world.parking)
         host = Host(
             name=f"{self.name}/{process.name.partition('#')[2]}",
             stop=stop,

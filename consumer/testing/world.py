@@ -24,6 +24,7 @@ from consumer.testing.memory_source import SHARDS_PER_PAGE, MemoryStreamSource
 from consumer.testing.memory_stream import MemoryStream
 from consumer.testing.memory_table import MemoryTable
 from consumer.testing.network import Link
+from consumer.testing.parking_rules import ParkingRules
 from consumer.testing.read_units import ReadUnits
 from consumer.testing.virtual_loop import VirtualLoop
 from consumer.testing.wire import to_wire
@@ -72,6 +73,8 @@ class World:
         self.table.on_save = self.checkers.saving
         self.table.on_register = self.checkers.registered
         self.table.on_remove = self.checkers.removed
+        self.parking = ParkingRules(self.settings.application, self.history, self.table, self.checkers)
+        self.checkers.keeps_order = self.settings.on_failure.order == "park_key"
 
     def rng(self, purpose: str) -> random.Random:
         """Randomness of its own for every purpose, so that one more draw here changes nothing there."""

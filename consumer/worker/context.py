@@ -18,6 +18,7 @@ from consumer.ports.time import Randomness, ServiceClock
 from consumer.settings.model import Settings
 from consumer.worker.handler_places import HandlerPlaces
 from consumer.worker.memory_budget import ByteBudget
+from consumer.worker.parked_keys import ParkedKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class WorkerContext:
     places: HandlerPlaces
     start_at: float | None
     filters: Filters
+    parked: ParkedKeys
     versions: ItemVersions | None = None
     bounds: KeyBounds = BOUNDS
 

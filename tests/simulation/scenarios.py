@@ -26,6 +26,7 @@ from consumer.worker.fleet.stream_replacement import FOLLOW_INTERVAL
 from tests.simulation import mixed_settings
 from tests.simulation.failing_keys import failing_keys
 from tests.simulation.kinesis import kinesis
+from tests.simulation.parking import parking
 from tests.simulation.protocol_faults import PROTOCOL
 from tests.simulation.record_faults import RECORDS, WEATHER, RecordNemesis
 from tests.simulation.user_code import UserCode
@@ -233,6 +234,7 @@ FAMILIES: dict[str, Callable[..., Run]] = {
     "fleet": fleet,
     "failing_keys": failing_keys,
     "kinesis": kinesis,
+    "parking": parking,
 }
 
 

@@ -32,6 +32,7 @@ from consumer.worker.fleet.session_renewal import SessionRenewal
 from consumer.worker.fleet.stream_replacement import StreamReplacement, describe_older
 from consumer.worker.handler_places import HandlerPlaces
 from consumer.worker.memory_budget import ByteBudget
+from consumer.worker.parked_keys import ParkedKeys
 from consumer.worker.retrying import at_start, while_up
 from consumer.worker.shard.reader import ReaderState
 from consumer.worker.tasks import Died, Stopped, never_ending, until_stopped
@@ -166,6 +167,7 @@ class IncarnationLoop:
             places=self._places,
             start_at=self._registration.start_at,
             filters=self._filters,
+            parked=ParkedKeys(ports.store),
             versions=self._versions if self.stream.format.repeats else None,
             bounds=self._host.bounds,
         )
@@ -235,6 +237,7 @@ class Incarnation:
                         self._start(roots, "reporter", self._host.companion(self._context, self._coordinator)),
                         self._start(roots, "stream follower", self._follow()),
                         self._start(roots, "first reads", self._first_reads()),
+                        self._start(roots, "parked keys", self._context.parked.watch()),
                     ]
                     await self._until_end()
                     for task in tasks:

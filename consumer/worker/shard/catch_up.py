@@ -25,6 +25,7 @@ from consumer.domain.errors import (
     PermissionDenied,
     ResourceMissing,
     TrimmedData,
+    Unavailable,
 )
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.ports.leases import Loss
@@ -37,6 +38,7 @@ from consumer.worker.shard.held_lease import HeldLease
 from consumer.worker.shard.lineage import Lineage
 from consumer.worker.shard.look_back import LookBack
 from consumer.worker.shard.page_requests import PageRequests
+from consumer.worker.shard.parked_rows import ParkedRows
 from consumer.worker.shard.reader import ShardReader
 from consumer.worker.shard.subscription import Subscription
 
@@ -56,6 +58,7 @@ class CatchUp:
         lease: HeldLease,
         reader: ShardReader,
         subscription: Subscription,
+        parked: ParkedRows,
         budget: BudgetAccount,
         lineage: Lineage,
     ) -> None:
@@ -67,6 +70,7 @@ class CatchUp:
         self._reader = reader
         self._subscription = subscription
         self._deferred = subscription.deferred
+        self._parked = parked
         self._budget = budget  # which the records that are read again are charged to
         self._lineage = lineage
         self._most_records = max(1, context.bounds.line_records // 2)  # of a key: room for what comes after the meeting
@@ -82,7 +86,7 @@ class CatchUp:
         """Catch up whenever a deferred key may, for ever. LeaseLost."""
         woken = self._subscription.may_catch_up
         while True:
-            ready = self._ready()
+            ready = await self._looked_up(self._ready())
             through = [key for key in ready if not key.has_records]
             if through:
                 await self._let_through(through)
@@ -103,6 +107,20 @@ class CatchUp:
         if not self._deferred or not (self._reader.state.ended or self._subscription.has_read_known):
             return []
         return self._deferred.ready(self._is_blocked)
+
+    async def _looked_up(self, ready: list[DeferredKey]) -> list[DeferredKey]:
+        """Those of these keys that are still ready, when it is known which of them are parked: keys that have waited
+        for a parent may have been parked there, after this shard has read which keys are. None when that cannot be
+        known now."""
+        digests = {key.digest for key in ready}
+        try:
+            for key in ready:
+                if key.waits_for_parent:
+                    await self._parked.look(key.digest)
+        except Unavailable as error:
+            log.warning("keys.catch_up_failed", shard_id=self._shard_id, error=str(error), failures=1)
+            return []
+        return [key for key in self._ready() if key.digest in digests]
 
     def _is_blocked(self, key: DeferredKey) -> bool:
         return key.waits_for_parent and blocked_by_parents(key, self._lineage.keys_held_back(self._parents))

@@ -12,6 +12,7 @@ import structlog
 from consumer.domain.dead_letter import (
     DeadLetterContext,
     Letter,
+    ParkedAs,
     PayloadPart,
     compressed_document,
     location_in_table,
@@ -61,7 +62,9 @@ class DeadLetterDelivery:
         self._lease = lease
         self._draining = draining
 
-    async def deliver(self, step: GiveUp, request_id: str, window: WindowCall | None) -> bool:
+    async def deliver(
+        self, step: GiveUp, request_id: str, window: WindowCall | None, parked: ParkedAs | None = None
+    ) -> bool:
         """True when the records are durable elsewhere. A destination that refuses is retried for ever with back-off
         (only the keys of this batch wait), but never holds up a shard that is being released: after ``draining`` there
         is one more attempt, then False, and the next owner goes on. What the destination can never take is not waited
@@ -72,7 +75,7 @@ class DeadLetterDelivery:
                 await self._repeat(lambda: self._discard(step), step)
                 self._report(step, window, None)
             else:
-                await self._send(destination, self._letter(step, request_id, window))
+                await self._send(destination, self._letter(step, request_id, window, parked))
         except LeaseLost:
             raise
         except StreamConsumerError as error:
@@ -80,7 +83,7 @@ class DeadLetterDelivery:
             return False
         return True
 
-    def _letter(self, step: GiveUp, request_id: str, window: WindowCall | None) -> Letter:
+    def _letter(self, step: GiveUp, request_id: str, window: WindowCall | None, parked: ParkedAs | None) -> Letter:
         settings = self._context.settings
         where = DeadLetterContext(
             application=settings.application,
@@ -90,7 +93,7 @@ class DeadLetterDelivery:
             shard_id=self._lease.shard_id,
             request_id=request_id,
         )
-        return Letter(where, step, self._context.ports.clock.wall(), window)
+        return Letter(where, step, self._context.ports.clock.wall(), window, parked=parked)
 
     # --- with a destination ------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from consumer.worker.shard.handler_calls import HandlerCalls
 from consumer.worker.shard.held_lease import HeldLease
 from consumer.worker.shard.key_order import WAITING_SHARE, KeyOrder
 from consumer.worker.shard.order import Order, Work
+from consumer.worker.shard.parked_rows import ParkedRows
 from consumer.worker.shard.shard_order import InOrderRunner, ShardOrder
 from consumer.worker.shard.subscription import Subscription
 from consumer.worker.shard.tumbling_windows import WindowedRunner
@@ -35,12 +36,14 @@ class Dispatcher:
         context: WorkerContext,
         lease: HeldLease,
         subscription: Subscription,
+        parked: ParkedRows,
         tasks: asyncio.TaskGroup,
         max_event: int = MAX_EVENT,
     ) -> None:
         self._context = context
         self._shard_id = lease.shard_id
         self._subscription = subscription
+        self._parked = parked
         self._tasks = tasks
         self._draining = asyncio.Event()
         self._queue = KeyReadyQueue(context.settings.limits.buffer // WAITING_SHARE, context.bounds)
@@ -64,6 +67,8 @@ class Dispatcher:
                 queue,
                 forming,
                 tasks,
+                self._parked,
+                self._draining,
                 width=self._width,
                 spawn=self._spawn,
                 start=self._start,

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from consumer.domain.batching import KeyReadyQueue
-from consumer.domain.pieces import Piece
+from consumer.domain.pieces import ParkedPiece, Piece
 
 
 class FailingPieces:
     """Of one shard. ``queue`` bounds what waits behind their keys. ``by_key``: each key is in one piece."""
 
     def __init__(self, queue: KeyReadyQueue) -> None:
-        self.by_key: dict[bytes, Piece] = {}
+        self.by_key: dict[bytes, Piece | ParkedPiece] = {}
         self._queue = queue
-        self._sizes: dict[Piece, int] = {}
+        self._sizes: dict[Piece | ParkedPiece, int] = {}
 
     @property
     def size(self) -> int:
@@ -25,7 +25,7 @@ class FailingPieces:
         """Whether one of ``keys`` fails."""
         return not self.by_key.keys().isdisjoint(keys)
 
-    def add(self, piece: Piece) -> None:
+    def add(self, piece: Piece | ParkedPiece) -> None:
         """This piece lives longer now: copied out of its pages, and what waits behind it is bounded."""
         self._queue.fail(piece.keys)
         self.by_key.update(dict.fromkeys(piece.keys, piece))
@@ -33,11 +33,11 @@ class FailingPieces:
         for entry in piece.entries:
             entry.record.forget()
 
-    def measure(self, piece: Piece) -> None:
+    def measure(self, piece: Piece | ParkedPiece) -> None:
         """The piece has other records now."""
         self._sizes[piece] = sum(entry.copy_out() for entry in piece.entries)
 
-    def end(self, piece: Piece, keys: Collection[bytes]) -> None:
+    def end(self, piece: Piece | ParkedPiece, keys: Collection[bytes]) -> None:
         """These keys of a piece are tried again, or are through; it comes back with ``add`` when others are left."""
         self._sizes.pop(piece, None)
         for key in keys:

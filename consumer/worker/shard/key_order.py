@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from consumer.domain.batching import KeyReadyQueue
+from consumer.domain.batching import Batch, KeyReadyQueue
 from consumer.domain.pieces import Cut, Piece
 from consumer.domain.settlement import GiveUp, Invoke
 from consumer.worker.context import WorkerContext
@@ -24,6 +24,9 @@ from consumer.worker.shard.dead_letter_delivery import DeadLetterDelivery
 from consumer.worker.shard.failing_pieces import FailingPieces
 from consumer.worker.shard.handler_calls import HandlerCalls
 from consumer.worker.shard.order import Work
+from consumer.worker.shard.parked_pieces import ParkedPieces
+from consumer.worker.shard.parked_rows import ParkedRows
+from consumer.worker.shard.pausing_pieces import PausingPieces
 from consumer.worker.shard.subscription import Subscription
 
 log = structlog.get_logger()
@@ -45,6 +48,8 @@ class KeyOrder:
         queue: KeyReadyQueue,
         forming: BatchForming,
         tasks: asyncio.TaskGroup,
+        parked: ParkedRows,
+        draining: asyncio.Event,
         *,
         width: int,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
@@ -66,16 +71,27 @@ class KeyOrder:
         self._most_failing = context.bounds.failing_keys
         self._max_failing_bytes = context.settings.limits.buffer // FAILING_SHARE
         self._ready: deque[Piece] = deque()  # cut off from a batch that failed, not tried yet
-        self._due: deque[Piece] = deque()  # the pause before their next attempt is over
-        self._pausing: dict[Piece, asyncio.TimerHandle] = {}
+        self._pausing = PausingPieces(tasks, start)
         self._failing = FailingPieces(queue)
+        self._parks = context.settings.on_failure.order == "park_key"
+        self._parked_rows = parked
+        self._parked = ParkedPieces(
+            context,
+            calls,
+            parked,
+            dead_letters,
+            subscription,
+            queue,
+            self._failing,
+            draining,
+            spawn=spawn,
+            ended=self._parked_ended,
+        )
+        self._answering = tasks.create_task(self._parked.answer_for_ever(), name="parked keys that are closing")
         self._retrying = 0  # slots that retries have now
         self._retried_last = False
         self._is_full = False
         self._ending = False
-        self._is_due = asyncio.Event()
-        # A task, and no timer, fills slots: it ends with its group, which takes no new tasks once a lease is lost.
-        self._waking = tasks.create_task(self._wake(), name="retries that are due")
 
     @property
     def failing_keys(self) -> int:
@@ -92,7 +108,7 @@ class KeyOrder:
     # --- what is done next -----------------------------------------------------------------------------
 
     def next(self, *, alone: bool) -> Work | None:
-        may_retry = bool(self._due) and self._retrying < self._most_retrying
+        may_retry = self._pausing.any_due and self._retrying < self._most_retrying
         if may_retry and not (self._alone and self._retried_last):
             return self._retry()
         piece = self._ready.popleft() if self._ready else self._fresh()
@@ -102,7 +118,7 @@ class KeyOrder:
         return self._retry() if may_retry else None
 
     def _retry(self) -> Work:
-        piece = self._due.popleft()
+        piece = self._pausing.next()
         self._retrying += 1
         self._retried_last = True
         return lambda: self._run(piece, again=True)
@@ -110,12 +126,20 @@ class KeyOrder:
     def _fresh(self) -> Piece | None:
         if self._is_full:
             return None
-        batch = self._forming.next()
+        piece: Piece | None = None
+        while piece is None and (batch := self._forming.next()) is not None:
+            piece = self._without_parked(batch)
         if self._queue.overflows:  # forming a batch has moved what is not ready behind its keys
             self._bound()
         elif self._failing.by_key:
             self._set_aside()
-        return None if batch is None else Piece(self._policy, batch.entries, batch.keys)
+        return piece
+
+    def _without_parked(self, batch: Batch) -> Piece | None:
+        if not self._parked_rows.any:
+            return Piece(self._policy, batch.entries, batch.keys)
+        entries, keys = self._parked.separate(batch)
+        return Piece(self._policy, entries, keys) if entries else None
 
     def no_more(self) -> None:
         """Children wait for what is not settled, so from now on a failing key is deferred at once."""
@@ -123,10 +147,8 @@ class KeyOrder:
         self._bound()
 
     def stop(self) -> None:
-        for timer in self._pausing.values():
-            timer.cancel()
-        self._pausing.clear()
-        self._waking.cancel()
+        self._pausing.stop()
+        self._answering.cancel()
 
     # --- one piece -------------------------------------------------------------------------------------
 
@@ -178,26 +200,17 @@ class KeyOrder:
             if rest is not None:
                 self._failing.end(whole, whole.keys)
                 self._ready.append(rest)
+            if self._parks:
+                self._parked.give_up(piece, step)
+                return
             self._failing.add(piece)
             self._spawn(self._give_up(piece, step))
         elif step.after > 0:
             self._failing.add(piece)
             self._calls.retry_scheduled(step.records, step.attempt, step.after)
-            loop = asyncio.get_running_loop()
-            self._pausing[piece] = loop.call_later(step.after, self._pause_is_over, piece)
+            self._pausing.add(piece, step.after)
         else:
             self._ready.append(piece)
-
-    def _pause_is_over(self, piece: Piece) -> None:
-        del self._pausing[piece]
-        self._due.append(piece)
-        self._is_due.set()
-
-    async def _wake(self) -> None:
-        while True:
-            await self._is_due.wait()
-            self._is_due.clear()
-            self._start()
 
     async def _give_up(self, piece: Piece, step: GiveUp) -> None:
         if not await self._calls.still_owns():
@@ -205,6 +218,13 @@ class KeyOrder:
         if await self._dead_letters.deliver(step, piece.request_id or self._random.token(), None):
             self._follow(piece, piece.keys, piece.gave_up(), "dead_lettered")
             self._start()
+
+    def _parked_ended(self, live: Piece | None) -> None:
+        """A parked key has nothing under way any more; ``live`` is what the handler gets after all."""
+        if live is not None:
+            self._ready.append(live)
+        self._bound()
+        self._start()
 
     # --- bounds ----------------------------------------------------------------------------------------
 
@@ -217,7 +237,8 @@ class KeyOrder:
             len(self._subscription.deferred) <= sum(map(self._subscription.is_deferred, self._failing.by_key))
         )
         failing_bytes = self._set_aside()
-        is_full = unable or self.failing_keys >= self._most_failing or failing_bytes > self._max_failing_bytes
+        many = self.failing_keys >= self._most_failing or failing_bytes > self._max_failing_bytes
+        is_full = unable or many or self._parked.is_full
         if is_full != self._is_full:
             self._is_full = is_full
             if is_full:

@@ -18,6 +18,7 @@ from consumer.worker.shard.catch_up import CatchUp
 from consumer.worker.shard.dispatcher import Dispatcher
 from consumer.worker.shard.held_lease import HeldLease
 from consumer.worker.shard.lineage import Lineage
+from consumer.worker.shard.parked_rows import ParkedRows
 from consumer.worker.shard.reader import ShardReader
 from consumer.worker.shard.release import Release
 from consumer.worker.shard.subscription import Subscription
@@ -39,6 +40,7 @@ class Processing:
         lease: HeldLease,
         reader: ShardReader,
         subscription: Subscription,
+        parked: ParkedRows,
         budget: BudgetAccount,
         lineage: Lineage,
         release: Release,
@@ -50,7 +52,8 @@ class Processing:
         self._subscription = subscription
         self._lineage = lineage
         self._release = release
-        self._catch_up = CatchUp(context, lease, reader, subscription, budget, lineage)
+        self._parked = parked
+        self._catch_up = CatchUp(context, lease, reader, subscription, parked, budget, lineage)
         self.dispatcher: Dispatcher | None = None
 
     async def read(self, *, from_horizon: bool) -> End | Literal["stop"]:
@@ -68,7 +71,8 @@ class Processing:
         # Batches live in a group of their own, so that stopping the reader and the checkpoints never cancels a call.
         try:
             async with asyncio.TaskGroup() as batches:
-                self.dispatcher = dispatcher = Dispatcher(self._context, self._lease, self._subscription, batches)
+                dispatcher = Dispatcher(self._context, self._lease, self._subscription, self._parked, batches)
+                self.dispatcher = dispatcher
                 checkpoints = self._beside(batches, "checkpoints", self._lease.checkpoint_for_ever())
                 catching_up = self._beside(batches, "catching up", self._catch_up.run(dispatcher))
                 working = batches.create_task(work(dispatcher), name=f"read {self._shard_id}")

@@ -22,6 +22,7 @@ from consumer.worker.context import WorkerContext
 from consumer.worker.memory_budget import BudgetAccount
 from consumer.worker.shard.held_lease import HeldLease
 from consumer.worker.shard.lineage import Lineage
+from consumer.worker.shard.parked_rows import ParkedRows
 from consumer.worker.shard.processing import Processing
 from consumer.worker.shard.reader import ShardReader
 from consumer.worker.shard.release import Release
@@ -63,8 +64,16 @@ class ShardWorker:
         )
         self._release_wish = Release()
         self.lease = HeldLease(context, row, self._subscription)
+        self._parked = ParkedRows(context, self.lease)
         self._processing = Processing(
-            context, self.lease, self._reader, self._subscription, self._budget, lineage, self._release_wish
+            context,
+            self.lease,
+            self._reader,
+            self._subscription,
+            self._parked,
+            self._budget,
+            lineage,
+            self._release_wish,
         )
 
     # --- what the fleet and the operator see -------------------------------------------------------------
@@ -131,6 +140,7 @@ class ShardWorker:
             log.warning("lease.lost", shard_id=self.shard_id, epoch=self.lease.epoch, reason=str(first_error(group)))
             self._context.metrics.lease_events("lost").inc()
         finally:
+            self._parked.forget()
             self._budget.close()
         return "lost"
 
@@ -147,6 +157,10 @@ class ShardWorker:
         elif self._reads_again:
             self.lease.reopen()  # its keys are deferred no more: it has records to read
         if not await self._take_over_window():
+            return await self._release()
+        try:
+            await self._parked.load(self._release_wish.asked)
+        except Unavailable:
             return await self._release()
         ended = await self._processing.read(from_horizon=state == "halted")
         if ended == "end":

@@ -177,9 +177,9 @@ class Subscription:
             self._metrics.filtered.inc(filtered)
         return entries, skipped
 
-    def settle(self, entries: Sequence[Entry], result: str) -> None:
-        """These records are handled, or durable at the dead letters (``result`` as in ``records_total``); in the order
-        of their positions."""
+    def settle(self, entries: Sequence[Entry], result: str | None) -> None:
+        """These records are handled, or durable at the dead letters (``result`` as in ``records_total``; None: they
+        were so before); in the order of their positions."""
         tracked = entries
         if self.deferred:  # of a batch whose call never ran a key in the middle may have been deferred meanwhile
             tracked = [entry for entry in entries if entry.position >= 0]
@@ -188,11 +188,17 @@ class Subscription:
         if tracked:
             self.frontier.settle([entry.position for entry in tracked], NumbersOf(tracked))
         _release(entries)
-        self._metrics.records(result).inc(len(entries))
+        if result is not None:
+            self._metrics.records(result).inc(len(entries))
         self._metrics.in_flight_records.dec(len(entries))
         self._charge_books()  # an idle shard reads no page that would give back what they took
         self.unsaved.set()
         self.settled.set()
+
+    def skip(self, entries: Sequence[Entry]) -> None:
+        """These records were settled before, as is known by now."""
+        self._metrics.duplicates_skipped.inc(len(entries))
+        self.settle(entries, None)
 
     # --- deferred keys -----------------------------------------------------------------------------------
 

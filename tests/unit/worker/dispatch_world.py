@@ -43,10 +43,12 @@ from consumer.testing.virtual_loop import VirtualLoop
 from consumer.worker.context import Ports, WorkerContext
 from consumer.worker.handler_places import HandlerPlaces
 from consumer.worker.memory_budget import BudgetAccount, ByteBudget
+from consumer.worker.parked_keys import ParkedKeys
 from consumer.worker.shard.batch_forming import EVENT_FRAME
 from consumer.worker.shard.catch_up import CatchUp
 from consumer.worker.shard.dispatcher import Dispatcher
 from consumer.worker.shard.held_lease import HeldLease
+from consumer.worker.shard.parked_rows import ParkedRows
 from consumer.worker.shard.reader import ShardReader
 from consumer.worker.shard.subscription import Subscription
 from tests.unit.worker.dispatch_model import FAMILIES, RAISED, Fact, Model, Plan, covered_by
@@ -180,6 +182,7 @@ class Shard:
             places=HandlerPlaces(handler),
             start_at=None,
             filters=compile_filters([{"eventName": ["MODIFY"]}]),
+            parked=ParkedKeys(MemoryLeaseStore(MemoryTable(), "app", clock.wall)),
             bounds=plan.bounds,
         )
 
@@ -313,9 +316,10 @@ class Shard:
         subscription, account, lineage = self.subscription, self.account, NoParents()
         async with asyncio.TaskGroup() as tasks:
             lease = HeldLease(self.context, row, subscription)
-            one = Dispatcher(self.context, lease, subscription, tasks, self.max_event)
+            parked = ParkedRows(self.context, lease)
+            one = Dispatcher(self.context, lease, subscription, parked, tasks, self.max_event)
             reader = ShardReader(self.context, SHARD, self.resume_from, subscription, account, lineage)
-            catch_up = CatchUp(self.context, lease, reader, subscription, account, lineage)
+            catch_up = CatchUp(self.context, lease, reader, subscription, parked, account, lineage)
             beside = [tasks.create_task(self._checkpoint_for_ever()), tasks.create_task(catch_up.run(one))]
             feeding = tasks.create_task(self._feed(one, reader))
             try:

@@ -31,6 +31,7 @@ from consumer.testing.virtual_loop import Process
 from consumer.worker.context import Ports, WorkerContext
 from consumer.worker.handler_places import HandlerPlaces
 from consumer.worker.memory_budget import BudgetAccount, ByteBudget
+from consumer.worker.parked_keys import ParkedKeys
 from consumer.worker.shard.held_lease import HeldLease
 from consumer.worker.shard.subscription import Subscription
 from tests.support.virtual_time import in_virtual_time
@@ -88,6 +89,7 @@ class Owner:
             places=HandlerPlaces(ports.handler),
             start_at=None,
             filters=compile_filters([]),
+            parked=ParkedKeys(MemoryLeaseStore(MemoryTable(), "app", clock.wall)),
         )
 
     async def take(self) -> HeldLease:

@@ -1,0 +1,259 @@
+"""Brings back the letters of a parked key, in order, while its records go on coming; frees the key at the end.
+
+The letters are handled shard by shard, parents before their children, ordinal by ordinal. What is handled is written
+down (``done``) before the letter is removed, so a redrive that ends in between costs one letter that is handled again,
+never one that is lost. When all letters are done the key is set ``closing``; owners answer (``domain/parking.py``), and
+one transaction frees it. A key that cannot be freed is left parked, with the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import Literal, Protocol
+
+import structlog
+
+from consumer.domain.lease import LeaseRow
+from consumer.domain.parking import Parked, ParkedKey, ParkedShard
+from consumer.domain.stream_record import StreamRecord
+from consumer.ports.parked_letters import ParkedLetter, ParkedLetterBox
+from consumer.ports.parking import ParkedRedrives
+
+log = structlog.get_logger()
+
+LOOK = 0.5  # seconds between looks at the answers of owners
+ANSWERS_WITHIN = 20.0  # seconds for all owners to answer; they look every second
+LETTER_WITHIN = 10.0  # seconds for a letter that is counted to be found
+AT_ONCE = 10  # letters of a key that the handler gets together; so many may be handled again after a crash
+MOST_UNCOUNTED = 10  # letters of a key under way at a time
+ROUNDS = 20  # closings that end without the key being freed, because records come faster
+MOST_SHARDS = 99  # rows in the transaction that frees a key
+
+Left = Literal["failed", "missing", "redacted", "claimed", "busy", "too_many_shards", "lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyResult:
+    """What came of one key. ``left``: why it is still parked; None when it is free. ``handled`` counts letters."""
+
+    digest: str
+    handled: int
+    left: Left | None = None
+    detail: str = ""
+
+
+class RedriveStore(ParkedRedrives, Protocol):
+    """The lease table, as far as a redrive needs it."""
+
+    async def lease(self, label: str, shard_id: str) -> LeaseRow | None:
+        """One lease row, read consistently."""
+
+
+class Member(Protocol):
+    """The redrive as a member of the fleet: others fence it when it is silent."""
+
+    @property
+    def incarnation(self) -> str: ...
+    def require(self) -> None:
+        """Right before every step with an effect: LeaseLost or SessionFenced when this member may not go on."""
+
+    async def is_dead(self, incarnation: str) -> bool:
+        """Whether another member is fenced for good; it is fenced if it was silent for long enough."""
+
+
+Handle = Callable[[Sequence[StreamRecord], ParkedShard], Awaitable[int]]
+"""Runs the handler over records of one key, in their order; returns how many of them, from the first on, it handled."""
+
+
+class ParkedRedrive:
+    """Redrives parked keys, each by itself."""
+
+    def __init__(
+        self, store: RedriveStore, box: ParkedLetterBox, handle: Handle, member: Member, token: Callable[[], str]
+    ) -> None:
+        self._store = store
+        self._box = box
+        self._handle = handle
+        self._member = member
+        self._token = token
+
+    async def redrive(self, digest: str) -> KeyResult:
+        """One key, until it is free or cannot be freed now. Unavailable, and what ``Member.require`` raises: then the
+        key stays as it is, and another redrive may go on with it."""
+        found = (await self._store.parked_key(digest)).key
+        if found is None:
+            return KeyResult(digest, 0)
+        if found.redriver is not None and not await self._member.is_dead(found.redriver.partition("#")[0]):
+            return KeyResult(digest, 0, "claimed", f"{found.redriver} works on it")
+        self._member.require()
+        key = await self._store.claim_parked(found, f"{self._member.incarnation}#{self._token()}")
+        if key is None:
+            return KeyResult(digest, 0, "claimed", "another redrive was faster")
+        work = _Key(self._store, self._box, self._handle, self._member, key, self._token)
+        result = await work.run()
+        if result.left not in (None, "lost"):
+            await self._store.release_parked(key)
+        return result
+
+
+class _Key:
+    """One key, from the claim on."""
+
+    def __init__(
+        self,
+        store: RedriveStore,
+        box: ParkedLetterBox,
+        handle: Handle,
+        member: Member,
+        key: ParkedKey,
+        token: Callable[[], str],
+    ) -> None:
+        self._store = store
+        self._box = box
+        self._handle = handle
+        self._member = member
+        self._key = key
+        self._token = token
+        self._handled = 0
+
+    async def run(self) -> KeyResult:
+        for _ in range(ROUNDS):
+            found = await self._view()
+            left = self._not_mine(found) or await self._work_off(found)
+            if left is None and len(found.shards) > MOST_SHARDS:
+                left = self._left("too_many_shards", f"{len(found.shards)} shards have letters of it")
+            if left is not None:
+                return left
+            self._member.require()
+            closing = await self._store.begin_closing(self._key, self._token())
+            if closing is None:
+                return self._left("lost", "another redrive has taken over")
+            ended = await self._close(closing)
+            if ended is not None:
+                return ended
+        return self._left("busy", "its records come faster than they are handled")
+
+    async def _close(self, closing: ParkedKey) -> KeyResult | None:
+        """Until the key is free (a result), or parked again (None)."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + ANSWERS_WITHIN
+        while True:
+            found = await self._view()
+            if self._not_mine(found) is not None or found.key is None:
+                return self._not_mine(found)
+            if (found.key.state, found.key.nonce) != ("closing", closing.nonce):
+                return None
+            left = await self._work_off(found)
+            if left is not None:
+                return left
+            found = await self._view()
+            unanswered = [row for row in found.shards if row.closed != closing.nonce]
+            for row in unanswered:
+                await self._answer_for_owner(closing, row)
+            if not unanswered and all(row.done == row.letters for row in found.shards):
+                self._member.require()
+                if await self._store.free_parked(closing, found.shards):
+                    log.info("key.freed", key_digest=closing.digest, letters=self._handled)
+                    await self._tidy(found.shards)
+                    return KeyResult(closing.digest, self._handled)
+            elif loop.time() > deadline:
+                waiting = ", ".join(row.shard_id for row in unanswered)
+                return self._left("busy", f"the owners of {waiting} have not answered")
+            await asyncio.sleep(LOOK if unanswered else 0)
+
+    async def _answer_for_owner(self, closing: ParkedKey, row: ParkedShard) -> None:
+        """A shard that nobody works on gets no further letters: what it has is final."""
+        lease = await self._store.lease(row.label, row.shard_id)
+        if lease is None or lease.settled or lease.owner is None or await self._member.is_dead(lease.owner):
+            self._member.require()
+            await self._store.close_for_owner(closing, row, lease)
+
+    # --- letters ---------------------------------------------------------------------------------------
+
+    async def _work_off(self, found: Parked) -> KeyResult | None:
+        """Handle all letters that are counted; None when that is done."""
+        for row in in_order(found.shards):
+            done = row.done
+            while done < row.letters:
+                done, left = await self._next(row, done)
+                if left is not None:
+                    return left
+        return None
+
+    async def _next(self, row: ParkedShard, done: int) -> tuple[int, KeyResult | None]:
+        """Handle the next letters of a shard; returns up to which ordinal they are done."""
+        found = await self._find(row, range(done + 1, min(done + AT_ONCE, row.letters) + 1))
+        if not found:
+            return done, self._left("missing", f"letter {done + 1} of {row.letters} of {row.shard_id} is not there")
+        if any(letter.redacted for letters in found for letter in letters):
+            return done, self._left("redacted", f"attributes were left out of letter {done + 1} of {row.shard_id}")
+        records: dict[int, StreamRecord] = {}
+        ends = []  # how many records there are up to each letter
+        for letters in found:
+            own = {int(record.number): record for letter in letters for record in letter.records}
+            records.update({number: record for number, record in sorted(own.items()) if number not in records})
+            ends.append(len(records))
+        self._member.require()
+        handled = await self._handle(list(records.values()), row)
+        through = sum(end <= handled for end in ends)
+        if through:
+            self._handled += through
+            self._member.require()
+            if not await self._store.redriven(self._key, replace(row, done=done + through)):
+                return done, self._left("lost", "another redrive has taken over")
+            async with asyncio.TaskGroup() as tasks:
+                for letter in (one for letters in found[:through] for one in letters):
+                    tasks.create_task(self._box.remove(letter))
+        if through < len(found):
+            return done, self._left("failed", f"letter {done + through + 1} of {row.letters} of {row.shard_id}")
+        return done + through, None
+
+    async def _find(self, row: ParkedShard, ordinals: range) -> list[list[ParkedLetter]]:
+        """Those of the letters that are there, without a gap. One is durable before it is counted, but a queue may show
+        it late."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + LETTER_WITHIN
+        while True:
+            async with asyncio.TaskGroup() as tasks:
+                finding = [tasks.create_task(self._box.find(row, ordinal)) for ordinal in ordinals]
+            found = list(takewhile(bool, (task.result() for task in finding)))
+            if found or loop.time() > deadline:
+                return found
+            await asyncio.sleep(LOOK)
+
+    async def _tidy(self, shards: Sequence[ParkedShard]) -> None:
+        """Remove letters that an owner sent and did not come to count: their records are in no books as settled, so they
+        are handled by a worker."""
+        for row in shards:
+            for ordinal in range(row.letters + 1, row.letters + 1 + MOST_UNCOUNTED):
+                for letter in await self._box.find(row, ordinal):
+                    await self._box.remove(letter)
+
+    # --- results ---------------------------------------------------------------------------------------
+
+    async def _view(self) -> Parked:
+        return await self._store.parked_key(self._key.digest)
+
+    def _not_mine(self, found: Parked) -> KeyResult | None:
+        if found.key is None:
+            return KeyResult(self._key.digest, self._handled)
+        if (found.key.park_id, found.key.redriver, found.key.claim) != (
+            self._key.park_id,
+            self._key.redriver,
+            self._key.claim,
+        ):
+            return self._left("lost", "another redrive has taken over")
+        return None
+
+    def _left(self, why: Left, detail: str) -> KeyResult:
+        log.warning("key.left_parked", key_digest=self._key.digest, reason=why, detail=detail, letters=self._handled)
+        return KeyResult(self._key.digest, self._handled, why, detail)
+
+
+def in_order(shards: Sequence[ParkedShard]) -> list[ParkedShard]:
+    """The rows of a key so that parents come before their children: streams follow each other by their labels, which
+    are times; along a lineage numbers grow. Shards that are not related may stand in any order."""
+    return sorted(shards, key=lambda row: (row.label, int(row.first), row.shard_id))

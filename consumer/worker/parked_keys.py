@@ -1,0 +1,118 @@
+"""The parked keys of the application as one worker knows them, read once for all its shards.
+
+A reading costs as much as there are parked keys, and a cold start takes thousands of shards at once: so one reading
+answers all who asked before it began. While keys are parked, one small row is looked at every second; when it says that
+a redrive has gone a step, everything is read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from itertools import count
+from typing import Protocol
+
+import structlog
+
+from consumer.domain.errors import Unavailable
+from consumer.domain.parking import Parked
+from consumer.ports.parking import ParkedReads
+
+log = structlog.get_logger()
+
+LOOK = 1.0  # seconds between looks at the row of changes
+READ_AGAIN = 30.0  # seconds after which all is read again: other workers park keys, too
+
+
+class Reading:
+    """All parked keys, as they were at some moment after ``began`` (``ParkedKeys.moment``)."""
+
+    def __init__(self, began: int, found: Iterable[Parked]) -> None:
+        self.began = began
+        self.by_digest: Mapping[str, Parked] = {_digest(one): one for one in found}
+        self._of_shards: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for digest, one in self.by_digest.items():
+            for row in one.shards:
+                self._of_shards[row.label, row.shard_id].append(digest)
+
+    def of(self, label: str, shard_id: str) -> list[str]:
+        """The digests of the keys that have a row of this shard."""
+        return self._of_shards.get((label, shard_id), [])
+
+
+class Listener(Protocol):
+    """A shard that has to know when parked keys change."""
+
+    def parked_changed(self, reading: Reading) -> None:
+        """There is a new one."""
+
+
+class ParkedKeys:
+    """Of one application, read through one worker's store."""
+
+    def __init__(self, store: ParkedReads) -> None:
+        self._store = store
+        self._last = Reading(0, ())
+        self._reading = asyncio.Lock()
+        self._some = asyncio.Event()
+        self._listeners: dict[Listener, None] = {}
+        self._changes = 0
+        self.moment = count(1).__next__  # orders what happens on this loop
+
+    def __len__(self) -> int:
+        """Parked keys, as far as is known."""
+        return len(self._last.by_digest)
+
+    def listen(self, listener: Listener) -> None:
+        """``listener`` hears of every reading from now on."""
+        self._listeners[listener] = None
+
+    def forget(self, listener: Listener) -> None:
+        """``listener`` hears of nothing any more."""
+        self._listeners.pop(listener, None)
+
+    def parked_one(self) -> None:
+        """This worker has parked a key: there is something to look at."""
+        self._some.set()
+
+    async def read(self) -> Reading:
+        """A reading that began after this call. Unavailable."""
+        asked = self.moment()
+        async with self._reading:
+            if self._last.began < asked:
+                began = self.moment()
+                self._last = Reading(began, await self._store.parked())
+                if self._last.by_digest:
+                    self._some.set()
+                for listener in list(self._listeners):
+                    listener.parked_changed(self._last)
+            return self._last
+
+    async def look(self, digest: str) -> tuple[int, Parked]:
+        """One key: the moment before it was read, and what was found. Unavailable."""
+        began = self.moment()
+        return began, await self._store.parked_key(digest)
+
+    async def watch(self) -> None:
+        """While keys are parked, notice the steps of redrives; for ever."""
+        loop = asyncio.get_running_loop()
+        read_at = loop.time()
+        while True:
+            await self._some.wait()
+            await asyncio.sleep(LOOK)
+            try:
+                changes = await self._store.parked_changes()
+                if changes == self._changes and loop.time() - read_at < READ_AGAIN:
+                    continue
+                await self.read()
+            except Unavailable as error:
+                log.warning("parked_keys.read_failed", error=str(error))
+                continue
+            self._changes, read_at = changes, loop.time()
+            if not self._last.by_digest:
+                self._some.clear()
+
+
+def _digest(one: Parked) -> str:
+    return one.key.digest if one.key is not None else one.shards[0].digest

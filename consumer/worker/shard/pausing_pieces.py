@@ -1,0 +1,52 @@
+"""Pieces in the pause before their next attempt, and those of which it is over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from consumer.domain.pieces import Piece
+
+
+class PausingPieces:
+    """Of one shard. ``on_due`` is called when a pause is over."""
+
+    def __init__(self, tasks: asyncio.TaskGroup, on_due: Callable[[], None]) -> None:
+        self._timers: dict[Piece, asyncio.TimerHandle] = {}
+        self._due: deque[Piece] = deque()
+        self._is_due = asyncio.Event()
+        self._on_due = on_due
+        # A task, and no timer, fills slots: it ends with its group, which takes no new tasks once a lease is lost.
+        self._waking = tasks.create_task(self._wake(), name="retries that are due")
+
+    @property
+    def any_due(self) -> bool:
+        """Whether the pause of a piece is over."""
+        return bool(self._due)
+
+    def add(self, piece: Piece, seconds: float) -> None:
+        """The piece pauses from now on."""
+        self._timers[piece] = asyncio.get_running_loop().call_later(seconds, self._over, piece)
+
+    def next(self) -> Piece:
+        """The piece that is due for longest."""
+        return self._due.popleft()
+
+    def stop(self) -> None:
+        """No pause ends any more."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._waking.cancel()
+
+    def _over(self, piece: Piece) -> None:
+        del self._timers[piece]
+        self._due.append(piece)
+        self._is_due.set()
+
+    async def _wake(self) -> None:
+        while True:
+            await self._is_due.wait()
+            self._is_due.clear()
+            self._on_due()

@@ -1,0 +1,134 @@
+"""The family of runs in which keys are parked (``on_failure.order: park_key``) and brought back while records go on
+coming.
+
+Workers crash, hand over, are replaced; shards roll over and split; the destination refuses; redrives run into handlers
+that fail, are killed, and run beside each other. In the end one redrive after the other brings everything back: every
+record is handled, in order per key, and no key is parked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+from consumer.domain.batching import KeyBounds
+from consumer.domain.outcome import HandlerCall, Outcome
+from consumer.testing.simulated_redrive import SimulatedRedrive
+from consumer.testing.simulated_worker import Scripted
+from consumer.testing.simulation import Simulation
+from tests.simulation.failing_keys import Disturbances
+from tests.simulation.user_code import UserCode
+
+SETTLED_WITHIN = 600.0
+FREED_WITHIN = 900.0
+
+
+class ParkingDisturbances(Disturbances):
+    """Also to redrives."""
+
+    def __init__(
+        self, world: Simulation, rng: random.Random, failing: set[str], redrives: list[SimulatedRedrive]
+    ) -> None:
+        super().__init__(world, rng, failing)
+        self._redrives = redrives
+
+    def any(self) -> Callable[[], Any]:
+        others = (self.crash, self.replace, self.roll, self.split, self.refuse, self.join, self.relapse)
+        return self._rng.choice((*others, self.redrive, self.redrive, self.redrive, self.stall))
+
+    async def redrive(self) -> None:
+        """One is started, or killed at any moment; two may run at once."""
+        for redrive in self._redrives:
+            if redrive.process is None:
+                redrive.start()
+            elif self._rng.random() < 0.3:
+                redrive.kill()
+            await asyncio.sleep(self._rng.uniform(0.0, 5.0))
+
+    async def stall(self) -> None:
+        """A worker, or a redrive, sleeps."""
+        seconds = self._rng.uniform(1.0, 40.0)
+        sleeping = self._rng.choice(self._redrives).process
+        if sleeping is not None and self._rng.random() < 0.5:
+            self._world.loop.pause(sleeping)
+            await asyncio.sleep(seconds)
+            if sleeping.alive:
+                self._world.loop.resume(sleeping)
+        else:
+            self._rng.choice(list(self._world.workers.values())).stall(seconds)
+
+
+def parking(seed: int | str, on_event: Callable[[str], None] | None = None) -> Any:
+    """Six virtual minutes of failing keys, redrives and disturbances; then the handler is mended."""
+    rng = random.Random(f"{seed}/parking")
+    config: dict[str, dict[str, Any]] = {
+        "source": {"table": "orders", "on_gap": "continue", "poll": {"idle_backoff_max": "1s"}},
+        "retry": {"max_retry_attempts": rng.choice((0, 1, 2)), "backoff": {"initial": "100ms", "max": "2s"}},
+        "batch": {
+            "batch_size": rng.choice((1, 10, 100)),
+            "parallelization_factor": rng.choice((1, 2, 8)),
+            "report_batch_item_failures": rng.random() < 0.5,
+        },
+        "checkpoint": {"interval": rng.choice(("100ms", "1s", "5s"))},
+        "on_failure": {"order": "park_key"},
+    }
+    bounds = KeyBounds(
+        line_records=rng.choice((5, 10, 40)), line_bytes=64 * 1024, failing_keys=64, deferred_keys=64, parked_keys=40
+    )
+    world = Simulation(seed, shards=rng.randint(1, 3), config=config, on_event=on_event, bounds=bounds)
+    user_code = UserCode(world, busy=0.01, failing=rng.choice((0.0, 0.002)))
+    keys = [f"k{number}" for number in range(30)]
+    user_code.failing_keys = failing = set(keys[: rng.choice((1, 3, 12))])
+    written = [f"k{number}" for number in range(rng.choice((3, 12, 30)))]
+
+    def handles(shard_id: str, number: str) -> bool:
+        return world.checkers.item(shard_id, number).key not in failing
+
+    redrives = [SimulatedRedrive(world, f"r{number}", handles) for number in range(2)]
+    disturbances = ParkingDisturbances(world, rng, failing, redrives)
+
+    async def behave(call: HandlerCall) -> Outcome:
+        return await user_code.outcome(call)
+
+    for number in range(rng.randint(1, 2)):
+        world.add_worker(f"w{number}", Scripted(behave)).start()
+
+    async def write() -> None:
+        while True:
+            await asyncio.sleep(rng.uniform(0.0, 0.3) * len(keys) / len(written))
+            for _ in range(rng.choice((1, 2, 4))):
+                world.put(rng.choice(written))
+
+    def free() -> bool:
+        if not world.table.parked:
+            return True
+        for redrive in redrives[:1]:
+            if redrive.process is None:
+                redrive.start()
+        return False
+
+    async def scenario(world: Simulation) -> None:
+        await world.until(world.balanced, 60.0, "the first balance")
+        writing = asyncio.create_task(write())
+        for _ in range(rng.choice((6, 12))):
+            await asyncio.sleep(rng.uniform(2.0, 40.0))
+            await disturbances.any()()
+            if rng.random() < 0.3:  # mended, or broken in another way
+                failing.clear()
+                failing.update(rng.sample(keys, rng.choice((0, 1, 4))))
+        failing.clear()
+        user_code.calm = True
+        if rng.random() < 0.5:  # the last keys are freed under traffic
+            await world.until(free, FREED_WITHIN, "all keys free")
+        writing.cancel()
+        await world.until(world.everything_settled, SETTLED_WITHIN, "everything settled")
+        await world.until(free, FREED_WITHIN, "all keys free")
+        await world.until(world.everything_settled, SETTLED_WITHIN, "everything settled")
+        for redrive in redrives:
+            redrive.kill()
+        await world.finish()
+        world.parking.at_the_end()
+
+    return world, scenario
