@@ -225,8 +225,8 @@ class _Key:
             await asyncio.sleep(LOOK)
 
     async def _tidy(self, shards: Sequence[ParkedShard]) -> None:
-        """Remove letters that an owner sent and did not come to count: their records are in no books as settled, so they
-        are handled by a worker."""
+        """Remove letters that an owner sent and did not come to count: their records are not settled in any books, so a
+        worker handles them."""
         for row in shards:
             for ordinal in range(row.letters + 1, row.letters + 1 + MOST_UNCOUNTED):
                 for letter in await self._box.find(row, ordinal):

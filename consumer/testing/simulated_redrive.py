@@ -38,6 +38,7 @@ class SimulatedRedrive:
         self.name = name
         self._handles = handles
         self._starts = 0
+        self.links: list[Link] = []
         self.process: Process | None = None
 
     def start(self) -> None:
@@ -46,9 +47,9 @@ class SimulatedRedrive:
         self._starts += 1
         rng = world.rng(f"redrive {self.name} {self._starts}")
         process = self.process = Process(world.loop, f"{self.name}#{self._starts}", base=rng.uniform(10.0, 1e5))
-        link = Link(process, "table", rng, 2.0, world.called)
-        self.store = MemoryLeaseStore(world.table, world.settings.application, process.wall, link)
-        self.box = MemoryLetterBox(world, Link(process, "letters", rng, 2.0, world.called))
+        self.links = [Link(process, name, rng, 2.0, world.called) for name in ("table", "letters")]
+        self.store = MemoryLeaseStore(world.table, world.settings.application, process.wall, self.links[0])
+        self.box = MemoryLetterBox(world, self.links[1])
         self._rng = rng
         world.history.note("redrive started", process.name)
         process.spawn(self._main(process), f"main of {process.name}")

@@ -16,7 +16,7 @@ from typing import Any
 from consumer.domain.batching import KeyBounds
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.testing.network import Weather
-from consumer.testing.simulated_worker import Scripted
+from consumer.testing.simulated_worker import Scripted, SimulatedWorker
 from consumer.testing.simulation import Simulation
 from tests.simulation.user_code import UserCode
 
@@ -48,13 +48,13 @@ class Disturbances:
     async def crash(self) -> None:
         worker = self._rng.choice(list(self._world.workers.values()))
         worker.kill()
-        worker.start()
+        _start(worker)
 
     async def replace(self) -> None:
         """As a deploy does."""
         worker = self._rng.choice(list(self._world.workers.values()))
         await worker.stop()
-        worker.start()
+        _start(worker)
 
     async def join(self) -> None:
         """One worker more, or one less: shards are handed over."""
@@ -62,7 +62,7 @@ class Disturbances:
         if len(running) > 1 and self._rng.random() < 0.5:
             await running[-1].stop()
             await asyncio.sleep(20.0)
-            running[-1].start()
+            _start(running[-1])
         else:
             self._world.add_worker(f"n{len(self._world.workers)}", running[0].handler).start()
 
@@ -80,6 +80,11 @@ class Disturbances:
         await asyncio.sleep(30.0)
         for link in links:
             link.weather = Weather()
+
+
+def _start(worker: SimulatedWorker) -> None:
+    if not worker.running:  # another disturbance may have been faster
+        worker.start()
 
 
 def failing_keys(seed: int | str, on_event: Callable[[str], None] | None = None) -> Any:

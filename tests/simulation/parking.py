@@ -15,6 +15,7 @@ from typing import Any
 
 from consumer.domain.batching import KeyBounds
 from consumer.domain.outcome import HandlerCall, Outcome
+from consumer.testing.network import Weather
 from consumer.testing.simulated_redrive import SimulatedRedrive
 from consumer.testing.simulated_worker import Scripted
 from consumer.testing.simulation import Simulation
@@ -101,6 +102,33 @@ def parking(seed: int | str, on_event: Callable[[str], None] | None = None) -> A
             for _ in range(rng.choice((1, 2, 4))):
                 world.put(rng.choice(written))
 
+    async def crash_often() -> None:
+        """At moments that no other disturbance chooses: in the middle of a closing, between a letter and its count."""
+        while True:
+            await asyncio.sleep(rng.uniform(0.5, 15.0))
+            if rng.random() < 0.5:
+                worker = rng.choice(list(world.workers.values()))
+                if worker.running and not worker.stopping:
+                    worker.kill()
+                    worker.start()
+            else:
+                redrive = rng.choice(redrives)
+                redrive.kill()
+                redrive.start()
+
+    async def bad_weather() -> None:
+        while True:
+            links = [link for worker in world.workers.values() for link in worker.links.values()]
+            links += [link for redrive in redrives for link in redrive.links]
+            for link in links:
+                link.weather = Weather(
+                    lose_request=0.02, lose_response=0.05, slow=0.05, slowest=4.0, throttle=0.02, broken=0.02
+                )
+            await asyncio.sleep(1.0)
+            for link in links:
+                link.weather = Weather()
+            await asyncio.sleep(rng.uniform(0.0, 5.0))
+
     def free() -> bool:
         if not world.table.parked:
             return True
@@ -112,12 +140,17 @@ def parking(seed: int | str, on_event: Callable[[str], None] | None = None) -> A
     async def scenario(world: Simulation) -> None:
         await world.until(world.balanced, 60.0, "the first balance")
         writing = asyncio.create_task(write())
+        hurting = [asyncio.create_task(hurt()) for hurt in (crash_often, bad_weather) if rng.random() < 0.4]
         for _ in range(rng.choice((6, 12))):
             await asyncio.sleep(rng.uniform(2.0, 40.0))
             await disturbances.any()()
             if rng.random() < 0.3:  # mended, or broken in another way
                 failing.clear()
                 failing.update(rng.sample(keys, rng.choice((0, 1, 4))))
+        for task in hurting:
+            task.cancel()
+        for link in (link for worker in world.workers.values() for link in worker.links.values()):
+            link.weather = Weather()
         failing.clear()
         user_code.calm = True
         if rng.random() < 0.5:  # the last keys are freed under traffic
