@@ -71,6 +71,7 @@ _NOT_CONFIGURED: Final = (
     ProfileNotFound,
 )
 _CONDITION_FAILED: Final = "ConditionalCheckFailed"
+_CONFLICT: Final = "TransactionConflict"
 _NAMED_BY_AWS: Final = re.compile(r"not authorized to perform: ([a-z0-9-]+:[A-Za-z]+)(?: on resource: (\S+))?")
 _IAM_NAMES: Final = {
     "HeadBucket": "s3:ListBucket",
@@ -110,6 +111,10 @@ class CredentialsRejected(DependencyError):
 
 class Unanswered(DependencyError):
     """No usable answer came back, so the request may or may not have been applied."""
+
+
+class TransactionConflict(DependencyError):
+    """Another request was writing to one of the rows at the same time. Nothing was applied; it passes in a moment."""
 
 
 class StrangeAnswer(Unanswered):
@@ -177,6 +182,8 @@ def _from_answer(error: ClientError, operation: str, resource: str) -> StreamCon
         return ConditionFailed(operation, error.response.get("Item") or None)
     if code == "TransactionCanceledException":
         return _from_cancelled(error, operation, message)
+    if code.startswith(_CONFLICT):
+        return TransactionConflict(operation, code, message)
     if code == "ExpiredIteratorException":
         return ExpiredIterator(f"{operation} on {resource}: the shard iterator has expired")
     if code == "TrimmedDataAccessException":
@@ -206,6 +213,8 @@ def _from_cancelled(error: ClientError, operation: str, message: str) -> StreamC
             return ConditionFailed(operation, reason.get("Item") or None)
     codes = [str(reason.get("Code")) for reason in reasons if reason.get("Code") not in (None, "None")]
     code = codes[0] if codes else "TransactionCanceledException"
+    if code.startswith(_CONFLICT):
+        return TransactionConflict(operation, code, message)
     return (Throttled if _THROTTLES.search(code) else DependencyError)(operation, code, message)
 
 
@@ -242,9 +251,8 @@ class ApiCaller:
             client, and fewer than its connections: a call that waited for a connection would time out unsent. None: no
             bound.
         observe: called after every call with the operation, its outcome (``ok``, ``throttled``, ``denied``,
-            ``condition_failed``, ``missing``, ``expired``, ``trimmed``, ``strange``, ``timeout`` or ``error``) and its
-            seconds.
-            A cancelled call has no outcome and is not reported.
+            ``condition_failed``, ``conflict``, ``missing``, ``expired``, ``trimmed``, ``strange``, ``timeout`` or
+            ``error``) and its seconds. A cancelled call has no outcome and is not reported.
         credentials_refused: called when a service did not accept the credentials, before the error is raised.
     """
 
@@ -337,6 +345,7 @@ _OUTCOMES: Final[tuple[tuple[type[StreamConsumerError], str], ...]] = (
     (PermissionDenied, "denied"),
     (CredentialsRejected, "denied"),
     (ConditionFailed, "condition_failed"),
+    (TransactionConflict, "conflict"),
     (ResourceMissing, "missing"),
     (ExpiredIterator, "expired"),
     (TrimmedData, "trimmed"),

@@ -7,6 +7,7 @@ only its own success can have changed, is sent again when no answer came, and sa
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,17 +16,18 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from consumer.aws.answers import has
-from consumer.aws.errors import ApiCaller, ConditionFailed, Unanswered
+from consumer.aws.errors import ApiCaller, ConditionFailed, TransactionConflict, Unanswered
 from consumer.domain.errors import DependencyError, MisconfiguredResource, ResourceMissing
 
 Item = Mapping[str, Any]
 AttributeMap = dict[str, dict[str, Any]]
 Changes = Mapping[str, dict[str, Any] | None]  # None removes the attribute
-# attribute; "present", "absent", "absent or <" or an operator; value
+# attribute; "present", "absent", an operator or "absent or" and an operator; value
 Clause = tuple[str, str, dict[str, Any] | None]
 
 ATTEMPTS: Final = 3  # of one write within its time-out, when no answer comes
 PAUSE: Final = 0.05  # seconds before the second attempt, doubled before the third
+CONFLICTS: Final = 8  # after which a write is given up: others are writing to the same rows, and answers come at once
 ACTIVE_DEADLINE: Final = 120.0  # seconds for a table that is being created or updated
 ACTIVE_POLL: Final = 0.5  # seconds between looks at it
 _NEVER_WRITTEN: Final = "rehearsal"  # sort key of a row that never exists
@@ -145,6 +147,7 @@ class TableRows:
         return await self._write("DeleteItem", {"Key": key(pk, sk), **condition})
 
     async def transact(self, parts: Iterable[dict[str, dict[str, Any]]]) -> Written:
+        """All of at most 100 writes, or none when one of them is refused: ``found`` is one of the rows that did."""
         named = [{kind: part | {"TableName": self._table} for kind, part in entry.items()} for entry in parts]
         return await self._write("TransactWriteItems", {"TransactItems": named})
 
@@ -162,26 +165,31 @@ class TableRows:
         await self._write(operation, requests[operation])
 
     async def _write(self, operation: str, request: dict[str, Any]) -> Written:
-        """Send a write; send it again when no answer came or a transaction was in the way."""
+        """Send a write; send it again when no answer came or another request was in the way."""
         method = getattr(self._client, _METHODS[operation])
         if operation != "TransactWriteItems":
             request = {"TableName": self._table, **request}
         check = has("Attributes", dict) if request.get("ReturnValues", "NONE") != "NONE" else None
-        doubtful = False
-        for attempt in range(1, ATTEMPTS + 1):
+        unanswered = conflicts = 0
+        while True:
             try:
                 sending = method(**request)
                 answer = await self._caller.call(operation, self._resource, sending, self._timeout, check=check)
                 return Written(answer.get("Attributes") or {})
             except ConditionFailed as refusal:
-                return Written({}, refused=True, found=refusal.item, doubtful=doubtful)
-            except DependencyError as error:
-                unanswered = isinstance(error, Unanswered)
-                if attempt == ATTEMPTS or not (unanswered or error.code.startswith("TransactionConflict")):
+                return Written({}, refused=True, found=refusal.item, doubtful=unanswered > 0)
+            except Unanswered:
+                unanswered += 1
+                if unanswered == ATTEMPTS:
                     raise
-                doubtful = doubtful or unanswered
-            await asyncio.sleep(PAUSE * attempt)
-        raise AssertionError("unreachable: the last attempt returns or raises")
+                pause = PAUSE * unanswered
+            except TransactionConflict:
+                conflicts += 1
+                if conflicts == CONFLICTS:
+                    raise
+                jitter = random.random()  # noqa: S311 - those that met must not meet again
+                pause = PAUSE * conflicts * jitter
+            await asyncio.sleep(pause)
 
     async def get(self, pk: str, sk: str) -> Item | None:
         return (await self.get_with_time(pk, sk))[0]
@@ -271,15 +279,17 @@ def expressions(
         if content is None:
             function = "attribute_exists" if test == "present" else "attribute_not_exists"
             conditions.append(f"{function}({name(attribute)})")
-        elif test == "absent or <":
-            conditions.append(f"(attribute_not_exists({name(attribute)}) OR {name(attribute)} < {value(content)})")
+        elif test.startswith("absent or "):
+            holds = f"{name(attribute)} {test.removeprefix('absent or ')} {value(content)}"
+            conditions.append(f"(attribute_not_exists({name(attribute)}) OR {holds})")
         else:
             conditions.append(f"{name(attribute)} {test} {value(content)}")
     parameters: dict[str, Any] = {
         "ConditionExpression": " AND ".join(conditions),
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }
-    if changes:
+    if changes or added:
+        changes = changes or {}
         sets = [f"{name(attribute)} = {value(new)}" for attribute, new in changes.items() if new is not None]
         removed = [name(attribute) for attribute, new in changes.items() if new is None]
         adds = [f"{name(attribute)} {value(more)}" for attribute, more in (added or {}).items() if more is not None]

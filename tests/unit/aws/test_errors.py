@@ -16,6 +16,7 @@ from consumer.aws.errors import (
     AwsConfigurationError,
     ConditionFailed,
     CredentialsRejected,
+    TransactionConflict,
     Unanswered,
     outcome_of,
     translate,
@@ -224,7 +225,7 @@ def test_a_failed_condition_shows_the_row():
     [
         (["ConditionalCheckFailed", "None"], ConditionFailed),
         (["TransactionConflict", "ConditionalCheckFailed"], ConditionFailed),
-        (["None", "TransactionConflict"], DependencyError),
+        (["None", "TransactionConflict"], TransactionConflict),
         (["ThrottlingError"], Throttled),
     ],
 )
@@ -329,6 +330,7 @@ class TestApiCaller:
             (answer("ConditionalCheckFailedException"), "condition_failed"),
             (answer("ExpiredIteratorException"), "expired"),
             (answer("TrimmedDataAccessException"), "trimmed"),
+            (answer("TransactionConflictException"), "conflict"),
             (answer("Whatever"), "error"),
             (OSError("x"), "error"),
         ],
