@@ -13,6 +13,7 @@
 ``app#<label>#letters``   ``<idempotencyKey>#<no>``   their payload, in parts of 300 KiB
 ``app#<label>#bulletin``  ``bulletin``                how many posts there are; whose turn it is to list
 ``app#<label>#posts``     ``0000`` to ``3999``        which leases a worker has changed: a ring of the last posts
+``app#parked``            ``<digest>...``             which keys are parked (``parked_items.py``)
 ========================  ==========================  ===========================================================
 
 Sequence numbers are strings of up to 40 digits (Kinesis: 129), more than a DynamoDB number holds, and are stored as

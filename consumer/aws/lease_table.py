@@ -5,7 +5,7 @@ have changed. Where a refusal after a lost response could be this worker's own s
 request that was given up may still arrive later; the revision in its condition keeps it from undoing a newer write of
 the same owner.
 
-Only ``GetItem``, ``PutItem``, ``UpdateItem``, ``DeleteItem``, ``Query``, ``DescribeTable`` and, for losses,
+Only ``GetItem``, ``PutItem``, ``UpdateItem``, ``DeleteItem``, ``Query``, ``DescribeTable`` and, in transactions,
 ``ConditionCheckItem`` are needed; ``CreateTable`` only when the table is to be created. No index, no Scan.
 """
 
@@ -18,17 +18,19 @@ from consumer.aws import lease_items as items
 from consumer.aws import meta_items, window_items
 from consumer.aws.bulletins import DynamoDBBulletins
 from consumer.aws.errors import Unanswered
-from consumer.aws.made_again import MadeAgain, as_seen
+from consumer.aws.held_leases import as_seen, held_by_owner
+from consumer.aws.made_again import MadeAgain
+from consumer.aws.parking import DynamoDBParking
 from consumer.aws.registry_and_sessions import DynamoDBRegistry, DynamoDBSessions
 from consumer.aws.table_rows import WRITES, AttributeMap, Changes, Clause, Written, expressions, key
 from consumer.domain.dead_letter import PayloadPart
-from consumer.domain.errors import LeaseDeleted, LeaseLost, MisconfiguredResource
+from consumer.domain.errors import LeaseLost, MisconfiguredResource
 from consumer.domain.lease import LeaseRow
 from consumer.domain.windows import WindowState
 from consumer.ports.leases import Loss
 
 
-class DynamoDBLeaseStore(DynamoDBRegistry, DynamoDBSessions, DynamoDBBulletins, MadeAgain):
+class DynamoDBLeaseStore(DynamoDBRegistry, DynamoDBSessions, DynamoDBBulletins, DynamoDBParking, MadeAgain):
     """``ports.LeaseTable`` on DynamoDB: the leases here, all else by inheritance."""
 
     def rehearsals(self, table_arn: str | None) -> list[Callable[[], Awaitable[object]]]:
@@ -81,9 +83,7 @@ class DynamoDBLeaseStore(DynamoDBRegistry, DynamoDBSessions, DynamoDBBulletins, 
         written = await self._update_held(label, held, changes, revision, window)
         if not written.refused:
             return
-        found = await self._found(label, held, written)
-        if (found.owner, found.epoch) != (held.owner, held.epoch):
-            raise LeaseLost(held.shard_id, held.epoch, _holder(found))
+        found = await self._require_held(label, held, written)
         if found.revision < revision or (found.revision == revision and not written.doubtful):
             raise LeaseLost(held.shard_id, held.epoch, f"revision {found.revision} of the same owner")
 
@@ -109,7 +109,7 @@ class DynamoDBLeaseStore(DynamoDBRegistry, DynamoDBSessions, DynamoDBBulletins, 
     ) -> Written:
         """Update a lease that is held; with a window, all rows of it in one transaction."""
         pk, sk = self._pk(label), items.SHARD + held.shard_id
-        where = [*_held(held), _newer_than_stored(revision)]
+        where = [*held_by_owner(held), _newer_than_stored(revision)]
         if window is None:
             return await self._rows.update(pk, sk, changes, where)
         update = {"Update": {"Key": key(pk, sk), **expressions(where, changes)}}
@@ -146,8 +146,7 @@ class DynamoDBLeaseStore(DynamoDBRegistry, DynamoDBSessions, DynamoDBBulletins, 
 
     async def _put_if_held(self, label: str, held: LeaseRow, item: AttributeMap) -> None:
         """One transaction, so that a worker that lost the shard cannot leave a trace of what the new owner handles."""
-        check = {"Key": key(self._pk(label), items.SHARD + held.shard_id), **expressions(_held(held))}
-        written = await self._rows.transact([{"ConditionCheck": check}, {"Put": {"Item": item}}])
+        written = await self._rows.transact([self._if_held(label, held), {"Put": {"Item": item}}])
         if written.refused:
             raise await self._lost(label, held, written)
 
@@ -156,28 +155,6 @@ class DynamoDBLeaseStore(DynamoDBRegistry, DynamoDBSessions, DynamoDBBulletins, 
     def _windows_pk(self, label: str) -> str:
         return f"{self._pk(label)}#{window_items.PARTITION}"
 
-    async def _found(self, label: str, held: LeaseRow, written: Written) -> LeaseRow:
-        """The row that refused a write. LeaseDeleted when there is none."""
-        found = written.found or await self._rows.get(self._pk(label), items.SHARD + held.shard_id)
-        if not found:
-            raise LeaseDeleted(held.shard_id, held.epoch)
-        if version := items.newer_version(found):
-            raise LeaseLost(held.shard_id, held.epoch, version)
-        return items.lease_row(found)
-
-    async def _lost(self, label: str, held: LeaseRow, written: Written) -> LeaseLost:
-        return LeaseLost(held.shard_id, held.epoch, _holder(await self._found(label, held, written)))
-
-
-def _held(row: LeaseRow) -> list[Clause]:
-    if row.owner is None:
-        raise ValueError(f"the lease of {row.shard_id} is not held by anybody")
-    return as_seen(row)
-
 
 def _newer_than_stored(revision: int) -> Clause:
     return ("revision", "absent or <", items.number(revision))
-
-
-def _holder(row: LeaseRow) -> str:
-    return f"owner {row.owner or 'nobody'}, epoch {row.epoch}"

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from consumer.aws import lease_items as items
+from consumer.aws.held_leases import as_seen
 from consumer.aws.registry_and_sessions import ApplicationRows
-from consumer.aws.table_rows import NEW, NOT_FENCED, PRESENT, Clause, expressions, key
+from consumer.aws.table_rows import NEW, NOT_FENCED, PRESENT, expressions, key
 from consumer.domain.lease import LeaseRow, epoch_beyond
 
 
@@ -47,9 +48,3 @@ class MadeAgain(ApplicationRows):
         """Higher than that of every write this store was asked for before, and than what the row showed when read."""
         self._revision = max(self._revision, held.revision) + 1
         return self._revision
-
-
-def as_seen(row: LeaseRow) -> list[Clause]:
-    """The condition that a row is there, with the owner and the epoch that were read, and not of a newer version."""
-    owner: Clause = ("owner", "absent", None) if row.owner is None else ("owner", "=", items.text(row.owner))
-    return [PRESENT, items.READABLE, owner, ("epoch", "=", items.number(row.epoch))]

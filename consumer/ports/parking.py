@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from consumer.domain.lease import LeaseRow
 from consumer.domain.parking import Parked, ParkedKey, ParkedShard
 
+MOST_COUNTED: Final = 50  # rows in one write
+MOST_FREED: Final = 98  # shard rows in one write, which has the key and the number of changes in it, too
+
 
 class ParkedReads(Protocol):
-    """Consistent reads."""
+    """Consistent reads. A listing may run while a write is being applied, and then sees a part of it: rows that do not
+    have the ``park_id`` of their key, or are not there yet. No write rests on a listing being complete.
+
+    Raise MisconfiguredResource when a row was damaged: a key is never taken for free by guessing."""
 
     async def parked(self) -> list[Parked]:
         """All parked keys of the application with their shard rows, in the order of their digests."""
@@ -35,13 +41,13 @@ class ParkedLetters(ParkedReads, Protocol):
         success."""
 
     async def count_letters(self, label: str, held: LeaseRow, shards: Sequence[ParkedShard]) -> list[str]:
-        """Write ``letters`` and ``last`` of at most 50 rows of one shard, IF a row is there with its ``park_id`` and
-        has fewer letters: a request that arrives late changes nothing. Returns the digests of rows that are gone;
-        a row that has as many letters already is a success."""
+        """Write ``letters`` and ``last`` of at most MOST_COUNTED rows of one shard, each IF it is there with its
+        ``park_id`` and has fewer letters: a request that arrives late changes nothing. Returns the digests of rows that
+        are gone; a row that has as many letters already is a success."""
 
     async def close_parked(self, label: str, held: LeaseRow, key: ParkedKey, shard: ParkedShard) -> bool:
         """Write the nonce of ``key`` into the row of a shard as ``closed``, with its counts, IF the key is ``closing``
-        with that nonce. False when refused."""
+        with that nonce, and the row does not count more letters. False when refused."""
 
     async def end_closing(self, label: str, held: LeaseRow, key: ParkedKey) -> bool:
         """Set a key back to ``parked``, IF it is ``closing`` with the nonce of ``key``. False when refused."""
@@ -67,8 +73,9 @@ class ParkedRedrives(ParkedReads, Protocol):
         None: there is no lease row. False when refused."""
 
     async def free_parked(self, key: ParkedKey, shards: Sequence[ParkedShard]) -> bool:
-        """Delete the key row, IF it is ``closing`` with its nonce, and all ``shards``, IF each is closed with it and
-        has ``done`` as many as ``letters``, as given. Both or nothing: False when refused. At most 99 shards."""
+        """Delete the key row, IF it is ``closing`` with its nonce and has no other shards than these, and all
+        ``shards``, IF each is closed with it and has ``done`` as many as ``letters``, as given. Both or nothing: False
+        when refused. At most MOST_FREED shards."""
 
     async def release_parked(self, key: ParkedKey) -> None:
         """Leave the key ``parked``, and to any redrive. Nothing happens when the claim is lost."""

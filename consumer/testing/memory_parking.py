@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from consumer.domain.errors import LeaseDeleted, LeaseLost
+from consumer.domain.errors import DependencyError, LeaseDeleted, LeaseLost, Throttled
 from consumer.domain.lease import LeaseRow
 from consumer.domain.parking import Parked, ParkedKey, ParkedShard
+from consumer.ports.parking import MOST_COUNTED, MOST_FREED
 from consumer.testing.memory_client import MemoryClient
 
-MOST_COUNTED = 50  # rows in one write
-MOST_FREED = 99
 
-
-class MemoryParking(MemoryClient):
-    """On a ``MemoryTable``."""
-
-    # --- reads -----------------------------------------------------------------------------------------
+class MemoryParkedRows(MemoryClient):
+    """Reads, and what the writes have in common."""
 
     async def parked(self) -> list[Parked]:
         def read() -> list[Parked]:
@@ -34,161 +30,6 @@ class MemoryParking(MemoryClient):
 
     async def parked_changes(self) -> int:
         return await self._read("parked_changes", lambda: self._table.parked_changes.get(self._application, 0))
-
-    # --- owners of shards ------------------------------------------------------------------------------
-
-    async def park(self, label: str, held: LeaseRow, key: ParkedKey, shard: ParkedShard) -> bool:
-        def apply() -> bool:
-            self._require_held(label, held)
-            known = self._key(key.digest)
-            if known is None:
-                self._put_key(key)
-                self._put_shard(shard)
-            return known is None or (known.park_id == key.park_id and self._shard(shard) == shard)
-
-        return await self._write("park", apply)
-
-    async def join_parked(self, label: str, held: LeaseRow, key: ParkedKey, shard: ParkedShard) -> bool:
-        def apply() -> bool:
-            self._require_held(label, held)
-            known, mine = self._key(key.digest), self._shard(shard)
-            if mine == shard:
-                return True
-            absent = mine is None or mine.park_id != shard.park_id
-            may_join = known is not None and known.state == "parked" and known.park_id == key.park_id and absent
-            if may_join:
-                self._put_shard(shard)
-            return may_join
-
-        return await self._write("join_parked", apply)
-
-    async def count_letters(self, label: str, held: LeaseRow, shards: Sequence[ParkedShard]) -> list[str]:
-        if len(shards) > MOST_COUNTED:
-            raise ValueError(f"{len(shards)} rows in one write")
-
-        def apply() -> list[str]:
-            self._require_held(label, held)
-            gone = []
-            for shard in shards:
-                mine = self._shard(shard)
-                if mine is None or mine.park_id != shard.park_id:
-                    gone.append(shard.digest)
-                elif mine.letters < shard.letters:
-                    self._put_shard(replace(mine, letters=shard.letters, last=shard.last))
-            return gone
-
-        return await self._write("count_letters", apply)
-
-    async def close_parked(self, label: str, held: LeaseRow, key: ParkedKey, shard: ParkedShard) -> bool:
-        def apply() -> bool:
-            self._require_held(label, held)
-            known, mine = self._key(key.digest), self._shard(shard)
-            if known is None or mine is None or not _is_closing(known, key) or mine.park_id != key.park_id:
-                return False
-            self._put_shard(replace(mine, letters=shard.letters, last=shard.last, closed=key.nonce))
-            return True
-
-        return await self._write("close_parked", apply)
-
-    async def end_closing(self, label: str, held: LeaseRow, key: ParkedKey) -> bool:
-        def apply() -> bool:
-            self._require_held(label, held)
-            known = self._key(key.digest)
-            if known is None or not _is_closing(known, key):
-                return False
-            self._put_key(replace(known, state="parked", nonce=""))
-            return True
-
-        return await self._write("end_closing", apply)
-
-    # --- redrives --------------------------------------------------------------------------------------
-
-    async def claim_parked(self, seen: ParkedKey, redriver: str) -> ParkedKey | None:
-        def apply() -> ParkedKey | None:
-            known = self._key(seen.digest)
-            if known is None or known.park_id != seen.park_id:
-                return None
-            if (known.redriver, known.claim) == (seen.redriver, seen.claim):
-                known = replace(known, state="parked", nonce="", redriver=redriver, claim=seen.claim + 1)
-                self._put_key(known)
-                self._changed()
-            return known if known.redriver == redriver else None
-
-        return await self._write("claim_parked", apply)
-
-    async def redriven(self, key: ParkedKey, shard: ParkedShard) -> bool:
-        def apply() -> bool:
-            mine = self._shard(shard)
-            if self._claimed(key) is None or mine is None or mine.park_id != key.park_id:
-                return False
-            self._put_shard(replace(mine, done=max(mine.done, shard.done)))
-            return True
-
-        return await self._write("redriven", apply)
-
-    async def begin_closing(self, key: ParkedKey, nonce: str) -> ParkedKey | None:
-        def apply() -> ParkedKey | None:
-            known = self._claimed(key)
-            if known is None:
-                return None
-            closing = replace(known, state="closing", nonce=nonce)
-            self._put_key(closing)
-            self._changed()
-            return closing
-
-        return await self._write("begin_closing", apply)
-
-    async def close_for_owner(self, key: ParkedKey, shard: ParkedShard, lease: LeaseRow | None) -> bool:
-        def apply() -> bool:
-            found = self._table.leases.get((self._application, shard.label), {}).get(shard.shard_id)
-            row = found.row if found is not None else None
-            same = (row is None) == (lease is None)
-            if row is not None and lease is not None:
-                same = (row.owner, row.epoch, row.state) == (lease.owner, lease.epoch, lease.state)
-            known, mine = self._claimed(key), self._shard(shard)
-            if not same or known is None or not _is_closing(known, key) or mine is None:
-                return False
-            self._put_shard(replace(mine, closed=key.nonce))
-            return True
-
-        return await self._write("close_for_owner", apply)
-
-    async def free_parked(self, key: ParkedKey, shards: Sequence[ParkedShard]) -> bool:
-        if len(shards) > MOST_FREED:
-            raise ValueError(f"{len(shards)} shard rows in one transaction")
-        freed = False
-
-        def apply() -> bool:
-            nonlocal freed
-            if freed:
-                return True
-            known = self._claimed(key)
-            if known is None or not _is_closing(known, key):
-                return False
-            for shard in shards:
-                mine = self._shard(shard)
-                if mine is None or mine.closed != key.nonce or not mine.done == mine.letters == shard.letters:
-                    return False
-            del self._table.parked[self._application, key.digest]
-            for shard in shards:
-                del self._table.parked_shards[self._place(shard)]
-            freed = True
-            self._noted(key.digest)
-            self._changed()
-            return True
-
-        return await self._write("free_parked", apply)
-
-    async def release_parked(self, key: ParkedKey) -> None:
-        def apply() -> None:
-            known = self._claimed(key)
-            if known is not None:
-                self._put_key(replace(known, state="parked", nonce="", redriver=None))
-                self._changed()
-
-        await self._write("release_parked", apply)
-
-    # --- rows ------------------------------------------------------------------------------------------
 
     def _parked(self, digest: str) -> Parked:
         rows = [
@@ -236,6 +77,182 @@ class MemoryParking(MemoryClient):
         row = lease.row
         if held.owner is None or (row.owner, row.epoch) != (held.owner, held.epoch):
             raise LeaseLost(held.shard_id, held.epoch, f"owner {row.owner or 'nobody'}, epoch {row.epoch}")
+
+
+class MemoryParking(MemoryParkedRows):
+    """On a ``MemoryTable``."""
+
+    # --- owners of shards ------------------------------------------------------------------------------
+
+    async def park(self, label: str, held: LeaseRow, key: ParkedKey, shard: ParkedShard) -> bool:
+        def apply() -> bool:
+            self._require_held(label, held)
+            known = self._key(key.digest)
+            if known is None:
+                self._put_key(key)
+                self._put_shard(shard)
+            return known is None or (known.park_id == key.park_id and self._shard(shard) == shard)
+
+        return await self._write("park", apply)
+
+    async def join_parked(self, label: str, held: LeaseRow, key: ParkedKey, shard: ParkedShard) -> bool:
+        def apply() -> bool:
+            self._require_held(label, held)
+            known, mine = self._key(key.digest), self._shard(shard)
+            if mine == shard:
+                return True
+            absent = mine is None or mine.park_id != shard.park_id
+            may_join = known is not None and known.state == "parked" and known.park_id == key.park_id and absent
+            if may_join:
+                self._put_shard(shard)
+            return may_join
+
+        return await self._write("join_parked", apply)
+
+    async def count_letters(self, label: str, held: LeaseRow, shards: Sequence[ParkedShard]) -> list[str]:
+        if len(shards) > MOST_COUNTED:
+            raise ValueError(f"{len(shards)} rows in one write, {MOST_COUNTED} at most")
+
+        def apply() -> list[str]:
+            self._require_held(label, held)
+            gone = []
+            for shard in shards:
+                mine = self._shard(shard)
+                if mine is None or mine.park_id != shard.park_id:
+                    gone.append(shard.digest)
+                elif mine.letters < shard.letters:
+                    self._put_shard(replace(mine, letters=shard.letters, last=shard.last))
+            return gone
+
+        return await self._write("count_letters", apply)
+
+    async def close_parked(self, label: str, held: LeaseRow, key: ParkedKey, shard: ParkedShard) -> bool:
+        def apply() -> bool:
+            self._require_held(label, held)
+            known, mine = self._key(key.digest), self._shard(shard)
+            if known is None or mine is None or not _is_closing(known, key) or mine.park_id != key.park_id:
+                return False
+            if mine.letters > shard.letters:
+                return False
+            self._put_shard(replace(mine, letters=shard.letters, last=shard.last, closed=key.nonce))
+            return True
+
+        return await self._write("close_parked", apply)
+
+    async def end_closing(self, label: str, held: LeaseRow, key: ParkedKey) -> bool:
+        ended = False
+
+        def apply() -> bool:
+            nonlocal ended
+            self._require_held(label, held)
+            known = self._key(key.digest)
+            if known is not None and _is_closing(known, key):
+                self._put_key(replace(known, state="parked", nonce=""))
+                ended = True
+            return ended
+
+        return await self._write("end_closing", apply)
+
+    # --- redrives --------------------------------------------------------------------------------------
+
+    async def claim_parked(self, seen: ParkedKey, redriver: str) -> ParkedKey | None:
+        def mine() -> ParkedKey | None:
+            known = self._key(seen.digest)
+            return known if known is not None and known.redriver == redriver else None
+
+        def apply() -> ParkedKey | None:
+            known = self._claimed(seen)
+            if known is not None:
+                self._put_key(replace(known, state="parked", nonce="", redriver=redriver, claim=seen.claim + 1))
+                self._changed()
+            return mine()
+
+        try:
+            return await self._write("claim_parked", apply)
+        except Throttled:
+            raise
+        except DependencyError:
+            if (known := await self._read("parked_key", mine)) is None:
+                raise
+            return known
+
+    async def redriven(self, key: ParkedKey, shard: ParkedShard) -> bool:
+        def apply() -> bool:
+            mine = self._shard(shard)
+            if self._claimed(key) is None or mine is None or mine.park_id != key.park_id:
+                return False
+            self._put_shard(replace(mine, done=max(mine.done, shard.done)))
+            return True
+
+        return await self._write("redriven", apply)
+
+    async def begin_closing(self, key: ParkedKey, nonce: str) -> ParkedKey | None:
+        def apply() -> ParkedKey | None:
+            known = self._claimed(key)
+            if known is None:
+                return None
+            closing = replace(known, state="closing", nonce=nonce)
+            self._put_key(closing)
+            self._changed()
+            return closing
+
+        return await self._write("begin_closing", apply)
+
+    async def close_for_owner(self, key: ParkedKey, shard: ParkedShard, lease: LeaseRow | None) -> bool:
+        def apply() -> bool:
+            found = self._table.leases.get((self._application, shard.label), {}).get(shard.shard_id)
+            row = found.row if found is not None else None
+            same = (row is None) == (lease is None)
+            if row is not None and lease is not None:
+                same = (row.owner, row.epoch, row.state) == (lease.owner, lease.epoch, lease.state)
+            known, mine = self._claimed(key), self._shard(shard)
+            if not same or known is None or not _is_closing(known, key):
+                return False
+            if mine is None or mine.park_id != key.park_id:
+                return False
+            self._put_shard(replace(mine, closed=key.nonce))
+            return True
+
+        return await self._write("close_for_owner", apply)
+
+    async def free_parked(self, key: ParkedKey, shards: Sequence[ParkedShard]) -> bool:
+        if len(shards) > MOST_FREED:
+            raise ValueError(f"{len(shards)} shard rows in one transaction, {MOST_FREED} at most")
+        freed = False
+
+        def apply() -> bool:
+            nonlocal freed
+            if freed:
+                return True
+            known = self._claimed(key)
+            if known is None or not _is_closing(known, key):
+                return False
+            if len(shards) != sum(row.park_id == key.park_id for row in self._parked(key.digest).shards):
+                return False
+            for shard in shards:
+                mine = self._shard(shard)
+                if mine is None or mine.park_id != key.park_id or mine.closed != key.nonce:
+                    return False
+                if not mine.done == mine.letters == shard.letters:
+                    return False
+            del self._table.parked[self._application, key.digest]
+            for shard in shards:
+                del self._table.parked_shards[self._place(shard)]
+            freed = True
+            self._noted(key.digest)
+            self._changed()
+            return True
+
+        return await self._write("free_parked", apply)
+
+    async def release_parked(self, key: ParkedKey) -> None:
+        def apply() -> None:
+            known = self._claimed(key)
+            if known is not None:
+                self._put_key(replace(known, state="parked", nonce="", redriver=None))
+                self._changed()
+
+        await self._write("release_parked", apply)
 
 
 def _is_closing(known: ParkedKey, key: ParkedKey) -> bool:

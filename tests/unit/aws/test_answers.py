@@ -20,6 +20,7 @@ from consumer.aws.sns import SnsDeadLetters
 from consumer.aws.sqs import SqsDeadLetters
 from consumer.domain.errors import DependencyError, PayloadTooLarge, ResourceMissing
 from consumer.domain.lease import LeaseRow, SessionRow
+from consumer.domain.parking import ParkedKey, ParkedShard
 from consumer.ports.leases import Loss
 from consumer.ports.source import Position
 from tests.support.unknown_sdk import UnknownClient
@@ -31,6 +32,8 @@ QUEUE = "arn:aws:sqs:us-east-1:000000000000:dead"
 TOPIC = "arn:aws:sns:us-east-1:000000000000:dead"
 SHARD = "shardId-00000001789651619772-2a9e5aad"
 OWNER = LeaseRow("shard-1", owner="me", epoch=1)
+PARKED = ParkedKey("digest", "p1", state="closing", nonce="n1", redriver="me", claim=1)
+LETTERS = ParkedShard("digest", "label", "shard-1", "p1", first="7", letters=1, last="8", done=1)
 
 # What no service sends: bodies of a success (status 200) and their headers. Some are those of another service.
 STRANGE = {
@@ -205,6 +208,12 @@ WRITES = {
     "loss": lambda store: store.record_loss("label", OWNER, Loss("gap", "shard-1", "1", None, "r", 1.0)),
     "pin": lambda store: store.pin_application("orders"),
     "stream": lambda store: store.switch_stream(None, ARN),
+    "park": lambda store: store.park("label", OWNER, PARKED, LETTERS),
+    "join": lambda store: store.join_parked("label", OWNER, PARKED, LETTERS),
+    "count": lambda store: store.count_letters("label", OWNER, [LETTERS]),
+    "close for an owner": lambda store: store.close_for_owner(PARKED, LETTERS, None),
+    "free": lambda store: store.free_parked(PARKED, [LETTERS]),
+    "release parked": lambda store: store.release_parked(PARKED),
 }
 READS = {
     "lease": lambda store: store.lease("label", "shard-1"),
@@ -213,6 +222,9 @@ READS = {
     "registration": lambda store: store.registration("label"),
     "table": lambda store: store.prepare(create=False),
     "window": lambda store: store.window_state("label", "shard-1"),
+    "parked": lambda store: store.parked(),
+    "parked key": lambda store: store.parked_key("digest"),
+    "parked changes": lambda store: store.parked_changes(),
 }
 
 
