@@ -42,7 +42,13 @@ async def build_dead_letters(
     elif kind == "sns":
         destination = SnsDeadLetters(await session.client("sns"), caller, name)
     else:
-        destination = SqsDeadLetters(await session.client("sqs"), caller, name, local=session.has_endpoint("sqs"))
+        destination = SqsDeadLetters(
+            await session.client("sqs"),
+            caller,
+            name,
+            local=session.has_endpoint("sqs"),
+            keeps_parked=chosen.order == "park_key",
+        )
     if chosen.overflow is None:
         return destination
     store = await folder(chosen.overflow)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from typing import Final
 
+from consumer.aws.messages import MAX_ATTRIBUTES
 from consumer.aws.overflow import SUFFIX, WithOverflow
 from consumer.aws.s3 import S3DeadLetters, S3Folder
 from consumer.domain.dead_letter import lambda_document, split_payload
@@ -40,9 +41,11 @@ class LambdaObjects(S3DeadLetters):
 
     async def send(self, document: bytes, *, attributes: dict[str, str]) -> None:
         """Store one document, its ``payload`` a text with JSON in it, as one object. Raises as S3DeadLetters does."""
-        named = attributes | {"application": str(mapping_id(attributes.get("application", "")))}
+        named = attributes
+        if "park_id" not in attributes:  # Lambda has no name for letters of parked keys
+            named = attributes | {"application": str(mapping_id(attributes.get("application", "")))}
         body = lambda_document(document, self._function_name, with_payload=True)
-        await self._folder.put(self._folder.key(document, named), body, CONTENT_TYPE)
+        await self._folder.put(self._folder.key(document, named), body, CONTENT_TYPE, attributes)
 
 
 class LambdaMessages(WithOverflow):
@@ -73,7 +76,15 @@ class LambdaMessages(WithOverflow):
         location = await self._store.put(self._store.key(document, attributes, SUFFIX), payload)
         body = lambda_document(document, self._function_name, with_payload=False)
         try:
-            await self._inner.send(body, attributes=attributes | {LOCATION: location})
+            await self._inner.send(body, attributes=_with_location(attributes, location))
         except LetterRefused as error:
             error.payload_location = location
             raise
+
+
+def _with_location(attributes: dict[str, str], location: str) -> dict[str, str]:
+    """A message takes ten attributes. The first letter of a parked key has as many, and gives up the type of its error,
+    which nothing needs to bring it back."""
+    if len(attributes) >= MAX_ATTRIBUTES:
+        attributes = {name: value for name, value in attributes.items() if name != "error_type"}
+    return attributes | {LOCATION: location}

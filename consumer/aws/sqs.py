@@ -10,12 +10,17 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
+import structlog
+
 from consumer.aws.answers import Flaw
 from consumer.aws.errors import ApiCaller
 from consumer.aws.messages import check_size, message_attributes
 from consumer.domain.errors import DependencyError, MisconfiguredResource, ResourceMissing, UnsuitableCharacters
 
 SERVICE_LIMIT: Final = 1024 * 1024  # bytes of a message, its attributes included
+LONGEST_RETENTION: Final = 14 * 24 * 3600  # seconds; a queue can be told to keep messages for so long
+
+log = structlog.get_logger()
 
 
 class SqsDeadLetters:
@@ -26,13 +31,18 @@ class SqsDeadLetters:
         caller: runs, translates and counts the calls.
         queue_arn: ``arn:aws:sqs:REGION:ACCOUNT:NAME``.
         local: ``client`` asks an endpoint that was configured, so maybe a local server that knows one account only.
+        keeps_parked: the letters of parked keys go here (``on_failure.order: park_key``): none of them may be moved
+            away or get lost before its turn.
     """
 
-    def __init__(self, client: Any, caller: ApiCaller, queue_arn: str, *, local: bool = False) -> None:
+    def __init__(
+        self, client: Any, caller: ApiCaller, queue_arn: str, *, local: bool = False, keeps_parked: bool = False
+    ) -> None:
         self.destination = queue_arn
         self._client = client
         self._caller = caller
         self._local = local
+        self._keeps_parked = keeps_parked
         *_, self._account, self._name = queue_arn.split(":")
         self._url = ""
         self.maximum_size = SERVICE_LIMIT
@@ -44,7 +54,8 @@ class SqsDeadLetters:
 
         Raises:
             ResourceMissing, PermissionDenied, DependencyError: as the service says.
-            MisconfiguredResource: a FIFO queue, which would need a message group.
+            MisconfiguredResource: a FIFO queue, which would need a message group; for parked keys one with a
+                dead-letter queue of its own, which would take letters out of their order.
         """
         url = await self._find()
         asking = self._client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
@@ -52,6 +63,8 @@ class SqsDeadLetters:
         attributes: Mapping[str, str] = answer["Attributes"]
         if attributes.get("FifoQueue") == "true":
             raise MisconfiguredResource(f"{self.destination} is a FIFO queue: dead letters need a standard one")
+        if self._keeps_parked:
+            self._check_for_parked(attributes)
         self.maximum_size = min(SERVICE_LIMIT, int(attributes.get("MaximumMessageSize", SERVICE_LIMIT)))
         self._url = url
 
@@ -87,6 +100,16 @@ class SqsDeadLetters:
             if error.code.startswith("InvalidParameter"):
                 self._url = ""  # the queue's size limit may have been lowered: read it again next time
             raise
+
+    def _check_for_parked(self, attributes: Mapping[str, str]) -> None:
+        if attributes.get("RedrivePolicy"):
+            raise MisconfiguredResource(
+                f"{self.destination} has a dead-letter queue of its own (RedrivePolicy), which would move letters of "
+                "parked keys away before their turn: remove it, or send them to s3://"
+            )
+        kept = int(attributes.get("MessageRetentionPeriod", LONGEST_RETENTION))
+        if kept < LONGEST_RETENTION:
+            log.warning("dead_letter.short_retention", destination=self.destination, seconds=kept)
 
     async def _find(self) -> str:
         """The queue's URL. Local servers may know one account only; on AWS the account must match, or a queue of

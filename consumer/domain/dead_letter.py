@@ -2,7 +2,8 @@
 
 Shapes and rules as observed on AWS: ``responseContext`` is absent when the function was never asked or the record
 expired; ``functionError`` is null for a valid partial failure; DynamoDB's arrival times have second precision. Added
-here: ``application``, ``error``, ``idempotencyKey`` and, always last, ``payload`` (the whole event).
+here: ``application``, ``error``, ``idempotencyKey``, ``deadLetter`` (what tools sort by) and, always last, ``payload``
+(the whole event). The key of a record is in the payload only; everywhere else it is its digest.
 ``lambda_document`` takes these away again, for readers that want Lambda's documents exactly.
 
 A ``Letter`` is such a document before its form is chosen. A destination that does not take the plain one may take it
@@ -12,17 +13,17 @@ compressed, or in parts, or pointing to a payload that is kept elsewhere.
 from __future__ import annotations
 
 import base64
-import datetime as dt
 import gzip
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from .deferred import digest_of
 from .events import batch_event_json
 from .function_name import function_arn
+from .letter_text import as_ascii, as_json, as_utf8, time_text
 from .settlement import GiveUp
 from .source_format import SourceFormat
 from .windows import WindowCall
@@ -30,7 +31,9 @@ from .windows import WindowCall
 GZIP_LEVEL: Final = 3  # half the time of the usual 6 (70 ms for 6 MB of items), and 8 % larger
 PART_BYTES: Final = 300 * 1024  # of a payload in one row of the lease table; an item holds 400 KB
 
-_ADDED: Final = ("application", "error", "idempotencyKey", "part")
+MOST_OF_AN_ATTRIBUTE: Final = 256  # characters of a name that users have chosen
+
+_ADDED: Final = ("application", "error", "idempotencyKey", "part", "deadLetter")
 _PAYLOAD: Final = b',"payload":'
 _EVENT_STARTS: Final = b'{"Records":['
 _EVENT_ENDS: Final = (b"]}", b'"isWindowTerminatedEarly":false}', b'"isWindowTerminatedEarly":true}')
@@ -38,7 +41,8 @@ _EVENT_ENDS: Final = (b"]}", b'"isWindowTerminatedEarly":false}', b'"isWindowTer
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterContext:
-    """Where the batch came from. ``target`` stands in for Lambda's function ARN."""
+    """Where the batch came from. ``target`` stands in for Lambda's function ARN; ``label`` is that of the stream
+    (``StreamDescription.label``), under which the lease table keeps its rows."""
 
     application: str
     target: str
@@ -46,6 +50,16 @@ class DeadLetterContext:
     shard_id: str
     request_id: str
     source: SourceFormat
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """The place of a letter among those of a parked key: ``ordinal`` counts the letters of the key in this shard of
+    this stream from 1, in the order of the records. ``park_id`` names the time that the key is parked for."""
+
+    park_id: str
+    ordinal: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +71,6 @@ class Part:
     first: int
     last: int
     records: int
-
-
-@dataclass(frozen=True, slots=True)
-class ParkedAs:
-    """Which letter of a parked key one is: ``ordinal`` from 1, counted for the key, the stream and the shard."""
-
-    park_id: str
-    ordinal: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,8 @@ class PayloadPart:
 class Letter:
     """What has to be delivered: the records (none for the final call of a window), and why they are given up.
 
-    ``now`` is in Unix seconds. ``part`` is None for a letter that holds all records of its batch.
+    ``now`` is in Unix seconds. ``part`` is None for a letter that holds all records of its batch, ``parked`` for one
+    whose key goes on.
     """
 
     context: DeadLetterContext
@@ -90,7 +97,7 @@ class Letter:
     now: float
     window: WindowCall | None = None
     part: Part | None = None
-    parked: ParkedAs | None = None
+    parked: Parked | None = None
 
     @property
     def key(self) -> str:
@@ -99,24 +106,32 @@ class Letter:
 
     @property
     def attributes(self) -> dict[str, str]:
-        """What messages carry beside the document."""
+        """What messages and objects carry beside the document: ten at most, which is what a message takes."""
+        step = self.step
         found = {
             "application": self.context.application,
             "shard_id": self.context.shard_id,
-            "condition": self.step.condition,
+            "condition": step.condition,
             "idempotency_key": self.key,
+            "handler": self.context.target[:MOST_OF_AN_ATTRIBUTE],
         }
+        if step.fault is not None:
+            found["error_type"] = step.fault.type[:MOST_OF_AN_ATTRIBUTE] or "unknown"
+        if step.records:
+            found["sequence_number"] = step.records[0].sequence_number
+        if (digest := key_digest(self.context, step)) is not None:
+            found["key_digest"] = digest
         if self.parked is not None:
             found |= {"park_id": self.parked.park_id, "ordinal": str(self.parked.ordinal)}
-        if self.step.fault is not None:
-            found["error_type"] = self.step.fault.type[:256] or "unknown"
         return found
 
     def document(self) -> bytes:
         """The document with everything in it."""
         fields = self.window.event_fields(self.context.shard_id) if self.window is not None else b""
         event = batch_event_json(self.step.records, fields)
-        return document(self.context, self.step, self.now, window=self.window, event=event, part=self.part)
+        return document(
+            self.context, self.step, self.now, window=self.window, event=event, part=self.part, parked=self.parked
+        )
 
     def halves(self) -> tuple[Letter, Letter]:
         """Two letters of the same batch, each complete by itself. ValueError with fewer than two records.
@@ -146,6 +161,12 @@ def idempotency_key(context: DeadLetterContext, step: GiveUp, window: WindowCall
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def key_digest(context: DeadLetterContext, step: GiveUp) -> str | None:
+    """The digest of the ordering key of the records (``deferred.digest_of``); None unless all are of one key."""
+    keys = {context.source.key_of(record) for record in step.records}
+    return digest_of(keys.pop()) if len(keys) == 1 else None
+
+
 def document(
     context: DeadLetterContext,
     step: GiveUp,
@@ -154,6 +175,7 @@ def document(
     window: WindowCall | None = None,
     event: bytes | None = None,
     part: Part | None = None,
+    parked: Parked | None = None,
 ) -> bytes:
     """The document as UTF-8 JSON. Characters that a destination may refuse or replace are escaped.
 
@@ -164,6 +186,7 @@ def document(
         window: adds ``timeWindowInfo``.
         event: the JSON that the handler got, when it is more than the records; by default made from these.
         part: adds ``part``.
+        parked: adds ``parkId`` and ``ordinal`` to ``deadLetter``.
     """
     fault = step.fault
     body: dict[str, object] = {
@@ -183,7 +206,7 @@ def document(
         }
     body |= {
         "version": "1.0",
-        "timestamp": _time(now),
+        "timestamp": time_text(now),
         context.source.batch_info: _batch_info(context, step),
     }
     if window is not None:
@@ -202,8 +225,9 @@ def document(
     }
     if part is not None:
         body["part"] = {"of": part.of, "first": part.first, "last": part.last, "records": part.records}
+    body["deadLetter"] = _dead_letter(context, step, parked)
     payload = batch_event_json(list(step.records)) if event is None else event
-    return _json(body)[:-1] + _PAYLOAD + _utf8(payload) + b"}"
+    return as_json(body)[:-1] + _PAYLOAD + as_utf8(payload) + b"}"
 
 
 def _batch_info(context: DeadLetterContext, step: GiveUp) -> dict[str, object]:
@@ -220,6 +244,19 @@ def _batch_info(context: DeadLetterContext, step: GiveUp) -> dict[str, object]:
     return info | {"streamArn": context.stream_arn}
 
 
+def _dead_letter(context: DeadLetterContext, step: GiveUp, parked: Parked | None) -> dict[str, object]:
+    """What the attributes say and no other field does, for tools that have the document alone."""
+    found: dict[str, object] = {}
+    if (digest := key_digest(context, step)) is not None:
+        found["keyDigest"] = digest
+    if step.records:
+        found["sequenceNumber"] = step.records[0].sequence_number
+    found |= {"handler": context.target, "streamLabel": context.label}
+    if parked is not None:
+        found |= {"parkId": parked.park_id, "ordinal": parked.ordinal}
+    return found
+
+
 def split_payload(document: bytes) -> tuple[bytes, bytes]:
     """A document without its ``payload``, and that payload; an empty payload when it has none.
 
@@ -234,6 +271,15 @@ def split_payload(document: bytes) -> tuple[bytes, bytes]:
     return document, b""
 
 
+def letter_fields(document: bytes) -> dict[str, Any]:
+    """``deadLetter`` of a document in any form. ValueError when it has none."""
+    found = json.loads(split_payload(document)[0])
+    if not isinstance(found, dict) or not isinstance(found.get("deadLetter"), dict):
+        raise ValueError("the document has no field deadLetter: it was not made by this version")
+    fields: dict[str, Any] = found["deadLetter"]
+    return fields
+
+
 # --- other forms of a document ---------------------------------------------------------------------
 
 
@@ -242,7 +288,7 @@ def compressed_document(document: bytes) -> bytes:
     ValueError when it has no payload."""
     rest, payload = _with_payload(document)
     packed = base64.b64encode(gzip.compress(payload, GZIP_LEVEL, mtime=0))
-    return _ascii(rest)[:-1] + b',"payloadEncoding":"gzip+base64"' + _PAYLOAD + b'"' + packed + b'"}'
+    return as_ascii(rest)[:-1] + b',"payloadEncoding":"gzip+base64"' + _PAYLOAD + b'"' + packed + b'"}'
 
 
 def pointing_documents(document: bytes, location: str) -> Iterator[bytes]:
@@ -250,11 +296,11 @@ def pointing_documents(document: bytes, location: str) -> Iterator[bytes]:
     stack and most of the message of the error, for destinations that take very little."""
     rest, _ = split_payload(document)
     pointer = b',"payloadLocation":' + json.dumps(location).encode("ascii") + b"}"
-    yield _ascii(rest)[:-1] + pointer
+    yield as_ascii(rest)[:-1] + pointer
     body: dict[str, Any] = json.loads(rest)
     if body["error"] is not None:
         body["error"] |= {"errorMessage": body["error"]["errorMessage"][:256], "stackTrace": []}
-        yield _ascii(_json(body))[:-1] + pointer
+        yield as_ascii(as_json(body))[:-1] + pointer
 
 
 def payload_parts(key: str, payload: bytes) -> list[PayloadPart]:
@@ -290,7 +336,7 @@ def lambda_document(document: bytes, function_name: str, *, with_payload: bool) 
         fields[name] = value
         if name == "version" and with_payload:
             fields["payload"] = payload.decode("utf-8")
-    return _json(fields)
+    return as_json(fields)
 
 
 def _batch_info_in(body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -303,52 +349,3 @@ def _with_payload(document: bytes) -> tuple[bytes, bytes]:
     if not payload:
         raise ValueError("the document has no payload at its end")
     return rest, payload
-
-
-# --- text ------------------------------------------------------------------------------------------
-
-# What SQS and SNS do not take in a message, or replace without a word: lone surrogates and two that are no characters.
-# JSON has escaped control characters before.
-_FORBIDDEN: Final = re.compile("[\ud800-\udfff\ufffe\uffff]")
-_BEYOND_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
-_ESCAPES: Final = re.compile(r"\\\\|(?:\\u[0-9a-fA-F]{4})+")  # an escaped backslash is no beginning of another escape
-
-
-def _json(value: object) -> bytes:
-    return _encode(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
-
-
-def _encode(text: str) -> bytes:
-    return _FORBIDDEN.sub(_escaped, text).encode("utf-8")
-
-
-def _utf8(event: bytes) -> bytes:
-    """The event without needless escapes, not decoded otherwise: a letter must never fail because of what is in it
-    (2,000 nested levels, a broken image). Bytes that are not UTF-8 become lone surrogates, which are escaped."""
-    if event.isascii() and b"\\u" not in event:
-        return event
-    text = event.decode("utf-8", "surrogateescape")  # beyond ASCII there is nothing but the insides of JSON strings
-    return _encode(_ESCAPES.sub(_unescaped, text))
-
-
-def _ascii(document: bytes) -> bytes:
-    """The same JSON with escapes for everything beyond ASCII."""
-    return _BEYOND_ASCII.sub(_escaped, document.decode("utf-8")).encode("ascii")
-
-
-def _escaped(match: re.Match[str]) -> str:
-    return json.dumps(match[0])[1:-1]
-
-
-def _unescaped(match: re.Match[str]) -> str:
-    if match[0].startswith("\\u"):
-        return json.dumps(json.loads(f'"{match[0]}"'), ensure_ascii=False)[1:-1]
-    return match[0]
-
-
-_LAST_MOMENT = 253402300799.0  # 9999-12-31T23:59:59Z
-
-
-def _time(seconds: float) -> str:
-    moment = dt.datetime.fromtimestamp(min(max(0.0, seconds), _LAST_MOMENT), tz=dt.UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -43,6 +43,9 @@ class RetryPolicy:
         return float(min(self.max_backoff, self.initial_backoff * 2.0 ** min(failures - 1, 60)))
 
 
+Condition = Literal["RetryAttemptsExhausted", "RecordAgeExceeded", "KeyParked"]
+
+
 class Invoke(msgspec.Struct, frozen=True):
     """Call the handler with ``records``, ``after`` seconds from now. ``attempt`` is 1 for a piece's first call."""
 
@@ -55,10 +58,12 @@ class Invoke(msgspec.Struct, frozen=True):
 @dataclass(frozen=True, slots=True)
 class GiveUp:
     """Send ``records`` to the dead letters; ``invocations`` is Lambda's approximateInvokeCount (at least 1).
-    ``KeyParked``: the handler was never asked, because an earlier record of the key was given up."""
+
+    ``KeyParked``, which Lambda does not have: the handler was not asked, because an earlier record of the key is there
+    already."""
 
     records: Sequence[StreamRecord]
-    condition: Literal["RetryAttemptsExhausted", "RecordAgeExceeded", "KeyParked"]
+    condition: Condition
     invocations: int
     fault: HandlerFault | None
     invoked: bool

@@ -33,7 +33,7 @@ PREFIX: Final = "stream_consumer"
 
 RECORD_RESULTS: Final = ("handled", "dead_lettered", "before_start", "superseded")
 BATCH_RESULTS: Final = ("ok", "partial", "failed", "not_invoked")
-DEAD_LETTER_REASONS: Final = ("RetryAttemptsExhausted", "RecordAgeExceeded")
+DEAD_LETTER_REASONS: Final = ("RetryAttemptsExhausted", "RecordAgeExceeded", "KeyParked")
 REFUSALS: Final = ("throttled", "denied", "missing", "misconfigured", "unfit", "lease_in_doubt", "error")
 GET_RECORDS_OUTCOMES: Final = ("data", "empty", "throttled", "expired", "trimmed", "error")
 LEASE_STATES: Final = ("owned", "target", "free", "total")

@@ -8,7 +8,7 @@ import gzip
 import json
 from collections.abc import Callable
 
-from consumer.domain.dead_letter import ParkedAs, split_payload
+from consumer.domain.dead_letter import Parked, split_payload
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.handlers.inline import InlineHandler
 from consumer.handlers.runtime.context import Context
@@ -104,7 +104,7 @@ class ObservedDeadLetters:
             self._checkers.dead_lettered(whole, attributes["shard_id"], attributes["condition"])
             if self._parking is not None and "park_id" in attributes:
                 number = json.loads(document)["DDBStreamBatchInfo"]["startSequenceNumber"]
-                place = ParkedAs(attributes["park_id"], int(attributes["ordinal"]))
+                place = Parked(attributes["park_id"], int(attributes["ordinal"]))
                 self._parking.letter(attributes["shard_id"], place, number)
 
         self._checkers.sending_dead_letter(self._incarnation(), attributes["shard_id"])

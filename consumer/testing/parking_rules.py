@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from consumer.domain.dead_letter import ParkedAs
+from consumer.domain.dead_letter import Parked
 from consumer.domain.outcome import HandlerCall
 from consumer.domain.parking import ParkedKey, ParkedShard
 from consumer.testing.checkers import Checkers
@@ -37,7 +37,7 @@ class ParkingRules:
                 found = f"{item.key} v{item.version} is handled by {incarnation}, and its key is parked"
                 self._history.violated("park: followers", found)
 
-    def letter(self, shard_id: str, parked: ParkedAs, number: str) -> None:
+    def letter(self, shard_id: str, parked: Parked, number: str) -> None:
         """The letter of a parked key is durable."""
         item = self._history.items[record_name(shard_id, number)]
         found = self.letters.setdefault((parked.park_id, shard_id, parked.ordinal), {})

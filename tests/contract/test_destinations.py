@@ -131,7 +131,7 @@ class TestTooLarge:
         ((key, stored),) = (await objects(roomy.session, roomy.overflow_bucket)).items()
         (arrived,) = await roomy.delivered()
         pointer = json.loads(arrived)
-        assert list(pointer) == [*FIELDS, "idempotencyKey", "payloadLocation"]
+        assert list(pointer) == [*FIELDS, "idempotencyKey", "deadLetter", "payloadLocation"]
         assert pointer.pop("payloadLocation") == f"s3://{roomy.overflow_bucket}/{key}"
         assert re.fullmatch("big/" + KEY + r"\.payload\.json", key)
         whole = json.loads(letter.body)
@@ -215,7 +215,7 @@ class TestSplitPayload:
         rest, payload = split_payload(letter.body)
         assert json.loads(payload) == json.loads(letter.payload)
         assert rest[:-1] + b',"payload":' + payload + b"}" == letter.body
-        assert list(json.loads(rest)) == [*FIELDS, "idempotencyKey"]
+        assert list(json.loads(rest)) == [*FIELDS, "idempotencyKey", "deadLetter"]
 
     @pytest.mark.parametrize("body", [b"{}", b"", b'{"a":1,"payload":null}', b'{"a":1,"payload":{"Records":[]},"z":1}'])
     def test_a_document_of_another_make_is_left_whole(self, body):

@@ -22,7 +22,13 @@ LIMIT = 4096  # bytes of every destination below, but for S3's own
 SHARD = "shardId-00000001789651619772-2a9e5aad"
 STREAM = "arn:aws:dynamodb:us-east-1:123456789012:table/T/stream/2026-09-17T13:26:53.746"
 CONTEXT = DeadLetterContext(
-    "orders-projector", "shop.handlers:handle", STREAM, SHARD, "6a7a7d45-request", dynamodb_format("pk")
+    "orders-projector",
+    "shop.handlers:handle",
+    STREAM,
+    SHARD,
+    "6a7a7d45-request",
+    dynamodb_format("id"),
+    "2026-09-17T13:26:53.746",
 )
 NOW = 1789651752.967  # 2026-09-17T13:29:12.967Z
 # What an error message may hold to lead a reader astray that looks for fields in the text.

@@ -86,6 +86,7 @@ class CatchUp:
         """Catch up whenever a deferred key may, for ever. LeaseLost."""
         woken = self._subscription.may_catch_up
         while True:
+            woken.clear()
             ready = await self._looked_up(self._ready())
             through = [key for key in ready if not key.has_records]
             if through:
@@ -94,7 +95,6 @@ class CatchUp:
             if ready:
                 await self._pass(ready, dispatcher)
                 continue
-            woken.clear()
             try:
                 async with asyncio.timeout(LOOK if self._deferred else None):
                     await woken.wait()

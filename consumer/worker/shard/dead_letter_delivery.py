@@ -12,7 +12,7 @@ import structlog
 from consumer.domain.dead_letter import (
     DeadLetterContext,
     Letter,
-    ParkedAs,
+    Parked,
     PayloadPart,
     compressed_document,
     location_in_table,
@@ -63,7 +63,7 @@ class DeadLetterDelivery:
         self._draining = draining
 
     async def deliver(
-        self, step: GiveUp, request_id: str, window: WindowCall | None, parked: ParkedAs | None = None
+        self, step: GiveUp, request_id: str, window: WindowCall | None, parked: Parked | None = None
     ) -> bool:
         """True when the records are durable elsewhere. A destination that refuses is retried for ever with back-off
         (only the keys of this batch wait), but never holds up a shard that is being released: after ``draining`` there
@@ -83,7 +83,7 @@ class DeadLetterDelivery:
             return False
         return True
 
-    def _letter(self, step: GiveUp, request_id: str, window: WindowCall | None, parked: ParkedAs | None) -> Letter:
+    def _letter(self, step: GiveUp, request_id: str, window: WindowCall | None, parked: Parked | None) -> Letter:
         settings = self._context.settings
         where = DeadLetterContext(
             application=settings.application,
@@ -92,6 +92,7 @@ class DeadLetterDelivery:
             source=self._context.stream.format,
             shard_id=self._lease.shard_id,
             request_id=request_id,
+            label=self._context.stream.label,
         )
         return Letter(where, step, self._context.ports.clock.wall(), window, parked=parked)
 

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from consumer.domain.batching import Batch, Entry, KeyReadyQueue
-from consumer.domain.dead_letter import ParkedAs
+from consumer.domain.dead_letter import Parked
 from consumer.domain.deferred import digest_of
 from consumer.domain.errors import Unavailable
 from consumer.domain.pieces import ParkedPiece, Piece
@@ -162,7 +162,7 @@ class ParkedPieces:
         async with asyncio.TaskGroup() as tasks:
             sending = [
                 tasks.create_task(
-                    self._dead_letters.deliver(step, self._token(), None, ParkedAs(park_id, count + place))
+                    self._dead_letters.deliver(step, self._token(), None, Parked(park_id, count + place))
                 )
                 for place, step in enumerate(piece.steps(), start=1)
             ]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
 from msgspec import Raw
 
 from consumer.domain.dead_letter import DeadLetterContext, document, idempotency_key
+from consumer.domain.deferred import digest_of
 from consumer.domain.outcome import HandlerFault
 from consumer.domain.record import Change, Record
 from consumer.domain.settlement import GiveUp
@@ -17,7 +19,13 @@ from consumer.domain.source_format import dynamodb_format
 from tests.unit.domain.support import ARN, records
 
 CONTEXT = DeadLetterContext(
-    "app", "module:handler", ARN, "shardId-00000001789651619772-2a9e5aad", "6a7a7d45", dynamodb_format("pk")
+    "app",
+    "module:handler",
+    ARN,
+    "shardId-00000001789651619772-2a9e5aad",
+    "6a7a7d45",
+    dynamodb_format("pk"),
+    "2026-09-17T13:26:53.746",
 )
 RAISED = HandlerFault("raised", "ValueError", "bad é", ("line 1", "line 2"))
 REPORTED = HandlerFault("reported", "BatchItemFailures", "the handler reported failed records")
@@ -25,7 +33,7 @@ NOW = 1789651752.967
 REFUSED_BY_SQS = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 NEVER_CALLED = ["requestContext"]
 CALLED = ["requestContext", "responseContext"]
-REST = ["version", "timestamp", "DDBStreamBatchInfo", "application", "error", "idempotencyKey", "payload"]
+REST = ["version", "timestamp", "DDBStreamBatchInfo", "application", "error", "idempotencyKey", "deadLetter", "payload"]
 
 
 def batch() -> list[Record]:
@@ -85,6 +93,12 @@ def test_exhausted_retries_field_for_field() -> None:
                 "errorMessage": "bad é",
                 "stackTrace": ["line 1", "line 2"],
             },
+            "deadLetter": {
+                "keyDigest": digest_of(b'{"S":"a"}'),
+                "sequenceNumber": "2900002759746085485437",
+                "handler": "module:handler",
+                "streamLabel": "2026-09-17T13:26:53.746",
+            },
         }
     )
     assert payload == {"Records": [one.as_event() for one in batch()]}
@@ -123,7 +137,7 @@ def test_an_event_that_was_never_sent_has_no_response() -> None:
 
 def test_the_key_is_the_same_for_every_delivery_of_the_same_records() -> None:
     """Request, attempt, time, condition and fault do not matter; records, shard, stream and application do."""
-    other_request = DeadLetterContext("app", "other:target", ARN, CONTEXT.shard_id, "another request", CONTEXT.source)
+    other_request = replace(CONTEXT, target="other:target", request_id="another request")
     key = idempotency_key(CONTEXT, give_up())
     assert idempotency_key(other_request, give_up("RecordAgeExceeded", None, invocations=7)) == key
     assert json.loads(document(other_request, give_up(), NOW + 60))["idempotencyKey"] == key
@@ -131,7 +145,7 @@ def test_the_key_is_the_same_for_every_delivery_of_the_same_records() -> None:
         idempotency_key(CONTEXT, give_up(of=batch()[:2])),
         idempotency_key(CONTEXT, give_up(of=records("29000027597460854854373000000000000000000000"))),
         *(
-            idempotency_key(DeadLetterContext(application, "t", stream, shard, "r", CONTEXT.source), give_up())
+            idempotency_key(replace(CONTEXT, application=application, stream_arn=stream, shard_id=shard), give_up())
             for application, stream, shard in (
                 ("b", ARN, CONTEXT.shard_id),
                 ("app", "x", CONTEXT.shard_id),
