@@ -11,9 +11,10 @@ from typing import Final
 from consumer.aws.s3 import S3Folder
 from consumer.domain.dead_letter import pointing_documents, split_payload
 from consumer.domain.errors import LetterRefused
+from consumer.domain.letter_reading import PAYLOAD_SUFFIX
 from consumer.ports.dead_letters import DeadLetters
 
-SUFFIX: Final = ".payload.json"  # tells the records from documents that lie under the same prefix
+SUFFIX: Final = PAYLOAD_SUFFIX  # tells the records from documents that lie under the same prefix
 
 
 class WithOverflow:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import gzip
 import json
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -20,13 +16,13 @@ from consumer.cli.kinesis_documents import (
     is_plain,
     moment,
     shown_records,
-    through_kinesis,
     whole_change,
 )
+from consumer.domain.kinesis_records import through_kinesis
+from consumer.domain.letter_reading import batch_info_in, payload_in, records_elsewhere
 from consumer.domain.record import Record
 from consumer.domain.stream_record import StreamRecord
 
-_MOST_BYTES: Final = 256 << 20  # of a payload that was compressed
 _DEEPEST: Final = 8  # documents inside of each other: a letter in a message in an answer of the CLI
 _IMAGES: Final = frozenset({"NewImage", "OldImage", "Keys"})
 _EXPECTED: Final = (
@@ -96,43 +92,15 @@ def _parsed(text: str) -> object:
         raise ValueError(f"holds a text that is no JSON: {error}") from error
 
 
-def _payload(letter: Mapping[str, Any]) -> object:
-    """Of a dead letter: an event, in Lambda's format for S3 the text of one, or one that was compressed."""
-    payload, encoding = letter["payload"], letter.get("payloadEncoding")
-    if encoding is None:
-        return payload
-    if encoding != "gzip+base64" or not isinstance(payload, str):
-        raise ValueError(f"holds a payload in an encoding that this version does not know: {encoding!r}")
-    try:
-        unpacking = zlib.decompressobj(wbits=31)
-        text = unpacking.decompress(base64.b64decode(payload, validate=True), _MOST_BYTES)
-    except (binascii.Error, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"holds a payload that is no {encoding}: {error}") from error
-    if not unpacking.eof:
-        raise ValueError("holds a compressed payload that is cut off, or too large")
-    return text.decode()
-
-
 def _elsewhere(letter: Mapping[str, Any]) -> object:
-    if where := letter.get("payloadLocation"):
-        raise ValueError(f"is a dead letter whose records are at {where}: fetch that, and give it instead")
-    raise ValueError(
-        "is a dead letter in Lambda's format, which holds no records: they are in the stream from "
-        f"{_batch_info(letter).get('startSequenceNumber')} on, or under on_failure.overflow"
-    )
-
-
-def _batch_info(letter: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Where the records of a letter are; empty for what is none."""
-    found: object = next((letter[name] for name in ("DDBStreamBatchInfo", "KinesisBatchInfo") if name in letter), {})
-    return found if isinstance(found, Mapping) else {}
+    raise ValueError(records_elsewhere(letter))
 
 
 _Document = Mapping[str, Any]
 # What holds records further inside, the first that fits, and where.
 _WRAPPED: Final[tuple[tuple[Callable[[_Document], bool], Callable[[_Document], object]], ...]] = (
-    (lambda d: "payload" in d, _payload),
-    (lambda d: bool(_batch_info(d)), _elsewhere),
+    (lambda d: "payload" in d, payload_in),
+    (lambda d: bool(batch_info_in(d)), _elsewhere),
     (lambda d: "Records" in d, lambda d: d["Records"]),  # an event, also one of SQS or SNS; get-records
     (lambda d: "Messages" in d, lambda d: d["Messages"]),  # sqs receive-message
     (lambda d: isinstance(d.get("Body"), str), lambda d: d["Body"]),

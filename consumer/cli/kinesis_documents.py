@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from consumer.domain.kinesis_records import Data, KinesisChange, KinesisRecord
+from consumer.domain.kinesis_records import Data, KinesisChange, KinesisRecord, through_kinesis
 from consumer.domain.record import Record
 from consumer.domain.stream_record import StreamRecord
 
@@ -89,13 +89,6 @@ def whole_change(change: Wire) -> dict[str, Any]:
     written = change.get("ApproximateCreationDateTime")
     seconds, _ = creation_time(written, change.get("ApproximateCreationDateTimePrecision"))
     return {"StreamViewType": VIEW_TYPE, **change, "ApproximateCreationDateTime": seconds or written or 0.0}
-
-
-def through_kinesis(record: Record, table_name: str = "") -> KinesisChange:
-    """The record as one that came through Kinesis; of ``table_name`` if it does not tell its table."""
-    micros = round(record.created * 1_000_000) % 1000 != 0  # they are there, so they were not cut off
-    fields = {name: getattr(record, name) for name in Record.__struct_fields__}
-    return KinesisChange(**fields | {"table_name": record.table_name or table_name}, in_micros=micros)
 
 
 def through_its_own_stream(record: KinesisChange) -> Record:

@@ -58,6 +58,13 @@ class KinesisChange(Record, gc=False):
         return super().event_size + len(encode(texts)) - sum(map(len, texts)) - added_by_list
 
 
+def through_kinesis(record: Record, table_name: str = "") -> KinesisChange:
+    """The record as one that came through Kinesis; of ``table_name`` if it does not tell its table."""
+    micros = round(record.created * 1_000_000) % 1000 != 0  # they are there, so they were not cut off
+    fields = {name: getattr(record, name) for name in Record.__struct_fields__}
+    return KinesisChange(**fields | {"table_name": record.table_name or table_name}, in_micros=micros)
+
+
 class Data(msgspec.Struct, gc=False):
     """The ``kinesis`` part of a record. ``data`` is base64 text on the wire."""
 
