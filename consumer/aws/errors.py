@@ -74,8 +74,10 @@ _CONDITION_FAILED: Final = "ConditionalCheckFailed"
 _CONFLICT: Final = "TransactionConflict"
 _NAMED_BY_AWS: Final = re.compile(r"not authorized to perform: ([a-z0-9-]+:[A-Za-z]+)(?: on resource: (\S+))?")
 _IAM_NAMES: Final = {
+    "ChangeMessageVisibilityBatch": "sqs:ChangeMessageVisibility",
     "HeadBucket": "s3:ListBucket",
     "HeadObject": "s3:GetObject",
+    "ListObjectsV2": "s3:ListBucket",
     "TransactWriteItems": "dynamodb:PutItem",
 }
 _PREFIXES: Final = (

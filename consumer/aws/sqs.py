@@ -43,7 +43,6 @@ class SqsDeadLetters:
         self._caller = caller
         self._local = local
         self._keeps_parked = keeps_parked
-        *_, self._account, self._name = queue_arn.split(":")
         self._url = ""
         self.maximum_size = SERVICE_LIMIT
 
@@ -57,7 +56,7 @@ class SqsDeadLetters:
             MisconfiguredResource: a FIFO queue, which would need a message group; for parked keys one with a
                 dead-letter queue of its own, which would take letters out of their order.
         """
-        url = await self._find()
+        url = await find_queue(self._client, self._caller, self.destination, local=self._local)
         asking = self._client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
         answer = await self._caller.call("GetQueueAttributes", self.destination, asking)
         attributes: Mapping[str, str] = answer["Attributes"]
@@ -111,16 +110,16 @@ class SqsDeadLetters:
         if kept < LONGEST_RETENTION:
             log.warning("dead_letter.short_retention", destination=self.destination, seconds=kept)
 
-    async def _find(self) -> str:
-        """The queue's URL. Local servers may know one account only; on AWS the account must match, or a queue of
-        the same name in this account would receive another account's records."""
-        looking = self._client.get_queue_url(QueueName=self._name, QueueOwnerAWSAccountId=self._account)
-        try:
-            answer = await self._caller.call("GetQueueUrl", self.destination, looking)
-        except ResourceMissing:  # QueueDoesNotExist; any other failure says nothing about where the queue is
-            if not self._local or "amazonaws.com" in str(self._client.meta.endpoint_url):
-                raise
-            answer = await self._caller.call(
-                "GetQueueUrl", self.destination, self._client.get_queue_url(QueueName=self._name)
-            )
-        return str(answer["QueueUrl"])
+
+async def find_queue(client: Any, caller: ApiCaller, queue_arn: str, *, local: bool) -> str:
+    """The queue's URL. Local servers may know one account only; on AWS the account must match, or a queue of the same
+    name in this account would receive another account's records. ResourceMissing, PermissionDenied, DependencyError."""
+    *_, account, name = queue_arn.split(":")
+    looking = client.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)
+    try:
+        answer = await caller.call("GetQueueUrl", queue_arn, looking)
+    except ResourceMissing:  # QueueDoesNotExist; any other failure says nothing about where the queue is
+        if not local or "amazonaws.com" in str(client.meta.endpoint_url):
+            raise
+        answer = await caller.call("GetQueueUrl", queue_arn, client.get_queue_url(QueueName=name))
+    return str(answer["QueueUrl"])

@@ -48,7 +48,7 @@ def item_key(keys: Raw) -> bytes:
         kind, text = next(iter(value.items()), ("", ""))
         if len(value) != 1 or kind not in _KEY_TYPES:
             return b""
-        found.append((name, kind, _canonical_text(text) if kind == "N" else text))
+        found.append((name, kind, canonical_number(text) if kind == "N" else text))
     return _encode(sorted(found)) if found else b""
 
 
@@ -93,7 +93,8 @@ def _canonical_number(value: bytes) -> bytes:
     return value if number is None else b"N" + number.encode()
 
 
-def _canonical_text(text: str) -> str:
+def canonical_number(text: str) -> str:
+    """One spelling for all that mean the same number; what is none stays as it is."""
     number = _number(text)
     return text if number is None else number
 

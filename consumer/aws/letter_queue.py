@@ -1,0 +1,139 @@
+"""Dead letters out of an Amazon SQS queue.
+
+A queue shows a message to one reader at a time and hides it meanwhile: what is in flight elsewhere is not seen here,
+and what is taken here nobody else sees until it is put back, deleted, or kept for too long. A reader never knows
+whether it has seen everything: it stops after several empty answers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final
+
+from consumer.aws.answers import has
+from consumer.aws.errors import ApiCaller
+from consumer.aws.sqs import find_queue
+from consumer.domain.errors import DependencyError, MisconfiguredResource
+from consumer.ports.letter_store import StoredLetter, Waiting
+
+HIDDEN: Final = 300  # seconds for which a taken message stays hidden, unless it is kept
+LONG_POLL: Final = 2  # seconds that an empty answer takes: shorter polls ask some of the queue's servers only
+EMPTY_ANSWERS: Final = 3  # in a row, and the queue counts as read
+BATCH: Final = 10  # messages in one call, which is SQS's limit
+
+
+class LetterQueue:
+    """``ports.LetterStore`` on a standard SQS queue.
+
+    Args:
+        client: an sqs client of ``AwsSession``.
+        caller: runs, translates and counts the calls.
+        queue_arn: ``arn:aws:sqs:REGION:ACCOUNT:NAME``.
+        local: as in ``SqsDeadLetters``.
+        hidden_for: seconds.
+    """
+
+    def __init__(
+        self, client: Any, caller: ApiCaller, queue_arn: str, *, local: bool = False, hidden_for: int = HIDDEN
+    ) -> None:
+        self.place = queue_arn
+        self.hidden_for: float = hidden_for
+        self._hidden_for = hidden_for
+        self._client = client
+        self._caller = caller
+        self._local = local
+        self._url = ""
+        self.moves_after = 0  # receives, and the queue moves a message to a dead-letter queue of its own; 0: never
+
+    async def prepare(self) -> None:
+        """Find the queue. MisconfiguredResource for a FIFO queue, which no letter was ever sent to."""
+        self._url = await find_queue(self._client, self._caller, self.place, local=self._local)
+        attributes = await self._attributes()
+        if attributes.get("FifoQueue") == "true":
+            raise MisconfiguredResource(f"{self.place} is a FIFO queue: dead letters are in standard ones")
+        self.moves_after = int(_policy(attributes).get("maxReceiveCount") or 0)
+
+    async def letters(self) -> AsyncIterator[StoredLetter]:
+        """All messages that the queue shows now; each is hidden from the others from then on."""
+        empty = 0
+        while empty < EMPTY_ANSWERS:
+            receiving = self._client.receive_message(
+                QueueUrl=self._url,
+                MaxNumberOfMessages=BATCH,
+                WaitTimeSeconds=LONG_POLL,
+                VisibilityTimeout=self._hidden_for,
+                MessageAttributeNames=["All"],
+                AttributeNames=["ApproximateReceiveCount"],
+            )
+            answer = await self._caller.call("ReceiveMessage", self.place, receiving, timeout=LONG_POLL + 10.0)
+            messages = answer.get("Messages") or ()
+            empty = 0 if messages else empty + 1
+            for message in messages:
+                yield _stored(message)
+
+    async def keep(self, letters: Sequence[StoredLetter]) -> list[StoredLetter]:
+        """A message can be kept for 12 hours in all, from when it was taken."""
+        return await self._change(letters, self._hidden_for)
+
+    async def put_back(self, letters: Sequence[StoredLetter]) -> None:
+        await self._change(letters, 0)
+
+    async def delete(self, letter: StoredLetter) -> None:
+        deleting = self._client.delete_message(QueueUrl=self._url, ReceiptHandle=letter.handle)
+        try:
+            await self._caller.call("DeleteMessage", self.place, deleting)
+        except DependencyError as error:
+            if not error.code.startswith("ReceiptHandleIsInvalid"):  # so some servers speak of what is deleted already
+                raise
+
+    async def waiting(self) -> Waiting:
+        found = await self._attributes()
+        return Waiting(
+            int(found.get("ApproximateNumberOfMessages", 0)), int(found.get("ApproximateNumberOfMessagesNotVisible", 0))
+        )
+
+    async def _attributes(self) -> Mapping[str, str]:
+        asking = self._client.get_queue_attributes(QueueUrl=self._url, AttributeNames=["All"])
+        answer = await self._caller.call("GetQueueAttributes", self.place, asking)
+        attributes: Mapping[str, str] = answer["Attributes"]
+        return attributes
+
+    async def _change(self, letters: Sequence[StoredLetter], seconds: int) -> list[StoredLetter]:
+        """Set how long messages stay hidden from now on; returns those that refuse, because their time is over."""
+        refused: list[StoredLetter] = []
+        for start in range(0, len(letters), BATCH):
+            part = letters[start : start + BATCH]
+            entries = [
+                {"Id": str(place), "ReceiptHandle": letter.handle, "VisibilityTimeout": seconds}
+                for place, letter in enumerate(part)
+            ]
+            changing = self._client.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
+            answer = await self._caller.call("ChangeMessageVisibilityBatch", self.place, changing)
+            failed: list[dict[str, Any]] = answer.get("Failed") or []
+            refused += [part[int(one["Id"])] for one in failed if one.get("SenderFault")]
+            if any(not one.get("SenderFault") for one in failed):
+                raise DependencyError("ChangeMessageVisibilityBatch", str(failed[0].get("Code")), self.place)
+        return refused
+
+
+def _stored(message: Mapping[str, Any]) -> StoredLetter:
+    flaw = has("ReceiptHandle", str)(message) or has("Body", str)(message)
+    if flaw is not None:
+        raise DependencyError("ReceiveMessage", flaw.code, f"a message {flaw.text}")
+    attributes = message.get("MessageAttributes") or {}
+    return StoredLetter(
+        name=str(message.get("MessageId") or message["ReceiptHandle"]),
+        handle=message["ReceiptHandle"],
+        body=message["Body"].encode("utf-8", "surrogatepass"),
+        attributes={name: str(one.get("StringValue") or "") for name, one in attributes.items()},
+        received=int((message.get("Attributes") or {}).get("ApproximateReceiveCount", 0)),
+    )
+
+
+def _policy(attributes: Mapping[str, str]) -> Mapping[str, Any]:
+    try:
+        found = json.loads(attributes.get("RedrivePolicy") or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, Mapping) else {}
