@@ -161,9 +161,7 @@ class ParkedPieces:
         group = piece.begin(UNDER_WAY)
         async with asyncio.TaskGroup() as tasks:
             sending = [
-                tasks.create_task(
-                    self._dead_letters.deliver(step, self._token(), None, Parked(park_id, count + place))
-                )
+                tasks.create_task(self._dead_letters.deliver(step, self._token(), None, Parked(park_id, count + place)))
                 for place, step in enumerate(piece.steps(), start=1)
             ]
         if not all(task.result() for task in sending):
