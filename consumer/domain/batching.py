@@ -29,14 +29,15 @@ class KeyBounds:
 
     ``line_records`` and ``line_bytes`` may wait behind one key: a retry or two of a busy key fit into that, and reading
     again costs a call a page. ``failing_keys`` are held at a time; ``deferred_keys`` stand in every checkpoint, at 60
-    bytes each. ``parked_keys`` of the application and ``parked_letters`` of one key in one shard are the most there may
-    be: beyond that a shard pauses.
+    bytes each. ``blocked_keys`` of a shard wait in place. ``parked_keys`` of the application and ``parked_letters`` of
+    one key in one shard are the most there may be: beyond that a shard pauses.
     """
 
     line_records: int = 1000
     line_bytes: int = 256 * 1024
     failing_keys: int = 256
     deferred_keys: int = 512
+    blocked_keys: int = 100
     parked_keys: int = 10_000
     parked_letters: int = 100_000
 

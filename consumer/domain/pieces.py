@@ -51,6 +51,10 @@ class Piece:
             raise RuntimeError("a piece that is settled goes on no more")
         return step
 
+    def try_again(self) -> None:
+        """One more attempt, although its retries are used up: they say nothing of its records."""
+        self._settlement.try_again()
+
     def expired(self, step: GiveUp) -> tuple[Piece, Piece | None]:
         """This piece without the keys that have nothing in the dead letter, and a piece of those."""
         given_up = {entry.key for entry in self.entries[: len(step.records)]}

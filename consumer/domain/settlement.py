@@ -144,6 +144,12 @@ class Settlement:
         """The records of the last ``GiveUp`` are durable elsewhere; returns them as settled."""
         return self._pieces.pop().records
 
+    def try_again(self) -> None:
+        """One more attempt at once for the records of the last ``GiveUp``, whose retries are used up."""
+        piece = self._pieces[-1]
+        piece.retries = max(0, self._policy.max_retries)
+        piece.failures_in_a_row = 0
+
     def keep_current(self) -> int:
         """Forget everything behind the records that are being tried; returns how many these are."""
         del self._pieces[:-1]

@@ -217,6 +217,12 @@ class Metrics:
         self.deferred_keys = self._gauge(
             "deferred_keys", "Keys whose records wait outside of memory, to be read again once they get through."
         )
+        self.parked_keys = self._gauge(
+            "parked_keys", "Keys of the application that are parked, as this worker knows it: the same in all of them."
+        )
+        self.oldest_parked_seconds = self._gauge(
+            "oldest_parked_seconds", "Age in seconds of the oldest key that is parked; 0 without one."
+        )
         self.paused_shards = self._gauge(
             "paused_shards", "Owned shards that start nothing new, because too many of their keys fail."
         )

@@ -35,7 +35,7 @@ class ShardStatus:
     """One lease as this worker sees it. What only the owner knows is None for other workers' shards.
 
     ``lag`` and ``checkpoint_age`` in seconds, ``in_flight`` in records. ``retrying_keys`` wait for another attempt or
-    for their dead letter; records of ``deferred_keys`` wait outside of memory.
+    for their dead letter; records of ``deferred_keys`` wait outside of memory; ``parked_keys`` have letters from it.
     """
 
     shard_id: str
@@ -47,13 +47,15 @@ class ShardStatus:
     in_flight: int | None = None
     retrying_keys: int | None = None
     deferred_keys: int | None = None
+    parked_keys: int | None = None
     checkpoint_age: float | None = None
     note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One snapshot of the worker. Times are Unix seconds; ``totals`` are counts since the start of the process."""
+    """One snapshot of the worker. Times are Unix seconds; ``totals`` are counts since the start of the process.
+    ``parked_keys`` of the application, the first of them at ``oldest_parked`` (0 without one)."""
 
     application: str
     table: str
@@ -64,6 +66,8 @@ class Status:
     updated_at: float = 0.0
     workers: int = 1
     shards: tuple[ShardStatus, ...] = ()
+    parked_keys: int = 0
+    oldest_parked: float = 0.0
     totals: Mapping[str, int] = field(default_factory=dict)
 
 

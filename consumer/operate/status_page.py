@@ -85,12 +85,20 @@ def _about(status: Status) -> str:
         "workers": str(status.workers),
         "shards": f"{mine} here, {len(status.shards)} in all",
         "lag here": _seconds(max(lags, default=None)),
+        "parked keys": _parked(status),
         "stream": status.stream_arn or DASH,
         "version": status.version or DASH,
         "started": _time(status.started_at),
         "updated": _time(status.updated_at),
     }
     return "<table>" + "".join(f"<tr><th>{k}</th><td>{escape(v)}</td></tr>" for k, v in rows.items()) + "</table>"
+
+
+def _parked(status: Status) -> str:
+    if not status.parked_keys:
+        return "none"
+    since = _time(status.oldest_parked) if status.oldest_parked else "unknown"
+    return f"{status.parked_keys:,}, the first since {since}; stream-consumer dlq redrive brings them back"
 
 
 def _totals(status: Status) -> str:
@@ -105,7 +113,7 @@ def _shards(shards: tuple[ShardStatus, ...]) -> str:
     head = (
         "<h2>Shards</h2><table><tr><th>shard</th><th>state</th><th>owner</th><th class=n>epoch</th><th class=n>lag</th>"
         "<th class=n>in flight</th><th class=n>retrying keys</th><th class=n>deferred keys</th>"
-        "<th class=n>checkpoint age</th><th>note</th></tr>"
+        "<th class=n>parked keys</th><th class=n>checkpoint age</th><th>note</th></tr>"
     )
     ordered = sorted(shards, key=lambda shard: (not shard.mine, shard.state == "done", shard.shard_id))
     rows = "".join(_shard_row(shard) for shard in ordered[:MAX_ROWS])
@@ -121,7 +129,7 @@ def _shard_row(shard: ShardStatus) -> str:
         f"<td{' class=bad' if alarming else ''}>{escape(shard.state)}</td><td>{escape(owner)}</td>"
         f"<td class=n>{shard.epoch}</td><td class=n>{_seconds(shard.lag)}</td>"
         f"<td class=n>{_count(shard.in_flight)}</td><td class=n>{_count(shard.retrying_keys)}</td>"
-        f"<td class=n>{_count(shard.deferred_keys)}</td>"
+        f"<td class=n>{_count(shard.deferred_keys)}</td><td class=n>{_count(shard.parked_keys)}</td>"
         f"<td class=n>{_seconds(shard.checkpoint_age)}</td><td>{escape(shard.note)}</td></tr>"
     )
 

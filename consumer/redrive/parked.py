@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 
 import structlog
 
-from consumer.domain.lease import LeaseRow
+from consumer.domain.lease import LeaseRow, duration_of
 from consumer.domain.parking import Parked, ParkedKey, ParkedShard
 from consumer.domain.stream_record import StreamRecord
 from consumer.ports.parked_letters import ParkedLetter, ParkedLetterBox
@@ -29,6 +29,7 @@ ANSWERS_WITHIN = 20.0  # seconds for all owners to answer; they look every secon
 LETTER_WITHIN = 10.0  # seconds for a letter that is counted to be found
 AT_ONCE = 10  # letters of a key that the handler gets together; so many may be handled again after a crash
 MOST_UNCOUNTED = 10  # letters of a key under way at a time
+SURE_AFTER = 1.5  # durations of another redrive within which it is alive again, or fenced
 ROUNDS = 20  # closings that end without the key being freed, because records come faster
 MOST_SHARDS = 99  # rows in the transaction that frees a key
 
@@ -57,6 +58,10 @@ class Member(Protocol):
 
     @property
     def incarnation(self) -> str: ...
+    @property
+    def duration(self) -> float:
+        """Seconds: ``leases.duration``."""
+
     def require(self) -> None:
         """Right before every step with an effect: LeaseLost or SessionFenced when this member may not go on."""
 
@@ -79,6 +84,7 @@ class ParkedRedrive:
         self._handle = handle
         self._member = member
         self._token = token
+        self._living: set[str] = set()  # other redrives
 
     async def redrive(self, digest: str) -> KeyResult:
         """One key, until it is free or cannot be freed now. Unavailable, and what ``Member.require`` raises: then the
@@ -86,7 +92,7 @@ class ParkedRedrive:
         found = (await self._store.parked_key(digest)).key
         if found is None:
             return KeyResult(digest, 0)
-        if found.redriver is not None and not await self._member.is_dead(found.redriver.partition("#")[0]):
+        if found.redriver is not None and not await self._has_ended(found.redriver.partition("#")[0]):
             return KeyResult(digest, 0, "claimed", f"{found.redriver} works on it")
         self._member.require()
         key = await self._store.claim_parked(found, f"{self._member.incarnation}#{self._token()}")
@@ -97,6 +103,17 @@ class ParkedRedrive:
         if result.left not in (None, "lost"):
             await self._store.release_parked(key)
         return result
+
+    async def _has_ended(self, redriver: str) -> bool:
+        """Whether another redrive is dead. One that says nothing is given the time that it takes to be sure, once."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + SURE_AFTER * (duration_of(redriver) or self._member.duration)
+        while not await self._member.is_dead(redriver):
+            if redriver in self._living or loop.time() > deadline:
+                self._living.add(redriver)
+                return False
+            await asyncio.sleep(LOOK)
+        return True
 
 
 class _Key:

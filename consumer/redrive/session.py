@@ -53,7 +53,7 @@ class RedriveSession:
         self.lost = asyncio.Event()  # set when it was fenced
         self._store = store
         self._clock = clock
-        self._default = duration
+        self.duration = duration
         self._announced = 0
         self._validity = SessionValidity()
         row = SessionRow(self.incarnation, leaving=True, started_at=clock.wall())
@@ -103,7 +103,7 @@ class RedriveSession:
     async def take(self, claims: RedriveClaims, place: str) -> Claim:
         """Claim a place, from a dead session if need be: that takes 1.1 of its durations. RedriveUnderWay when a living
         one has it; Unavailable."""
-        observer, counters = Observer(self._default), set[int]()
+        observer, counters = Observer(self.duration), set[int]()
         while True:
             seen = await claims.claim(place)
             owners = [seen.owner] if seen is not None else []

@@ -22,8 +22,9 @@ class OnFailure(Section):
     """full (default): Lambda's document with error and the records in it. lambda: exactly Lambda's document. Its
     messages in SQS and SNS hold no records, so these then go to overflow, which is required."""
     order: Literal["continue", "park_key", "block"] = "continue"
-    """What later records of a dead-lettered key do: continue (default, as in Lambda), park_key (follow it to the
-    destination) or block."""
+    """What later records of a key do when one is given up: continue (default, as in Lambda: they are handled), park_key
+    (they follow it to the destination, in order, until dlq redrive frees the key) or block (the key waits in place and
+    is tried every five minutes; what cannot wait any longer is parked). The last two need an S3 or SQS destination."""
 
     @property
     def destination_kind(self) -> str | None:

@@ -16,6 +16,7 @@ from consumer.domain.urls import secret_of
 from consumer.settings.errors import Refused
 from consumer.settings.kinds import require_http_url
 from consumer.settings.model import Settings
+from consumer.settings.order_rules import ORDER_RULES, ORDER_WARNINGS
 from consumer.settings.rule import Rule, Violation
 from consumer.settings.source_rules import SOURCE_RULES, SOURCE_WARNINGS
 from consumer.settings.units import format_duration
@@ -194,6 +195,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("handler.kind", "handler.isolation", "handler.max_calls", "handler.max_memory"), _recycling),
     Rule(("retry.backoff.initial", "retry.backoff.max"), _backoff),
     Rule(("on_failure.format", "on_failure.destination", "on_failure.overflow"), _lambda_format),
+    *ORDER_RULES,
     Rule(("batch.order", "batch.parallelization_factor"), _batch_order),
     Rule(("batch.tumbling_window", "batch.parallelization_factor", "handler.kind"), _tumbling_window),
 )
@@ -202,6 +204,7 @@ RULES: tuple[Rule, ...] = (
 WARNINGS: tuple[Rule, ...] = (
     Rule(("on_failure.destination", "on_failure.overflow"), _no_overflow),
     Rule(("on_failure.destination",), _nowhere),
+    *ORDER_WARNINGS,
     *SOURCE_WARNINGS,
     Rule(("handler.timeout", "shutdown.grace"), _cut_off),
 )
@@ -215,7 +218,4 @@ def _not_built(path: str, values: tuple[str, ...], feature: str, instead: str) -
     return Rule((path,), lambda settings: [violation] if setting(settings) in values else [])
 
 
-UNSUPPORTED: tuple[Rule, ...] = (
-    _not_built("on_failure.order", ("block",), "this order is", "use order: continue or park_key"),
-    _not_built("idempotency.mode", ("ledger",), "ledger is", "use mode: frontier"),
-)
+UNSUPPORTED: tuple[Rule, ...] = (_not_built("idempotency.mode", ("ledger",), "ledger is", "use mode: frontier"),)

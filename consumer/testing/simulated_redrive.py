@@ -110,6 +110,7 @@ class SimulatedMember:
         self._store = store
         self._process = process
         self.incarnation = incarnation
+        self.duration = DURATION
         self.validity = SessionValidity()
         session = SessionRow(incarnation, stream_id="redrive")
         self.renewal = SessionRenewal(store, process, session, self.validity, lambda: True)

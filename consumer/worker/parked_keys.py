@@ -64,6 +64,12 @@ class ParkedKeys:
         """Parked keys, as far as is known."""
         return len(self._last.by_digest)
 
+    @property
+    def oldest(self) -> float:
+        """Since when (Unix seconds) the first of them is parked; 0 without one."""
+        keys = (found.key for found in self._last.by_digest.values())
+        return min((key.since for key in keys if key is not None), default=0.0)
+
     def listen(self, listener: Listener) -> None:
         """``listener`` hears of every reading from now on."""
         self._listeners[listener] = None

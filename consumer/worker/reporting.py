@@ -101,7 +101,7 @@ class Reporter:
             for row in rows
             if not row.finished
         )
-        self._process_gauges(rows, workers, shards)
+        self._process_gauges(rows, workers, shards, now)
         self._readiness(list(workers.values()))
         self._board.publish(self._status(shards, now))
         sd_notify.status(f"shards={len(workers)} lag={max(lags.values(), default=0.0):.1f}s")
@@ -130,7 +130,7 @@ class Reporter:
         return lag
 
     def _process_gauges(
-        self, rows: list[LeaseRow], workers: dict[str, ShardWorker], shards: Sequence[ShardStatus]
+        self, rows: list[LeaseRow], workers: dict[str, ShardWorker], shards: Sequence[ShardStatus], now: float
     ) -> None:
         metrics = self._context.metrics
         states = Counter(_state(row, workers.get(row.shard_id)) for row in rows)
@@ -149,6 +149,9 @@ class Reporter:
         metrics.buffered_bytes.set(self._context.budget.used)
         metrics.retrying_keys.set(sum(shard.retrying_keys or 0 for shard in shards))
         metrics.deferred_keys.set(sum(shard.deferred_keys or 0 for shard in shards))
+        parked = self._context.parked
+        metrics.parked_keys.set(len(parked))
+        metrics.oldest_parked_seconds.set(max(0.0, now - parked.oldest) if parked.oldest else 0.0)
         failing = (workers[shard.shard_id] for shard in shards if shard.retrying_keys)
         metrics.paused_shards.set(sum(worker.is_paused for worker in failing))
 
@@ -167,6 +170,7 @@ class Reporter:
             in_flight=held,
             retrying_keys=retrying_keys,
             deferred_keys=worker.deferred_keys,
+            parked_keys=worker.parked.letters_here,
             checkpoint_age=worker.lease.checkpoint_age,
             note=_note(worker, retrying_keys) or row.note,
         )
@@ -183,12 +187,16 @@ class Reporter:
             updated_at=now,
             workers=max(1, sum(1 for s in self._coordinator.sessions if not s.fenced)),
             shards=shards,
+            parked_keys=len(context.parked),
+            oldest_parked=context.parked.oldest,
             totals=context.metrics.totals(),
         )
 
 
 def _note(worker: ShardWorker, retrying_keys: int) -> str:
     """Why a shard gets no further, in a few words; empty when it does."""
+    if worker.is_paused and worker.parked.full:
+        return "paused: as many keys are parked, or letters of one, as there may be: see stream-consumer dlq redrive"
     if retrying_keys and worker.is_paused:
         return "paused: so many keys fail that nothing new is started"
     reader = worker.reader

@@ -1,5 +1,5 @@
-"""The family of runs in which keys are parked (``on_failure.order: park_key``) and brought back while records go on
-coming.
+"""The family of runs in which keys are parked (``on_failure.order: park_key`` or ``block``) and brought
+back while records go on coming.
 
 Workers crash, hand over, are replaced; shards roll over and split; the destination refuses; redrives run into handlers
 that fail, are killed, and run beside each other. In the end one redrive after the other brings everything back: every
@@ -15,7 +15,7 @@ from typing import Any
 
 from consumer.domain.batching import KeyBounds
 from consumer.domain.outcome import HandlerCall, Outcome
-from consumer.testing.network import Weather
+from consumer.testing.network import Link, Weather
 from consumer.testing.simulated_redrive import SimulatedRedrive
 from consumer.testing.simulated_worker import Scripted
 from consumer.testing.simulation import Simulation
@@ -73,10 +73,15 @@ def parking(seed: int | str, on_event: Callable[[str], None] | None = None) -> A
             "report_batch_item_failures": rng.random() < 0.5,
         },
         "checkpoint": {"interval": rng.choice(("100ms", "1s", "5s"))},
-        "on_failure": {"order": "park_key"},
+        "on_failure": {"order": rng.choice(("park_key", "park_key", "block"))},
     }
     bounds = KeyBounds(
-        line_records=rng.choice((5, 10, 40)), line_bytes=64 * 1024, failing_keys=64, deferred_keys=64, parked_keys=40
+        line_records=rng.choice((5, 10, 40)),
+        line_bytes=64 * 1024,
+        failing_keys=64,
+        deferred_keys=64,
+        blocked_keys=rng.choice((1, 100)),
+        parked_keys=40,
     )
     world = Simulation(seed, shards=rng.randint(1, 3), config=config, on_event=on_event, bounds=bounds)
     user_code = UserCode(world, busy=0.01, failing=rng.choice((0.0, 0.002)))
@@ -116,16 +121,19 @@ def parking(seed: int | str, on_event: Callable[[str], None] | None = None) -> A
                 redrive.kill()
                 redrive.start()
 
+    def links() -> list[Link]:
+        of_workers = [link for worker in world.workers.values() for link in worker.links.values()]
+        return of_workers + [link for redrive in redrives for link in redrive.links]
+
     async def bad_weather() -> None:
         while True:
-            links = [link for worker in world.workers.values() for link in worker.links.values()]
-            links += [link for redrive in redrives for link in redrive.links]
-            for link in links:
+            hurt = links()
+            for link in hurt:
                 link.weather = Weather(
                     lose_request=0.02, lose_response=0.05, slow=0.05, slowest=4.0, throttle=0.02, broken=0.02
                 )
             await asyncio.sleep(1.0)
-            for link in links:
+            for link in hurt:
                 link.weather = Weather()
             await asyncio.sleep(rng.uniform(0.0, 5.0))
 
@@ -149,7 +157,7 @@ def parking(seed: int | str, on_event: Callable[[str], None] | None = None) -> A
                 failing.update(rng.sample(keys, rng.choice((0, 1, 4))))
         for task in hurting:
             task.cancel()
-        for link in (link for worker in world.workers.values() for link in worker.links.values()):
+        for link in links():
             link.weather = Weather()
         failing.clear()
         user_code.calm = True

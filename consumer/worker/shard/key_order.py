@@ -15,11 +15,12 @@ from typing import Any
 
 import structlog
 
-from consumer.domain.batching import Batch, KeyReadyQueue
+from consumer.domain.batching import KeyReadyQueue
 from consumer.domain.pieces import Cut, Piece
 from consumer.domain.settlement import GiveUp, Invoke
 from consumer.worker.context import WorkerContext
 from consumer.worker.shard.batch_forming import BatchForming
+from consumer.worker.shard.blocked_pieces import BlockedPieces
 from consumer.worker.shard.dead_letter_delivery import DeadLetterDelivery
 from consumer.worker.shard.failing_pieces import FailingPieces
 from consumer.worker.shard.handler_calls import HandlerCalls
@@ -73,8 +74,8 @@ class KeyOrder:
         self._ready: deque[Piece] = deque()  # cut off from a batch that failed, not tried yet
         self._pausing = PausingPieces(tasks, start)
         self._failing = FailingPieces(queue)
-        self._parks = context.settings.on_failure.order == "park_key"
-        self._parked_rows = parked
+        self._after_giving_up = context.settings.on_failure.order
+        self._blocked = BlockedPieces(context, calls.shard_id, self._pausing)
         self._parked = ParkedPieces(
             context,
             calls,
@@ -121,6 +122,7 @@ class KeyOrder:
         piece = self._pausing.next()
         self._retrying += 1
         self._retried_last = True
+        self._blocked.begin(piece)
         return lambda: self._run(piece, again=True)
 
     def _fresh(self) -> Piece | None:
@@ -128,18 +130,12 @@ class KeyOrder:
             return None
         piece: Piece | None = None
         while piece is None and (batch := self._forming.next()) is not None:
-            piece = self._without_parked(batch)
+            piece = self._parked.separate(self._policy, batch)
         if self._queue.overflows:  # forming a batch has moved what is not ready behind its keys
             self._bound()
         elif self._failing.by_key:
             self._set_aside()
         return piece
-
-    def _without_parked(self, batch: Batch) -> Piece | None:
-        if not self._parked_rows.any:
-            return Piece(self._policy, batch.entries, batch.keys)
-        entries, keys = self._parked.separate(batch)
-        return Piece(self._policy, entries, keys) if entries else None
 
     def no_more(self) -> None:
         """Children wait for what is not settled, so from now on a failing key is deferred at once."""
@@ -184,6 +180,7 @@ class KeyOrder:
         """Settle what is settled, free the keys that are through, go on with the rest."""
         if cut.settled:
             self._subscription.settle(cut.settled, result)
+            self._blocked.end(piece)
         held = {key for rest in cut.pieces for key in rest.keys}
         through = [key for key in keys if key not in held]
         self._failing.end(piece, through if piece in cut.pieces else keys)
@@ -193,18 +190,22 @@ class KeyOrder:
         self._bound()
 
     def _go_on(self, piece: Piece) -> None:
-        """Try a piece at once, after a pause, or have its dead letter sent."""
+        """Try a piece at once or after a pause, or do what ``on_failure.order`` says."""
         step = piece.next(self._clock.trusted())
         if isinstance(step, GiveUp):
             whole, (piece, rest) = piece, piece.expired(step)
             if rest is not None:
                 self._failing.end(whole, whole.keys)
                 self._ready.append(rest)
-            if self._parks:
+            order = self._after_giving_up
+            if order == "continue":
+                self._failing.add(piece)
+                self._spawn(self._give_up(piece, step))
+            elif order == "block" and self._blocked.admits(piece, step):
+                self._failing.add(piece)
+                self._blocked.add(piece, step)
+            else:
                 self._parked.give_up(piece, step)
-                return
-            self._failing.add(piece)
-            self._spawn(self._give_up(piece, step))
         elif step.after > 0:
             self._failing.add(piece)
             self._calls.retry_scheduled(step.records, step.attempt, step.after)
@@ -238,6 +239,7 @@ class KeyOrder:
         )
         failing_bytes = self._set_aside()
         many = self.failing_keys >= self._most_failing or failing_bytes > self._max_failing_bytes
+        self._unblock(full=unable or many)
         is_full = unable or many or self._parked.is_full
         if is_full != self._is_full:
             self._is_full = is_full
@@ -245,6 +247,12 @@ class KeyOrder:
                 log.error("shard.paused", shard_id=self._shard_id, failing_keys=self.failing_keys)
             else:
                 log.warning("shard.resumed", shard_id=self._shard_id, failing_keys=self.failing_keys)
+
+    def _unblock(self, *, full: bool) -> None:
+        """Park blocked keys beyond the bound, and when the shard is full the oldest one: its end is looked at again."""
+        while (oldest := self._blocked.take_oldest(full=full)) is not None:
+            self._parked.give_up(*oldest)
+            full = False
 
     def _set_aside(self) -> int:
         """What failing keys hold takes no page from the shard. Returns the bytes of their own records."""

@@ -8,17 +8,17 @@ books once their letters are durable *and* counted. The rules are in ``domain/pa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
 
-from consumer.domain.batching import Batch, Entry, KeyReadyQueue
+from consumer.domain.batching import Batch, KeyReadyQueue
 from consumer.domain.dead_letter import Parked
 from consumer.domain.deferred import digest_of
 from consumer.domain.errors import Unavailable
 from consumer.domain.pieces import ParkedPiece, Piece
-from consumer.domain.settlement import GiveUp
+from consumer.domain.settlement import GiveUp, RetryPolicy
 from consumer.worker.context import WorkerContext
 from consumer.worker.shard.dead_letter_delivery import DeadLetterDelivery
 from consumer.worker.shard.failing_pieces import FailingPieces
@@ -51,6 +51,7 @@ class ParkedPieces:
         ended: Callable[[Piece | None], None],
     ) -> None:
         self._token = context.ports.random.token
+        self._skipped = context.metrics.duplicates_skipped
         self._calls = calls
         self._rows = rows
         self._dead_letters = dead_letters
@@ -61,22 +62,23 @@ class ParkedPieces:
         self._spawn = spawn
         self._ended = ended
         self._active: dict[str, None] = {}  # digests
-        self._full: dict[str, None] = {}
 
     @property
     def is_full(self) -> bool:
         """Whether a key waits because too many are parked, or too many letters are."""
-        return bool(self._full)
+        return bool(self._rows.full)
 
-    def separate(self, batch: Batch) -> tuple[Sequence[Entry], Collection[bytes]]:
-        """Take the records of parked keys out of a batch; returns what the handler gets, and its keys."""
-        parked = [key for key in batch.keys if self._rows.is_parked(digest_of(key))]
+    def separate(self, policy: RetryPolicy, batch: Batch) -> Piece | None:
+        """What the handler gets of a batch; the records of parked keys begin to follow these."""
+        parked: dict[bytes, None] = {}
+        if self._rows.any:
+            parked = dict.fromkeys(key for key in batch.keys if self._rows.is_parked(digest_of(key)))
         if not parked:
-            return batch.entries, batch.keys
+            return Piece(policy, batch.entries, batch.keys)
         for key in parked:
             self._begin(ParkedPiece(key, [entry for entry in batch.entries if entry.key == key]))
-        left = [key for key in batch.keys if key not in set(parked)]
-        return [entry for entry in batch.entries if entry.key in set(left)], left
+        entries = [entry for entry in batch.entries if entry.key not in parked]
+        return Piece(policy, entries, [key for key in batch.keys if key not in parked]) if entries else None
 
     def give_up(self, piece: Piece, step: GiveUp) -> None:
         """Park the keys of a piece of which ``step`` has records; it has no others."""
@@ -111,7 +113,7 @@ class ParkedPieces:
             return
         finally:
             self._active.pop(piece.digest, None)
-            self._full.pop(piece.digest, None)
+            self._rows.full.pop(piece.digest, None)
         if piece.entries and not live:
             return
         self._failing.end(piece, piece.keys)
@@ -131,7 +133,8 @@ class ParkedPieces:
             if fate == "hold":
                 await self._hold(digest)
             elif fate == "skip":
-                self._subscription.skip([entry])
+                self._skipped.inc()
+                self._subscription.settle([entry], None)
                 piece.entries = piece.entries[1:]
             elif fate == "handle" and not piece.given_up:
                 return True
@@ -147,11 +150,11 @@ class ParkedPieces:
 
     def _has_no_room(self, digest: str) -> bool:
         full = self._rows.is_full_for(digest)
-        if full and digest not in self._full:
-            self._full[digest] = None
+        if full and digest not in self._rows.full:
+            self._rows.full[digest] = None
             log.error("parked_keys.full", shard_id=self._calls.shard_id, key_digest=digest)
             self._ended(None)
-        elif not full and self._full.pop(digest, "") is None:
+        elif not full and self._rows.full.pop(digest, "") is None:
             self._ended(None)
         return full
 

@@ -33,6 +33,14 @@ class PausingPieces:
         """The piece that is due for longest."""
         return self._due.popleft()
 
+    def remove(self, piece: Piece) -> None:
+        """The piece pauses no more, and is not tried."""
+        timer = self._timers.pop(piece, None)
+        if timer is not None:
+            timer.cancel()
+        else:
+            self._due.remove(piece)
+
     def stop(self) -> None:
         """No pause ends any more."""
         for timer in self._timers.values():

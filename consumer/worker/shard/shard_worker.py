@@ -64,13 +64,13 @@ class ShardWorker:
         )
         self._release_wish = Release()
         self.lease = HeldLease(context, row, self._subscription)
-        self._parked = ParkedRows(context, self.lease)
+        self.parked = ParkedRows(context, self.lease)
         self._processing = Processing(
             context,
             self.lease,
             self._reader,
             self._subscription,
-            self._parked,
+            self.parked,
             self._budget,
             lineage,
             self._release_wish,
@@ -140,7 +140,7 @@ class ShardWorker:
             log.warning("lease.lost", shard_id=self.shard_id, epoch=self.lease.epoch, reason=str(first_error(group)))
             self._context.metrics.lease_events("lost").inc()
         finally:
-            self._parked.forget()
+            self.parked.forget()
             self._budget.close()
         return "lost"
 
@@ -159,7 +159,7 @@ class ShardWorker:
         if not await self._take_over_window():
             return await self._release()
         try:
-            await self._parked.load(self._release_wish.asked)
+            await self.parked.load(self._release_wish.asked)
         except Unavailable:
             return await self._release()
         ended = await self._processing.read(from_horizon=state == "halted")

@@ -195,11 +195,6 @@ class Subscription:
         self.unsaved.set()
         self.settled.set()
 
-    def skip(self, entries: Sequence[Entry]) -> None:
-        """These records were settled before, as is known by now."""
-        self._metrics.duplicates_skipped.inc(len(entries))
-        self.settle(entries, None)
-
     # --- deferred keys -----------------------------------------------------------------------------------
 
     def changed(self) -> None:

@@ -170,7 +170,28 @@ VALUES = [
     ("filter_options: {numeric_on_n: 1}", "filter_options.numeric_on_n: must be true or false, found 1"),
     ("filter_options: {numeric: true}", "filter_options.numeric: unknown key (did you mean numeric_on_n?)"),
     ("filters: [{a: [{numeric: ['>', x]}]}]\nfilter_options: {numeric_on_n: 1}", "c.yaml:4: filters[0].a[0].numeric"),
-    ("on_failure: {order: block}", "on_failure.order: this order is not supported yet (use order: continue)"),
+    ("on_failure: {order: block}", "on_failure.order: block needs on_failure.destination (the records of a parked key"),
+    ("on_failure: {order: park_key}", "on_failure.order: park_key needs on_failure.destination ("),
+    (
+        "on_failure: {order: park_key, destination: 'arn:aws:sns:eu-west-1:1:t'}",
+        "on_failure.order: cannot be park_key with an SNS topic (what follows a parked key must be read again",
+    ),
+    (
+        "on_failure: {order: park_key, destination: 'arn:aws:sqs:eu-west-1:1:q', overflow: 's3://b', format: lambda}",
+        "on_failure.order: park_key needs on_failure.format: full, found lambda",
+    ),
+    (
+        "on_failure: {order: park_key, destination: 's3://b'}\nbatch: {order: shard, parallelization_factor: 1}",
+        "on_failure.order: park_key needs batch.order: key, found shard",
+    ),
+    (
+        "on_failure: {order: block, destination: 's3://b'}\nbatch: {tumbling_window: 5s, parallelization_factor: 1}",
+        "on_failure.order: cannot be block with batch.tumbling_window",
+    ),
+    (
+        "on_failure: {order: park_key, destination: 's3://b'}\nretry: {bisect_on_error: false}",
+        "on_failure.order: park_key needs retry.bisect_on_error: true",
+    ),
     ("idempotency: {mode: ledger}", "idempotency.mode: ledger is not supported yet (use mode: frontier)"),
 ]
 

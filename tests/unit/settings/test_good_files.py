@@ -247,3 +247,9 @@ class TestInterpolation:
     def test_comments_and_keys_are_not_expanded(self, load: Load, problems: Problems) -> None:
         assert load(BASE + "# ${NOT_SET}\n")
         assert "unknown key" in problems(BASE + "'${A}': 1\n", {"A": "http"})[0]
+
+
+@pytest.mark.parametrize("order", ["park_key", "block"])
+@pytest.mark.parametrize("destination", ["s3://letters/orders", "arn:aws:sqs:eu-west-1:123456789012:letters"])
+def test_later_records_of_a_key_may_wait_for_it(load: Load, order: str, destination: str) -> None:
+    assert load(f"on_failure: {{order: {order}, destination: '{destination}'}}").on_failure.order == order

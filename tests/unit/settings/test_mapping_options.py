@@ -53,7 +53,7 @@ OPTIONS: dict[str, tuple[str, list[str], list[str]]] = {
         ["bucket", QUEUE, "s3://"],
     ),
     "on_failure.format": ("must be full or lambda", ["full", "lambda"], ["json", "Lambda", "1"]),
-    "on_failure.order": ("must be continue, park_key or block", ["continue", "park_key", "block"], ["stop", "1"]),
+    "on_failure.order": ("must be continue, park_key or block", ["continue"], ["stop", "1"]),
     "source.starting_position": (
         "must be trim_horizon, latest or an ISO-8601 time",
         ["trim_horizon", "latest", "2026-01-31T12:00:00Z"],
