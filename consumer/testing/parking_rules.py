@@ -35,7 +35,7 @@ class ParkingRules:
             row = self._row(item.digest, call.shard_id)
             if key is not None and row is not None and row.park_id == key.park_id and item.number >= int(row.first):
                 found = f"{item.key} v{item.version} is handled by {incarnation}, and its key is parked"
-                self._history.violated("park: followers", found)
+                self._history.violated("park followers", found)
 
     def letter(self, shard_id: str, parked: Parked, number: str) -> None:
         """The letter of a parked key is durable."""
@@ -44,17 +44,17 @@ class ParkingRules:
         found[item.number] = item
         if len(found) > 1:
             names = ", ".join(f"{one.key} v{one.version}" for one in found.values())
-            self._history.violated("park: ordinals", f"letter {parked.ordinal} of {shard_id} is {names}")
+            self._history.violated("park ordinals", f"letter {parked.ordinal} of {shard_id} is {names}")
         if not any(key.park_id == parked.park_id for key in self._keys.values()) and not item.handled:
-            self._history.violated("park: mark first", f"{item.key} v{item.version} is a letter of no parked key")
+            self._history.violated("park mark first", f"{item.key} v{item.version} is a letter of no parked key")
 
     def at_the_end(self) -> None:
         """Redrives have brought everything back."""
         for key in self._keys.values():
-            self._history.violated("park: freed", f"{key.digest} is parked at the end")
+            self._history.violated("park freed", f"{key.digest} is parked at the end")
         for item in self._history.items.values():
             if not item.handled and not item.lost and not item.before_start and item.superseded_by is None:
-                self._history.violated("park: complete", f"{item.key} v{item.version} was never handled")
+                self._history.violated("park complete", f"{item.key} v{item.version} was never handled")
 
     def _row(self, digest: str, shard_id: str) -> ParkedShard | None:
         rows = self._table.parked_shards.items()
@@ -72,7 +72,7 @@ class ParkingRules:
         for place, row in rows.items():
             for ordinal in range(1, row.letters + 1):
                 if (row.park_id, row.shard_id, ordinal) not in self.letters:
-                    self._history.violated("park: counted", f"letter {ordinal} of {row.shard_id} is counted, not sent")
+                    self._history.violated("park counted", f"letter {ordinal} of {row.shard_id} is counted, not sent")
             self._shards[place] = row
         if key is None and before is not None:
             self.freed += 1
@@ -91,4 +91,4 @@ class ParkingRules:
                 for item in self.letters[row.park_id, row.shard_id, ordinal].values():
                     if not item.handled:
                         found = f"{item.key} v{item.version}, letter {ordinal} of {row.shard_id}, is not handled"
-                        self._history.violated("park: freed", f"{key.digest} is free, and {found}")
+                        self._history.violated("park freed", f"{key.digest} is free, and {found}")

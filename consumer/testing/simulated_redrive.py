@@ -115,6 +115,7 @@ class SimulatedMember:
         session = SessionRow(incarnation, stream_id="redrive")
         self.renewal = SessionRenewal(store, process, session, self.validity, lambda: True)
         self._observer = Observer(DURATION)
+        self._asked: dict[str, None] = {}  # all are observed together: what is left out is forgotten
 
     def require(self) -> None:
         if not self.validity.holds(self._process.monotonic()):
@@ -123,7 +124,8 @@ class SimulatedMember:
     async def is_dead(self, incarnation: str) -> bool:
         sessions = await self._store.sessions()
         now = self._process.monotonic()
-        self._observer.observe(sessions, [incarnation], now)
+        self._asked[incarnation] = None
+        self._observer.observe(sessions, list(self._asked), now)
         row = next((one for one in sessions if one.incarnation == incarnation), None)
         if row is not None and row.fenced:
             return True

@@ -22,6 +22,7 @@ from tests.simulation.mutants.failing_keys import FAILING_KEYS
 from tests.simulation.mutants.fleet import FLEET
 from tests.simulation.mutants.kinesis import KINESIS
 from tests.simulation.mutants.mutant import Mutant
+from tests.simulation.mutants.parking import PARKING
 from tests.simulation.mutants.records import RECORDS
 
 ROOT = Path(__file__).parents[3]
@@ -35,7 +36,7 @@ COPIED = (
     "tests/unit/worker",
 )
 MOST_SEEDS = 200
-MUTANTS = (*FLEET, *RECORDS, *FAILING_KEYS, *KINESIS)
+MUTANTS = (*FLEET, *RECORDS, *FAILING_KEYS, *KINESIS, *PARKING)
 
 
 @dataclass(frozen=True)
