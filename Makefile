@@ -110,6 +110,7 @@ soak: $(DEV_READY)
 	$(BIN)/python -m tests.simulation.simulate weather --seeds $$(( ($(SEEDS) + 9) / 10 )) --jobs 2
 	$(BIN)/python -m tests.simulation.simulate failing_keys --seeds $$(( ($(SEEDS) + 9) / 10 )) --jobs 2
 	$(BIN)/python -m tests.simulation.simulate kinesis --seeds $$(( ($(SEEDS) + 9) / 10 )) --jobs 2
+	$(BIN)/python -m tests.simulation.simulate parking --seeds $$(( ($(SEEDS) + 9) / 10 )) --jobs 2
 	$(BIN)/python -m tests.simulation.failing_hour
 	$(BIN)/python -m tests.simulation.fleet_start
 	$(BIN)/python -m tests.unit.worker.deferred_model

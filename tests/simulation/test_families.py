@@ -19,6 +19,7 @@ import pytest
         ("fleet", 0, 6),
         ("failing_keys", 0, 3),
         ("kinesis", 0, 8),
+        ("parking", 0, 16),
     ],
 )
 def test_no_promise_is_broken(family: str, first: int, seeds: int) -> None:
