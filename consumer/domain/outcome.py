@@ -21,7 +21,7 @@ def _for_ever() -> float:
 
 class HandlerCall(msgspec.Struct, frozen=True):
     """One invocation. ``attempt`` is 1 for the first call of a batch; ``timeout`` in seconds; ``window`` is None
-    without tumbling windows.
+    without tumbling windows; ``redrive``: the records come out of the dead letters.
 
     ``may_start_for`` says for how many seconds from now user code may still start. Whoever passes the call on, to
     another turn of the loop, another process or a new connection, asks it there again: between two of them a machine
@@ -37,6 +37,7 @@ class HandlerCall(msgspec.Struct, frozen=True):
     timeout: float
     window: WindowCall | None = None
     may_start_for: Callable[[], float] = _for_ever
+    redrive: bool = False
 
     @property
     def source_arn(self) -> str:

@@ -82,6 +82,7 @@ class FrameChannel:
             deadline=time.monotonic() + call.timeout,
             source_arn=call.source_arn,
             start_by=None if startable == math.inf else wire.instant() + startable,
+            redrive=call.redrive,
         )
         try:
             head = frames.head_of(invocation, event)

@@ -35,6 +35,7 @@ class Invocation(msgspec.Struct):
     deadline: float
     source_arn: str
     start_by: float | None = None
+    redrive: bool = False
 
 
 class Reply(msgspec.Struct):

@@ -228,7 +228,9 @@ class HttpHandler:
 
 def _headers(call: HandlerCall) -> dict[str, str]:
     """What the ``context`` of a function would say; the last two named as Lambda's runtime API names them."""
+    redrive = {"X-Stream-Consumer-Redrive": "true"} if call.redrive else {}
     return {
+        **redrive,
         "Content-Type": "application/json",
         "X-Stream-Consumer-Application": call.application,
         "X-Stream-Consumer-Shard-Id": call.shard_id,

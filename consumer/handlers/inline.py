@@ -221,6 +221,7 @@ class InlineHandler:
             shard_id=call.shard_id,
             lease_epoch=call.lease_epoch,
             attempt=call.attempt,
+            redrive=call.redrive,
             deadline=time.monotonic() + call.timeout,
         )
 

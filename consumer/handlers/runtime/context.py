@@ -36,11 +36,12 @@ class CognitoIdentity:
 
 
 class Context:
-    """Lambda's context object, plus ``application``, ``shard_id``, ``lease_epoch`` and ``attempt``.
+    """Lambda's context object, plus ``application``, ``shard_id``, ``lease_epoch``, ``attempt`` and ``redrive``.
 
     ``lease_epoch`` is the fencing token: it grows with every change of owner of the shard, so a sink that refuses
     smaller epochs than it has seen cannot be written by a worker that lost its lease. ``attempt`` is 1 for the
-    first call of a batch. Every argument has a default, so that handler tests can write ``Context()``.
+    first call of a batch. ``redrive``: the records come out of the dead letters (``stream-consumer dlq redrive``).
+    Every argument has a default, so that handler tests can write ``Context()``.
 
     A plain object on purpose (no ``__slots__``): Lambda middleware stores its own attributes on the context.
     """
@@ -59,6 +60,7 @@ class Context:
         shard_id: str = "",
         lease_epoch: int = 0,
         attempt: int = 1,
+        redrive: bool = False,
         deadline: float | None = None,
     ) -> None:
         """``deadline`` is a ``time.monotonic()`` instant, which all processes of a host share; default: in 60 s. The
@@ -78,6 +80,7 @@ class Context:
         self.shard_id = shard_id
         self.lease_epoch = lease_epoch
         self.attempt = attempt
+        self.redrive = redrive
         self._deadline = time.monotonic() + 60.0 if deadline is None else deadline
 
     def get_remaining_time_in_millis(self) -> int:

@@ -41,6 +41,7 @@ def context_of(invocation: dict[str, Any]) -> Context:
         shard_id=invocation["shard_id"],
         lease_epoch=invocation["lease_epoch"],
         attempt=invocation["attempt"],
+        redrive=invocation["redrive"],
         deadline=invocation["deadline"],
     )
 
