@@ -14,6 +14,9 @@ from .kinesis_records import KinesisRecord
 from .record import Record
 from .stream_record import StreamRecord, encode
 
+MAX_EVENT: Final = 6 * 1024 * 1024  # bytes of an invocation's event, as in Lambda
+EVENT_FRAME: Final = 1024  # bytes of them for what surrounds the records
+
 
 def event_json(record: StreamRecord) -> bytes:
     """The record as one JSON object of a Lambda event (``StreamRecord.in_event`` has the rules)."""

@@ -7,10 +7,8 @@ import asyncio
 from collections.abc import Callable
 
 from consumer.domain.batching import Batch, KeyReadyQueue
+from consumer.domain.events import EVENT_FRAME, MAX_EVENT
 from consumer.worker.context import WorkerContext
-
-MAX_EVENT = 6 * 1024 * 1024  # bytes of an invocation's event, as in Lambda
-EVENT_FRAME = 1024  # bytes of them for what surrounds the records
 
 
 class BatchForming:

@@ -13,8 +13,9 @@ from collections.abc import Coroutine
 from typing import Any
 
 from consumer.domain.batching import Entry, KeyReadyQueue
+from consumer.domain.events import MAX_EVENT
 from consumer.worker.context import WorkerContext
-from consumer.worker.shard.batch_forming import MAX_EVENT, BatchForming
+from consumer.worker.shard.batch_forming import BatchForming
 from consumer.worker.shard.dead_letter_delivery import DeadLetterDelivery
 from consumer.worker.shard.handler_calls import HandlerCalls
 from consumer.worker.shard.held_lease import HeldLease

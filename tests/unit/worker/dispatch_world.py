@@ -22,7 +22,7 @@ from msgspec import Raw
 from consumer.domain.batching import Entry, PageHold
 from consumer.domain.deferred import digest_of
 from consumer.domain.errors import DependencyError, ExpiredIterator
-from consumer.domain.events import records_from_event
+from consumer.domain.events import EVENT_FRAME, records_from_event
 from consumer.domain.filters.filters import compile_filters
 from consumer.domain.frontier import MAX_RUNS_BYTES_GIVEN_AWAY, FrontierSnapshot
 from consumer.domain.keys import partition_key_reader
@@ -44,7 +44,6 @@ from consumer.worker.context import Ports, WorkerContext
 from consumer.worker.handler_places import HandlerPlaces
 from consumer.worker.memory_budget import BudgetAccount, ByteBudget
 from consumer.worker.parked_keys import ParkedKeys
-from consumer.worker.shard.batch_forming import EVENT_FRAME
 from consumer.worker.shard.catch_up import CatchUp
 from consumer.worker.shard.dispatcher import Dispatcher
 from consumer.worker.shard.held_lease import HeldLease
