@@ -37,6 +37,7 @@ CONTROL_CONNECTIONS = 4  # of the control thread's client
 class MainAdapters:
     """Source, lease store and dead letters of the main loop. Use as an async context manager."""
 
+    session: AwsSession
     source: StreamSource
     store: DynamoDBLeaseStore
     dead_letters: DeadLetters | None
@@ -61,7 +62,7 @@ class MainAdapters:
     async def __aenter__(self) -> Self:
         settings = self._settings
         async with AsyncExitStack() as stack:
-            session = await stack.enter_async_context(
+            session = self.session = await stack.enter_async_context(
                 AwsSession(
                     settings.aws.region,
                     settings.aws.endpoints.secret_urls(),
@@ -73,10 +74,10 @@ class MainAdapters:
             )
             dynamodb = await session.client("dynamodb")
             self.source = await self._build_source(session, dynamodb)
-            self.store = lease_store(settings, dynamodb, self._caller(session), self._clock)
+            self.store = lease_store(settings, dynamodb, self.caller(session), self._clock)
             table = settings.source.table if settings.source.kind == "kinesis" else None
-            self.streaming = StreamingDestination(dynamodb, self._caller(session), table) if table else None
-            self.dead_letters = await build_dead_letters(settings, session, self._caller(session), self._clock)
+            self.streaming = StreamingDestination(dynamodb, self.caller(session), table) if table else None
+            self.dead_letters = await build_dead_letters(settings, session, self.caller(session), self._clock)
             self._stack = stack.pop_all()
         return self
 
@@ -86,7 +87,7 @@ class MainAdapters:
         await self._stack.aclose()
 
     async def _build_source(self, session: AwsSession, dynamodb: object) -> StreamSource:
-        source, caller = self._settings.source, self._caller(session)
+        source, caller = self._settings.source, self.caller(session)
         if source.kind == "kinesis":
             kinesis = await session.client("kinesis")
             pages = KinesisPageReader(kinesis, source.stream_arn)
@@ -99,7 +100,7 @@ class MainAdapters:
             streams, dynamodb, caller, table=source.table, stream_arn=source.stream_arn, wall=wall
         )
 
-    def _caller(self, session: AwsSession) -> ApiCaller:
+    def caller(self, session: AwsSession) -> ApiCaller:
         """For the calls of one client (the source asks the tables' one once a minute, beside the lease store)."""
         return ApiCaller(self._observe, session.credentials_refused, at_once=CALLS)
 

@@ -52,14 +52,14 @@ class LetterObjects:
         self._client = client
         self._caller = caller
         self._at = S3Place.of(url)
-        names = (f"parked/{application}/", f"aws/lambda/{application}/", f"aws/lambda/{mapping_id(application)}/")
+        names = (f"aws/lambda/{application}/", f"aws/lambda/{mapping_id(application)}/", f"parked/{application}/")
         self._prefixes = [self._at.prefix + name for name in names]
 
     async def prepare(self) -> None:
         await self._caller.call("HeadBucket", self.place, self._client.head_bucket(Bucket=self._at.bucket))
 
-    async def letters(self) -> AsyncIterator[StoredLetter]:
-        for prefix in self._prefixes:
+    async def letters(self, *, parked: bool = True) -> AsyncIterator[StoredLetter]:
+        for prefix in self._prefixes if parked else self._prefixes[:-1]:
             async for keys in self._listed(prefix):
                 for start in range(0, len(keys), AT_ONCE):
                     some = keys[start : start + AT_ONCE]

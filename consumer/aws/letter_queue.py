@@ -54,7 +54,7 @@ class LetterQueue:
             raise MisconfiguredResource(f"{self.place} is a FIFO queue: dead letters are in standard ones")
         self.moves_after = int(_policy(attributes).get("maxReceiveCount") or 0)
 
-    async def letters(self) -> AsyncIterator[StoredLetter]:
+    async def letters(self, *, parked: bool = True) -> AsyncIterator[StoredLetter]:
         """All messages that the queue shows now; each is hidden from the others from then on."""
         empty = 0
         while empty < EMPTY_ANSWERS:

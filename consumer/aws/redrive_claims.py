@@ -8,9 +8,11 @@ from consumer.aws import lease_items as items
 from consumer.aws.item_values import lenient_number, lenient_text
 from consumer.aws.registry_and_sessions import ApplicationRows
 from consumer.aws.table_rows import Clause, Item, key
+from consumer.domain.parking import ParkedShard
 from consumer.domain.redrive_claim import Claim
 
 PARTITION: Final = "redrive"
+LOST: Final = "lost"
 
 
 class DynamoDBRedriveClaims(ApplicationRows):
@@ -37,6 +39,11 @@ class DynamoDBRedriveClaims(ApplicationRows):
 
     async def drop_claim(self, held: Claim) -> None:
         await self._rows.delete(self._claims, held.place, _as(held))
+
+    async def note_lost_letter(self, shard: ParkedShard, ordinal: int, reason: str) -> None:
+        place = "#".join((LOST, shard.digest, shard.park_id, shard.label, shard.shard_id, str(ordinal)))
+        content = {"reason": items.text(reason), "key_digest": items.text(shard.digest)}
+        await self._rows.put_new(key(self._claims, place) | content)
 
 
 def _as(seen: Claim) -> list[Clause]:

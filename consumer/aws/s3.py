@@ -26,6 +26,7 @@ from typing import Any, Final
 from consumer.aws.errors import ApiCaller
 from consumer.domain.dead_letter import letter_fields
 from consumer.domain.errors import PayloadTooLarge
+from consumer.domain.parking import ParkedShard
 
 SERVICE_LIMIT: Final = 5 * 1024**3  # bytes of an object that is written in one request
 CALL_TIMEOUT: Final = 10.0  # seconds for a request, and what a body takes on top of it at SLOWEST_UPLOAD
@@ -106,9 +107,9 @@ class S3Folder:
 
     def _key_of_parked(self, document: bytes, attributes: Mapping[str, str]) -> str:
         label = letter_fields(document)["streamLabel"]
-        where = [attributes[name] for name in ("application", "key_digest", "park_id")]
-        ordinal = f"{int(attributes['ordinal']):0{ORDINAL_DIGITS}}"
-        return self.prefix + "/".join(["parked", *where, label, attributes["shard_id"], ordinal])
+        application, digest, park_id = (attributes[name] for name in ("application", "key_digest", "park_id"))
+        shard = ParkedShard(digest, label, attributes["shard_id"], park_id, first="")
+        return self.prefix + parked_name(application, shard, int(attributes["ordinal"]))
 
     def _time(self, document: bytes) -> list[str]:
         found = _TIMESTAMP.search(document)
@@ -136,6 +137,12 @@ class S3DeadLetters:
             ResourceMissing, PermissionDenied, DependencyError: the caller tries again.
         """
         await self._folder.put(self._folder.key(document, attributes), document, attributes=attributes)
+
+
+def parked_name(application: str, shard: ParkedShard, ordinal: int) -> str:
+    """The name of a letter of a parked key, without the prefix of its destination."""
+    where = ("parked", application, shard.digest, shard.park_id, shard.label, shard.shard_id)
+    return "/".join((*where, f"{ordinal:0{ORDINAL_DIGITS}}"))
 
 
 def object_metadata(attributes: Mapping[str, str]) -> dict[str, str]:

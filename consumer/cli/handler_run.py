@@ -17,10 +17,10 @@ from consumer.settings.model import Settings
 
 
 @asynccontextmanager
-async def started_handler(settings: Settings) -> AsyncIterator[Handler]:
-    """The handler in one worker process, also an inline one: user code that hangs or ends its process must end nothing
+async def started_handler(settings: Settings, processes: int = 1) -> AsyncIterator[Handler]:
+    """The handler in worker processes, also an inline one: user code that hangs or ends its process must end nothing
     else. HandlerImportError."""
-    alone = settings.handler.model_copy(update={"processes": 1, "isolation": "process"})
+    alone = settings.handler.model_copy(update={"processes": processes, "isolation": "process"})
     handler = build_handler(settings.model_copy(update={"handler": alone}))
     try:
         await handler.start()

@@ -29,6 +29,7 @@ _COMMANDS = {
     ),
     "filter": ("consumer.cli.filter", "filter_group", "Try the filters of a config file on an event."),
     "invoke": ("consumer.cli.invoke", "invoke", "Call the handler once on an event, and say what would come next."),
+    "dlq": ("consumer.cli.dlq.command", "dlq", "Dead letters: look at them, run them again, delete them."),
     "health": ("consumer.cli.health", "health", "Exit 0 if the local daemon is healthy."),
 }
 

@@ -42,9 +42,10 @@ class LetterStore(Protocol):
     async def prepare(self) -> None:
         """Find it. MisconfiguredResource when it is of a kind that letters cannot be read from."""
 
-    def letters(self) -> AsyncIterator[StoredLetter]:
+    def letters(self, *, parked: bool = True) -> AsyncIterator[StoredLetter]:
         """All that can be had now, in any order. Two copies of one letter are normal in a queue, and the same message
-        may come twice: the later one has the handle that counts."""
+        may come twice: the later one has the handle that counts. Without ``parked`` letters of parked keys are left out
+        where they lie apart."""
 
     async def keep(self, letters: Sequence[StoredLetter]) -> list[StoredLetter]:
         """Hide them for another ``hidden_for``. Returns those that cannot be kept any longer: somebody else may get

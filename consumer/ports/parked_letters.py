@@ -13,11 +13,13 @@ from consumer.domain.stream_record import StreamRecord
 @dataclass(frozen=True, slots=True)
 class ParkedLetter:
     """One letter: its records (one, as this program writes them), with their numbers in the books, and what the
-    destination knows it by. ``redacted``: attributes of the records were left out."""
+    destination knows it by. ``redacted``: attributes of the records were left out. ``problem`` says why the records
+    cannot be had; then there are none."""
 
     records: Sequence[StreamRecord]
     handle: object
     redacted: bool = False
+    problem: str = ""
 
 
 class ParkedLetterBox(Protocol):

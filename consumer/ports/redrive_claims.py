@@ -1,9 +1,11 @@
-"""The claims of an application on places that hold its dead letters (``domain/redrive_claim.py``)."""
+"""What redrives write down: claims on places that hold dead letters (``domain/redrive_claim.py``), and letters that
+somebody gave up for lost."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
+from consumer.domain.parking import ParkedShard
 from consumer.domain.redrive_claim import Claim
 
 
@@ -20,3 +22,6 @@ class RedriveClaims(Protocol):
 
     async def drop_claim(self, held: Claim) -> None:
         """Delete the row IF it still is as ``held``."""
+
+    async def note_lost_letter(self, shard: ParkedShard, ordinal: int, reason: str) -> None:
+        """A letter of a parked key is passed over, although its records were not handled: leave a row that stays."""

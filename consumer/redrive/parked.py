@@ -32,8 +32,9 @@ MOST_UNCOUNTED = 10  # letters of a key under way at a time
 SURE_AFTER = 1.5  # durations of another redrive within which it is alive again, or fenced
 ROUNDS = 20  # closings that end without the key being freed, because records come faster
 MOST_SHARDS = 99  # rows in the transaction that frees a key
+TAKEN_OVER = "another redrive has taken over"
 
-Left = Literal["failed", "missing", "redacted", "claimed", "busy", "too_many_shards", "lost"]
+Left = Literal["failed", "missing", "unreadable", "redacted", "claimed", "busy", "too_many_shards", "lost"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +73,29 @@ class Member(Protocol):
 Handle = Callable[[Sequence[StreamRecord], ParkedShard], Awaitable[int]]
 """Runs the handler over records of one key, in their order; returns how many of them, from the first on, it handled."""
 
+NoteLoss = Callable[[ParkedShard, int, str], Awaitable[None]]
+"""Leaves a durable trace of a letter (its shard row, its ordinal, why) that is passed over without being handled."""
+
 
 class ParkedRedrive:
-    """Redrives parked keys, each by itself."""
+    """Redrives parked keys, each by itself. Without ``note_loss`` a letter that is not there, or cannot be read, leaves
+    its key parked; with it the letter is passed over."""
 
     def __init__(
-        self, store: RedriveStore, box: ParkedLetterBox, handle: Handle, member: Member, token: Callable[[], str]
+        self,
+        store: RedriveStore,
+        box: ParkedLetterBox,
+        handle: Handle,
+        member: Member,
+        token: Callable[[], str],
+        note_loss: NoteLoss | None = None,
     ) -> None:
         self._store = store
         self._box = box
         self._handle = handle
         self._member = member
         self._token = token
+        self._note_loss = note_loss
         self._living: set[str] = set()  # other redrives
 
     async def redrive(self, digest: str) -> KeyResult:
@@ -98,7 +110,7 @@ class ParkedRedrive:
         key = await self._store.claim_parked(found, f"{self._member.incarnation}#{self._token()}")
         if key is None:
             return KeyResult(digest, 0, "claimed", "another redrive was faster")
-        work = _Key(self._store, self._box, self._handle, self._member, key, self._token)
+        work = _Key(self._store, self._box, self._handle, self._member, key, self._token, self._note_loss)
         result = await work.run()
         if result.left not in (None, "lost"):
             await self._store.release_parked(key)
@@ -127,6 +139,7 @@ class _Key:
         member: Member,
         key: ParkedKey,
         token: Callable[[], str],
+        note_loss: NoteLoss | None,
     ) -> None:
         self._store = store
         self._box = box
@@ -134,6 +147,7 @@ class _Key:
         self._member = member
         self._key = key
         self._token = token
+        self._note_loss = note_loss
         self._handled = 0
 
     async def run(self) -> KeyResult:
@@ -147,7 +161,7 @@ class _Key:
             self._member.require()
             closing = await self._store.begin_closing(self._key, self._token())
             if closing is None:
-                return self._left("lost", "another redrive has taken over")
+                return self._left("lost", TAKEN_OVER)
             ended = await self._close(closing)
             if ended is not None:
                 return ended
@@ -203,13 +217,16 @@ class _Key:
     async def _next(self, row: ParkedShard, done: int) -> tuple[int, KeyResult | None]:
         """Handle the next letters of a shard; returns up to which ordinal they are done."""
         found = await self._find(row, range(done + 1, min(done + AT_ONCE, row.letters) + 1))
-        if not found:
-            return done, self._left("missing", f"letter {done + 1} of {row.letters} of {row.shard_id} is not there")
+        if not found or not _readable(found[0]):
+            why: Left = "unreadable" if found else "missing"
+            what = found[0][0].problem if found else "it is not there"
+            return await self._without(row, done, why, f"letter {done + 1} of {row.letters} of {row.shard_id}: {what}")
+        found = list(takewhile(_readable, found))
         if any(letter.redacted for letters in found for letter in letters):
             return done, self._left("redacted", f"attributes were left out of letter {done + 1} of {row.shard_id}")
         records: dict[int, StreamRecord] = {}
         ends = []  # how many records there are up to each letter
-        for letters in found:
+        for letters in map(_readable, found):
             own = {int(record.number): record for letter in letters for record in letter.records}
             records.update({number: record for number, record in sorted(own.items()) if number not in records})
             ends.append(len(records))
@@ -220,13 +237,24 @@ class _Key:
             self._handled += through
             self._member.require()
             if not await self._store.redriven(self._key, replace(row, done=done + through)):
-                return done, self._left("lost", "another redrive has taken over")
+                return done, self._left("lost", TAKEN_OVER)
             async with asyncio.TaskGroup() as tasks:
                 for letter in (one for letters in found[:through] for one in letters):
                     tasks.create_task(self._box.remove(letter))
         if through < len(found):
             return done, self._left("failed", f"letter {done + through + 1} of {row.letters} of {row.shard_id}")
         return done + through, None
+
+    async def _without(self, row: ParkedShard, done: int, why: Left, detail: str) -> tuple[int, KeyResult | None]:
+        """The next letter cannot be had: pass over it if that was asked for, and never without a trace."""
+        if self._note_loss is None:
+            return done, self._left(why, detail)
+        self._member.require()
+        await self._note_loss(row, done + 1, detail)
+        log.error("dead_letter.passed_over", key_digest=row.digest, shard_id=row.shard_id, ordinal=done + 1, reason=detail)
+        if not await self._store.redriven(self._key, replace(row, done=done + 1)):
+            return done, self._left("lost", TAKEN_OVER)
+        return done + 1, None
 
     async def _find(self, row: ParkedShard, ordinals: range) -> list[list[ParkedLetter]]:
         """Those of the letters that are there, without a gap. One is durable before it is counted, but a queue may show
@@ -244,10 +272,13 @@ class _Key:
     async def _tidy(self, shards: Sequence[ParkedShard]) -> None:
         """Remove letters that an owner sent and did not come to count: their records are not settled in any books, so a
         worker handles them."""
-        for row in shards:
-            for ordinal in range(row.letters + 1, row.letters + 1 + MOST_UNCOUNTED):
-                for letter in await self._box.find(row, ordinal):
-                    await self._box.remove(letter)
+        places = [
+            (row, ordinal) for row in shards for ordinal in range(row.letters + 1, row.letters + 1 + MOST_UNCOUNTED)
+        ]
+        async with asyncio.TaskGroup() as tasks:  # at once: a queue is looked through for all of them together
+            finding = [tasks.create_task(self._box.find(row, ordinal)) for row, ordinal in places]
+        for letter in (one for task in finding for one in task.result()):
+            await self._box.remove(letter)
 
     # --- results ---------------------------------------------------------------------------------------
 
@@ -262,12 +293,17 @@ class _Key:
             self._key.redriver,
             self._key.claim,
         ):
-            return self._left("lost", "another redrive has taken over")
+            return self._left("lost", TAKEN_OVER)
         return None
 
     def _left(self, why: Left, detail: str) -> KeyResult:
         log.warning("key.left_parked", key_digest=self._key.digest, reason=why, detail=detail, letters=self._handled)
         return KeyResult(self._key.digest, self._handled, why, detail)
+
+
+def _readable(letters: Sequence[ParkedLetter]) -> list[ParkedLetter]:
+    """Those copies of a letter whose records can be had."""
+    return [letter for letter in letters if not letter.problem]
 
 
 def in_order(shards: Sequence[ParkedShard]) -> list[ParkedShard]:

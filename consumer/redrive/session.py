@@ -54,6 +54,8 @@ class RedriveSession:
         self._store = store
         self._clock = clock
         self.duration = duration
+        self._others = Observer(duration)
+        self._asked_about: set[str] = set()
         self._announced = 0
         self._validity = SessionValidity()
         row = SessionRow(self.incarnation, leaving=True, started_at=clock.wall())
@@ -91,6 +93,20 @@ class RedriveSession:
         """SessionFenced when it does not hold: stop, and leave everything as it is."""
         if not self.holds():
             raise SessionFenced(f"the session {self.incarnation} was not renewed in time: another redrive may go on")
+
+    async def is_dead(self, incarnation: str) -> bool:
+        """Whether another member can never renew again. One that was silent for 1.1 of its durations, from the first
+        time that it was asked about, is fenced. Unavailable."""
+        sessions = await self._store.sessions()
+        now = self._clock.monotonic()
+        self._asked_about.add(incarnation)
+        self._others.observe(sessions, self._asked_about, now)
+        row = next((one for one in sessions if one.incarnation == incarnation), None)
+        if row is not None and (row.fenced or not row.readable):
+            return row.fenced
+        if incarnation not in self._others.expired(now):
+            return False
+        return await self._fence([] if row is None else [row])
 
     async def ask_owners_to_look(self) -> None:
         """Workers that see the counter of this session move read their rows at once, as after a release. Unavailable,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from consumer.domain.parking import ParkedShard
 from consumer.domain.redrive_claim import Claim
 
 
@@ -12,6 +13,7 @@ class MemoryRedriveClaims:
 
     def __init__(self) -> None:
         self.rows: dict[str, Claim] = {}
+        self.lost: list[tuple[str, str, int, str]] = []  # key digest, shard, ordinal, reason
 
     async def claim(self, place: str) -> Claim | None:
         await asyncio.sleep(0)
@@ -28,3 +30,7 @@ class MemoryRedriveClaims:
         await asyncio.sleep(0)
         if self.rows.get(held.place) == held:
             del self.rows[held.place]
+
+    async def note_lost_letter(self, shard: ParkedShard, ordinal: int, reason: str) -> None:
+        await asyncio.sleep(0)
+        self.lost.append((shard.digest, shard.shard_id, ordinal, reason))

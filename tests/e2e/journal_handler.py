@@ -23,7 +23,7 @@ def lambda_handler(event, context):
     for record in event["Records"]:
         image = record["dynamodb"].get("NewImage") or record["dynamodb"]["OldImage"]
         key, version = record["dynamodb"]["Keys"]["pk"]["S"], int(image["version"]["N"])
-        if image.get("poison", {}).get("BOOL"):
+        if image.get("poison", {}).get("BOOL") and "MENDED" not in os.environ:
             raise ValueError(f"poison: {key} version {version}")
         lines.append([key, version, os.environ["WORKER"], context.shard_id, context.lease_epoch, started])
     _write(lines)

@@ -1,0 +1,121 @@
+"""``stream-consumer dlq purge``: letters that nobody will bring back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from consumer.cli.dlq.options import (
+    config_options,
+    output_option,
+    place_or_exit,
+    selection,
+    selection_options,
+    settings_of,
+)
+from consumer.cli.failures import EX_USAGE, fail, one_line_errors
+from consumer.domain.letter_selection import Selection
+
+if TYPE_CHECKING:  # imported on use: --help must not wait for it
+    from consumer.redrive.gathering import GatheredLetter
+    from consumer.settings.model import Settings
+
+EXIT_LEFT = 1
+
+
+@click.command()
+@config_options
+@selection_options
+@click.option("--yes", is_flag=True, help="Delete them.")
+@click.option("--accept-loss", is_flag=True, help="Also letters of parked keys: what they hold is lost for good.")
+@output_option
+def purge(
+    file: Path | None,
+    config: Path | None,
+    place: str | None,
+    key: str | None,
+    reason: str | None,
+    before: float | None,
+    after: float | None,
+    limit: int | None,
+    yes: bool,
+    accept_loss: bool,
+    output: str,
+) -> None:
+    """Delete dead letters and their payloads; without --yes it only shows which.
+
+    Letters of parked keys stay, because a key comes back as a whole: --accept-loss deletes them, too. Exit code 1 when
+    something was left, 2 without --yes.
+    """
+    settings = settings_of(config, file)
+    where = place_or_exit(settings, place)
+    from consumer.cli.stderr_log import warnings_on_stderr
+
+    which = selection(key, reason, before, after)
+    with warnings_on_stderr(), one_line_errors():
+        shown = asyncio.run(_purged(settings, where, which, limit, yes, accept_loss))
+    if output == "json":
+        click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+    else:
+        for one in shown["each"]:
+            click.echo(f"{one['id']}  {one['given_up_at']}  {one['records']} records  {one['result']}")
+    if not yes:
+        fail(f"nothing was deleted: add --yes to delete {shown['would_go']} letters", EX_USAGE)
+    click.echo(f"{shown['deleted']} letters deleted, {shown['left']} left", err=True)
+    if shown["left"]:
+        raise SystemExit(EXIT_LEFT)
+
+
+async def _purged(
+    settings: Settings, place: str, which: Selection, limit: int | None, yes: bool, accept_loss: bool
+) -> dict[str, Any]:
+    from consumer.cli.dlq.reach import reached, say_what_is_not_shown
+    from consumer.cli.dlq.text import described
+
+    each: list[dict[str, Any]] = []
+
+    def note(found: GatheredLetter, result: str) -> None:
+        each.append(described(found) | {"result": result})
+
+    async with reached(settings, place) as reach:
+        gathering = reach.gathering(await reach.source_if_there())
+        waiting = await reach.store.waiting()
+        if not yes:
+            gathered = await gathering.gather(which, limit, payloads=False)
+            say_what_is_not_shown(gathered, waiting)
+            for found in gathered.letters:
+                note(found, _refusal(found, accept_loss) or "would be deleted")
+        else:
+            async with reach.claimed() as session:
+                gathered = await gathering.gather(which, limit, payloads=False)
+                say_what_is_not_shown(gathered, waiting)
+                for found in gathered.letters:
+                    refusal = _refusal(found, accept_loss)
+                    if not refusal:
+                        session.require()
+                        await reach.held.delete(found.name)
+                        if found.letter.location:
+                            await _delete_payload(reach.payloads.delete, found.letter.location)
+                    note(found, refusal or "deleted")
+    results = [one["result"] for one in each]
+    return {
+        "would_go": results.count("would be deleted"),
+        "deleted": results.count("deleted"),
+        "left": len(results) - results.count("deleted") - results.count("would be deleted"),
+        "each": each,
+    }
+
+
+def _refusal(found: GatheredLetter, accept_loss: bool) -> str:
+    return "is of a parked key: left" if found.letter.parked is not None and not accept_loss else ""
+
+
+async def _delete_payload(delete: Any, location: str) -> None:
+    try:
+        await delete(location)
+    except ValueError as error:  # not a place of ours: whoever wrote the letter decides about it
+        click.echo(f"left: the letter is deleted, but {error}", err=True)

@@ -1,0 +1,80 @@
+"""``stream-consumer dlq show``: single letters, without their values unless they are asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from consumer.cli.dlq.options import output_option, place_or_exit, settings_of, show_values_option
+from consumer.cli.failures import EX_USAGE, fail, one_line_errors
+from consumer.domain.letter_selection import Selection
+
+if TYPE_CHECKING:  # imported on use: --help must not wait for it
+    from consumer.settings.model import Settings
+
+
+@click.command()
+@click.argument("name", metavar="[ID]", required=False)
+@click.option("--config", "-c", type=click.Path(path_type=Path), required=True, help="The YAML config file.")
+@click.option("--from", "place", metavar="ARN|s3://", help="Another queue or folder than on_failure.destination.")
+@click.option("--key", metavar="DIGEST", help="The letters of this key.")
+@show_values_option
+@output_option
+def show(name: str | None, config: Path, place: str | None, key: str | None, show_values: bool, output: str) -> None:
+    """Show the letter ID, or all of --key: where its records are from, and why they are there.
+
+    ID is what `dlq list` shows, an idempotency key, a message id or the URL of an object. With --show-values also the
+    message of the error and the records themselves. Exit code 1 when there is no such letter (in a queue it may be in
+    the hands of somebody else).
+    """
+    if (name is None) == (key is None):
+        raise click.UsageError("give the ID of a letter, or --key DIGEST")
+    settings = settings_of(config, None)
+    where = place_or_exit(settings, place)
+    from consumer.cli.stderr_log import warnings_on_stderr
+
+    with warnings_on_stderr(), one_line_errors():
+        shown = asyncio.run(_found(settings, where, name, key, show_values))
+    if not shown:
+        fail(f"no letter {name or f'of the key {key}'} in {where}: see `stream-consumer dlq list`", 1)
+    if output == "json":
+        click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+    else:
+        click.echo("\n\n".join(map(_as_text, shown)))
+
+
+async def _found(
+    settings: Settings, place: str, name: str | None, key: str | None, show_values: bool
+) -> list[dict[str, Any]]:
+    from consumer.cli.dlq.reach import looked
+    from consumer.cli.dlq.text import ID_DIGITS, described, is_named
+
+    if name is not None and len(name) < ID_DIGITS:
+        fail(f"the ID of a letter has {ID_DIGITS} characters or more, as `stream-consumer dlq list` shows it", EX_USAGE)
+    shown = []
+    async with looked(settings, place, Selection(key=key), None, payloads=show_values) as look:
+        for one in look.gathered.letters:
+            if name is not None and not is_named(one, name):
+                continue
+            fields = described(one)
+            if show_values:
+                fields["error_message"] = one.letter.error_message or None
+                fields["payload"] = look.gathering.payload(one).decode("utf-8", "replace") or None
+            shown.append(fields)
+    return shown
+
+
+def _as_text(fields: dict[str, Any]) -> str:
+    from consumer.cli.dlq.text import plain
+
+    rows = []
+    for name, value in fields.items():
+        if value in (None, False, []):
+            continue
+        text = ", ".join(value) if isinstance(value, list) else str(value)
+        rows.append(f"{name:<22} {plain(text)}")
+    return "\n".join(rows)

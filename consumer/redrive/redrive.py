@@ -1,0 +1,211 @@
+"""Letters of ``on_failure.order: continue`` through the handler again.
+
+All of them first, then key by key, several keys at once. A letter is deleted when every record in it was handled, and
+not before; what was not is put back with its reason. Letters of parked keys are left to ``redrive_parked``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from consumer.domain.deferred import digest_of
+from consumer.domain.errors import StreamConsumerError
+from consumer.domain.redrive_plan import KeyWork, Place, RecordId, key_work
+from consumer.domain.stream_record import StreamRecord
+from consumer.ports.letter_store import PayloadStore
+from consumer.redrive.attempts import NOT_SURE, STOPPED, Attempts
+from consumer.redrive.gathering import GatheredLetter, Gathering
+from consumer.redrive.held_letters import HeldLetters
+from consumer.redrive.key_run import KeyRun, Rules
+from consumer.redrive.session import RedriveSession
+
+PARKED: Final = "is of a parked key, which comes back as a whole"
+IN_WINDOW: Final = "is of a tumbling window, whose state has gone on without it: no call can bring that back"
+REDACTED: Final = "was redacted, so the handler would not get what it should: read the item again instead"
+
+Result = Literal["handled", "left", "not_deleted"]
+
+
+@dataclass(frozen=True, slots=True)
+class LetterResult:
+    """What became of a letter. ``not_deleted``: it was handled, and lies there still."""
+
+    found: GatheredLetter
+    result: Result
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a redrive has done. ``keys_left`` are the digests of keys of which a letter was left; ``stopped`` says that
+    it ended before its work was done, ``fenced`` that its session was lost."""
+
+    results: list[LetterResult] = field(default_factory=list)
+    records_handled: int = 0
+    keys_left: set[str] = field(default_factory=set)
+    stopped: bool = False
+    fenced: bool = False
+
+    def count(self, result: Result) -> int:
+        return sum(one.result == result for one in self.results)
+
+
+def why_not(found: GatheredLetter) -> str:
+    """Why a letter is left without a look at its records; empty when it is not."""
+    letter = found.letter
+    if found.problem:
+        return found.problem
+    if letter.parked is not None:
+        return PARKED
+    if letter.in_window:
+        return IN_WINDOW
+    return REDACTED if letter.redacted else ""
+
+
+class Redrive:
+    """One run over gathered letters.
+
+    Args:
+        gathering: has their payloads.
+        held: deletes them.
+        payloads: deletes payloads that lie apart.
+        session: asked right before everything that cannot be undone; None for a dry run.
+        key_of: the ordering key of a record.
+        done: is told of each letter.
+    """
+
+    def __init__(
+        self,
+        gathering: Gathering,
+        held: HeldLetters,
+        payloads: PayloadStore,
+        session: RedriveSession | None,
+        key_of: Callable[[StreamRecord], bytes],
+        done: Callable[[LetterResult], None],
+    ) -> None:
+        self._gathering = gathering
+        self._held = held
+        self._payloads = payloads
+        self._session = session
+        self._key_of = key_of
+        self._done = done
+        self._summary = Summary()
+        self._letters: Sequence[GatheredLetter] = []
+        self._open: dict[int, set[RecordId]] = {}  # records of each letter that nobody has come to yet
+        self._letters_of: dict[RecordId, list[int]] = {}
+        self._reasons: dict[int, list[str]] = {}
+
+    async def run(
+        self,
+        letters: Sequence[GatheredLetter],
+        rules: Rules,
+        attempts: Attempts | None,
+        stop: asyncio.Event,
+        concurrency: int,
+    ) -> Summary:
+        """Until all is done, or ``stop``. Without ``attempts`` nothing is called and nothing deleted. Unavailable when
+        the source cannot be asked; then everything that was not handled is left."""
+        self._letters = letters
+        work = key_work(self._places())
+        turns = asyncio.Semaphore(concurrency)
+
+        async def one(key: KeyWork) -> None:
+            async with turns:
+                run = KeyRun(key, rules, attempts)
+                if not stop.is_set():
+                    try:
+                        await run.run(self._records(key))
+                    except StreamConsumerError as error:  # calls that are under way end as they should
+                        failures.append(error)
+                        stop.set()
+                untouched = {place.id for place in key.places} - run.settled - run.left.keys()
+                run.left |= dict.fromkeys(untouched, STOPPED)
+                await self._ended(key, run, is_real=attempts is not None)
+
+        failures: list[StreamConsumerError] = []
+        async with asyncio.TaskGroup() as tasks:
+            for key in work:
+                tasks.create_task(one(key))
+        if failures:
+            raise failures[0]
+        self._summary.stopped = stop.is_set()
+        self._summary.fenced = self._session is not None and self._session.lost.is_set()
+        return self._summary
+
+    def _places(self) -> list[Place]:
+        places = []
+        for number, found in enumerate(self._letters):
+            reason = why_not(found)
+            try:
+                records: Sequence[StreamRecord] = [] if reason else self._gathering.records(found)
+                of_letter = [self._place(number, index, record) for index, record in enumerate(records)]
+            except ValueError as error:
+                reason, of_letter = str(error), []
+            if reason:
+                self._report(LetterResult(found, "left", reason))
+                continue
+            self._open[number] = {place.id for place in of_letter}
+            self._reasons[number] = []
+            for one in self._open[number]:
+                self._letters_of.setdefault(one, []).append(number)
+            places += of_letter
+        return places
+
+    def _place(self, letter: int, index: int, record: StreamRecord) -> Place:
+        where = self._letters[letter].letter
+        number = RecordId(where.stream_label, int(record.number), where.shard_id)
+        return Place(number, digest_of(self._key_of(record)), letter, index)
+
+    def _records(self, key: KeyWork) -> dict[RecordId, StreamRecord]:
+        """Read when it is their turn: memory holds the keys that are worked on."""
+        by_letter: dict[int, Sequence[StreamRecord]] = {}
+        for place in key.places:
+            if place.letter not in by_letter:
+                by_letter[place.letter] = self._gathering.records(self._letters[place.letter])
+        return {place.id: by_letter[place.letter][place.index] for place in key.places}
+
+    async def _ended(self, key: KeyWork, run: KeyRun, *, is_real: bool) -> None:
+        self._summary.records_handled += len(run.settled)
+        if run.left:
+            self._summary.keys_left.add(key.digest)
+        ids = run.settled | run.left.keys()
+        for number in sorted({letter for one in ids for letter in self._letters_of[one]}):
+            self._reasons[number] += [run.left[one] for one in sorted(self._open[number] & run.left.keys())]
+            self._open[number] -= ids
+            if not self._open[number]:
+                del self._open[number]
+                await self._letter_ended(number, is_real=is_real)
+
+    async def _letter_ended(self, number: int, *, is_real: bool) -> None:
+        found, reasons = self._letters[number], self._reasons.pop(number)
+        if reasons:
+            self._report(LetterResult(found, "left", reasons[0]))
+            return
+        problem = await self._delete(found) if is_real else ""
+        self._report(LetterResult(found, "not_deleted" if problem else "handled", problem))
+
+    async def _delete(self, found: GatheredLetter) -> str:
+        """The letter, then its payload: a letter must never point to nothing. Why it could not be deleted."""
+        if self._session is None or not self._session.holds():
+            return f"was handled, and is not deleted: {NOT_SURE}"
+        if not self._held.holds(found.name):
+            return "was handled, and is not deleted: it was not hidden any more, so somebody else may have it"
+        try:
+            await self._held.delete(found.name)
+        except StreamConsumerError as error:
+            return f"was handled, and cannot be deleted: {error}"
+        if found.letter.location:
+            try:
+                await self._payloads.delete(found.letter.location)
+            except (StreamConsumerError, ValueError) as error:
+                return f"was handled and is deleted, but not its payload at {found.letter.location}: {error}"
+        return ""
+
+    def _report(self, result: LetterResult) -> None:
+        self._summary.results.append(result)
+        if result.result != "handled":
+            self._summary.keys_left |= result.found.digests or {result.found.name}
+        self._done(result)

@@ -1,0 +1,230 @@
+"""From an alert at night to an empty queue: the daemon fills it, the handler is mended, `dlq` does the rest."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import unique
+from tests.e2e.conftest import Aws, client
+from tests.e2e.fleet import ROOT, Fleet, out_of_order, wait_until
+
+MENDED = {"MENDED": "yes"}
+POISONED = 10  # of 200 keys: 5 %
+
+
+@dataclass
+class Dead:
+    """A place for dead letters, and the commands on it."""
+
+    aws: Aws
+    fleet: Fleet
+    destination: str
+    overrides: dict[str, Any]
+
+    def config(self, **overrides: Any) -> Path:
+        path = self.fleet.folder / "dlq.yaml"
+        path.write_text(yaml.safe_dump(self.fleet.config(**{**self.overrides, **overrides})))
+        path.chmod(0o600)
+        return path
+
+    def start(self, verb: str, *options: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "consumer", "dlq", verb, "--config", str(self.config()), *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "AWS_ACCESS_KEY_ID": "test",
+                "AWS_SECRET_ACCESS_KEY": "test",
+                "AWS_EC2_METADATA_DISABLED": "true",
+                "JOURNAL": str(self.fleet.journal_path),
+                "WORKER": "redrive",
+                **(environment or {}),
+            },
+        )
+
+    def run(
+        self, verb: str, *options: str, environment: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        with self.start(verb, *options, environment=environment) as process:
+            try:
+                out, err = process.communicate(timeout=120)
+            except BaseException:
+                process.kill()
+                raise
+        assert "Traceback" not in out + err
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def list(self, *options: str) -> dict[str, Any]:
+        done = self.run("list", "--output", "json", *options)
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def poison(self, keys: range, versions: range) -> set[tuple[str, int]]:
+        for version in versions:
+            for n in keys:
+                self.aws.poison(self.fleet.table, f"bad{n:03d}", version)
+        return {(f"bad{n:03d}", version) for n in keys for version in versions}
+
+    def letters_of(self, count: int, **overrides: Any) -> None:
+        """The daemon runs until it has given up so many records, and stops."""
+        worker = self.fleet.start("w1", **self.overrides, batch={"batch_size": 1}, **overrides)
+        wait_until(lambda: worker.metric("stream_consumer_dead_letters_total") >= count, 60, f"{count} dead letters")
+        worker.send(signal.SIGTERM)
+        assert worker.wait() == 0
+
+
+@pytest.fixture(params=["sqs", "s3"])
+def dead(request: pytest.FixtureRequest, aws: Aws, fleet: Fleet) -> Dead:
+    if request.param == "sqs":
+        _, destination = aws.queue()
+    else:
+        bucket = unique("bucket")
+        client("s3", aws.endpoint).create_bucket(Bucket=bucket)
+        destination = f"s3://{bucket}/dead"
+    endpoints = dict.fromkeys(("dynamodb", "dynamodb_streams", "sqs", "s3"), aws.endpoint)
+    aws_section = {"region": "us-east-1", "endpoints": endpoints}
+    return Dead(aws, fleet, destination, {"aws": aws_section, "on_failure": {"destination": destination}})
+
+
+def by_worker(journal: list[list[Any]], worker: str) -> list[tuple[str, int]]:
+    return [(line[0], line[1]) for line in journal if line[2] == worker]
+
+
+def test_a_night_with_poison_ends_with_everything_handled_once_and_no_letter(
+    aws: Aws, fleet: Fleet, dead: Dead
+) -> None:
+    """5 % of the keys fail; when the handler is mended their records are handled, in order per key, each once."""
+    good = aws.write(fleet.table, 190, range(1, 3))
+    bad = dead.poison(range(POISONED), range(1, 3))
+    dead.letters_of(len(bad))
+    fleet.wait_for(good)
+
+    listed = dead.list()
+    assert (listed["letters"], listed["records"], len(listed["groups"])) == (20, 20, POISONED)
+    assert {group["reason"] for group in listed["groups"]} == {"RetryAttemptsExhausted ValueError"}
+    assert "bad0" not in json.dumps(listed), "a key is named by its digest"
+    assert dead.list("--reason", "KeyError")["letters"] == 0
+
+    dry = dead.run("redrive", "--dry-run", "--output", "json", environment=MENDED)
+    assert dry.returncode == 0, dry.stderr
+    results = [json.loads(line) for line in dry.stdout.splitlines()]
+    assert Counter(one["result"] for one in results) == {"would_be_handled": 20}
+    assert by_worker(fleet.journal(), "redrive") == []
+
+    still_broken = dead.run("redrive", "--key", listed["groups"][0]["key"])
+    assert still_broken.returncode == 1, still_broken.stderr
+    assert "failed again, 2 times: ValueError: poison" in still_broken.stderr
+    assert dead.list()["letters"] == 20, "nothing is deleted that was not handled"
+
+    done = dead.run("redrive", "--concurrency", "4", environment=MENDED)
+    assert done.returncode == 0, done.stderr
+    assert "20 letters (20 records) handled, 0 left" in done.stdout
+    assert sorted(by_worker(fleet.journal(), "redrive")) == sorted(bad), "each once"
+    assert fleet.handled() == good | bad
+    assert out_of_order(fleet.journal()) == 0
+    assert dead.list()["letters"] == 0
+
+
+def test_what_is_older_than_its_item_is_left_unless_it_is_forced(aws: Aws, fleet: Fleet, dead: Dead) -> None:
+    """With order: continue the next version was handled in its time; an old one must not undo it."""
+    dead.poison(range(2), range(1, 2))
+    aws.dynamodb.put_item(TableName=fleet.table, Item={"pk": {"S": "bad001"}, "version": {"N": "2"}})
+    dead.letters_of(2)
+    done = dead.run("redrive", "--output", "json", environment=MENDED)
+    assert done.returncode == 1
+    results = {one["result"]: one["reason"] for one in map(json.loads, done.stdout.splitlines())}
+    assert results == {"handled": None, "left": "is older than its item"}
+    assert by_worker(fleet.journal(), "redrive") == [("bad000", 1)]
+    forced = dead.run("redrive", "--force", environment=MENDED)
+    assert forced.returncode == 0, forced.stderr
+    assert by_worker(fleet.journal(), "redrive") == [("bad000", 1), ("bad001", 1)]
+    assert dead.list()["letters"] == 0
+
+
+def test_a_letter_is_shown_without_its_values_and_deleted_when_somebody_means_it(fleet: Fleet, dead: Dead) -> None:
+    dead.poison(range(1), range(1, 2))
+    dead.letters_of(1)
+    (group,) = dead.list()["groups"]
+    shown = dead.run("show", group["id"])
+    assert shown.returncode == 0, shown.stderr
+    assert group["key"] in shown.stdout
+    assert "bad000" not in shown.stdout + shown.stderr
+    plain = dead.run("show", "--key", group["key"], "--show-values", "--output", "json")
+    (fields,) = json.loads(plain.stdout)
+    (record,) = json.loads(fields["payload"])["Records"]
+    assert record["dynamodb"]["Keys"] == {"pk": {"S": "bad000"}}
+    assert dead.run("show", "0" * 12).returncode == 1
+    assert "bad000" in json.dumps(dead.list("--show-values"))
+
+    asked = dead.run("purge")
+    assert asked.returncode == 2
+    assert "add --yes to delete 1 letters" in asked.stderr
+    assert dead.list()["letters"] == 1
+    purged = dead.run("purge", "--yes", "--reason", "ValueError")
+    assert purged.returncode == 0, purged.stderr
+    assert dead.list()["letters"] == 0
+
+
+def test_a_stop_leaves_the_rest_and_the_next_run_goes_on(fleet: Fleet, dead: Dead) -> None:
+    """Ctrl-C in the middle: calls end, what they handled is deleted, and nothing is handled twice afterwards."""
+    bad = dead.poison(range(12), range(1, 2))
+    dead.letters_of(len(bad))
+    slow = MENDED | {"HANDLER_SECONDS": "0.5"}
+    with dead.start("redrive", "--concurrency", "1", environment=slow) as process:
+        try:
+            wait_until(lambda: by_worker(fleet.journal(), "redrive"), 60, "the first call")
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 1, err
+    assert "stopping" in err
+    handled = len(by_worker(fleet.journal(), "redrive"))
+    assert 0 < handled < len(bad)
+    assert dead.list()["letters"] == len(bad) - handled
+    assert dead.run("redrive", environment=MENDED).returncode == 0
+    assert sorted(by_worker(fleet.journal(), "redrive")) == sorted(bad)
+
+
+def test_a_second_redrive_is_told_of_the_first_and_a_killed_one_is_outwaited(fleet: Fleet, dead: Dead) -> None:
+    bad = dead.poison(range(6), range(1, 2))
+    dead.letters_of(len(bad))
+    slow = MENDED | {"HANDLER_SECONDS": "5"}
+    with dead.start("redrive", "--concurrency", "1", environment=slow) as first:
+        try:
+            wait_until(lambda: by_worker(fleet.journal(), "redrive"), 60, "the first call")
+            second = dead.run("redrive", environment=MENDED)
+            assert second.returncode == 69
+            assert "is being redriven by" in second.stderr
+        finally:
+            first.kill()
+    after = dead.run("redrive", environment=MENDED)
+    if ":sqs:" in dead.destination:  # the queue hides what the dead one has taken, for five minutes
+        assert after.returncode == 0, after.stderr
+        return
+    assert after.returncode == 0, after.stderr
+    handled = by_worker(fleet.journal(), "redrive")
+    assert set(handled) == bad
+    assert len(handled) <= len(bad) + 1, "at most the call that was under way is repeated"
+
+
+def test_a_topic_keeps_no_letters_and_says_what_to_do(fleet: Fleet, dead: Dead) -> None:
+    done = dead.run("list", "--from", "arn:aws:sns:us-east-1:123456789012:dead")
+    assert done.returncode == 78
+    assert "subscribe a queue to it" in done.stderr
+    assert "--from QUEUE_ARN" in done.stderr
