@@ -32,7 +32,7 @@ class LetterAdapters:
         if place.startswith("s3://"):
             return LetterObjects(await session.client("s3"), self._caller, place, self._settings.application)
         local = session.has_endpoint("sqs")
-        return LetterQueue(await session.client("sqs"), self._caller, place, local=local)
+        return LetterQueue(await session.client("sqs"), self._caller, place, clock_wall=self._clock.wall, local=local)
 
     async def parked_by_name(self, place: str, payloads: PayloadStore) -> ParkedLetterBox | None:
         """The letters of parked keys, where their names say their place; None for a queue."""

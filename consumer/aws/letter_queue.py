@@ -2,13 +2,13 @@
 
 A queue shows a message to one reader at a time and hides it meanwhile: what is in flight elsewhere is not seen here,
 and what is taken here nobody else sees until it is put back, deleted, or kept for too long. A reader never knows
-whether it has seen everything: it stops after several empty answers.
+whether it has seen everything: it stops after several answers that show nothing but what has come since it began.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from consumer.aws.answers import has
@@ -19,7 +19,7 @@ from consumer.ports.letter_store import StoredLetter, Waiting
 
 HIDDEN: Final = 300  # seconds for which a taken message stays hidden, unless it is kept
 LONG_POLL: Final = 2  # seconds that an empty answer takes: shorter polls ask some of the queue's servers only
-EMPTY_ANSWERS: Final = 3  # in a row, and the queue counts as read
+EMPTY_ANSWERS: Final = 3  # in a row, or with new messages only, and the queue counts as read
 BATCH: Final = 10  # messages in one call, which is SQS's limit
 
 
@@ -30,20 +30,30 @@ class LetterQueue:
         client: an sqs client of ``AwsSession``.
         caller: runs, translates and counts the calls.
         queue_arn: ``arn:aws:sqs:REGION:ACCOUNT:NAME``.
+        clock_wall: Unix time at the services.
         local: as in ``SqsDeadLetters``.
         hidden_for: seconds.
     """
 
     def __init__(
-        self, client: Any, caller: ApiCaller, queue_arn: str, *, local: bool = False, hidden_for: int = HIDDEN
+        self,
+        client: Any,
+        caller: ApiCaller,
+        queue_arn: str,
+        *,
+        clock_wall: Callable[[], float],
+        local: bool = False,
+        hidden_for: int = HIDDEN,
     ) -> None:
         self.place = queue_arn
         self.hidden_for: float = hidden_for
         self._hidden_for = hidden_for
         self._client = client
         self._caller = caller
+        self._clock_wall = clock_wall
         self._local = local
         self._url = ""
+        self._taken: list[StoredLetter] = []  # and not given to a reader that has stopped in between
         self.moves_after = 0  # receives, and the queue moves a message to a dead-letter queue of its own; 0: never
 
     async def prepare(self) -> None:
@@ -55,7 +65,11 @@ class LetterQueue:
         self.moves_after = int(_policy(attributes).get("maxReceiveCount") or 0)
 
     async def letters(self, *, parked: bool = True) -> AsyncIterator[StoredLetter]:
-        """All messages that the queue shows now; each is hidden from the others from then on."""
+        """All messages that were there when this began, as far as the queue shows them, and some that came since; each
+        is hidden from the others from then on. While letters go on coming an empty answer may never come."""
+        began = self._clock_wall()
+        while self._taken:
+            yield self._taken.pop(0)
         empty = 0
         while empty < EMPTY_ANSWERS:
             receiving = self._client.receive_message(
@@ -64,20 +78,24 @@ class LetterQueue:
                 WaitTimeSeconds=LONG_POLL,
                 VisibilityTimeout=self._hidden_for,
                 MessageAttributeNames=["All"],
-                AttributeNames=["ApproximateReceiveCount"],
+                AttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
             )
             answer = await self._caller.call("ReceiveMessage", self.place, receiving, timeout=LONG_POLL + 10.0)
             messages = answer.get("Messages") or ()
-            empty = 0 if messages else empty + 1
-            for message in messages:
-                yield _stored(message)
+            empty = 0 if any(_sent_at(one) <= began for one in messages) else empty + 1
+            self._taken += map(_stored, messages)
+            while self._taken:
+                yield self._taken.pop(0)
 
     async def keep(self, letters: Sequence[StoredLetter]) -> list[StoredLetter]:
         """A message can be kept for 12 hours in all, from when it was taken."""
-        return await self._change(letters, self._hidden_for)
+        refused = await self._change([*letters, *self._taken], self._hidden_for)
+        self._taken = [one for one in self._taken if one not in refused]
+        return refused
 
     async def put_back(self, letters: Sequence[StoredLetter]) -> None:
-        await self._change(letters, 0)
+        taken, self._taken = self._taken, []
+        await self._change([*letters, *taken], 0)
 
     async def delete(self, letter: StoredLetter) -> None:
         deleting = self._client.delete_message(QueueUrl=self._url, ReceiptHandle=letter.handle)
@@ -129,6 +147,11 @@ def _stored(message: Mapping[str, Any]) -> StoredLetter:
         attributes={name: str(one.get("StringValue") or "") for name, one in attributes.items()},
         received=int((message.get("Attributes") or {}).get("ApproximateReceiveCount", 0)),
     )
+
+
+def _sent_at(message: Mapping[str, Any]) -> float:
+    """Unix seconds; 0 when the message does not say it."""
+    return int((message.get("Attributes") or {}).get("SentTimestamp", 0)) / 1000
 
 
 def _policy(attributes: Mapping[str, str]) -> Mapping[str, Any]:

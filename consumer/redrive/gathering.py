@@ -6,7 +6,7 @@ Their payloads may be more than memory holds, so they go to a file without a nam
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
@@ -130,9 +130,8 @@ class Gathering:
                 break
         return gathered
 
-    async def more_parked(self) -> list[GatheredLetter]:
+    async def more_parked(self) -> AsyncGenerator[GatheredLetter, None]:
         """Letters of parked keys that have come since, or were not shown before. Unavailable."""
-        found = []
         async for stored in self._store.letters():
             if not self._held.add(stored):
                 continue
@@ -141,8 +140,7 @@ class Gathering:
             except ValueError:
                 continue  # it was named when it was here before, or is next time
             if letter.parked is not None:
-                found.append(await self._found(stored, letter, payloads=False))
-        return found
+                yield await self._found(stored, letter, payloads=False)
 
     def _read(self, stored: StoredLetter) -> ReadLetter:
         letter = read_letter(stored.body, stored.attributes)

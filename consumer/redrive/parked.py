@@ -251,7 +251,8 @@ class _Key:
             return done, self._left(why, detail)
         self._member.require()
         await self._note_loss(row, done + 1, detail)
-        log.error("dead_letter.passed_over", key_digest=row.digest, shard_id=row.shard_id, ordinal=done + 1, reason=detail)
+        where = {"key_digest": row.digest, "shard_id": row.shard_id, "ordinal": done + 1}
+        log.error("dead_letter.passed_over", **where, reason=detail)
         if not await self._store.redriven(self._key, replace(row, done=done + 1)):
             return done, self._left("lost", TAKEN_OVER)
         return done + 1, None

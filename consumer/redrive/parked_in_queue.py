@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import aclosing
 from typing import NamedTuple
 
 from consumer.domain.letter_reading import ReadLetter
@@ -45,14 +46,15 @@ class ParkedInQueue:
         self._payloads = payloads
         self._found: dict[Place, dict[str, GatheredLetter]] = {}
         self._one_at_a_time = asyncio.Lock()
-        self._rounds = 0
+        self._rounds_begun = 0
+        self._last_whole_round = 0
         for one in seen:
             self._keep(one)
 
     async def find(self, shard: ParkedShard, ordinal: int) -> list[ParkedLetter]:
         place = Place(shard.park_id, shard.label, shard.shard_id, ordinal)
         if place not in self._found:
-            await self._look_again()
+            await self._look_for(place)
         return [await self._parked(one) for one in list(self._found.get(place, {}).values())]
 
     async def remove(self, letter: ParkedLetter) -> None:
@@ -76,15 +78,19 @@ class ParkedInQueue:
         known = set(park_ids)
         return [one for place, found in self._found.items() if place.park_id not in known for one in found.values()]
 
-    async def _look_again(self) -> None:
-        """In the whole queue, once for all who ask while they wait for their turn."""
-        asked = self._rounds
+    async def _look_for(self, place: Place) -> None:
+        """In the whole queue, until it is there; once for all who ask while they wait for their turn."""
+        asked_after = self._rounds_begun
         async with self._one_at_a_time:
-            if self._rounds > asked:
+            if place in self._found or self._last_whole_round > asked_after:
                 return
-            self._rounds += 1
-            for one in await self._gathering.more_parked():
-                self._keep(one)
+            self._rounds_begun += 1
+            async with aclosing(self._gathering.more_parked()) as more:
+                async for one in more:
+                    self._keep(one)
+                    if place in self._found:
+                        return
+            self._last_whole_round = self._rounds_begun
 
     def _keep(self, one: GatheredLetter) -> None:
         self._found.setdefault(_place(one.letter), {})[one.name] = one

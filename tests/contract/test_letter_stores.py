@@ -52,7 +52,7 @@ class Queue:
         return self
 
     async def store(self, **options):
-        store = LetterQueue(self.client, ApiCaller(), self.queue.arn, **options)
+        store = LetterQueue(self.client, ApiCaller(), self.queue.arn, clock_wall=time.time, **options)
         await store.prepare()
         return store
 
@@ -149,19 +149,21 @@ class TestQueue:
         other = await queue()
         policy = json.dumps({"deadLetterTargetArn": other.arn, "maxReceiveCount": "3"})
         made = await queue(RedrivePolicy=policy)
-        store = LetterQueue(await local_clients.client("sqs"), ApiCaller(), made.arn)
+        store = LetterQueue(await local_clients.client("sqs"), ApiCaller(), made.arn, clock_wall=time.time)
         await store.prepare()
         assert store.moves_after == 3
 
     async def test_a_fifo_queue_holds_no_letters(self, local_clients, queue):
         made = await queue(unique("q") + ".fifo", FifoQueue="true")
         with pytest.raises(MisconfiguredResource, match="FIFO"):
-            await LetterQueue(await local_clients.client("sqs"), ApiCaller(), made.arn).prepare()
+            await LetterQueue(await local_clients.client("sqs"), ApiCaller(), made.arn, clock_wall=time.time).prepare()
 
     async def test_a_missing_queue_is_named(self, local_clients):
         arn = "arn:aws:sqs:us-east-1:000000000000:no-such-queue"
         with pytest.raises(ResourceMissing, match="no-such-queue"):
-            await LetterQueue(await local_clients.client("sqs"), ApiCaller(), arn, local=True).prepare()
+            await LetterQueue(
+                await local_clients.client("sqs"), ApiCaller(), arn, clock_wall=time.time, local=True
+            ).prepare()
 
     async def test_a_missing_permission_is_named_as_iam_names_it(self, world):
         store = await world.store()
@@ -224,7 +226,7 @@ class TestPayloads:
         inner = SqsDeadLetters(await local_clients.client("sqs"), ApiCaller(), made.arn)
         sent = letter(1, BIG)
         await send(WithOverflow(inner, folder) if form == "full" else LambdaMessages(inner, folder, "f"), sent)
-        store = LetterQueue(await local_clients.client("sqs"), ApiCaller(), made.arn)
+        store = LetterQueue(await local_clients.client("sqs"), ApiCaller(), made.arn, clock_wall=time.time)
         await store.prepare()
         (stored,) = (await read(store)).values()
         found = read_letter(stored.body, stored.attributes)
