@@ -125,6 +125,35 @@ class TestQueue:
         waiting = await store.waiting()
         assert (waiting.visible, waiting.hidden) == (0, 3)
 
+    async def test_reading_ends_although_letters_go_on_coming(self, world):
+        """What was there at the beginning is read; with a letter behind every answer no answer would ever be empty."""
+        await send(world.destination, *map(letter, range(3)))
+        await asyncio.sleep(0.002)  # a message says in whole milliseconds when it was sent
+        store, found = await world.store(), []
+        async for one in store.letters():
+            found.append(one)
+            await send(world.destination, letter(100 + len(found)))
+        assert numbers(found)[:3] == [0, 1, 2]
+        assert len(found) < 100
+
+    async def test_a_reader_that_stops_loses_nothing_of_the_answer_it_was_in(self, world):
+        await send(world.destination, *map(letter, range(8)))
+        store = await world.store()
+        reading = store.letters()
+        first = await anext(reading)
+        await reading.aclose()
+        rest = (await read(store)).values()
+        assert numbers([first, *rest]) == list(range(8))
+
+    async def test_what_a_reader_did_not_come_to_is_put_back_with_the_rest(self, world):
+        await send(world.destination, *map(letter, range(8)))
+        store = await world.store()
+        reading = store.letters()
+        first = await anext(reading)
+        await reading.aclose()
+        await store.put_back([first])
+        assert numbers((await read(await world.store())).values()) == list(range(8))
+
     async def test_how_often_a_letter_was_taken(self, world):
         await send(world.destination, letter(1))
         store = await world.store()

@@ -27,6 +27,7 @@ def test_every_attribute_of_lambdas_context_is_there() -> None:
         "shard_id",
         "lease_epoch",
         "attempt",
+        "redrive",
     ):
         assert getattr(context, name) is not None
     assert (context.identity.cognito_identity_id, context.identity.cognito_identity_pool_id) == (None, None)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from consumer.domain.errors import SessionFenced
-from consumer.domain.lease import TAKE_MARGIN
+from consumer.domain.lease import TAKE_MARGIN, SessionRow
 from consumer.domain.planner import plan
 from consumer.domain.redrive_claim import Claim
 from consumer.redrive.session import RedriveSession, RedriveUnderWay
@@ -174,5 +174,33 @@ def test_owners_are_asked_to_look() -> None:
             await session.ask_owners_to_look()
             (row,) = await world.store.sessions()
             assert (row.handoffs, row.leaving) == (2, True)
+
+    in_world(work)
+
+
+def test_another_member_is_dead_when_it_was_silent_for_long_enough_and_is_fenced_then() -> None:
+    async def work(world: World) -> None:
+        me, other = world.session(), world.session()
+        async with me.opened():
+            await world.store.open_session(SessionRow(other.incarnation, started_at=1.0))
+            assert not await me.is_dead(other.incarnation)
+            await asyncio.sleep(DURATION)
+            assert not await me.is_dead(other.incarnation), "it relies on itself for as long as this"
+            await asyncio.sleep(TAKE_MARGIN * DURATION - DURATION)
+            assert await me.is_dead(other.incarnation)
+            (row,) = [one for one in await world.store.sessions() if one.incarnation == other.incarnation]
+            assert row.fenced
+
+    in_world(work)
+
+
+def test_another_member_that_is_renewed_is_never_dead() -> None:
+    async def work(world: World) -> None:
+        me, other = world.session(), world.session()
+        async with me.opened(), other.opened():
+            for _ in range(10):
+                assert not await me.is_dead(other.incarnation)
+                await asyncio.sleep(DURATION / 2)
+            assert other.holds()
 
     in_world(work)
