@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 from consumer.domain.errors import StreamConsumerError
 from consumer.domain.filters.filters import Filters
@@ -13,9 +12,7 @@ from consumer.domain.letter_selection import Selection
 from consumer.domain.parking import Parked, ParkedShard
 from consumer.domain.stream_record import StreamRecord
 from consumer.redrive.attempts import STOPPED, Attempts
-from consumer.redrive.parked import LOOK, KeyResult, ParkedRedrive
-
-CLAIMS_END_WITHIN: Final = 1.5  # of a session's duration, when the redrive that has them is gone
+from consumer.redrive.parked import KeyResult, ParkedRedrive
 
 
 @dataclass(slots=True)
@@ -86,14 +83,12 @@ class ParkedKeys:
         redrive: brings back one key.
         handling: its calls.
         stop: set when nothing further is to begin.
-        duration: of the sessions (seconds); a claim of a redrive that is gone ends with its session.
     """
 
-    def __init__(self, redrive: ParkedRedrive, handling: ParkedHandling, stop: asyncio.Event, duration: float) -> None:
+    def __init__(self, redrive: ParkedRedrive, handling: ParkedHandling, stop: asyncio.Event) -> None:
         self._redrive = redrive
         self._handling = handling
         self._stop = stop
-        self._duration = duration
 
     async def run(self, keys: Sequence[Parked], concurrency: int, done: Callable[[KeyResult], None]) -> ParkedSummary:
         """``done`` is told of each key. Unavailable, SessionFenced: then other keys have ended as they should."""
@@ -126,12 +121,7 @@ class ParkedKeys:
         return summary
 
     async def _key(self, digest: str) -> KeyResult:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + CLAIMS_END_WITHIN * self._duration
         result = await self._redrive.redrive(digest)
-        while result.left == "claimed" and loop.time() < deadline and not self._stop.is_set():
-            await asyncio.sleep(LOOK)
-            result = await self._redrive.redrive(digest)
         reason = self._handling.reasons.get(digest)
         if result.left == "failed" and reason:
             return replace(result, detail=f"{result.detail} {reason}")

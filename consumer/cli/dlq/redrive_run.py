@@ -149,7 +149,7 @@ class _Run:
             lambda: str(uuid.uuid4()),
             claims.note_lost_letter if self._request.accept_loss else None,
         )
-        work = ParkedKeys(redrive, handling, self._stop, self._request.settings.leases.duration)
+        work = ParkedKeys(redrive, handling, self._stop)
         return await work.run(keys, self._request.concurrency, progress.key)
 
     # --- both --------------------------------------------------------------------------------------------

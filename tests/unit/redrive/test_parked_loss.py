@@ -58,7 +58,7 @@ def redriven(box: Box, letters: int, *, accept_loss: bool) -> tuple[KeyResult, l
     async def body(clock: Process) -> None:
         store = MemoryLeaseStore(MemoryTable(service_time=time.time), "app", time.time)
         await store.add_lease(LABEL, LeaseRow(SHARD))
-        lease = await store.take_lease(LABEL, LeaseRow(SHARD), "worker", "nonce")
+        lease = await store.take(LABEL, LeaseRow(SHARD), "worker", "nonce")
         assert lease is not None
         shard = ParkedShard(KEY.digest, LABEL, SHARD, KEY.park_id, first="1")
         assert await store.park(LABEL, lease, KEY, shard)
