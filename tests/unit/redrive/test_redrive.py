@@ -1,0 +1,231 @@
+"""Single letters through the handler again: order within a key, each record once, and what may be deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from consumer.domain.filters.filters import Filters
+from consumer.domain.letter_selection import Selection
+from consumer.domain.outcome import HandlerCall, HandlerFault, Outcome
+from consumer.domain.settlement import RetryPolicy
+from consumer.domain.source_format import dynamodb_format
+from consumer.ports.letter_store import StoredLetter
+from consumer.redrive.attempts import Attempts, Calls, Pace
+from consumer.redrive.gathering import Gathering, Spool, whole_keys
+from consumer.redrive.held_letters import HeldLetters
+from consumer.redrive.key_run import Rules
+from consumer.redrive.redrive import Redrive, Summary
+from consumer.testing.simulated_worker import Scripted
+from consumer.testing.virtual_loop import Process
+from tests.support.virtual_time import in_virtual_time
+
+FORMAT = dynamodb_format("id")
+
+
+def stored(name: str, *records: tuple[str, int], at: int = 0) -> StoredLetter:
+    """A letter of records ``(key, sequence number)``."""
+    event = {
+        "Records": [
+            {
+                "eventID": str(number),
+                "eventName": "MODIFY",
+                "dynamodb": {
+                    "Keys": {"id": {"S": key}},
+                    "NewImage": {"id": {"S": key}, "v": {"N": str(number)}},
+                    "SequenceNumber": str(number),
+                },
+            }
+            for key, number in records
+        ]
+    }
+    document = {
+        "requestContext": {"condition": "RetryAttemptsExhausted"},
+        "timestamp": f"2026-09-17T13:29:{at:02}.000Z",
+        "DDBStreamBatchInfo": {"shardId": "shard", "batchSize": len(records), "streamArn": "t/stream/label"},
+        "application": "app",
+        "idempotencyKey": name,
+        "payload": event,
+    }
+    return StoredLetter(name, name, json.dumps(document, separators=(",", ":")).encode(), {})
+
+
+class Place:
+    """``ports.LetterStore`` in memory."""
+
+    place = "memory"
+    hidden_for = math.inf
+
+    def __init__(self, letters: Sequence[StoredLetter]) -> None:
+        self.there = {one.name: one for one in letters}
+
+    async def prepare(self) -> None:
+        await asyncio.sleep(0)
+
+    async def letters(self, *, parked: bool = True) -> AsyncIterator[StoredLetter]:
+        for one in list(self.there.values()):
+            yield one
+
+    async def keep(self, letters: Sequence[StoredLetter]) -> list[StoredLetter]:
+        return []
+
+    async def put_back(self, letters: Sequence[StoredLetter]) -> None:
+        await asyncio.sleep(0)
+
+    async def delete(self, letter: StoredLetter) -> None:
+        await asyncio.sleep(0)
+        del self.there[letter.name]
+
+    async def waiting(self) -> None:
+        return None
+
+
+class NoPayloads:
+    async def fetch(self, location: str) -> bytes:
+        raise ValueError(f"nothing is at {location}")
+
+    async def delete(self, location: str) -> None:
+        raise ValueError(f"nothing is at {location}")
+
+
+class Items:
+    table = "t"
+
+    def __init__(self, **versions: int) -> None:
+        self.versions = versions
+
+    async def item(self, keys: dict[str, dict[str, str]]) -> dict[str, dict[str, str]] | None:
+        await asyncio.sleep(0)
+        key = keys["id"]["S"]
+        return {"id": {"S": key}, "v": {"N": str(self.versions[key])}} if key in self.versions else None
+
+
+class Session:
+    """As ``RedriveSession``, as far as it is asked."""
+
+    def __init__(self) -> None:
+        self.sure = True
+        self.lost = asyncio.Event()
+
+    def holds(self) -> bool:
+        return self.sure
+
+    def left(self) -> float:
+        return math.inf
+
+
+class Run:
+    """One redrive over some letters: ``failing`` are the numbers that the handler cannot handle."""
+
+    def __init__(self, *letters: StoredLetter, failing: Sequence[str] = (), items: Items | None = None) -> None:
+        self.place = Place(letters)
+        self.calls: list[list[str]] = []
+        self.failing = set(failing)
+        self.items = items
+        self.session = Session()
+        self.stop_after = math.inf
+
+    def summary(self, *, batch_size: int = 100, dry: bool = False, limit: int | None = None) -> Summary:
+        found: list[Summary] = []
+
+        async def body(clock: Process) -> None:
+            stop = asyncio.Event()
+
+            async def behave(call: HandlerCall) -> Outcome:
+                await asyncio.sleep(0.01)
+                numbers = [record.number for record in call.records]
+                if self.failing & set(numbers):
+                    return Outcome("failed", fault=HandlerFault("raised", "ValueError", "poison"))
+                self.calls.append(numbers)
+                if len(self.calls) >= self.stop_after:
+                    stop.set()
+                return Outcome("ok")
+
+            policy = RetryPolicy(max_retries=1, initial_backoff=0.1, max_backoff=0.1)
+            calls = Calls(Scripted(behave), self.session, "app", 60.0, batch_size, policy, lambda _: 1)  # type: ignore[arg-type]  # a session as far as it is asked
+            held = HeldLetters(self.place)
+            with Spool() as spool:
+                gathering = Gathering(self.place, NoPayloads(), held, spool, "app", FORMAT.key_of)
+                letters = whole_keys((await gathering.gather(Selection())).letters, limit)
+                work = Redrive(gathering, held, NoPayloads(), self.session, FORMAT.key_of, lambda _: None)  # type: ignore[arg-type]  # the same
+                attempts = None if dry else Attempts(calls, Pace(clock, math.inf), stop)
+                found.append(await work.run(letters, Rules(Filters([]), self.items), attempts, stop, 1))
+
+        in_virtual_time(body)
+        return found[0]
+
+    @property
+    def handled(self) -> list[str]:
+        return [number for numbers in self.calls for number in numbers]
+
+
+def test_the_oldest_record_of_a_key_comes_first_whatever_the_order_of_its_letters() -> None:
+    run = Run(stored("third", ("a", 100)), stored("first", ("a", 9)), stored("second", ("a", 20)))
+    summary = run.summary()
+    assert run.handled == ["9", "20", "100"]
+    assert (summary.count("handled"), summary.records_handled, run.place.there) == (3, 3, {})
+
+
+def test_a_record_that_lies_in_two_letters_is_handled_once_and_both_go() -> None:
+    run = Run(stored("one", ("a", 1), ("a", 2)), stored("two", ("a", 2), ("a", 3)), stored("copy", ("a", 2)))
+    assert run.summary().count("handled") == 3
+    assert run.handled == ["1", "2", "3"]
+    assert run.place.there == {}
+
+
+def test_what_comes_after_a_record_that_fails_is_left_and_other_keys_go_on() -> None:
+    run = Run(stored("1", ("a", 1)), stored("2", ("a", 2)), stored("3", ("a", 3)), stored("4", ("b", 4)), failing=["2"])
+    summary = run.summary()
+    assert run.handled == ["1", "4"]
+    assert set(run.place.there) == {"2", "3"}
+    reasons = {one.found.name: one.reason for one in summary.results if one.result == "left"}
+    assert "failed again, 2 times: ValueError: poison" in reasons["2"]
+    assert "waits behind" in reasons["3"]
+
+
+def test_a_letter_is_deleted_only_when_all_of_it_was_handled() -> None:
+    run = Run(stored("both", ("a", 1), ("b", 2)), failing=["2"])
+    assert run.summary().count("left") == 1
+    assert run.handled == ["1"]
+    assert set(run.place.there) == {"both"}
+
+
+def test_an_item_decides_for_all_of_its_records() -> None:
+    letters = [stored("1", ("a", 1)), stored("2", ("a", 2)), stored("3", ("b", 3)), stored("4", ("c", 4))]
+    run = Run(*letters, items=Items(a=2, b=7))
+    summary = run.summary()
+    assert run.handled == ["1", "2"]
+    reasons = {one.found.name: one.reason for one in summary.results if one.result == "left"}
+    assert reasons == {"3": "is older than its item", "4": "is older than its item, which was deleted since"}
+
+
+def test_nothing_is_deleted_or_called_by_one_that_is_not_sure_of_its_session() -> None:
+    run = Run(stored("1", ("a", 1)))
+    run.session.sure = False
+    (result,) = run.summary().results
+    assert (run.handled, set(run.place.there)) == ([], {"1"})
+    assert "not sure of its session" in result.reason
+
+
+def test_a_dry_run_calls_and_deletes_nothing() -> None:
+    run = Run(stored("1", ("a", 1)), stored("2", ("b", 2)))
+    assert run.summary(dry=True).count("handled") == 2
+    assert (run.handled, set(run.place.there)) == ([], {"1", "2"})
+
+
+def test_a_stop_leaves_what_was_not_begun() -> None:
+    run = Run(stored("1", ("a", 1)), stored("2", ("a", 2)), stored("3", ("b", 3)))
+    run.stop_after = 1
+    summary = run.summary(batch_size=1)
+    assert (run.handled, set(run.place.there), summary.stopped) == (["1"], {"2", "3"}, True)
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(1, ["1", "3"]), (2, ["1", "3"]), (3, ["1", "2", "3"])])
+def test_a_limit_takes_whole_keys(limit: int, expected: list[str]) -> None:
+    run = Run(stored("3", ("a", 3), at=3), stored("2", ("b", 2), at=2), stored("1", ("a", 1), at=1))
+    run.summary(limit=limit)
+    assert sorted(run.handled) == expected
