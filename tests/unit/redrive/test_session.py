@@ -204,3 +204,17 @@ def test_another_member_that_is_renewed_is_never_dead() -> None:
             assert other.holds()
 
     in_world(work)
+
+
+def test_several_members_without_a_row_are_outwaited_together() -> None:
+    """Being asked about one must not begin the wait for another anew: keys of two dead redrives are tried in turn."""
+
+    async def work(world: World) -> None:
+        me, others = world.session(), [world.session().incarnation for _ in range(2)]
+        async with me.opened():
+            for _ in range(12):
+                dead = [await me.is_dead(one) for one in others]
+                await asyncio.sleep(1.0)
+            assert dead == [True, True]
+
+    in_world(work)
