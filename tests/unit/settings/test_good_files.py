@@ -252,4 +252,5 @@ class TestInterpolation:
 @pytest.mark.parametrize("order", ["park_key", "block"])
 @pytest.mark.parametrize("destination", ["s3://letters/orders", "arn:aws:sqs:eu-west-1:123456789012:letters"])
 def test_later_records_of_a_key_may_wait_for_it(load: Load, order: str, destination: str) -> None:
-    assert load(f"on_failure: {{order: {order}, destination: '{destination}'}}").on_failure.order == order
+    text = f"{BASE}on_failure: {{order: {order}, destination: '{destination}'}}"
+    assert load(text).on_failure.order == order
