@@ -10,6 +10,7 @@
 ``app#<stream label>``    ``gap#...``                 records that were trimmed before they were read
 ``app#<stream label>``    ``discarded#...``           records that were given up without a destination
 ``app#<stream label>``    ``kept#...``                where records are that their destination can never take
+``app#<stream label>``    ``replay#...``              who has set which shards back to where, and when
 ``app#<label>#letters``   ``<idempotencyKey>#<no>``   their payload, in parts of 300 KiB
 ``app#<label>#bulletin``  ``bulletin``                how many posts there are; whose turn it is to list
 ``app#<label>#posts``     ``0000`` to ``3999``        which leases a worker has changed: a ring of the last posts
@@ -43,7 +44,8 @@ from consumer.domain.dead_letter import PayloadPart
 from consumer.domain.deferred import DeferredKey
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import LeaseRow, LeaseState, SessionRow
-from consumer.ports.leases import Loss
+from consumer.domain.replay_start import ReplayStart
+from consumer.ports.leases import Loss, ReplayTrace
 
 # 2: a frontier has deferred keys. A program that does not know them would read on behind their records, so programs of
 # another version than the rows refuse to start. 3: the name of an incarnation ends with its duration, the application's
@@ -56,6 +58,7 @@ SESSIONS: Final = "sessions"
 SHARD: Final = "shard#"
 LETTERS: Final = "letters"
 MAX_NOTE: Final = 1000  # characters; a note is for operators, and the row must stay small
+MOST_SHARDS: Final = 1000  # named in the trace of a replay
 
 _STATES: Final = frozenset(get_args(LeaseState))
 _LATEST: Final = 1e11  # Unix seconds: the year 5138
@@ -120,6 +123,10 @@ def progress(row: LeaseRow) -> dict[str, dict[str, Any] | None]:
         changes["complete_at"] = number(complete_at) if complete_at else None
         changes["kept_for"] = number(row.frontier.kept_for) if complete_at else None
         changes["window_open"] = {"BOOL": True} if row.window_open else None
+        replay = row.replay
+        changes["replay_from"] = number(float(replay.since)) if replay else None
+        changes["replay_settled"] = text(replay.settled) if replay else None
+        changes["replay_older_settled"] = {"BOOL": True} if replay and replay.older_settled else None
     return changes
 
 
@@ -164,6 +171,7 @@ def lease_row(item: Item) -> LeaseRow:
         starting_sequence_number=read(None, read_sequence_number, "starting_sequence_number"),
         window_open="window_open" in item,
         note=lenient_text(item, "note"),
+        replay=read(None, _read_replay),
         corrupt="; ".join(problems),
         updated_at=lenient_number(item, "updated_at"),
         revision=int(lenient_number(item, "revision")),
@@ -193,6 +201,15 @@ def _read_frontier(item: Item) -> FrontierSnapshot:
     complete_at = read_number(item, "complete_at") if "complete_at" in item else 0.0
     kept_for = read_number(item, "kept_for") if "kept_for" in item else 0.0
     return FrontierSnapshot(low, first, runs, deferred, complete_at, kept_for)
+
+
+def _read_replay(item: Item) -> ReplayStart | None:
+    if "replay_from" not in item:
+        return None
+    settled = read_sequence_number(item, "replay_settled")
+    if settled is None:
+        raise NotAFrontier("replay_settled is missing")
+    return ReplayStart(read_number(item, "replay_from"), settled, "replay_older_settled" in item)
 
 
 def _deferred(entry: str) -> DeferredKey:
@@ -270,6 +287,16 @@ def loss_item(pk: str, loss: Loss) -> AttributeMap:
         item["last"] = text(loss.last_sequence_number)
     if loss.location is not None:
         item["location"] = text(loss.location)
+    return item
+
+
+def replay_item(pk: str, trace: ReplayTrace) -> AttributeMap:
+    item = key(pk, f"replay#{trace.at:.6f}#{trace.by}")
+    item["by"] = text(trace.by)
+    item["at"] = number(float(trace.at))
+    item["position"] = text(trace.position)
+    item["shards"] = texts(trace.shards[:MOST_SHARDS])
+    item["count"] = number(len(trace.shards))
     return item
 
 

@@ -12,7 +12,7 @@ from consumer.aws.errors import ApiCaller
 from consumer.aws.table_rows import NOT_FENCED, PRESENT, Clause, TableRows, Written
 from consumer.domain.errors import DependencyError, MisconfiguredResource, ResourceMissing, SessionFenced
 from consumer.domain.lease import SessionRow, epoch_beyond
-from consumer.ports.leases import Pinned, Registration
+from consumer.ports.leases import Pinned, Registration, ReplayTrace
 
 
 class ApplicationRows:
@@ -114,6 +114,10 @@ class DynamoDBRegistry(ApplicationRows):
     async def registration(self, label: str) -> Registration | None:
         found = await self._rows.get(self._pk(label), items.META)
         return meta_items.registration(found) if found else None
+
+    async def record_replay(self, label: str, trace: ReplayTrace) -> None:
+        """One row of its own; refused means that it is there already."""
+        await self._rows.put_new(items.replay_item(self._pk(label), trace))
 
 
 class DynamoDBSessions(ApplicationRows):

@@ -27,6 +27,7 @@ _COMMANDS = {
         "import_kcl",
         "Go on behind the checkpoints of a KCL fleet.",
     ),
+    "replay": ("consumer.cli.replay", "replay", "Handle records again: from a time, a number or a letter."),
     "filter": ("consumer.cli.filter", "filter_group", "Try the filters of a config file on an event."),
     "invoke": ("consumer.cli.invoke", "invoke", "Call the handler once on an event, and say what would come next."),
     "dlq": ("consumer.cli.dlq.command", "dlq", "Dead letters: look at them, run them again, delete them."),

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .frontier import FrontierSnapshot
+from .replay_start import ReplayStart
 
 TAKE_MARGIN = 1.1  # observers wait this much longer than owners rely on their leases: clock rates may differ by 10 %
 
@@ -38,6 +39,7 @@ class LeaseRow:
     ``halted``: records were trimmed before they were read and ``on_gap`` is halt; ``note`` says what was found.
     ``window_open``: a tumbling window is stored beside the row; written with it, so that only its finder reads it.
     ``corrupt`` is set by the store when the stored frontier cannot be read: the shard is quarantined.
+    ``replay`` is where a replay has set the shard back to, instead of where the application began.
     ``revision`` counts the writes of one owner and epoch; the store sets it, callers leave it alone.
     """
 
@@ -51,6 +53,7 @@ class LeaseRow:
     window_open: bool = False
     note: str = ""
     corrupt: str = ""
+    replay: ReplayStart | None = None
     updated_at: float = 0.0
     revision: int = 0
 

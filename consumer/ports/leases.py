@@ -44,6 +44,17 @@ class Loss:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplayTrace:
+    """The durable trace of a replay: who (an incarnation) has set which shards back to which position, and when (Unix
+    seconds)."""
+
+    by: str
+    at: float
+    position: str
+    shards: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Pinned:
     """What the application's row says: its source (``StreamDescription.source_id``), and the stream of it that it reads
     now (None: not noted, as where another one can never follow)."""
@@ -80,6 +91,8 @@ class Registry(Protocol):
         """Write the registration if there is none; return the one that holds."""
 
     async def registration(self, label: str) -> Registration | None: ...
+    async def record_replay(self, label: str, trace: ReplayTrace) -> None:
+        """Write the trace of a replay; the same one may be written again."""
 
 
 class SessionStore(Protocol):
@@ -133,9 +146,9 @@ class LeaseStore(Protocol):
         resolved by reading the row and comparing the nonce."""
 
     async def save(self, label: str, held: LeaseRow, window: WindowState | None = None) -> None:
-        """Write state and frontier IF owner and epoch are held. LeaseLost. ``window``, when given, is written with them
-        or not at all. Returns as after a success when a newer write of the same owner and epoch is there already: that
-        one holds everything this one does."""
+        """Write state, frontier and replay IF owner and epoch are held. LeaseLost. ``window``, when given, is written
+        with them or not at all. Returns as after a success when a newer write of the same owner and epoch is there
+        already: that one holds everything this one does."""
 
     async def release(
         self, label: str, held: LeaseRow, to: str | None = None, window: WindowState | None = None

@@ -24,7 +24,7 @@ from consumer.domain.errors import (
 )
 from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.domain.windows import WindowState
-from consumer.ports.leases import Loss, Pinned, Registration
+from consumer.ports.leases import Loss, Pinned, Registration, ReplayTrace
 from consumer.testing.memory_bulletins import MemoryBulletins
 from consumer.testing.memory_client import MemoryClient
 from consumer.testing.memory_parking import MemoryParking
@@ -83,6 +83,14 @@ class MemoryRegistry(MemoryClient):
 
     async def registration(self, label: str) -> Registration | None:
         return await self._read("registration", lambda: self._table.registrations.get((self._application, label)))
+
+    async def record_replay(self, label: str, trace: ReplayTrace) -> None:
+        def apply() -> None:
+            traces = self._table.replays.setdefault((self._application, label), [])
+            if trace not in traces:
+                traces.append(trace)
+
+        await self._write("record_replay", apply)
 
 
 class MemorySessions(MemoryClient):
@@ -336,7 +344,7 @@ class MemoryLeaseStore(MemoryRegistry, MemorySessions, MemoryBulletins, MemoryPa
         row = replace(stored, state=held.state, note=held.note, updated_at=self._wall())
         if held.corrupt:
             return row
-        return replace(row, frontier=held.frontier, window_open=held.window_open, corrupt="")
+        return replace(row, frontier=held.frontier, window_open=held.window_open, replay=held.replay, corrupt="")
 
 
 def _holder(row: LeaseRow) -> str:

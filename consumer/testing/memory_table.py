@@ -12,7 +12,7 @@ from consumer.domain.dead_letter import PayloadPart
 from consumer.domain.lease import LeaseRow, SessionRow, epoch_beyond
 from consumer.domain.parking import ParkedKey, ParkedShard
 from consumer.domain.windows import WindowState
-from consumer.ports.leases import Loss, Registration
+from consumer.ports.leases import Loss, Registration, ReplayTrace
 
 UNIT_BYTES = 4096  # of a consistent read
 
@@ -62,6 +62,7 @@ class MemoryTable:
     parked_shards: dict[tuple[str, str, str, str], ParkedShard] = field(default_factory=dict)  # and label and shard
     parked_changes: dict[str, int] = field(default_factory=dict)
     service_time: Callable[[], float] = time.time  # Unix seconds, by the clock of the service
+    replays: dict[tuple[str, str], list[ReplayTrace]] = field(default_factory=dict)
     bulletins: dict[tuple[str, str], Bulletin] = field(default_factory=dict)
     posts: dict[tuple[str, str], dict[int, Post]] = field(default_factory=dict)
     on_write: Callable[[str, LeaseRow | None, LeaseRow], None] | None = None  # operation, lease row before and after
@@ -120,5 +121,5 @@ class MemoryTable:
         """What remains of a table that was deleted and made anew: nothing. Set ``exists`` for the time in between."""
         first = ("applications", "streams", "registrations", "leases", "sessions")
         parked = ("parked", "parked_shards", "parked_changes")
-        for name in (*first, *parked, "losses", "windows", "letters", "bulletins", "posts"):
+        for name in (*first, *parked, "losses", "windows", "letters", "replays", "bulletins", "posts"):
             getattr(self, name).clear()

@@ -13,7 +13,7 @@ from consumer.cli.kcl_import.trimmed import trimmed
 from consumer.domain.errors import MisconfiguredResource, ResourceMissing
 from consumer.domain.kcl_leases import UNCHECKED, KclReading, OwnLeases, leases_of, movement, some
 from consumer.domain.kcl_plan import ImportPlan, PlannedRow, plan_import
-from consumer.domain.lease import TAKE_MARGIN, LeaseRow, Observer, SessionRow
+from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.domain.shards import ShardInfo
 from consumer.ports.leases import LeaseTable, Registration
 from consumer.ports.source import StreamDescription, StreamSource
@@ -21,6 +21,7 @@ from consumer.ports.time import Clock
 from consumer.settings.kinds import StartingPosition
 from consumer.settings.model import Settings
 from consumer.worker.fleet.registration import belongs_to
+from consumer.worker.fleet.stopped_fleet import FleetWatch, still_running
 
 
 class KclLeases(Protocol):
@@ -92,14 +93,16 @@ async def survey(request: Request, reach: Reach) -> Survey:
     before, sessions = await reach.kcl.read(), await _own(request, reach, stream)
     if not before.leases and not before.problems:
         raise MisconfiguredResource(f"table {request.table} holds no leases: there is nothing to import")
-    observer = Observer(request.settings.leases.duration)
-    observer.observe(sessions.sessions, (), reach.clock.monotonic())
-    pause = max([request.failover_time, *_durations(sessions.sessions, observer)])
+    watch = FleetWatch(request.settings.leases.duration)
+    watch.look(sessions.sessions, (), reach.clock.monotonic())
+    pause = max(request.failover_time, watch.pause(sessions.sessions))
     reach.waiting(pause)
     await reach.sleep(pause)
     after = await reach.kcl.read()
     own = await _own(request, reach, stream)
-    observer.observe(own.sessions, (), reach.clock.monotonic())
+    now = reach.clock.monotonic()
+    watch.look(own.sessions, (), now)
+    alive = watch.alive(own.sessions, now)
 
     mine = leases_of(after.leases, stream.stream_arn, stream.label)
     listed = await source.list_shards()
@@ -112,7 +115,7 @@ async def survey(request: Request, reach: Reach) -> Survey:
         "" if mine.leases else f"table {request.table} has no lease of this stream, but of {some(mine.foreign)}",
         _undecided(plan),
         _old_fleet(before, after, request),
-        _own_fleet(own, observer, reach.clock),
+        f"{still_running(alive)}; stop them, then import" if alive else "",
         _started(own, stream),
         _contradicted(plan, own, there),
     )
@@ -221,17 +224,6 @@ def _old_fleet(before: KclReading, after: KclReading, request: Request) -> str:
         f"the old fleet lives: within {request.failover_time:g} s {moved}; stop it, then import (two fleets would "
         "process the same records)"
     )
-
-
-def _own_fleet(own: Own, observer: Observer, clock: Clock) -> str:
-    dead = set(observer.expired(clock.monotonic()))
-    alive = [session.incarnation for session in own.sessions if not session.fenced and session.incarnation not in dead]
-    return f"workers of this application are running: {some(alive)}; stop them, then import" if alive else ""
-
-
-def _durations(sessions: tuple[SessionRow, ...], observer: Observer) -> list[float]:
-    """How long each has to be watched."""
-    return [TAKE_MARGIN * observer.duration(session.incarnation) for session in sessions if not session.fenced]
 
 
 def _started(own: Own, stream: StreamDescription) -> str:

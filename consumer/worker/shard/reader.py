@@ -95,7 +95,7 @@ class ShardReader:
         self._budget = budget
         self._lineage = lineage
         self._limits = context.stream.format.reading
-        self._start_at = context.start_at
+        self._not_before = subscription.start.not_before
         self._fetched: str | None = resume_from.low
         self._resumed = resume_from.low
         now = self._clock.wall()
@@ -114,8 +114,8 @@ class ShardReader:
                 return Position("AFTER_SEQUENCE_NUMBER", self._fetched, complete_at=self._complete_at)
             if self._resume_from.first is not None:
                 return Position("AT_SEQUENCE_NUMBER", self._resume_from.first)
-            return Position("TRIM_HORIZON", not_before=self._start_at, complete_at=self._complete_at)
-        return Position("TRIM_HORIZON", not_before=self._start_at)
+            return Position("TRIM_HORIZON", not_before=self._not_before, complete_at=self._complete_at)
+        return Position("TRIM_HORIZON", not_before=self._not_before)
 
     def _check_start(self, position: Position) -> None:
         """A shard without any record so far has no position to be refused, or to be looked at again: only the time says

@@ -17,6 +17,7 @@ from consumer.domain.deferred import BEGINNING, DeferredKey
 from consumer.domain.errors import LeaseLost, Unavailable, first_error
 from consumer.domain.frontier import FrontierSnapshot, rewound
 from consumer.domain.lease import LeaseRow
+from consumer.domain.replay import is_replaying
 from consumer.domain.windows import TumblingWindow
 from consumer.worker.context import WorkerContext
 from consumer.worker.memory_budget import BudgetAccount
@@ -58,7 +59,7 @@ class ShardWorker:
         self._budget = BudgetAccount(context.budget)
         frontier = resume_from(row, lineage, in_order=bool(context.settings.batch.tumbling_window))
         self._reads_again = row.state == "deferred" and frontier != row.frontier
-        self._subscription = Subscription(context, frontier, self._budget)
+        self._subscription = Subscription(context, frontier, self._budget, row.replay)
         self._reader = ShardReader(
             context, row.shard_id, frontier, self._subscription, self._budget, lineage, row.parents
         )
@@ -162,6 +163,9 @@ class ShardWorker:
             await self.parked.load(self._release_wish.asked)
         except Unavailable:
             return await self._release()
+        row = self.lease.row
+        if row.replay is not None and is_replaying(row):
+            log.info("replay.started", shard_id=row.shard_id, since=row.replay.since, until=row.replay.settled)
         ended = await self._processing.read(from_horizon=state == "halted")
         if ended == "end":
             return await self._finish()

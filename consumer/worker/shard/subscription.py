@@ -17,6 +17,7 @@ from consumer.domain.completeness import Completeness
 from consumer.domain.creation_times import CreationTimes
 from consumer.domain.deferred import DeferredKeys, digest_of
 from consumer.domain.frontier import Frontier, FrontierSnapshot, SettledFilter
+from consumer.domain.replay_start import ReplayStart, StartRule
 from consumer.domain.stream_record import StreamRecord
 from consumer.domain.windows import TumblingWindow, WindowState
 from consumer.worker.context import WorkerContext
@@ -32,10 +33,17 @@ class Subscription:
     ``unsaved`` is set when something has to be stored, ``settled`` when records were settled or a batch has ended:
     each has one waiting task, which clears it; ``may_catch_up`` likewise when a deferred key may be read again.
     ``seen`` remembers versions of items, and ``complete`` when the shard was complete, for sources that need it.
+    ``start`` says what is older than the start of the shard, which a ``replay`` may have moved.
     ``window`` is the open tumbling window; None without the feature. ``account`` pays for the records and the books.
     """
 
-    def __init__(self, context: WorkerContext, resume_from: FrontierSnapshot, account: BudgetAccount) -> None:
+    def __init__(
+        self,
+        context: WorkerContext,
+        resume_from: FrontierSnapshot,
+        account: BudgetAccount,
+        replay: ReplayStart | None = None,
+    ) -> None:
         self.retry_policy = context.retry_policy
         self.frontier = Frontier(resume_from)
         self.deferred = DeferredKeys(resume_from.deferred, context.bounds.deferred_keys)
@@ -46,7 +54,7 @@ class Subscription:
         self.tip_seen_at = 0.0  # when the request was sent that found nothing more to read; 0: there is more
         self._created = CreationTimes()
         self._filters = context.filters or None
-        self._start_at = context.start_at
+        self.start = StartRule(context.start_at, replay)
         self._metrics = context.metrics
         # Keys that wait are not waited for by the others, although the order is another one by now.
         self._by_key = context.settings.batch.order == "key" or bool(resume_from.deferred)
@@ -141,9 +149,9 @@ class Subscription:
     ) -> tuple[list[Entry], list[int]]:
         """What is to be handled, and the positions of what is settled by being skipped."""
         key_of, filters, deferred = self._key_of, self._filters, self.deferred
-        top, start_at, seen = self._settled_before.top, self._start_at, self.seen
+        top, start, seen = self._settled_before.top, self.start, self.seen
         check_settled = int(records[0].number) <= top
-        plain = start_at is None and filters is None and seen is None
+        plain = start.takes_all and filters is None and seen is None
         if plain and not check_settled and not deferred:  # 0.9 us instead of 1.5
             return [Entry(p, key_of(r), r, hold) for p, r in zip(positions, records, strict=True)], []
         entries: list[Entry] = []
@@ -161,7 +169,7 @@ class Subscription:
             if check_settled and int(record.number) in self._settled_before:
                 duplicates += 1
                 skipped.append(position)
-            elif start_at is not None and 0 < record.created < start_at:  # 0: unknown
+            elif not start.takes_all and start.leaves_out(record):
                 skipped.append(position)
                 too_old += 1
             elif superseded:
@@ -248,7 +256,7 @@ class Subscription:
             if self.seen is not None:
                 self.seen.remember_again(record, key, own=True)
             return None
-        if self._start_at is not None and 0 < record.created < self._start_at:
+        if not self.start.takes_all and self.start.leaves_out(record):
             return None
         if self.seen is not None and self.seen.is_superseded(record, key):
             return None
