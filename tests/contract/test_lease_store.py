@@ -11,7 +11,8 @@ from consumer.domain.dead_letter import PART_BYTES, PayloadPart, payload_parts
 from consumer.domain.errors import DependencyError, LeaseLost, MisconfiguredResource, ResourceMissing, SessionFenced
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.lease import LeaseRow, SessionRow
-from consumer.ports.leases import Loss, Pinned, Registration
+from consumer.domain.replay_start import ReplayStart
+from consumer.ports.leases import Loss, Pinned, Registration, ReplayTrace
 from consumer.testing import memory_bulletins
 
 LABEL = "2026-01-02T03:04:05.678"
@@ -463,4 +464,26 @@ class TestBulletin:
         assert await leases.store("app2").bulletin(LABEL) == Bulletin()
         await store.post(LABEL, [Change(SHARD, "a", 1, "open")])
         assert await store.posts("other label", 1, 1) == await leases.store("app2").posts(LABEL, 1, 1) == []
+        assert await store.leases(LABEL) == []
+
+
+class TestReplay:
+    async def test_where_a_replay_has_set_a_shard_back_stays_in_its_row(self, leases):
+        store = leases.store()
+        start = ReplayStart(1234.5, NUMBER, older_settled=True)
+        taken = await held(store, frontier=FrontierSnapshot(LONG))
+        await store.save(LABEL, replace(taken, state="waiting", frontier=FrontierSnapshot(), replay=start))
+        found = await store.lease(LABEL, SHARD)
+        assert (found.replay, found.frontier, found.state, found.corrupt) == (start, FrontierSnapshot(), "waiting", "")
+        await store.release(LABEL, found)
+        taken = await store.take(LABEL, await store.lease(LABEL, SHARD), "b", "another")
+        assert taken.replay == start
+        await store.save(LABEL, replace(taken, replay=None))
+        assert (await store.lease(LABEL, SHARD)).replay is None
+
+    async def test_its_trace_is_no_lease(self, leases):
+        store = leases.store()
+        trace = ReplayTrace("host/1", 1234.5, "from 45m", (SHARD,))
+        await store.record_replay(LABEL, trace)
+        await store.record_replay(LABEL, trace)
         assert await store.leases(LABEL) == []
