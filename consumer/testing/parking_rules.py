@@ -42,6 +42,9 @@ class ParkingRules:
         item = self._history.items[record_name(shard_id, number)]
         found = self.letters.setdefault((parked.park_id, shard_id, parked.ordinal), {})
         found[item.number] = item
+        row = self._row(item.digest, shard_id)
+        if row is not None and row.park_id == parked.park_id and item.number < int(row.first):
+            self._history.violated("park ordinals", f"{item.key} v{item.version} is from before its key was parked")
         if len(found) > 1:
             names = ", ".join(f"{one.key} v{one.version}" for one in found.values())
             self._history.violated("park ordinals", f"letter {parked.ordinal} of {shard_id} is {names}")
