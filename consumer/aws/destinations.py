@@ -47,7 +47,7 @@ async def build_dead_letters(
             caller,
             name,
             local=session.has_endpoint("sqs"),
-            keeps_parked=chosen.order == "park_key",
+            keeps_parked=chosen.order != "continue",
         )
     if chosen.overflow is None:
         return destination

@@ -20,7 +20,7 @@ from consumer.domain.lease import LeaseRow, duration_of
 from consumer.domain.parking import Parked, ParkedKey, ParkedShard
 from consumer.domain.stream_record import StreamRecord
 from consumer.ports.parked_letters import ParkedLetter, ParkedLetterBox
-from consumer.ports.parking import ParkedRedrives
+from consumer.ports.parking import MOST_FREED, ParkedRedrives
 
 log = structlog.get_logger()
 
@@ -31,7 +31,6 @@ AT_ONCE = 10  # letters of a key that the handler gets together; so many may be 
 MOST_UNCOUNTED = 10  # letters of a key under way at a time
 SURE_AFTER = 1.5  # durations of another redrive within which it is alive again, or fenced
 ROUNDS = 20  # closings that end without the key being freed, because records come faster
-MOST_SHARDS = 99  # rows in the transaction that frees a key
 TAKEN_OVER = "another redrive has taken over"
 
 Left = Literal["failed", "missing", "unreadable", "redacted", "claimed", "busy", "too_many_shards", "lost"]
@@ -152,9 +151,8 @@ class _Key:
 
     async def run(self) -> KeyResult:
         for _ in range(ROUNDS):
-            found = await self._view()
-            left = self._not_mine(found) or await self._work_off(found)
-            if left is None and len(found.shards) > MOST_SHARDS:
+            found, left = await self._nearly_all()
+            if left is None and len(found.shards) > MOST_FREED:
                 left = self._left("too_many_shards", f"{len(found.shards)} shards have letters of it")
             if left is not None:
                 return left
@@ -166,6 +164,18 @@ class _Key:
             if ended is not None:
                 return ended
         return self._left("busy", "its records come faster than they are handled")
+
+    async def _nearly_all(self) -> tuple[Parked, KeyResult | None]:
+        """Handle what there is, and what has arrived meanwhile, until little is left for the time of the closing."""
+        for _ in range(ROUNDS):
+            found = await self._view()
+            left = self._not_mine(found) or await self._work_off(found)
+            if left is not None:
+                return found, left
+            found = await self._view()
+            if sum(row.letters - row.done for row in found.shards) <= AT_ONCE:
+                break
+        return found, self._not_mine(found)
 
     async def _close(self, closing: ParkedKey) -> KeyResult | None:
         """Until the key is free (a result), or parked again (None)."""
@@ -190,7 +200,7 @@ class _Key:
                     log.info("key.freed", key_digest=closing.digest, letters=self._handled)
                     await self._tidy(found.shards)
                     return KeyResult(closing.digest, self._handled)
-            elif loop.time() > deadline:
+            elif unanswered and loop.time() > deadline:
                 waiting = ", ".join(row.shard_id for row in unanswered)
                 return self._left("busy", f"the owners of {waiting} have not answered")
             await asyncio.sleep(LOOK if unanswered else 0)

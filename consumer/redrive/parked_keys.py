@@ -5,14 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 
-from consumer.domain.errors import StreamConsumerError
+import structlog
+
+from consumer.domain.errors import StreamConsumerError, Unavailable, first_error
 from consumer.domain.filters.filters import Filters
 from consumer.domain.letter_selection import Selection
 from consumer.domain.parking import Parked, ParkedShard
 from consumer.domain.stream_record import StreamRecord
 from consumer.redrive.attempts import STOPPED, Attempts
 from consumer.redrive.parked import KeyResult, ParkedRedrive
+
+log = structlog.get_logger()
+
+MOST_FAILURES = 6  # of a key in a row: half a minute of a service that does not answer
 
 
 @dataclass(slots=True)
@@ -121,8 +128,21 @@ class ParkedKeys:
         return summary
 
     async def _key(self, digest: str) -> KeyResult:
-        result = await self._redrive.redrive(digest)
+        result = await self._until_answered(digest)
         reason = self._handling.reasons.get(digest)
         if result.left == "failed" and reason:
             return replace(result, detail=f"{result.detail} {reason}")
         return result
+
+    async def _until_answered(self, digest: str) -> KeyResult:
+        """A call that fails ends this round of the key, and neither the others nor the redrive: it is claimed anew."""
+        for failures in count(1):
+            try:
+                return await self._redrive.redrive(digest)
+            except* Unavailable as group:
+                error = first_error(group)
+                if failures >= MOST_FAILURES or self._stop.is_set():
+                    raise error from group
+                log.warning("key.redrive_failed", key_digest=digest, failures=failures, error=str(error))
+            await asyncio.sleep(min(30.0, 0.5 * 2.0**failures))
+        raise AssertionError("unreachable: count has no end")

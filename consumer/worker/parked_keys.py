@@ -15,7 +15,7 @@ from typing import Protocol
 
 import structlog
 
-from consumer.domain.errors import Unavailable
+from consumer.domain.errors import StreamConsumerError
 from consumer.domain.parking import Parked
 from consumer.ports.parking import ParkedReads
 
@@ -58,6 +58,7 @@ class ParkedKeys:
         self._some = asyncio.Event()
         self._listeners: dict[Listener, None] = {}
         self._changes = 0
+        self._parked_since = 0
         self.moment = count(1).__next__  # orders what happens on this loop
 
     def __len__(self) -> int:
@@ -78,8 +79,14 @@ class ParkedKeys:
         """``listener`` hears of nothing any more."""
         self._listeners.pop(listener, None)
 
+    @property
+    def at_least(self) -> int:
+        """Parked keys, with those that this worker has parked since it read them."""
+        return len(self._last.by_digest) + self._parked_since
+
     def parked_one(self) -> None:
         """This worker has parked a key: there is something to look at."""
+        self._parked_since += 1
         self._some.set()
 
     async def read(self) -> Reading:
@@ -88,7 +95,9 @@ class ParkedKeys:
         async with self._reading:
             if self._last.began < asked:
                 began = self.moment()
+                parked_before = self._parked_since
                 self._last = Reading(began, await self._store.parked())
+                self._parked_since -= parked_before
                 if self._last.by_digest:
                     self._some.set()
                 for listener in list(self._listeners):
@@ -103,16 +112,19 @@ class ParkedKeys:
     async def watch(self) -> None:
         """While keys are parked, notice the steps of redrives; for ever."""
         loop = asyncio.get_running_loop()
-        read_at = loop.time()
+        read_at, took = loop.time(), 0.0
         while True:
             await self._some.wait()
-            await asyncio.sleep(LOOK)
+            # Reading thousands of keys takes a while, of this process and of one partition: it gets a tenth at most.
+            await asyncio.sleep(max(LOOK, 10.0 * took))
             try:
                 changes = await self._store.parked_changes()
                 if changes == self._changes and loop.time() - read_at < READ_AGAIN:
                     continue
+                began = loop.time()
                 await self.read()
-            except Unavailable as error:
+                took = loop.time() - began
+            except StreamConsumerError as error:  # a damaged row, too: what is known counts on
                 log.warning("parked_keys.read_failed", error=str(error))
                 continue
             self._changes, read_at = changes, loop.time()

@@ -129,7 +129,7 @@ class KeyOrder:
         if self._is_full:
             return None
         piece: Piece | None = None
-        while piece is None and (batch := self._forming.next()) is not None:
+        while piece is None and not self._parked.are_many and (batch := self._forming.next()) is not None:
             piece = self._parked.separate(self._policy, batch)
         if self._queue.overflows:  # forming a batch has moved what is not ready behind its keys
             self._bound()

@@ -42,7 +42,7 @@ class KnownParkedKeys:
         self._most_letters = context.bounds.parked_letters
         self._read = Reading(0, ())
         self._own: dict[str, Parked] = {}  # keys of which more is known
-        self._known_at: dict[str, int] = {}  # the moment of this owner's last write to a key
+        self._known_at: dict[str, int] = {}  # the moment of this owner's last write to a key, or of a later view of it
         self._unsure: dict[str, None] = {}  # to be looked at
 
     async def load(self, stop: asyncio.Event) -> None:
@@ -78,7 +78,7 @@ class KnownParkedKeys:
         row = self._row(digest)
         if row is not None:
             return row.letters >= self._most_letters
-        return self._view(digest).key is None and len(self._keys) >= self._most_keys
+        return self._view(digest).key is None and self._keys.at_least >= self._most_keys
 
     def letters(self, digest: str) -> tuple[str, int]:
         """The park id of a key that has a row here, and how many letters it has by now."""
@@ -88,12 +88,12 @@ class KnownParkedKeys:
     def parked_changed(self, reading: Reading) -> None:
         """``parked_keys.Listener``."""
         self._read = reading
-        for digest in (*self._own, *reading.of(self._label, self._lease.shard_id)):
+        for digest in dict.fromkeys((*self._own, *reading.of(self._label, self._lease.shard_id))):
             self._learn(digest, reading.began, reading.by_digest.get(digest, FREE))
 
     def to_close(self) -> list[str]:
         """Keys that are closing, and wait for this owner's answer, or of which nothing certain is known."""
-        unanswered = [digest for digest in self._own if self._is_unanswered(digest)]
+        unanswered = [digest for digest in self._own if self.is_unanswered(digest)]
         unsure, self._unsure = self._unsure, {}
         return list(dict.fromkeys((*unanswered, *unsure)))
 
@@ -121,10 +121,12 @@ class KnownParkedKeys:
             self._known_at.pop(digest, None)
         else:
             self._own[digest] = Parked(found.key, (theirs,) if theirs is not None else ())
-        if self._is_unanswered(digest):
+            self._known_at[digest] = began
+        if self.is_unanswered(digest):
             self.closing.set()
 
-    def _is_unanswered(self, digest: str) -> bool:
+    def is_unanswered(self, digest: str) -> bool:
+        """Whether the key is closing, and this owner has not closed it."""
         key, row = self._view(digest).key, self._row(digest)
         return key is not None and key.state == "closing" and row is not None and row.closed != key.nonce
 
@@ -135,6 +137,11 @@ class KnownParkedKeys:
         found = self._view(digest)
         row = found.of(self._label, self._lease.shard_id)
         return row if row is not None and found.key is not None and row.park_id == found.key.park_id else None
+
+    def _forget(self, digest: str) -> None:
+        """What was known of a key is wrong."""
+        self._own.pop(digest, None)
+        self._known_at.pop(digest, None)
 
     def _wrote(self, digest: str, known: Parked) -> None:
         self._own[digest] = known

@@ -29,6 +29,7 @@ from consumer.worker.shard.subscription import Subscription
 log = structlog.get_logger()
 
 UNDER_WAY = 10  # letters of one key at a time: their ordinals are fixed by the order of its records
+MOST_AT_ONCE = 64  # keys of a shard that send letters: beyond that what follows stays in the queue
 LOOK = 1.0  # seconds between looks at a key that is held back
 HOLD_MOST = 30.0  # seconds after which a key that is held back is parked again
 
@@ -51,6 +52,8 @@ class ParkedPieces:
         ended: Callable[[Piece | None], None],
     ) -> None:
         self._token = context.ports.random.token
+        # Keys may be parked from before, whatever the option says now: nothing follows them to where it is not kept.
+        self._can_keep = context.settings.on_failure.destination_kind in ("sqs", "s3")
         self._skipped = context.metrics.duplicates_skipped
         self._calls = calls
         self._rows = rows
@@ -61,7 +64,13 @@ class ParkedPieces:
         self._draining = draining
         self._spawn = spawn
         self._ended = ended
-        self._active: dict[str, None] = {}  # digests
+        self._active: dict[str, None] = {}  # digests of keys of which something is under way
+        self._closing: dict[str, None] = {}  # digests that are answered at this moment, beside their pieces
+
+    @property
+    def are_many(self) -> bool:
+        """Whether no further key should begin to follow at the moment."""
+        return len(self._active) >= MOST_AT_ONCE
 
     @property
     def is_full(self) -> bool:
@@ -94,8 +103,8 @@ class ParkedPieces:
             await self._rows.closing.wait()
             self._rows.closing.clear()
             for digest in self._rows.to_close():
-                if digest not in self._active:
-                    self._active[digest] = None
+                if digest not in self._active and digest not in self._closing:
+                    self._closing[digest] = None
                     self._spawn(self._close(digest))
 
     # --- one piece -------------------------------------------------------------------------------------
@@ -120,7 +129,8 @@ class ParkedPieces:
         if not piece.entries:
             self._queue.free(piece.keys)
         self._ended(Piece(self._subscription.retry_policy, piece.entries, piece.keys) if piece.entries else None)
-        self._rows.closing.set()  # what began to close meanwhile has nothing under way now
+        if self._rows.is_unanswered(piece.digest):  # it began to close meanwhile, and has nothing under way now
+            self._rows.closing.set()
 
     async def _to_the_end(self, piece: ParkedPiece) -> bool:
         """True when the key is free and the handler gets the rest; False when nothing is left, or the shard ends."""
@@ -149,10 +159,11 @@ class ParkedPieces:
         return False
 
     def _has_no_room(self, digest: str) -> bool:
-        full = self._rows.is_full_for(digest)
+        full = not self._can_keep or self._rows.is_full_for(digest)
         if full and digest not in self._rows.full:
             self._rows.full[digest] = None
-            log.error("parked_keys.full", shard_id=self._calls.shard_id, key_digest=digest)
+            event = "parked_keys.full" if self._can_keep else "parked_keys.no_destination"
+            log.error(event, shard_id=self._calls.shard_id, key_digest=digest)
             self._ended(None)
         elif not full and self._rows.full.pop(digest, "") is None:
             self._ended(None)
@@ -169,7 +180,9 @@ class ParkedPieces:
             ]
         if not all(task.result() for task in sending):
             return False
-        await self._rows.count(piece.digest, count + len(group), group[-1].record.number, self._draining)
+        last = group[-1].record.number
+        if not await self._rows.count(piece.digest, count + len(group), last, self._draining):
+            return True  # the row is gone, by hand: what is not counted is not settled, and its fate is asked for anew
         self._subscription.settle(group, "dead_lettered")
         piece.sent()
         self._failing.measure(piece)
@@ -196,7 +209,7 @@ class ParkedPieces:
         except Unavailable as error:
             log.warning("parked_key.left", shard_id=self._calls.shard_id, key_digest=digest, error=str(error))
         finally:
-            self._active.pop(digest, None)
+            self._closing.pop(digest, None)
 
     async def _pause(self) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import structlog
@@ -18,6 +19,7 @@ from consumer.worker.shard.known_parked_keys import KnownParkedKeys, T
 log = structlog.get_logger()
 
 MOST_COUNTED = 50  # rows in one write
+LOOK = 2.0  # seconds between readings of a shard that waits until no key is parked
 
 
 class ParkedRows(KnownParkedKeys):
@@ -29,6 +31,7 @@ class ParkedRows(KnownParkedKeys):
         self._clock = context.ports.clock
         self._token = context.ports.random.token
         self._uncounted: dict[str, ParkedShard] = {}
+        self._uncountable: set[str] = set()  # keys whose rows are gone, although they have letters
         self._counting = asyncio.Lock()
 
     async def park(self, digest: str, entry: Entry, step: GiveUp, stop: asyncio.Event) -> None:
@@ -70,34 +73,39 @@ class ParkedRows(KnownParkedKeys):
                 return
         await self.look_for(digest, stop)
 
-    async def count(self, digest: str, letters: int, last: str, stop: asyncio.Event) -> None:
+    async def count(self, digest: str, letters: int, last: str, stop: asyncio.Event) -> bool:
         """The letters of a key are durable up to this ordinal, of the record with the number ``last``: write that
-        down. One write serves all who ask while another one is under way. Unavailable when ``stop`` is set first."""
+        down. One write serves all who ask while another one is under way. False when there is no such row any more, and
+        the letters do not count. Unavailable when ``stop`` is set first."""
         row = self._row(digest)
         if row is None:
-            return
+            await self.look_for(digest, stop)
+            return False
         counted = replace(row, letters=letters, last=last)
         self._own[digest] = Parked(self._view(digest).key, (counted,))
         self._uncounted[digest] = counted
         async with self._counting:
-            if self._uncounted.get(digest) is not counted:
-                return
-            batch = dict(list(self._uncounted.items())[: MOST_COUNTED - 1]) | {digest: counted}
-            store, label, rows = self._store, self._label, list(batch.values())
-            gone = await self._written(lambda held: store.count_letters(label, held, rows), stop)
-            for name, written in batch.items():
-                if self._uncounted.get(name) is written:
-                    del self._uncounted[name]
-        for name in gone:  # by hand: the letters are where they are
-            self._unsure[name] = None
-        if gone:
-            self.closing.set()
+            if self._uncounted.get(digest) is counted:
+                batch = dict(list(self._uncounted.items())[: MOST_COUNTED - 1]) | {digest: counted}
+                store, label, rows = self._store, self._label, list(batch.values())
+                gone = await self._written(lambda held: store.count_letters(label, held, rows), stop)
+                self._uncountable.update(gone)
+                for name, written in batch.items():
+                    if self._uncounted.get(name) is written:
+                        del self._uncounted[name]
+        if digest not in self._uncountable:
+            return True
+        self._uncountable.discard(digest)
+        log.error("parked_key.row_gone", shard_id=self._lease.shard_id, key_digest=digest, letters=letters)
+        self._forget(digest)
+        await self.look_for(digest, stop)
+        return False
 
     async def close(self, digest: str, stop: asyncio.Event) -> None:
         """Answer a closing, if it is unanswered. Nothing of the key may be under way. Unavailable when ``stop`` is set
         first."""
         key, row = self._view(digest).key, self._row(digest)
-        if key is None or row is None or not self._is_unanswered(digest):
+        if key is None or row is None or not self.is_unanswered(digest):
             await self.look_for(digest, stop)
             return
         store, label = self._store, self._label
@@ -129,3 +137,17 @@ class ParkedRows(KnownParkedKeys):
 
         await self._durable(once, stop)
         return answer[0]
+
+    async def wait_until_none(self, stop: asyncio.Event) -> bool:
+        """For a shard that handles its records in order, and so can hold back no single key: wait until no key is
+        parked, and answer what is closing. False when ``stop`` is set first. Unavailable."""
+        if self.any:
+            log.error("parked_keys.in_order", shard_id=self._lease.shard_id, keys=len(self._read.by_digest))
+        while self.any and not stop.is_set():
+            for digest in self.to_close():
+                await self.close(digest, stop)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    await stop.wait()
+            self.parked_changed(await self._durable(self._keys.read, stop))
+        return not self.any

@@ -161,6 +161,8 @@ class ShardWorker:
             return await self._release()
         try:
             await self.parked.load(self._release_wish.asked)
+            if self._subscription.in_order and not await self.parked.wait_until_none(self._release_wish.asked):
+                return await self._release()
         except Unavailable:
             return await self._release()
         row = self.lease.row
