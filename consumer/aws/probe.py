@@ -66,6 +66,8 @@ class _Probe:
         if await self._ask("stream", self._describe):
             if self._settings.filters:
                 await self._ask("filters", self._filters)
+            if self._settings.on_failure.redact:
+                await self._ask("redaction", self._redaction)
             await self._ask("shards", self._read_a_page)
             await self._streaming()
 
@@ -81,6 +83,11 @@ class _Probe:
             never := self._settings.compiled_filters().never_match(stream.view_type, stream.keys)
         ):
             raise MisconfiguredResource("; ".join(never))
+
+    async def _redaction(self) -> None:
+        stream, redaction = self.description, self._settings.on_failure.redaction
+        if stream is not None and redaction is not None:
+            redaction.require_no_keys(stream.keys, stream.name)
 
     async def _read_a_page(self) -> None:
         source = self._adapters.source

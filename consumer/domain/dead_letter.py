@@ -16,7 +16,7 @@ import base64
 import gzip
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from .deferred import digest_of
 from .events import batch_event_json
 from .function_name import function_arn
 from .letter_text import as_ascii, as_json, as_utf8, time_text
+from .redaction import RedactedRecords, Redaction
 from .settlement import GiveUp
 from .source_format import SourceFormat
 from .windows import WindowCall
@@ -33,7 +34,9 @@ PART_BYTES: Final = 300 * 1024  # of a payload in one row of the lease table; an
 
 MOST_OF_AN_ATTRIBUTE: Final = 256  # characters of a name that users have chosen
 
-_ADDED: Final = ("application", "error", "idempotencyKey", "part", "deadLetter")
+_ADDED: Final = (
+    "application", "error", "idempotencyKey", "part", "deadLetter", "redacted", "redactedAttributes"
+)  # fmt: skip
 _PAYLOAD: Final = b',"payload":'
 _EVENT_STARTS: Final = b'{"Records":['
 _EVENT_ENDS: Final = (b"]}", b'"isWindowTerminatedEarly":false}', b'"isWindowTerminatedEarly":true}')
@@ -89,7 +92,8 @@ class Letter:
     """What has to be delivered: the records (none for the final call of a window), and why they are given up.
 
     ``now`` is in Unix seconds. ``part`` is None for a letter that holds all records of its batch, ``parked`` for one
-    whose key goes on.
+    whose key goes on. ``redaction`` takes attributes out of the records; the fault has lost their values before
+    (``HandlerCall.redacted``).
     """
 
     context: DeadLetterContext
@@ -98,6 +102,7 @@ class Letter:
     window: WindowCall | None = None
     part: Part | None = None
     parked: Parked | None = None
+    redaction: Redaction | None = None
 
     @property
     def key(self) -> str:
@@ -126,11 +131,20 @@ class Letter:
         return found
 
     def document(self) -> bytes:
-        """The document with everything in it."""
+        """The document with everything in it that may leave."""
         fields = self.window.event_fields(self.context.shard_id) if self.window is not None else b""
-        event = batch_event_json(self.step.records, fields)
+        kept = RedactedRecords(self.step.records)
+        if self.redaction is not None:
+            kept = self.redaction.records(self.step.records)
         return document(
-            self.context, self.step, self.now, window=self.window, event=event, part=self.part, parked=self.parked
+            self.context,
+            self.step,
+            self.now,
+            window=self.window,
+            event=batch_event_json(kept.records, fields),
+            part=self.part,
+            parked=self.parked,
+            redacted=kept.paths,
         )
 
     def halves(self) -> tuple[Letter, Letter]:
@@ -176,6 +190,7 @@ def document(
     event: bytes | None = None,
     part: Part | None = None,
     parked: Parked | None = None,
+    redacted: Sequence[str] = (),
 ) -> bytes:
     """The document as UTF-8 JSON. Characters that a destination may refuse or replace are escaped.
 
@@ -187,6 +202,7 @@ def document(
         event: the JSON that the handler got, when it is more than the records; by default made from these.
         part: adds ``part``.
         parked: adds ``parkId`` and ``ordinal`` to ``deadLetter``.
+        redacted: the paths of what ``event`` lacks; adds ``redacted`` and ``redactedAttributes``.
     """
     fault = step.fault
     body: dict[str, object] = {
@@ -226,6 +242,8 @@ def document(
     if part is not None:
         body["part"] = {"of": part.of, "first": part.first, "last": part.last, "records": part.records}
     body["deadLetter"] = _dead_letter(context, step, parked)
+    if redacted:
+        body |= {"redacted": True, "redactedAttributes": list(redacted)}
     payload = batch_event_json(list(step.records)) if event is None else event
     return as_json(body)[:-1] + _PAYLOAD + as_utf8(payload) + b"}"
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from .events import batch_event_json
+from .hidden_values import HiddenValues
 from .stream_record import StreamRecord
 from .windows import WindowCall
 
@@ -21,7 +22,8 @@ def _for_ever() -> float:
 
 class HandlerCall(msgspec.Struct, frozen=True):
     """One invocation. ``attempt`` is 1 for the first call of a batch; ``timeout`` in seconds; ``window`` is None
-    without tumbling windows; ``redrive``: the records come out of the dead letters.
+    without tumbling windows; ``redrive``: the records come out of the dead letters. ``hidden``: values of the records
+    that nothing said about the call may show.
 
     ``may_start_for`` says for how many seconds from now user code may still start. Whoever passes the call on, to
     another turn of the loop, another process or a new connection, asks it there again: between two of them a machine
@@ -38,6 +40,7 @@ class HandlerCall(msgspec.Struct, frozen=True):
     window: WindowCall | None = None
     may_start_for: Callable[[], float] = _for_ever
     redrive: bool = False
+    hidden: HiddenValues | None = None
 
     @property
     def source_arn(self) -> str:
@@ -50,6 +53,19 @@ class HandlerCall(msgspec.Struct, frozen=True):
         """The Lambda event as JSON."""
         fields = self.window.event_fields(self.shard_id) if self.window is not None else b""
         return batch_event_json(self.records, fields)
+
+    def shown(self, text: str) -> str:
+        """What user code has said during the call, without the hidden values."""
+        return text if self.hidden is None else self.hidden.hide(text)
+
+    def redacted(self, outcome: Outcome) -> Outcome:
+        """The outcome with a fault that shows no hidden value."""
+        fault = outcome.fault
+        if self.hidden is None or fault is None:
+            return outcome
+        stack = tuple(self.shown(line) for line in fault.stack)
+        shown = HandlerFault(fault.kind, self.shown(fault.type), self.shown(fault.message), stack)
+        return msgspec.structs.replace(outcome, fault=shown)
 
 
 @dataclass(frozen=True, slots=True)

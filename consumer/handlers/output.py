@@ -133,14 +133,16 @@ class Output:
             return
         self._lines += 1
         self._bytes += len(line)
-        metrics = None if truncated else _embedded_metrics(line)
+        call = self.call
+        text = line.decode("utf-8", "backslashreplace").rstrip("\r")
+        if call is not None:
+            text = call.shown(text)
+        metrics = None if truncated else _embedded_metrics(text)
         if metrics is not None:
             log.critical("handler.metrics", verbatim=metrics)
             return
-        text = line.decode("utf-8", "backslashreplace").rstrip("\r")
         if not text:
             return
-        call = self.call
         more = {"truncated": True} if truncated else {}
         log.info(
             "handler.output",
@@ -152,9 +154,9 @@ class Output:
         )
 
 
-def _embedded_metrics(line: bytes) -> dict[str, Any] | None:
+def _embedded_metrics(line: str) -> dict[str, Any] | None:
     """The object that the line is, if it is one of the embedded metric format."""
-    if not line.startswith(b"{") or b'"_aws"' not in line:
+    if not line.startswith("{") or '"_aws"' not in line:
         return None
     try:
         found = json.loads(line, parse_constant=_no_constant)

@@ -6,8 +6,18 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
+from consumer.domain.redaction import Redaction, path_problem
 from consumer.settings.aws_names import require_destination, require_s3_url, service_of_destination
+from consumer.settings.errors import Refused
 from consumer.settings.section import Section
+
+
+def require_attribute_path(path: str) -> str:
+    """A path as `Redaction` takes them."""
+    problem = path_problem(path)
+    if problem is not None:
+        raise Refused(*problem)
+    return path
 
 
 class OnFailure(Section):
@@ -25,6 +35,16 @@ class OnFailure(Section):
     """What later records of a key do when one is given up: continue (default, as in Lambda: they are handled), park_key
     (they follow it to the destination, in order, until dlq redrive frees the key) or block (the key waits in place and
     is tried every five minutes; what cannot wait any longer is parked). The last two need an S3 or SQS destination."""
+
+    redact: tuple[Annotated[str, AfterValidator(require_attribute_path)], ...] = ()
+    """Attributes whose values never leave the daemon, in dead letters, logs and pages: ssn, address.street (into maps;
+    lists are passed through), *.email (* is any one name). Default: none. A redacted letter can be handled again only
+    by reading its item anew."""
+
+    @property
+    def redaction(self) -> Redaction | None:
+        """`redact` ready to be used; None when it is empty."""
+        return Redaction(self.redact) if self.redact else None
 
     @property
     def destination_kind(self) -> str | None:

@@ -17,6 +17,7 @@ from consumer.settings.errors import Refused
 from consumer.settings.kinds import require_http_url
 from consumer.settings.model import Settings
 from consumer.settings.order_rules import ORDER_RULES, ORDER_WARNINGS
+from consumer.settings.redact_rules import REDACT_RULES, REDACT_WARNINGS
 from consumer.settings.rule import Rule, Violation
 from consumer.settings.source_rules import SOURCE_RULES, SOURCE_WARNINGS
 from consumer.settings.units import format_duration
@@ -196,6 +197,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("retry.backoff.initial", "retry.backoff.max"), _backoff),
     Rule(("on_failure.format", "on_failure.destination", "on_failure.overflow"), _lambda_format),
     *ORDER_RULES,
+    *REDACT_RULES,
     Rule(("batch.order", "batch.parallelization_factor"), _batch_order),
     Rule(("batch.tumbling_window", "batch.parallelization_factor", "handler.kind"), _tumbling_window),
 )
@@ -206,6 +208,7 @@ WARNINGS: tuple[Rule, ...] = (
     Rule(("on_failure.destination",), _nowhere),
     *ORDER_WARNINGS,
     *SOURCE_WARNINGS,
+    *REDACT_WARNINGS,
     Rule(("handler.timeout", "shutdown.grace"), _cut_off),
 )
 """What works and may surprise."""

@@ -8,6 +8,7 @@ from consumer.domain.batching import BOUNDS, KeyBounds
 from consumer.domain.filters.filters import Filters
 from consumer.domain.item_versions import ItemVersions
 from consumer.domain.lease import SessionValidity
+from consumer.domain.redaction import Redaction
 from consumer.domain.settlement import RetryPolicy
 from consumer.operate.metrics import Metrics
 from consumer.ports.dead_letters import DeadLetters
@@ -48,6 +49,7 @@ class WorkerContext:
     start_at: float | None
     filters: Filters
     parked: ParkedKeys
+    redaction: Redaction | None = None
     versions: ItemVersions | None = None
     bounds: KeyBounds = BOUNDS
 

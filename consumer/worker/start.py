@@ -47,6 +47,8 @@ async def start(
     await at_start(clock, "the lease table", lambda: prepare_table(settings, store, latest))
     source, stream = await at_start(clock, "the stream", lambda: current_stream(configured, store, latest))
     reached("lease_table")
+    if (redaction := settings.on_failure.redaction) is not None:
+        redaction.require_no_keys(stream.keys, stream.name)
     if ports.dead_letters is not None:
         await at_start(clock, "the dead-letter destination", ports.dead_letters.prepare)
     position = settings.source.starting_position

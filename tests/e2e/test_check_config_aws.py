@@ -98,6 +98,15 @@ def test_a_filter_that_can_never_match_is_an_error(aws: Aws, fleet: Fleet, lease
     assert check(fleet, filters=[good])[0] == 0
 
 
+def test_a_name_of_the_key_is_no_attribute_to_redact(fleet: Fleet, leases: str) -> None:
+    """A key says which item a record is about, and stays."""
+    code, output = check(fleet, on_failure={"redact": ["ssn", "pk"]})
+    assert code == 78
+    assert f"redaction: on_failure.redact names pk, of the key of {fleet.table}" in output
+    code, output = check(fleet, on_failure={"redact": ["ssn", "*.pk"]})
+    assert (code, "redaction: ok" in output) == (0, True)
+
+
 def test_a_missing_lease_table_is_only_wrong_when_nothing_creates_it(fleet: Fleet) -> None:
     """78 and the command that creates it; 0 when `run` would create it."""
     code, said = check(fleet, leases={"create_table": False})

@@ -99,13 +99,14 @@ class IncarnationLoop:
         self._places = HandlerPlaces(ports.handler)
         self._budget = ByteBudget(settings.limits.buffer)
         self._filters = settings.compiled_filters()
+        self._redaction = settings.on_failure.redaction
         drops = settings.source.duplicates == "drop"
         most = int(settings.limits.buffer * VERSIONS_SHARE) // BYTES_PER_ITEM
         self._versions = ItemVersions(most) if drops else None
         self._remembered: Remembered | None = None
         self._successor: str | None = None
         self._has_read = False
-        self._warn_of_filters()
+        self._warn_of_stream()
 
     async def run(self) -> None:
         """Live until the stop. Raises Stopped when that comes between two incarnations, and PermissionDenied when no
@@ -136,10 +137,12 @@ class IncarnationLoop:
         self._registration = await register_start(source, store, stream, position, self._host.name, clock)
         self._ports = replace(self._ports, source=source)
         self.stream, self._remembered = stream, None
-        self._warn_of_filters()
+        self._warn_of_stream()
 
-    def _warn_of_filters(self) -> None:
-        """A stream that replaces another may have another view type."""
+    def _warn_of_stream(self) -> None:
+        """A stream that replaces another may have another view type, or be of a table that was made anew."""
+        if self._redaction is not None and (named := self._redaction.of_keys(self.stream.keys)):
+            log.error("redaction.keys_named", stream_arn=self.stream.stream_arn, paths=named)
         for reason in self._filters.never_match(self.stream.view_type, self.stream.keys):
             log.warning("filters.never_match", stream_arn=self.stream.stream_arn, reason=reason)
 
@@ -168,6 +171,7 @@ class IncarnationLoop:
             start_at=self._registration.start_at,
             filters=self._filters,
             parked=ParkedKeys(ports.store),
+            redaction=self._redaction,
             versions=self._versions if self.stream.format.repeats else None,
             bounds=self._host.bounds,
         )

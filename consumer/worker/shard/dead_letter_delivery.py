@@ -94,7 +94,8 @@ class DeadLetterDelivery:
             request_id=request_id,
             label=self._context.stream.label,
         )
-        return Letter(where, step, self._context.ports.clock.wall(), window, parked=parked)
+        now, redaction = self._context.ports.clock.wall(), self._context.redaction
+        return Letter(where, step, now, window, parked=parked, redaction=redaction)
 
     # --- with a destination ------------------------------------------------------------------------------
 

@@ -93,7 +93,7 @@ class HandlerCalls:
 
     async def call(self, turn: Reservation, step: Invoke, request_id: str, window: WindowCall | None = None) -> Outcome:
         """One handler call, in its ``turn``. Nothing is awaited before it."""
-        settings = self._context.settings
+        settings, redaction = self._context.settings, self._context.redaction
         call = HandlerCall(
             records=step.records,
             request_id=request_id,
@@ -104,8 +104,9 @@ class HandlerCalls:
             timeout=settings.handler.timeout,
             window=window,
             may_start_for=self._valid_for,
+            hidden=None if redaction is None else redaction.hidden_values(step.records),
         )
-        outcome = await turn.run(call)
+        outcome = call.redacted(await turn.run(call))  # here, once: whatever is made of a fault comes after it
         metrics = self._context.metrics
         metrics.handler_seconds.observe(outcome.seconds)
         metrics.batches(outcome.kind).inc()

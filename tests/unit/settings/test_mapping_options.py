@@ -54,6 +54,11 @@ OPTIONS: dict[str, tuple[str, list[str], list[str]]] = {
     ),
     "on_failure.format": ("must be full or lambda", ["full", "lambda"], ["json", "Lambda", "1"]),
     "on_failure.order": ("must be continue, park_key or block", ["continue"], ["stop", "1"]),
+    "on_failure.redact": (
+        "must be a list",
+        ["[]", "[ssn, address.street, '*.email']"],
+        ["ssn", "{ssn: true}"],
+    ),
     "source.starting_position": (
         "must be trim_horizon, latest or an ISO-8601 time",
         ["trim_horizon", "latest", "2026-01-31T12:00:00Z"],
