@@ -11,6 +11,7 @@ from typing import Final
 
 from consumer.domain.events import EVENT_FRAME, MAX_EVENT
 from consumer.domain.outcome import HandlerCall, Outcome
+from consumer.domain.redaction import Redaction
 from consumer.domain.settlement import GiveUp, Invoke, RetryPolicy, Settlement
 from consumer.domain.stream_record import StreamRecord
 from consumer.ports.handler import Handler
@@ -41,7 +42,9 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """How the handler is called. ``epoch_of`` gives the fencing token of a shard; ``timeout`` in seconds."""
+    """How the handler is called. ``epoch_of`` gives the fencing token of a shard; ``timeout`` in seconds.
+    ``redaction``: attributes whose values nothing said about a call may show; letters from before it was configured
+    still hold them."""
 
     handler: Handler
     session: RedriveSession
@@ -50,6 +53,7 @@ class Calls:
     batch_size: int
     policy: RetryPolicy
     epoch_of: Callable[[str], int]
+    redaction: Redaction | None = None
 
 
 @dataclass(slots=True)
@@ -139,23 +143,23 @@ class Attempts:
 
     async def _call(self, step: Invoke, shard_id: str, request_id: str) -> Outcome | None:
         """None when user code must not start any more."""
-        calls = self._calls
+        calls, redaction = self._calls, self._calls.redaction
         turn = await calls.handler.reserve()
         try:
             if self._stop.is_set() or not calls.session.holds():
                 return None
-            return await turn.run(
-                HandlerCall(
-                    records=step.records,
-                    request_id=request_id,
-                    attempt=step.attempt,
-                    application=calls.application,
-                    shard_id=shard_id,
-                    lease_epoch=calls.epoch_of(shard_id),
-                    timeout=calls.timeout,
-                    may_start_for=calls.session.left,
-                    redrive=True,
-                )
+            call = HandlerCall(
+                records=step.records,
+                request_id=request_id,
+                attempt=step.attempt,
+                application=calls.application,
+                shard_id=shard_id,
+                lease_epoch=calls.epoch_of(shard_id),
+                timeout=calls.timeout,
+                may_start_for=calls.session.left,
+                redrive=True,
+                hidden=None if redaction is None else redaction.hidden_values(step.records),
             )
+            return call.redacted(await turn.run(call))
         finally:
             turn.release()

@@ -175,6 +175,7 @@ class _Run:
             batch_size=settings.batch.batch_size,
             policy=policy,
             epoch_of=lambda shard_id: epochs.get(shard_id, 0),
+            redaction=settings.on_failure.redaction,
         )
 
 

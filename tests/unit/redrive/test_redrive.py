@@ -12,6 +12,7 @@ import pytest
 from consumer.domain.filters.filters import Filters
 from consumer.domain.letter_selection import Selection
 from consumer.domain.outcome import HandlerCall, HandlerFault, Outcome
+from consumer.domain.redaction import Redaction
 from consumer.domain.settlement import RetryPolicy
 from consumer.domain.source_format import dynamodb_format
 from consumer.ports.letter_store import StoredLetter
@@ -128,6 +129,8 @@ class Run:
         self.items = items
         self.session = Session()
         self.stop_after = math.inf
+        self.says = "poison"
+        self.redaction: Redaction | None = None
 
     def summary(self, *, batch_size: int = 100, dry: bool = False, limit: int | None = None) -> Summary:
         found: list[Summary] = []
@@ -139,14 +142,14 @@ class Run:
                 await asyncio.sleep(0.01)
                 numbers = [record.number for record in call.records]
                 if self.failing & set(numbers):
-                    return Outcome("failed", fault=HandlerFault("raised", "ValueError", "poison"))
+                    return Outcome("failed", fault=HandlerFault("raised", "ValueError", self.says))
                 self.calls.append(numbers)
                 if len(self.calls) >= self.stop_after:
                     stop.set()
                 return Outcome("ok")
 
             policy = RetryPolicy(max_retries=1, initial_backoff=0.1, max_backoff=0.1)
-            calls = Calls(Scripted(behave), self.session, "app", 60.0, batch_size, policy, lambda _: 1)  # type: ignore[arg-type]  # a session as far as it is asked
+            calls = Calls(Scripted(behave), self.session, "app", 60.0, batch_size, policy, lambda _: 1, self.redaction)  # type: ignore[arg-type]  # a session as far as it is asked
             held = HeldLetters(self.place)
             with Spool() as spool:
                 gathering = Gathering(self.place, NoPayloads(), held, spool, "app", FORMAT.key_of)
@@ -185,6 +188,15 @@ def test_what_comes_after_a_record_that_fails_is_left_and_other_keys_go_on() -> 
     reasons = {one.found.name: one.reason for one in summary.results if one.result == "left"}
     assert "failed again, 2 times: ValueError: poison" in reasons["2"]
     assert "waits behind" in reasons["3"]
+
+
+def test_what_is_said_of_a_letter_from_before_the_redaction_hides_its_values() -> None:
+    """The letter still holds them."""
+    run = Run(stored("1", ("a", 123456)), failing=["123456"])
+    run.says, run.redaction = "no such version: 123456", Redaction(["v"])
+    (result,) = run.summary().results
+    assert "no such version: [redacted]" in result.reason
+    assert "123456" not in result.reason
 
 
 def test_a_letter_is_deleted_only_when_all_of_it_was_handled() -> None:
