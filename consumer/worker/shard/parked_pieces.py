@@ -162,8 +162,10 @@ class ParkedPieces:
         full = not self._can_keep or self._rows.is_full_for(digest)
         if full and digest not in self._rows.full:
             self._rows.full[digest] = None
-            event = "parked_keys.full" if self._can_keep else "parked_keys.no_destination"
-            log.error(event, shard_id=self._calls.shard_id, key_digest=digest)
+            if self._can_keep:
+                log.error("parked_keys.full", shard_id=self._calls.shard_id, key_digest=digest)
+            else:
+                log.error("parked_keys.no_destination", shard_id=self._calls.shard_id, key_digest=digest)
             self._ended(None)
         elif not full and self._rows.full.pop(digest, "") is None:
             self._ended(None)
