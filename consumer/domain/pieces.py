@@ -28,11 +28,19 @@ class Cut:
 
 
 class Piece:
-    """Records that go to the handler together, and the keys that they hold. ``request_id`` belongs to its user."""
+    """Records that go to the handler together, and the keys that they hold. ``request_id`` belongs to its user;
+    ``batch`` is the same for all pieces of a batch, and no other's."""
 
-    __slots__ = ("_settlement", "entries", "keys", "policy", "request_id")
+    __slots__ = ("_settlement", "batch", "entries", "keys", "policy", "request_id")
 
-    def __init__(self, policy: RetryPolicy, entries: Sequence[Entry], keys: Collection[bytes] | None = None) -> None:
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        entries: Sequence[Entry],
+        keys: Collection[bytes] | None = None,
+        batch: object | None = None,
+    ) -> None:
+        self.batch = batch or object()
         self.policy = policy
         self.entries = entries
         self.keys = dict.fromkeys([entry.key for entry in entries] if keys is None else keys)
@@ -55,16 +63,29 @@ class Piece:
         """One more attempt, although its retries are used up: they say nothing of its records."""
         self._settlement.try_again()
 
+    def split(self) -> tuple[Piece, Piece | None]:
+        """The first key of this piece, of which nothing was tried by itself, and a piece of the others."""
+        if self.stands_alone:
+            return self, None
+        first, *others = self.keys
+        return self._of((first,)), self._of(dict.fromkeys(others))
+
+    def _of(self, keys: Collection[bytes]) -> Piece:
+        return self._part([entry for entry in self.entries if entry.key in keys], keys)
+
+    def _part(self, entries: Sequence[Entry], keys: Collection[bytes] | None = None) -> Piece:
+        return Piece(self.policy, entries, keys, self.batch)
+
     def expired(self, step: GiveUp) -> tuple[Piece, Piece | None]:
         """This piece without the keys that have nothing in the dead letter, and a piece of those."""
         given_up = {entry.key for entry in self.entries[: len(step.records)]}
         rest = [entry for entry in self.entries if entry.key not in given_up]
         if not rest:
             return self, None
-        first = Piece(self.policy, [entry for entry in self.entries if entry.key in given_up], given_up)
+        first = Piece(self.policy, [entry for entry in self.entries if entry.key in given_up], given_up, self.batch)
         first.request_id = self.request_id
         first._settlement.continue_from(self._settlement, len(step.records))
-        return first, Piece(self.policy, rest)
+        return first, self._part(rest)
 
     def answered(self, outcome: Outcome) -> Cut:
         """The last call ended so."""
@@ -77,8 +98,7 @@ class Piece:
         keys = list(self.keys)
         left = dict.fromkeys(keys[: len(keys) // 2])
         right = dict.fromkeys(keys[len(keys) // 2 :])
-        halves = [(half, [entry for entry in self.entries if entry.key in half]) for half in (left, right)]
-        return Cut((), [Piece(self.policy, entries, half) for half, entries in halves])
+        return Cut((), [self._of(left), self._of(right)])
 
     def gave_up(self) -> Cut:
         """The records of the last dead letter are durable at its destination."""
@@ -98,7 +118,7 @@ class Piece:
             return Cut(done)
         if self.stands_alone:
             return Cut(done, (self,))
-        return Cut(done, (Piece(self.policy, self.entries),))  # some of its keys are settled as a whole
+        return Cut(done, (self._part(self.entries),))  # some of its keys are settled as a whole
 
     def _by_key(self, outcome: Outcome) -> Cut:
         """Every key by itself: settled up to its first failed record. What the handler may not have come to goes on as
@@ -111,9 +131,9 @@ class Piece:
             lowest = min(int(entry.record.number) for entry in self.entries if entry.record.sequence_number in failed)
             untried = [entry for entry in settled if int(entry.record.number) > lowest]
             settled = [entry for entry in settled if int(entry.record.number) < lowest]
-            pieces += [Piece(self.policy, untried)] if untried else []
+            pieces += [self._part(untried)] if untried else []
         for key in failing:
-            piece = Piece(self.policy, [entry for entry in self.entries if entry.key == key], (key,))
+            piece = self._of((key,))
             own = tuple(number for entry in piece.entries if (number := entry.record.sequence_number) in failed)
             cut = piece.answered(msgspec.structs.replace(outcome, failed=own))
             settled += cut.settled

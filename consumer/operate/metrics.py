@@ -38,6 +38,7 @@ REFUSALS: Final = ("throttled", "denied", "missing", "misconfigured", "unfit", "
 GET_RECORDS_OUTCOMES: Final = ("data", "empty", "throttled", "expired", "trimmed", "error")
 LEASE_STATES: Final = ("owned", "target", "free", "total")
 LEASE_EVENTS: Final = ("acquired", "released", "handed_over", "finished", "lost", "fenced")
+BREAKER_STATES: Final = ("closed", "probing", "open")  # breaker_state is the place in this list
 SHARD_STATES: Final = ("waiting", "open", "deferred", "draining", "done", "halted", "quarantined")
 API_OUTCOMES: Final = (
     "ok",
@@ -95,13 +96,15 @@ class Family(Generic[_Child]):
 
 @dataclass(slots=True)
 class ShardMetrics:
-    """The gauges of one shard, all in seconds; None until measured, so that no alert fires on a made-up 0."""
+    """The gauges of one shard, in seconds but for the breaker's state; None until measured, so that no alert fires on a
+    made-up 0."""
 
     lag_seconds: float | None = None
     oldest_unsettled_seconds: float | None = None
     iterator_age_seconds: float | None = None
     retention_headroom_seconds: float | None = None
     checkpoint_age_seconds: float | None = None
+    breaker_state: int | None = None
 
 
 _SHARD_GAUGES: Final = {
@@ -118,6 +121,7 @@ _SHARD_GAUGES: Final = {
         "Seconds until the oldest unsettled record of a shard is trimmed by the service; less than 0 is loss."
     ),
     "checkpoint_age_seconds": "Seconds since everything settled in a shard was last durable; 0 when it all is.",
+    "breaker_state": "Whether most of a shard fails, so that it is paused: 0 closed, 1 probing, 2 open.",
 }
 
 

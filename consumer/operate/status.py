@@ -36,6 +36,7 @@ class ShardStatus:
 
     ``lag`` and ``checkpoint_age`` in seconds, ``in_flight`` in records. ``retrying_keys`` wait for another attempt or
     for their dead letter; records of ``deferred_keys`` wait outside of memory; ``parked_keys`` have letters from it.
+    ``breaker`` is closed, probing or open; unless it is closed, ``last_error`` is the type of the handler's last one.
     """
 
     shard_id: str
@@ -49,6 +50,8 @@ class ShardStatus:
     deferred_keys: int | None = None
     parked_keys: int | None = None
     checkpoint_age: float | None = None
+    breaker: str | None = None
+    last_error: str | None = None
     note: str = ""
 
 

@@ -130,7 +130,8 @@ def _shard_row(shard: ShardStatus) -> str:
         f"<td class=n>{shard.epoch}</td><td class=n>{_seconds(shard.lag)}</td>"
         f"<td class=n>{_count(shard.in_flight)}</td><td class=n>{_count(shard.retrying_keys)}</td>"
         f"<td class=n>{_count(shard.deferred_keys)}</td><td class=n>{_count(shard.parked_keys)}</td>"
-        f"<td class=n>{_seconds(shard.checkpoint_age)}</td><td>{escape(shard.note)}</td></tr>"
+        f"<td class=n>{_seconds(shard.checkpoint_age)}</td>"
+        f"<td{' class=bad' if shard.breaker in ('probing', 'open') else ''}>{escape(shard.note)}</td></tr>"
     )
 
 

@@ -35,7 +35,10 @@ class OnFailure(Section):
     """What later records of a key do when one is given up: continue (default, as in Lambda: they are handled), park_key
     (they follow it to the destination, in order, until dlq redrive frees the key) or block (the key waits in place and
     is tried every five minutes; what cannot wait any longer is parked). The last two need an S3 or SQS destination."""
-
+    breaker: bool = True
+    """true (default): while most keys of a shard fail, or the handler cannot be reached, the shard pauses and tries a
+    key now and then until it is well again, so that an outage does not drain the table into the dead letters. false:
+    what fails is given up, however much it is."""
     redact: tuple[Annotated[str, AfterValidator(require_attribute_path)], ...] = ()
     """Attributes whose values never leave the daemon, in dead letters, logs and pages: ssn, address.street (into maps;
     lists are passed through), *.email (* is any one name). Default: none. A redacted letter can be handled again only

@@ -12,7 +12,7 @@ from consumer import __version__
 from consumer.domain.lease import LeaseRow
 from consumer.domain.service_time import MOST_APART
 from consumer.operate import sd_notify
-from consumer.operate.metrics import LEASE_STATES, SHARD_STATES, Metrics
+from consumer.operate.metrics import BREAKER_STATES, LEASE_STATES, SHARD_STATES, Metrics
 from consumer.operate.status import ShardStatus, Status, StatusBoard
 from consumer.ports.time import Clock, ServiceClock
 from consumer.worker.context import WorkerContext
@@ -127,6 +127,7 @@ class Reporter:
         lag = gauges.lag_seconds = ages.lag
         gauges.retention_headroom_seconds = self._context.ports.source.retention - lag
         gauges.checkpoint_age_seconds = worker.lease.checkpoint_age
+        gauges.breaker_state = BREAKER_STATES.index(worker.breaker.state if worker.breaker else "closed")
         return lag
 
     def _process_gauges(
@@ -160,6 +161,8 @@ class Reporter:
             return ShardStatus(row.shard_id, row.state, row.owner, epoch=row.epoch, note=row.corrupt or row.note)
         held = worker.outstanding
         retrying_keys = worker.retrying_keys if held else 0  # as usual: a thousand idle shards report every second
+        breaker = worker.breaker
+        is_closed = breaker is None or breaker.is_closed
         return ShardStatus(
             shard_id=row.shard_id,
             state=worker.lease.state,
@@ -172,6 +175,8 @@ class Reporter:
             deferred_keys=worker.deferred_keys,
             parked_keys=worker.parked.letters_here,
             checkpoint_age=worker.lease.checkpoint_age,
+            breaker="closed" if breaker is None else breaker.state,
+            last_error=None if breaker is None or is_closed else breaker.last_error,
             note=_note(worker, retrying_keys) or row.note,
         )
 
@@ -195,6 +200,9 @@ class Reporter:
 
 def _note(worker: ShardWorker, retrying_keys: int) -> str:
     """Why a shard gets no further, in a few words; empty when it does."""
+    breaker = worker.breaker
+    if breaker is not None and not breaker.is_closed:
+        return f"breaker {breaker.state}: most of the shard fails (last error: {breaker.last_error or 'unknown'})"
     if worker.is_paused and worker.parked.full:
         return "paused: as many keys are parked, or letters of one, as there may be: see stream-consumer dlq redrive"
     if retrying_keys and worker.is_paused:

@@ -24,6 +24,7 @@ from consumer.testing.simulated_worker import Scripted, SimulatedWorker
 from consumer.testing.simulation import Simulation
 from consumer.worker.fleet.stream_replacement import FOLLOW_INTERVAL
 from tests.simulation import mixed_settings
+from tests.simulation.breaker import breaker
 from tests.simulation.failing_keys import failing_keys
 from tests.simulation.kinesis import kinesis
 from tests.simulation.parking import parking
@@ -234,6 +235,7 @@ FAMILIES: dict[str, Callable[..., Run]] = {
     "fleet": fleet,
     "failing_keys": failing_keys,
     "kinesis": kinesis,
+    "breaker": breaker,
     "parking": parking,
 }
 

@@ -18,6 +18,7 @@ import pytest
         ("weather", 0, 6),
         ("fleet", 0, 6),
         ("failing_keys", 0, 3),
+        ("breaker", 0, 4),
         ("kinesis", 0, 8),
         ("parking", 0, 16),
     ],

@@ -16,6 +16,7 @@ from consumer.domain.batching import Entry, KeyReadyQueue
 from consumer.domain.events import MAX_EVENT
 from consumer.worker.context import WorkerContext
 from consumer.worker.shard.batch_forming import BatchForming
+from consumer.worker.shard.breaker import ShardBreaker
 from consumer.worker.shard.dead_letter_delivery import DeadLetterDelivery
 from consumer.worker.shard.handler_calls import HandlerCalls
 from consumer.worker.shard.held_lease import HeldLease
@@ -48,7 +49,8 @@ class Dispatcher:
         self._tasks = tasks
         self._draining = asyncio.Event()
         self._queue = KeyReadyQueue(context.settings.limits.buffer // WAITING_SHARE, context.bounds)
-        self._calls = HandlerCalls(context, lease, self._draining)
+        self.breaker = ShardBreaker(context, lease.shard_id, subscription.oldest_unsettled)
+        self._calls = HandlerCalls(context, lease, self._draining, self.breaker)
         self._width = 1 if subscription.in_order else context.settings.batch.parallelization_factor
         self._taken = 0  # slots
         self._running: dict[asyncio.Task[None], None] = {}
@@ -143,6 +145,7 @@ class Dispatcher:
         self._calls.stop_waiting()
         self._forming.stop()
         self._order.stop()
+        self.breaker.stop()
 
     # --- slots -----------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from consumer.domain.stream_record import StreamRecord
 from consumer.domain.windows import WindowCall
 from consumer.ports.handler import Reservation
 from consumer.worker.context import WorkerContext
+from consumer.worker.shard.breaker import ShardBreaker
 from consumer.worker.shard.dead_letter_delivery import extent
 from consumer.worker.shard.held_lease import HeldLease
 
@@ -23,9 +24,13 @@ LOGGED_FRAMES = 10  # of the handler's stack, the innermost ones; a dead letter 
 
 
 class HandlerCalls:
-    """Calls the handler while the lease is held. ``draining`` stops new calls."""
+    """Calls the handler while the lease is held. ``draining`` stops new calls; ``breaker`` is the shard's, which its
+    order asks before a call and tells what came of it."""
 
-    def __init__(self, context: WorkerContext, lease: HeldLease, draining: asyncio.Event) -> None:
+    def __init__(
+        self, context: WorkerContext, lease: HeldLease, draining: asyncio.Event, breaker: ShardBreaker
+    ) -> None:
+        self.breaker = breaker
         self._context = context
         self._clock = context.ports.clock
         self._lease = lease

@@ -24,6 +24,7 @@ from consumer.worker.shard.blocked_pieces import BlockedPieces
 from consumer.worker.shard.dead_letter_delivery import DeadLetterDelivery
 from consumer.worker.shard.failing_pieces import FailingPieces
 from consumer.worker.shard.handler_calls import HandlerCalls
+from consumer.worker.shard.key_probes import KeyProbes
 from consumer.worker.shard.order import Work
 from consumer.worker.shard.parked_pieces import ParkedPieces
 from consumer.worker.shard.parked_rows import ParkedRows
@@ -89,6 +90,11 @@ class KeyOrder:
             ended=self._parked_ended,
         )
         self._answering = tasks.create_task(self._parked.answer_for_ever(), name="parked keys that are closing")
+        self._breaker = calls.breaker
+        self._breaker.on_change = self._pausing.wake
+        self._probes = KeyProbes(
+            self._breaker, self._failing, self._ready, self._pausing, self._fresh, self._retry, self._run
+        )
         self._retrying = 0  # slots that retries have now
         self._retried_last = False
         self._is_full = False
@@ -109,6 +115,9 @@ class KeyOrder:
     # --- what is done next -----------------------------------------------------------------------------
 
     def next(self, *, alone: bool) -> Work | None:
+        if not self._breaker.is_closed:
+            return self._probes.next()
+        self._probes.release()
         may_retry = self._pausing.any_due and self._retrying < self._most_retrying
         if may_retry and not (self._alone and self._retried_last):
             return self._retry()
@@ -164,9 +173,11 @@ class KeyOrder:
         finally:
             if again:
                 self._retrying -= 1
+        self._breaker.answered(outcome, piece.keys, step.records, piece)
         if outcome.kind == "ok" and len(step.records) == len(piece.entries) and not self._matters(piece):  # as usual
             self._subscription.settle(piece.entries, "handled")
             self._queue.free(piece.keys)
+            self._breaker.handled(piece.batch, len(piece.keys))
             return
         self._follow(piece, piece.keys, piece.answered(outcome), "handled")
 
@@ -185,6 +196,8 @@ class KeyOrder:
         through = [key for key in keys if key not in held]
         self._failing.end(piece, through if piece in cut.pieces else keys)
         self._queue.free(through)
+        if through and result == "handled":
+            self._breaker.handled(piece.batch, len(through))
         for rest in cut.pieces:
             self._go_on(rest)
         self._bound()
@@ -197,8 +210,11 @@ class KeyOrder:
             if rest is not None:
                 self._failing.end(whole, whole.keys)
                 self._ready.append(rest)
+            self._probes.fails(piece, invoked=step.invoked)
             order = self._after_giving_up
-            if order == "continue":
+            if self._probes.holds(piece, step):
+                self._failing.add(piece)
+            elif order == "continue":
                 self._failing.add(piece)
                 self._spawn(self._give_up(piece, step))
             elif order == "block" and self._blocked.admits(piece, step):
@@ -207,6 +223,7 @@ class KeyOrder:
             else:
                 self._parked.give_up(piece, step)
         elif step.after > 0:
+            self._probes.fails(piece, invoked=step.attempt > 1)
             self._failing.add(piece)
             self._calls.retry_scheduled(step.records, step.attempt, step.after)
             self._pausing.add(piece, step.after)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from consumer.domain.pieces import Piece
 
 
 class PausingPieces:
-    """Of one shard. ``on_due`` is called when a pause is over."""
+    """Of one shard. ``on_due`` is called when a pause is over, and after ``wake``."""
 
     def __init__(self, tasks: asyncio.TaskGroup, on_due: Callable[[], None]) -> None:
         self._timers: dict[Piece, asyncio.TimerHandle] = {}
@@ -25,12 +25,21 @@ class PausingPieces:
         """Whether the pause of a piece is over."""
         return bool(self._due)
 
+    @property
+    def first(self) -> Piece:
+        """The piece that is due for longest."""
+        return self._due[0]
+
     def add(self, piece: Piece, seconds: float) -> None:
         """The piece pauses from now on."""
         self._timers[piece] = asyncio.get_running_loop().call_later(seconds, self._over, piece)
 
+    def add_due(self, pieces: Iterable[Piece]) -> None:
+        """These pieces are due, without a pause."""
+        self._due.extend(pieces)
+
     def next(self) -> Piece:
-        """The piece that is due for longest."""
+        """``first``, which is due no more."""
         return self._due.popleft()
 
     def remove(self, piece: Piece) -> None:
@@ -40,6 +49,10 @@ class PausingPieces:
             timer.cancel()
         else:
             self._due.remove(piece)
+
+    def wake(self) -> None:
+        """As if a pause were over."""
+        self._is_due.set()
 
     def stop(self) -> None:
         """No pause ends any more."""

@@ -49,6 +49,8 @@ class InOrderRunner:
         self._dead_letters = dead_letters
         self._subscription = subscription
         self._draining = draining
+        self._breaker = calls.breaker
+        self._was_probe = False  # the last call
         self.failing_keys = 0
 
     async def run(self, entries: Sequence[Entry], window: Window | None = None) -> bool:
@@ -65,9 +67,13 @@ class InOrderRunner:
         settlement = Settlement(self._subscription.retry_policy, [entry.record for entry in entries], born)
         settled = 0
         request_id = ""
+        batch = object()
         while (step := settlement.next(clock.trusted())) is not None:
             if isinstance(step, GiveUp):
                 self._failing(entries[settled:])
+                if self._holds(step, batch, entries[settled : settled + len(step.records)]):
+                    settlement.try_again()
+                    continue
                 part = window.part() if window is not None else None
                 if not await self._give_up(step, request_id or self._random.token(), part):
                     return False
@@ -75,25 +81,43 @@ class InOrderRunner:
             else:
                 if not await self._may_call(step):
                     return False
+                self._was_probe = await self._breaker.turn(batch, self._draining)
                 async with self._calls.turn(again=step.attempt > 1) as turn:
                     if turn is None:
                         return False
                     step = settlement.next(clock.trusted())
                     if not isinstance(step, Invoke):
+                        self._breaker.not_called(batch)
                         continue  # it grew too old in the back-off or the queue: what is too old is never sent
                     if step.fresh_request or not request_id:
                         request_id = self._random.token()
                     part = window.part() if window is not None else None
                     outcome = await self._calls.call(turn, step, request_id, part)
+                keys, bisect = {entry.key for entry in entries}, self._subscription.retry_policy.bisect
+                self._breaker.answered(outcome, keys, step.records, batch, cuts=bisect)
                 done, result = settlement.answered(outcome), "handled"
                 if outcome.kind != "ok":
                     self._failing(entries[settled:])
                 if window is not None and done and not await window.accept(outcome.state):
                     return False
             if done:
-                self._subscription.settle(entries[settled : settled + len(done)], result)
+                self._settle(entries[settled : settled + len(done)], result, batch)
                 settled += len(done)
         return True
+
+    def _settle(self, entries: Sequence[Entry], result: str, batch: object) -> None:
+        self._subscription.settle(entries, result)
+        if result == "handled":
+            self._breaker.handled(batch, len({entry.key for entry in entries}))
+
+    def _holds(self, step: GiveUp, batch: object, given_up: Sequence[Entry]) -> bool:
+        """Whether the dead letter waits for the shard's breaker. Nothing may overtake these records, so they are its
+        next probe; when that fails, too, the letter is sent, or a poison record would hold the shard for good."""
+        if self._was_probe or step.condition != "RetryAttemptsExhausted":
+            return False  # what is too old is never tried again: waiting would not save it
+        if given_up and self._breaker.is_closed:
+            self._breaker.fails(batch, given_up[0].key, len({entry.key for entry in given_up}))
+        return not self._breaker.is_closed
 
     async def _may_call(self, step: Invoke) -> bool:
         """Announce a retry and wait for its back-off. False when draining starts meanwhile."""

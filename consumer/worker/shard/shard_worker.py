@@ -21,6 +21,7 @@ from consumer.domain.replay import is_replaying
 from consumer.domain.windows import TumblingWindow
 from consumer.worker.context import WorkerContext
 from consumer.worker.memory_budget import BudgetAccount
+from consumer.worker.shard.breaker import ShardBreaker
 from consumer.worker.shard.held_lease import HeldLease
 from consumer.worker.shard.lineage import Lineage
 from consumer.worker.shard.parked_rows import ParkedRows
@@ -113,6 +114,12 @@ class ShardWorker:
         """Whether so many keys fail that nothing new is started."""
         dispatcher = self._processing.dispatcher
         return dispatcher.is_paused if dispatcher else False
+
+    @property
+    def breaker(self) -> ShardBreaker | None:
+        """None while no batches are handled."""
+        dispatcher = self._processing.dispatcher
+        return dispatcher.breaker if dispatcher else None
 
     @property
     def cannot_read(self) -> str:

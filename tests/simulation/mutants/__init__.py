@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.simulation.mutants.breaker import BREAKER
 from tests.simulation.mutants.failing_keys import FAILING_KEYS
 from tests.simulation.mutants.fleet import FLEET
 from tests.simulation.mutants.kinesis import KINESIS
@@ -36,7 +37,7 @@ COPIED = (
     "tests/unit/worker",
 )
 MOST_SEEDS = 200
-MUTANTS = (*FLEET, *RECORDS, *FAILING_KEYS, *KINESIS, *PARKING)
+MUTANTS = (*FLEET, *RECORDS, *FAILING_KEYS, *KINESIS, *PARKING, *BREAKER)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ CONTRACT = {
     "iterator_age_seconds": ("gauge", {"shard"}),
     "retention_headroom_seconds": ("gauge", {"shard"}),
     "checkpoint_age_seconds": ("gauge", {"shard"}),
+    "breaker_state": ("gauge", {"shard"}),
     "records_total": ("counter", {"result"}),
     "batches_total": ("counter", {"result"}),
     "handler_seconds": ("histogram", set()),
@@ -85,6 +86,7 @@ def measured(metrics: Metrics) -> Metrics:
     shard = metrics.shard("shardId-1")
     shard.lag_seconds = shard.oldest_unsettled_seconds = shard.iterator_age_seconds = 1
     shard.retention_headroom_seconds = shard.checkpoint_age_seconds = 1
+    shard.breaker_state = 0
     return metrics
 
 

@@ -88,8 +88,8 @@ WRONG = (
     wrong(
         "an answer settles the first records of the batch",
         "consumer/worker/shard/shard_order.py",
-        "self._subscription.settle(entries[settled : settled + len(done)], result)",
-        "self._subscription.settle(entries[: len(done)], result)",
+        "self._settle(entries[settled : settled + len(done)], result, batch)",
+        "self._settle(entries[: len(done)], result, batch)",
     ),
     wrong(
         "a retry gets another request id in the order of the shard",
@@ -151,8 +151,8 @@ WRONG = (
     wrong(
         "a cut loses the rest",
         "consumer/domain/pieces.py",
-        "for half, entries in halves]",
-        "for half, entries in halves[:1]]",
+        "[self._of(left), self._of(right)]",
+        "[self._of(left)]",
     ),
     wrong(
         "what a function may not have come to counts as handled",
@@ -169,7 +169,7 @@ WRONG = (
     wrong(
         "keys without a record in the letter of what is too old are forgotten",
         "consumer/domain/pieces.py",
-        "        return first, Piece(self.policy, rest)\n",
+        "        return first, self._part(rest)\n",
         "        return first, None\n",
     ),
     wrong(
