@@ -52,6 +52,11 @@ class Piece:
         """Whether it is of one key."""
         return len(self.keys) == 1
 
+    @property
+    def invocations(self) -> int:
+        """How often the records that are being tried were handed over."""
+        return self._settlement.invocations
+
     def next(self, now: float) -> Step:
         """What to do now (Unix seconds): a call after a pause, or a dead letter."""
         step = self._settlement.next(now)

@@ -144,6 +144,11 @@ class Settlement:
         """The records of the last ``GiveUp`` are durable elsewhere; returns them as settled."""
         return self._pieces.pop().records
 
+    @property
+    def invocations(self) -> int:
+        """How often the records that are being tried were handed over."""
+        return self._pieces[-1].invocations if self._pieces else 0
+
     def try_again(self) -> None:
         """One more attempt at once for the records of the last ``GiveUp``, whose retries are used up."""
         piece = self._pieces[-1]

@@ -66,6 +66,7 @@ class KeyProbes:
             first, self._sample = untried.split()
             return self._probe(first, lambda: self._run(first, again=False))
         if self._pausing.any_due:
+            self._pausing.prefer_least_tried()  # or poison of before the outage would be tried again and again
             return self._probe(self._pausing.first, self._retry())
         if self._held:
             last_try = self._last_try = self._held.popleft()

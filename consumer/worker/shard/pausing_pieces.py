@@ -38,6 +38,12 @@ class PausingPieces:
         """These pieces are due, without a pause."""
         self._due.extend(pieces)
 
+    def prefer_least_tried(self) -> None:
+        """Of the pieces that are due, the one that was tried least often comes first."""
+        least = min(self._due, key=lambda piece: piece.invocations)
+        self._due.remove(least)
+        self._due.appendleft(least)
+
     def next(self) -> Piece:
         """``first``, which is due no more."""
         return self._due.popleft()
