@@ -193,7 +193,8 @@ def breaker(seed: int | str, on_event: Callable[[str], None] | None = None) -> A
                 await disturb()
             await asyncio.sleep(CALM_AGAIN)
             failing.outage = None
-            await world.until(lambda: not any(not one.is_closed for _, one in watch.breakers()), MOST_PAUSE, "closed")
+            # What is left of a shard at its end may be mostly poison: then some probes in a row are bad luck.
+            await world.until(lambda: all(one.is_closed for _, one in watch.breakers()), 2 * MOST_PAUSE, "closed")
             await asyncio.sleep(rng.uniform(10.0, 60.0))
         writing.cancel()
         failing.clear()
