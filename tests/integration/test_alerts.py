@@ -81,6 +81,7 @@ class Fleet:
         self._busy = busy
         self.world = Simulation(name, shards=2, config=config, bounds=bounds)
         self.is_broken = True
+        self.is_out = False
         self._recording = Recording(INTERVAL)
 
     def record(self, minutes: float, *events: tuple[float, Callable[[], Awaitable[None] | None]]) -> Recording:
@@ -104,7 +105,13 @@ class Fleet:
         self.world.put("poison")
 
     def mend(self) -> None:
-        self.is_broken = False
+        self.is_broken = self.is_out = False
+
+    def begin_outage(self) -> None:
+        """Everything fails, and there is a lot of it."""
+        self.is_out = True
+        for number in range(100):
+            self.world.put(f"x{number}")
 
     async def replace(self) -> None:
         """A worker stops, its shard goes to the other one, and a new process comes up with counters at 0."""
@@ -116,7 +123,7 @@ class Fleet:
 
     async def _behave(self, call: HandlerCall) -> Outcome:
         await asyncio.sleep(self._busy)
-        return FAILED if self.is_broken and any(key.startswith("poison") for key in keys(call)) else OK
+        return FAILED if self.is_out or (self.is_broken and any(key.startswith("poison") for key in keys(call))) else OK
 
     async def _write(self) -> None:
         for number in range(10**9):
@@ -183,6 +190,13 @@ def test_a_handler_that_fails_for_everything(judge: Callable[[Recording, Alerts]
 
     recording = fleet.record(30, (2, break_down), (24, fleet.mend))
     judge(recording, {1: set(), 6: {"ShardPaused"}, 20: {"ShardPaused", "Lag"}, 28: set()})
+
+
+def test_an_outage_of_the_handler(judge: Callable[[Recording, Alerts], None]) -> None:
+    """The breakers open, and close some minutes after it is over: with the next probe."""
+    fleet = Fleet("an outage")
+    recording = fleet.record(36, (2, fleet.begin_outage), (24, fleet.mend))
+    judge(recording, {1: set(), 5: {"BreakerOpen"}, 20: {"BreakerOpen", "Lag"}, 34: set()})
 
 
 def test_a_fleet_that_is_too_slow(judge: Callable[[Recording, Alerts], None]) -> None:
