@@ -53,6 +53,7 @@ OPTIONS: dict[str, tuple[str, list[str], list[str]]] = {
         ["bucket", QUEUE, "s3://"],
     ),
     "on_failure.format": ("must be full or lambda", ["full", "lambda"], ["json", "Lambda", "1"]),
+    "on_failure.breaker": (TRUE_OR_FALSE, ["true", "false"], ["1", "off", "open"]),
     "on_failure.order": ("must be continue, park_key or block", ["continue"], ["stop", "1"]),
     "on_failure.redact": (
         "must be a list",
