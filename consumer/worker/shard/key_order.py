@@ -256,7 +256,8 @@ class KeyOrder:
         )
         failing_bytes = self._set_aside()
         many = self.failing_keys >= self._most_failing or failing_bytes > self._max_failing_bytes
-        self._unblock(full=unable or many)
+        if self._breaker.is_closed:  # or keys would be parked because everything fails
+            self._unblock(full=unable or many)
         is_full = unable or many or self._parked.is_full
         if is_full != self._is_full:
             self._is_full = is_full
