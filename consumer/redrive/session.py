@@ -40,6 +40,18 @@ class RedriveUnderWay(Unavailable):
         self.claim = claim
 
 
+class RedriveFenced(SessionFenced, Unavailable):
+    """This redrive was silent for too long, or others say so: they may go on where it was, and it must not."""
+
+    exit_code = 69
+
+    def __init__(self, incarnation: str) -> None:
+        super().__init__(
+            f"the session {incarnation} was not renewed in time (leases.duration), so another process may go on: "
+            "nothing is deleted that was not handled; run it again, it goes on with what is left"
+        )
+
+
 class RedriveSession:
     """One session, from ``open`` to its end. ``incarnation`` names it in rows that are written in its name.
 
@@ -90,9 +102,9 @@ class RedriveSession:
         return self._validity.left(self._clock.monotonic())
 
     def require(self) -> None:
-        """SessionFenced when it does not hold: stop, and leave everything as it is."""
+        """RedriveFenced when it does not hold: stop, and leave everything as it is."""
         if not self.holds():
-            raise SessionFenced(f"the session {self.incarnation} was not renewed in time: another redrive may go on")
+            raise RedriveFenced(self.incarnation)
 
     async def is_dead(self, incarnation: str) -> bool:
         """Whether another member can never renew again. One that was silent for 1.1 of its durations, from the first

@@ -8,11 +8,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from consumer.domain.errors import SessionFenced
 from consumer.domain.lease import TAKE_MARGIN, SessionRow
 from consumer.domain.planner import plan
 from consumer.domain.redrive_claim import Claim
-from consumer.redrive.session import RedriveSession, RedriveUnderWay
+from consumer.redrive.session import RedriveFenced, RedriveSession, RedriveUnderWay
 from consumer.testing.memory_claims import MemoryRedriveClaims
 from consumer.testing.memory_leases import MemoryLeaseStore
 from consumer.testing.memory_table import MemoryTable
@@ -142,8 +141,9 @@ def test_one_that_wakes_up_can_do_nothing_any_more() -> None:
             assert await world.store.fence_session(frozen.incarnation, row.counter)
             await asyncio.wait_for(frozen.lost.wait(), DURATION)
             assert not frozen.holds()
-            with pytest.raises(SessionFenced):
+            with pytest.raises(RedriveFenced, match="run it again") as refused:
                 frozen.require()
+            assert refused.value.exit_code == 69, "as for a redrive that finds another one"
             async with heir.opened():
                 taken = await heir.take(world.claims, PLACE)
                 await frozen.give_back(world.claims, held)
