@@ -9,6 +9,7 @@ from pydantic import AfterValidator
 from consumer.domain.redaction import Redaction, path_problem
 from consumer.settings.aws_names import require_destination, require_s3_url, service_of_destination
 from consumer.settings.errors import Refused
+from consumer.settings.kinds import FLAG
 from consumer.settings.section import Section
 
 
@@ -35,7 +36,7 @@ class OnFailure(Section):
     """What later records of a key do when one is given up: continue (default, as in Lambda: they are handled), park_key
     (they follow it to the destination, in order, until dlq redrive frees the key) or block (the key waits in place and
     is tried every five minutes; what cannot wait any longer is parked). The last two need an S3 or SQS destination."""
-    breaker: bool = True
+    breaker: Annotated[bool, FLAG] = True
     """true (default): while most keys of a shard fail, or the handler cannot be reached, the shard pauses and tries a
     key now and then until it is well again, so that an outage does not drain the table into the dead letters. false:
     what fails is given up, however much it is."""
