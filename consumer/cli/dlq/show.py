@@ -75,6 +75,8 @@ def _as_text(fields: dict[str, Any]) -> str:
     for name, value in fields.items():
         if value in (None, False, []):
             continue
+        if isinstance(value, dict):
+            value = [f"{part} {found}" for part, found in value.items()]
         text = ", ".join(value) if isinstance(value, list) else str(value)
         rows.append(f"{name:<22} {plain(text)}")
     return "\n".join(rows)
