@@ -275,7 +275,7 @@ def test_a_letter_that_is_refused_is_seen_until_it_is_taken(error: StreamConsume
 
 def test_a_letter_that_does_not_fit_is_counted_and_does_not_wait() -> None:
     world = world_of("a large letter", {"retry": {"max_retry_attempts": 0}})
-    world.dead_letters.maximum_size = 1500
+    world.dead_letters.maximum_size = 1800
 
     async def scenario() -> None:
         worker = started(world, Failing("poison"))

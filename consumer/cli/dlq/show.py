@@ -75,8 +75,7 @@ def _as_text(fields: dict[str, Any]) -> str:
     for name, value in fields.items():
         if value in (None, False, []):
             continue
-        if isinstance(value, dict):
-            value = [f"{part} {found}" for part, found in value.items()]
-        text = ", ".join(value) if isinstance(value, list) else str(value)
+        parts = [f"{part} {found}" for part, found in value.items()] if isinstance(value, dict) else value
+        text = ", ".join(parts) if isinstance(parts, list) else str(parts)
         rows.append(f"{name:<22} {plain(text)}")
     return "\n".join(rows)

@@ -118,7 +118,7 @@ RECORDS = (
     Mutant(
         "children start at LATEST",
         "consumer/worker/shard/reader.py",
-        'return Position("TRIM_HORIZON", not_before=self._start_at)',
+        'return Position("TRIM_HORIZON", not_before=self._not_before)',
         'return Position("LATEST")',
         ("G1 complete", "G2 order", "liveness"),
         family="records",
@@ -174,9 +174,9 @@ RECORDS = (
     ),
     Mutant(
         "latest drops what was written in its own second",
-        "consumer/worker/shard/subscription.py",
-        "0 < record.created < start_at:  # 0",
-        "0 < record.created <= start_at:  # 0",
+        "consumer/domain/replay_start.py",
+        "return self._start_at is not None and created < self._start_at",
+        "return self._start_at is not None and created <= self._start_at",
         ("G1 complete", "liveness"),
         family="records",
     ),
