@@ -183,7 +183,8 @@ class ParkedPieces:
         if not all(task.result() for task in sending):
             return False
         last = group[-1].record.number
-        if not await self._rows.count(piece.digest, count + len(group), last, self._draining):
+        counted = await self._rows.count(piece.digest, count + len(group), last, self._draining)
+        if not counted:
             return True  # the row is gone, by hand: what is not counted is not settled, and its fate is asked for anew
         self._subscription.settle(group, "dead_lettered")
         piece.sent()

@@ -33,10 +33,12 @@ PARKING = (
     Mutant(
         "records leave the books before their letters are counted",
         PIECES,
-        "await self._rows.count(piece.digest, count + len(group), group[-1].record.number, self._draining)\n"
-        '        self._subscription.settle(group, "dead_lettered")',
-        'self._subscription.settle(group, "dead_lettered")\n'
-        "        await self._rows.count(piece.digest, count + len(group), group[-1].record.number, self._draining)",
+        "        counted = await self._rows.count(piece.digest, count + len(group), last, self._draining)\n",
+        '        self._subscription.settle(group, "dead_lettered")\n'
+        "        await self._rows.count(piece.digest, count + len(group), last, self._draining)\n"
+        "        piece.sent()\n"
+        "        return True\n"
+        "        counted = True\n",
         ANY_HARM,
         family="parking",
     ),
@@ -59,8 +61,8 @@ PARKING = (
     Mutant(
         "an owner answers while letters are under way",
         PIECES,
-        "                if digest not in self._active:\n",
-        "                if digest:\n",
+        "if digest not in self._active and digest not in self._closing:",
+        "if digest not in self._closing:",
         ANY_HARM,
         family="parking",
     ),

@@ -175,8 +175,8 @@ RECORDS = (
     Mutant(
         "latest drops what was written in its own second",
         "consumer/domain/replay_start.py",
-        "return self._start_at is not None and created < self._start_at",
-        "return self._start_at is not None and created <= self._start_at",
+        "if not 0 < created < self._since:  # 0",
+        "if not 0 < created <= self._since:  # 0",
         ("G1 complete", "liveness"),
         family="records",
     ),
