@@ -25,7 +25,7 @@ def door(aws: Aws) -> Iterator[ProxyThread]:
         yield proxy
 
 
-@pytest.fixture(params=["s3", "sqs"])
+@pytest.fixture(params=["s3", pytest.param("sqs", marks=pytest.mark.soak)])
 def dead(request: pytest.FixtureRequest, aws: Aws, fleet: Fleet) -> Dead:
     found = made(request.param, aws, fleet)
     found.overrides["on_failure"]["order"] = "park_key"

@@ -63,7 +63,7 @@ def function() -> Iterator[Function]:
             thread.join()
 
 
-@pytest.fixture(params=["s3", "sqs"])
+@pytest.fixture(params=["s3", pytest.param("sqs", marks=pytest.mark.soak)])
 def dead(request: pytest.FixtureRequest, aws: Aws, fleet: Fleet) -> Dead:
     found = made(request.param, aws, fleet)
     if request.param == "sqs":  # a message has 1 MiB at most

@@ -46,7 +46,6 @@ BREAKER = (
         "",
         ("breaker",),
         family="breaker",
-        quick=True,
     ),
     Mutant(
         "what was kept back is forgotten when a breaker closes",

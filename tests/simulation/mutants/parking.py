@@ -28,7 +28,6 @@ PARKING = (
         'elif fate == "never" and piece.step is not None:',
         ("park mark first",),
         family="parking",
-        quick=True,
     ),
     Mutant(
         "records leave the books before their letters are counted",
