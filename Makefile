@@ -91,7 +91,7 @@ local: $(READY) $(AWS_READY)
 	@$(BIN)/python -m demo.local --table "$(TABLE)" --source "$(SOURCE)"
 
 test: $(DEV_READY) $(AWS_READY) $(RUNTIME_READY) $(KINESIS_READY) check
-	$(BIN)/python -m pytest -n 4 --dist loadgroup
+	$(BIN)/python -m pytest -n 3 --dist loadgroup
 
 check: lint types
 
