@@ -28,10 +28,10 @@ class Cut:
 
 
 class Piece:
-    """Records that go to the handler together, and the keys that they hold. ``request_id`` belongs to its user;
-    ``batch`` is the same for all pieces of a batch, and no other's."""
+    """Records that go to the handler together, and the keys that they hold. ``request_id`` and ``blocked`` belong to
+    its user; ``batch`` is the same for all pieces of a batch, and no other's."""
 
-    __slots__ = ("_settlement", "batch", "entries", "keys", "policy", "request_id")
+    __slots__ = ("_settlement", "batch", "blocked", "entries", "keys", "policy", "request_id")
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class Piece:
         self.entries = entries
         self.keys = dict.fromkeys([entry.key for entry in entries] if keys is None else keys)
         self.request_id = ""
+        self.blocked = False
         self._settlement = Settlement(policy, [entry.record for entry in entries])
 
     @property

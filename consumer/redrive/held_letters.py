@@ -49,12 +49,9 @@ class HeldLetters:
         return name in self._held
 
     async def delete(self, name: str) -> None:
-        """Delete a letter that is held. Unavailable; then it is still held."""
-        letter = self._held.get(name)
-        if letter is None:
-            return  # it was hidden for as long as can be: whoever got it next decides
-        await self._store.delete(letter)
-        self._held.pop(name, None)
+        """Delete a letter that is held (``holds``, right before). Unavailable; then it is still held."""
+        await self._store.delete(self._held[name])
+        self._held.pop(name, None)  # meanwhile it may have been hidden for as long as can be
 
     async def _keep(self) -> None:
         """Letters that cannot be kept any longer are not held any more: whoever gets them next decides."""

@@ -9,7 +9,7 @@ one transaction frees it. A key that cannot be freed is left parked, with the re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Literal, Protocol
@@ -103,13 +103,16 @@ class ParkedRedrive:
         found = (await self._store.parked_key(digest)).key
         if found is None:
             return KeyResult(digest, 0)
-        if found.redriver is not None and not await self._has_ended(found.redriver.partition("#")[0]):
+        other = (found.redriver or "").partition("#")[0]
+        if other not in ("", self._member.incarnation) and not await self._has_ended(other):
             return KeyResult(digest, 0, "claimed", f"{found.redriver} works on it")
         self._member.require()
         key = await self._store.claim_parked(found, f"{self._member.incarnation}#{self._token()}")
         if key is None:
             return KeyResult(digest, 0, "claimed", "another redrive was faster")
         work = _Key(self._store, self._box, self._handle, self._member, key, self._token, self._note_loss)
+        if found.redriver is not None:  # it may have ended between handling letters and removing them
+            await work.remove_done()
         result = await work.run()
         if result.left not in (None, "lost"):
             await self._store.release_parked(key)
@@ -148,6 +151,14 @@ class _Key:
         self._token = token
         self._note_loss = note_loss
         self._handled = 0
+
+    async def remove_done(self) -> None:
+        """Letters that an earlier redrive has handled, and did not come to remove."""
+        found = await self._view()
+        if self._not_mine(found) is None:
+            await self._remove(
+                (row, n) for row in found.shards for n in range(row.done, max(0, row.done - AT_ONCE), -1)
+            )
 
     async def run(self) -> KeyResult:
         for _ in range(ROUNDS):
@@ -194,16 +205,20 @@ class _Key:
             unanswered = [row for row in found.shards if row.closed != closing.nonce]
             for row in unanswered:
                 await self._answer_for_owner(closing, row)
-            if not unanswered and all(row.done == row.letters for row in found.shards):
+            all_done = not unanswered and all(row.done == row.letters for row in found.shards)
+            if all_done:
                 self._member.require()
                 if await self._store.free_parked(closing, found.shards):
                     log.info("key.freed", key_digest=closing.digest, letters=self._handled)
-                    await self._tidy(found.shards)
+                    # Sent by owners that did not come to count them: no books say that their records are settled.
+                    uncounted = range(1, MOST_UNCOUNTED + 1)
+                    await self._remove((row, row.letters + more) for row in found.shards for more in uncounted)
                     return KeyResult(closing.digest, self._handled)
-            elif unanswered and loop.time() > deadline:
+            if (unanswered or all_done) and loop.time() > deadline:
                 waiting = ", ".join(row.shard_id for row in unanswered)
-                return self._left("busy", f"the owners of {waiting} have not answered")
-            await asyncio.sleep(LOOK if unanswered else 0)
+                why = f"the owners of {waiting} have not answered" if waiting else "its rows are not as they should be"
+                return self._left("busy", why)
+            await asyncio.sleep(LOOK if unanswered or all_done else 0)
 
     async def _answer_for_owner(self, closing: ParkedKey, row: ParkedShard) -> None:
         """A shard that nobody works on gets no further letters: what it has is final."""
@@ -280,15 +295,12 @@ class _Key:
                 return found
             await asyncio.sleep(LOOK)
 
-    async def _tidy(self, shards: Sequence[ParkedShard]) -> None:
-        """Remove letters that an owner sent and did not come to count: their records are not settled in any books, so a
-        worker handles them."""
-        places = [
-            (row, ordinal) for row in shards for ordinal in range(row.letters + 1, row.letters + 1 + MOST_UNCOUNTED)
-        ]
+    async def _remove(self, places: Iterable[tuple[ParkedShard, int]]) -> None:
+        """Letters with these ordinals, as far as they are there."""
         async with asyncio.TaskGroup() as tasks:  # at once: a queue is looked through for all of them together
             finding = [tasks.create_task(self._box.find(row, ordinal)) for row, ordinal in places]
         for letter in (one for task in finding for one in task.result()):
+            self._member.require()
             await self._box.remove(letter)
 
     # --- results ---------------------------------------------------------------------------------------

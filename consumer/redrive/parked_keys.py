@@ -9,10 +9,11 @@ from itertools import count
 
 import structlog
 
-from consumer.domain.errors import StreamConsumerError, Unavailable, first_error
+from consumer.domain.errors import DependencyError, StreamConsumerError, first_error
 from consumer.domain.filters.filters import Filters
 from consumer.domain.letter_selection import Selection
 from consumer.domain.parking import Parked, ParkedShard
+from consumer.domain.settlement import RetryPolicy
 from consumer.domain.stream_record import StreamRecord
 from consumer.redrive.attempts import STOPPED, Attempts
 from consumer.redrive.parked import KeyResult, ParkedRedrive
@@ -20,6 +21,7 @@ from consumer.redrive.parked import KeyResult, ParkedRedrive
 log = structlog.get_logger()
 
 MOST_FAILURES = 6  # of a key in a row: half a minute of a service that does not answer
+AGAIN = RetryPolicy(initial_backoff=1.0, max_backoff=16.0)
 
 
 @dataclass(slots=True)
@@ -139,10 +141,10 @@ class ParkedKeys:
         for failures in count(1):
             try:
                 return await self._redrive.redrive(digest)
-            except* Unavailable as group:
-                error = first_error(group)
-                if failures >= MOST_FAILURES or self._stop.is_set():
-                    raise error from group
+            except (StreamConsumerError, ExceptionGroup) as raised:
+                error = first_error(raised) if isinstance(raised, ExceptionGroup) else raised
+                if not isinstance(error, DependencyError) or failures >= MOST_FAILURES or self._stop.is_set():
+                    raise error from raised
                 log.warning("key.redrive_failed", key_digest=digest, failures=failures, error=str(error))
-            await asyncio.sleep(min(30.0, 0.5 * 2.0**failures))
+            await asyncio.sleep(AGAIN.backoff(failures))
         raise AssertionError("unreachable: count has no end")

@@ -15,12 +15,10 @@ from consumer.domain.deferred import digest_of
 from consumer.domain.errors import StreamConsumerError
 from consumer.domain.redrive_plan import KeyWork, Place, RecordId, key_work
 from consumer.domain.stream_record import StreamRecord
-from consumer.ports.letter_store import PayloadStore
-from consumer.redrive.attempts import NOT_SURE, STOPPED, Attempts
+from consumer.redrive.attempts import STOPPED, Attempts
 from consumer.redrive.gathering import GatheredLetter, Gathering
-from consumer.redrive.held_letters import HeldLetters
 from consumer.redrive.key_run import KeyRun, Rules
-from consumer.redrive.session import RedriveSession
+from consumer.redrive.letter_deletion import LetterDeletion
 
 PARKED: Final = "is of a parked key, which comes back as a whole"
 IN_WINDOW: Final = "is of a tumbling window, whose state has gone on without it: no call can bring that back"
@@ -70,9 +68,7 @@ class Redrive:
 
     Args:
         gathering: has their payloads.
-        held: deletes them.
-        payloads: deletes payloads that lie apart.
-        session: asked right before everything that cannot be undone; None for a dry run.
+        deletion: deletes them; None for a dry run.
         key_of: the ordering key of a record.
         done: is told of each letter.
     """
@@ -80,16 +76,12 @@ class Redrive:
     def __init__(
         self,
         gathering: Gathering,
-        held: HeldLetters,
-        payloads: PayloadStore,
-        session: RedriveSession | None,
+        deletion: LetterDeletion | None,
         key_of: Callable[[StreamRecord], bytes],
         done: Callable[[LetterResult], None],
     ) -> None:
         self._gathering = gathering
-        self._held = held
-        self._payloads = payloads
-        self._session = session
+        self._deletion = deletion
         self._key_of = key_of
         self._done = done
         self._summary = Summary()
@@ -123,7 +115,7 @@ class Redrive:
                         stop.set()
                 untouched = {place.id for place in key.places} - run.settled - run.left.keys()
                 run.left |= dict.fromkeys(untouched, STOPPED)
-                await self._ended(key, run, is_real=attempts is not None)
+                await self._ended(key, run)
 
         failures: list[StreamConsumerError] = []
         async with asyncio.TaskGroup() as tasks:
@@ -132,7 +124,7 @@ class Redrive:
         if failures:
             raise failures[0]
         self._summary.stopped = stop.is_set()
-        self._summary.fenced = self._session is not None and self._session.lost.is_set()
+        self._summary.fenced = self._deletion is not None and self._deletion.fenced
         return self._summary
 
     def _places(self) -> list[Place]:
@@ -167,7 +159,7 @@ class Redrive:
                 by_letter[place.letter] = self._gathering.records(self._letters[place.letter])
         return {place.id: by_letter[place.letter][place.index] for place in key.places}
 
-    async def _ended(self, key: KeyWork, run: KeyRun, *, is_real: bool) -> None:
+    async def _ended(self, key: KeyWork, run: KeyRun) -> None:
         self._summary.records_handled += len(run.settled)
         if run.left:
             self._summary.keys_left.add(key.digest)
@@ -177,32 +169,16 @@ class Redrive:
             self._open[number] -= ids
             if not self._open[number]:
                 del self._open[number]
-                await self._letter_ended(number, is_real=is_real)
+                await self._letter_ended(number)
 
-    async def _letter_ended(self, number: int, *, is_real: bool) -> None:
+    async def _letter_ended(self, number: int) -> None:
         found, reasons = self._letters[number], self._reasons.pop(number)
         if reasons:
             self._report(LetterResult(found, "left", reasons[0]))
             return
-        problem = await self._delete(found) if is_real else ""
-        self._report(LetterResult(found, "not_deleted" if problem else "handled", problem))
-
-    async def _delete(self, found: GatheredLetter) -> str:
-        """The letter, then its payload: a letter must never point to nothing. Why it could not be deleted."""
-        if self._session is None or not self._session.holds():
-            return f"was handled, and is not deleted: {NOT_SURE}"
-        if not self._held.holds(found.name):
-            return "was handled, and is not deleted: it was not hidden any more, so somebody else may have it"
-        try:
-            await self._held.delete(found.name)
-        except StreamConsumerError as error:
-            return f"was handled, and cannot be deleted: {error}"
-        if found.letter.location:
-            try:
-                await self._payloads.delete(found.letter.location)
-            except (StreamConsumerError, ValueError) as error:
-                return f"was handled and is deleted, but not its payload at {found.letter.location}: {error}"
-        return ""
+        problem = await self._deletion.delete(found) if self._deletion is not None else ""
+        reason = f"was handled, and {problem}" if problem else ""
+        self._report(LetterResult(found, "not_deleted" if problem else "handled", reason))
 
     def _report(self, result: LetterResult) -> None:
         self._summary.results.append(result)

@@ -8,8 +8,10 @@ a redrive has gone a step, everything is read again.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import count
 from typing import Protocol
 
@@ -22,6 +24,7 @@ from consumer.ports.parking import ParkedReads
 log = structlog.get_logger()
 
 LOOK = 1.0  # seconds between looks at the row of changes
+_UNDER_WAY = sys.maxsize
 READ_AGAIN = 30.0  # seconds after which all is read again: other workers park keys, too
 
 
@@ -58,7 +61,7 @@ class ParkedKeys:
         self._some = asyncio.Event()
         self._listeners: dict[Listener, None] = {}
         self._changes = 0
-        self._parked_since = 0
+        self._parking: dict[str, int] = {}  # digests that no reading has shown so far: when their writes had ended
         self.moment = count(1).__next__  # orders what happens on this loop
 
     def __len__(self) -> int:
@@ -82,12 +85,17 @@ class ParkedKeys:
     @property
     def at_least(self) -> int:
         """Parked keys, with those that this worker has parked since it read them."""
-        return len(self._last.by_digest) + self._parked_since
+        return len(self._last.by_digest) + len(self._parking.keys() - self._last.by_digest.keys())
 
-    def parked_one(self) -> None:
-        """This worker has parked a key: there is something to look at."""
-        self._parked_since += 1
+    @contextmanager
+    def parking(self, digest: str) -> Iterator[None]:
+        """This worker parks a key meanwhile: it counts from the beginning, and there is something to look at."""
+        self._parking[digest] = _UNDER_WAY
         self._some.set()
+        try:
+            yield
+        finally:
+            self._parking[digest] = self.moment()
 
     async def read(self) -> Reading:
         """A reading that began after this call. Unavailable."""
@@ -95,9 +103,8 @@ class ParkedKeys:
         async with self._reading:
             if self._last.began < asked:
                 began = self.moment()
-                parked_before = self._parked_since
                 self._last = Reading(began, await self._store.parked())
-                self._parked_since -= parked_before
+                self._parking = {digest: ended for digest, ended in self._parking.items() if ended > began}
                 if self._last.by_digest:
                     self._some.set()
                 for listener in list(self._listeners):

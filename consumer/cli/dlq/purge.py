@@ -75,6 +75,7 @@ async def _purged(
 ) -> dict[str, Any]:
     from consumer.cli.dlq.reach import reached, say_what_is_not_shown
     from consumer.cli.dlq.text import described
+    from consumer.redrive.letter_deletion import LetterDeletion
 
     each: list[dict[str, Any]] = []
 
@@ -93,14 +94,10 @@ async def _purged(
             async with reach.claimed() as session:
                 gathered = await gathering.gather(which, limit, payloads=False)
                 say_what_is_not_shown(gathered, waiting)
+                deletion = LetterDeletion(reach.held, reach.payloads, session)
                 for found in gathered.letters:
-                    refusal = _refusal(found, accept_loss)
-                    if not refusal:
-                        session.require()
-                        await reach.held.delete(found.name)
-                        if found.letter.location:
-                            await _delete_payload(reach.payloads.delete, found.letter.location)
-                    note(found, refusal or "deleted")
+                    session.require()
+                    note(found, _refusal(found, accept_loss) or await deletion.delete(found) or "deleted")
     results = [one["result"] for one in each]
     return {
         "would_go": results.count("would be deleted"),
@@ -112,10 +109,3 @@ async def _purged(
 
 def _refusal(found: GatheredLetter, accept_loss: bool) -> str:
     return "is of a parked key: left" if found.letter.parked is not None and not accept_loss else ""
-
-
-async def _delete_payload(delete: Any, location: str) -> None:
-    try:
-        await delete(location)
-    except ValueError as error:  # not a place of ours: whoever wrote the letter decides about it
-        click.echo(f"left: the letter is deleted, but {error}", err=True)

@@ -25,6 +25,7 @@ from consumer.ports.source import StreamDescription
 from consumer.redrive.attempts import Attempts, Calls, Pace
 from consumer.redrive.gathering import GatheredLetter, whole_keys
 from consumer.redrive.key_run import Rules
+from consumer.redrive.letter_deletion import LetterDeletion
 from consumer.redrive.parked import KeyResult, ParkedRedrive
 from consumer.redrive.parked_in_queue import ParkedInQueue
 from consumer.redrive.parked_keys import ParkedHandling, ParkedKeys, ParkedSummary, letters_waiting, selected_keys
@@ -113,7 +114,8 @@ class _Run:
     ) -> Summary:
         reach, key_of = self._reach, self._stream.format.key_of
         rules = Rules(self._filters, await self._items() if letters else None)
-        work = Redrive(self._gathering, reach.held, reach.payloads, session, key_of, progress.letter)
+        deletion = LetterDeletion(reach.held, reach.payloads, session) if session is not None else None
+        work = Redrive(self._gathering, deletion, key_of, progress.letter)
         return await work.run(letters, rules, attempts, self._stop, self._request.concurrency)
 
     async def _items(self) -> SourceItems | None:

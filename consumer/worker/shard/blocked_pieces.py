@@ -31,7 +31,6 @@ class BlockedPieces:
         self._most = context.bounds.blocked_keys
         self._pausing = pausing
         self._steps: dict[Piece, GiveUp] = {}
-        self._told: dict[Piece, None] = {}
 
     def __len__(self) -> int:
         return sum(len(piece.keys) for piece in self._steps)
@@ -47,9 +46,9 @@ class BlockedPieces:
         piece.try_again()
         self._steps[piece] = step
         self._pausing.add(piece, PROBE)
-        if piece in self._told:
+        if piece.blocked:
             return
-        self._told[piece] = None
+        piece.blocked = True
         for key in piece.keys:
             log.warning(
                 "key.blocked",
@@ -64,15 +63,10 @@ class BlockedPieces:
         """The piece is tried now."""
         self._steps.pop(piece, None)
 
-    def end(self, piece: Piece) -> None:
-        """Some of the piece is settled: what is left of it was not given up yet."""
-        self._told.pop(piece, None)
-
     def take_oldest(self, *, full: bool) -> tuple[Piece, GiveUp] | None:
         """The piece that has to be parked now, if there is one; ``full``: the shard can start nothing new."""
         if not self._steps or not (full or len(self) > self._most):
             return None
         piece = min(self._steps, key=lambda one: one.entries[0].record.created)
-        self._told.pop(piece, None)
         self._pausing.remove(piece)
         return piece, self._steps.pop(piece)

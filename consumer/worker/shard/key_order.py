@@ -138,7 +138,7 @@ class KeyOrder:
         if self._is_full:
             return None
         piece: Piece | None = None
-        while piece is None and not self._parked.are_many and (batch := self._forming.next()) is not None:
+        while piece is None and (batch := self._forming.next()) is not None:
             piece = self._parked.separate(self._policy, batch)
         if self._queue.overflows:  # forming a batch has moved what is not ready behind its keys
             self._bound()
@@ -191,7 +191,7 @@ class KeyOrder:
         """Settle what is settled, free the keys that are through, go on with the rest."""
         if cut.settled:
             self._subscription.settle(cut.settled, result)
-            self._blocked.end(piece)
+            piece.blocked = False  # what is left of it was not given up yet
         held = {key for rest in cut.pieces for key in rest.keys}
         through = [key for key in keys if key not in held]
         self._failing.end(piece, through if piece in cut.pieces else keys)
@@ -255,7 +255,8 @@ class KeyOrder:
             len(self._subscription.deferred) <= sum(map(self._subscription.is_deferred, self._failing.by_key))
         )
         failing_bytes = self._set_aside()
-        many = self.failing_keys >= self._most_failing or failing_bytes > self._max_failing_bytes
+        failing_keys = self.failing_keys - self._parked.following  # what follows a parked key says nothing new
+        many = failing_keys >= self._most_failing or failing_bytes > self._max_failing_bytes
         if self._breaker.is_closed:  # or keys would be parked because everything fails
             self._unblock(full=unable or many)
         is_full = unable or many or self._parked.is_full

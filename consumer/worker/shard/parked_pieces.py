@@ -8,6 +8,7 @@ books once their letters are durable *and* counted. The rules are in ``domain/pa
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -29,7 +30,7 @@ from consumer.worker.shard.subscription import Subscription
 log = structlog.get_logger()
 
 UNDER_WAY = 10  # letters of one key at a time: their ordinals are fixed by the order of its records
-MOST_AT_ONCE = 64  # keys of a shard that send letters: beyond that what follows stays in the queue
+MOST_AT_ONCE = 64  # keys of a shard that send letters: a new owner may find records of thousands of parked keys
 LOOK = 1.0  # seconds between looks at a key that is held back
 HOLD_MOST = 30.0  # seconds after which a key that is held back is parked again
 
@@ -64,13 +65,15 @@ class ParkedPieces:
         self._draining = draining
         self._spawn = spawn
         self._ended = ended
+        self._following = 0
+        self._waiting: deque[ParkedPiece] = deque()  # for their turn
         self._active: dict[str, None] = {}  # digests of keys of which something is under way
         self._closing: dict[str, None] = {}  # digests that are answered at this moment, beside their pieces
 
     @property
-    def are_many(self) -> bool:
-        """Whether no further key should begin to follow at the moment."""
-        return len(self._active) >= MOST_AT_ONCE
+    def following(self) -> int:
+        """Keys of which records follow earlier ones to the dead letters."""
+        return self._following
 
     @property
     def is_full(self) -> bool:
@@ -111,8 +114,15 @@ class ParkedPieces:
 
     def _begin(self, piece: ParkedPiece) -> None:
         self._failing.add(piece)
-        self._active[piece.digest] = None
-        self._spawn(self._follow(piece))
+        self._following += piece.step is None
+        self._waiting.append(piece)
+        self._start()
+
+    def _start(self) -> None:
+        while self._waiting and len(self._active) < MOST_AT_ONCE:
+            piece = self._waiting.popleft()
+            self._active[piece.digest] = None
+            self._spawn(self._follow(piece))
 
     async def _follow(self, piece: ParkedPiece) -> None:
         try:
@@ -125,6 +135,8 @@ class ParkedPieces:
             self._rows.full.pop(piece.digest, None)
         if piece.entries and not live:
             return
+        self._following -= piece.step is None
+        self._start()
         self._failing.end(piece, piece.keys)
         if not piece.entries:
             self._queue.free(piece.keys)

@@ -48,9 +48,10 @@ class ParkedRows(KnownParkedKeys):
         )
         shard = ParkedShard(digest, self._label, shard_id, key.park_id, first=record.number)
         store, label = self._store, self._label
-        if await self._written(lambda row: store.park(label, row, key, shard), stop):
+        with self._keys.parking(digest):
+            is_parked = await self._written(lambda row: store.park(label, row, key, shard), stop)
+        if is_parked:
             self._wrote(digest, Parked(key, (shard,)))
-            self._keys.parked_one()
             log.warning(
                 "key.parked",
                 shard_id=shard_id,

@@ -20,6 +20,7 @@ from consumer.redrive.attempts import Attempts, Calls, Pace
 from consumer.redrive.gathering import Gathering, Spool, whole_keys
 from consumer.redrive.held_letters import HeldLetters
 from consumer.redrive.key_run import Rules
+from consumer.redrive.letter_deletion import LetterDeletion
 from consumer.redrive.redrive import Redrive, Summary
 from consumer.testing.simulated_worker import Scripted
 from consumer.testing.virtual_loop import Process
@@ -154,7 +155,8 @@ class Run:
             with Spool() as spool:
                 gathering = Gathering(self.place, NoPayloads(), held, spool, "app", FORMAT.key_of)
                 letters = whole_keys((await gathering.gather(Selection())).letters, limit)
-                work = Redrive(gathering, held, NoPayloads(), self.session, FORMAT.key_of, lambda _: None)  # type: ignore[arg-type]  # the same
+                deletion = None if dry else LetterDeletion(held, NoPayloads(), self.session)  # type: ignore[arg-type]  # the same
+                work = Redrive(gathering, deletion, FORMAT.key_of, lambda _: None)
                 attempts = None if dry else Attempts(calls, Pace(clock, math.inf), stop)
                 found.append(await work.run(letters, Rules(Filters([]), self.items), attempts, stop, 1))
 
