@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
+from consumer.cli.config_file import config_options
 from consumer.cli.failures import EX_CONFIG, EX_USAGE, fail, one_line_errors, settings_or_exit
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
@@ -50,8 +51,7 @@ class _Result(NamedTuple):
 
 
 @click.command("replay")
-@click.argument("file", type=click.Path(path_type=Path), required=False)
-@click.option("--config", "-c", type=click.Path(path_type=Path), help="The YAML config file (or as the argument).")
+@config_options
 @click.option("--from", "since", metavar="TIME", help="trim_horizon, an ISO-8601 time, or how long ago (45m).")
 @click.option("--from-sequence-number", "number", metavar="NUMBER", help="That record first; with one --shard.")
 @click.option("--from-letter", "letter", type=click.Path(path_type=Path), help="The records of a dead letter first.")
@@ -61,8 +61,7 @@ class _Result(NamedTuple):
 @click.option("--yes", is_flag=True, help="Write it.")
 @click.option("--output", type=click.Choice(["table", "json"]), default="table", help="Default table.")
 def replay(
-    file: Path | None,
-    config: Path | None,
+    config: Path,
     since: str | None,
     number: str | None,
     letter: Path | None,
@@ -81,13 +80,11 @@ def replay(
     Exit code 0 when the rows are written, and after a --dry-run; 2 without --yes; 78 when workers run, keys are parked,
     or the position is not in the stream any more; 69 and 77 as for run.
     """
-    if (config is None) == (file is None):
-        raise click.UsageError("give one config file, with --config FILE or as the argument")
     if sum(one is not None for one in (since, number, letter)) != 1:
         raise click.UsageError("give one of --from, --from-sequence-number and --from-letter")
     if dry_run and yes:
         raise click.UsageError("--dry-run writes nothing: it does not go with --yes")
-    settings = settings_or_exit(config or file or Path())
+    settings = settings_or_exit(config)
     if another is not None and another == settings.application:
         raise click.UsageError("--as is for another application: leave it out to replay in place")
     wanted = _wanted(

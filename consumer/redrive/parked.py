@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Literal, Protocol
 
@@ -76,53 +76,45 @@ NoteLoss = Callable[[ParkedShard, int, str], Awaitable[None]]
 """Leaves a durable trace of a letter (its shard row, its ordinal, why) that is passed over without being handled."""
 
 
+@dataclass(frozen=True, slots=True)
 class ParkedRedrive:
-    """Redrives parked keys, each by itself. Without ``note_loss`` a letter that is not there, or cannot be read, leaves
-    its key parked; with it the letter is passed over."""
+    """Redrives parked keys, each by itself. ``token`` never gives the same twice. Without ``note_loss`` a letter that
+    is not there, or cannot be read, leaves its key parked; with it the letter is passed over."""
 
-    def __init__(
-        self,
-        store: RedriveStore,
-        box: ParkedLetterBox,
-        handle: Handle,
-        member: Member,
-        token: Callable[[], str],
-        note_loss: NoteLoss | None = None,
-    ) -> None:
-        self._store = store
-        self._box = box
-        self._handle = handle
-        self._member = member
-        self._token = token
-        self._note_loss = note_loss
-        self._living: set[str] = set()  # other redrives
+    store: RedriveStore
+    box: ParkedLetterBox
+    handle: Handle
+    member: Member
+    token: Callable[[], str]
+    note_loss: NoteLoss | None = None
+    _living: set[str] = field(default_factory=set)  # other redrives
 
     async def redrive(self, digest: str) -> KeyResult:
         """One key, until it is free or cannot be freed now. Unavailable, and what ``Member.require`` raises: then the
         key stays as it is, and another redrive may go on with it."""
-        found = (await self._store.parked_key(digest)).key
+        found = (await self.store.parked_key(digest)).key
         if found is None:
             return KeyResult(digest, 0)
         other = (found.redriver or "").partition("#")[0]
-        if other not in ("", self._member.incarnation) and not await self._has_ended(other):
+        if other not in ("", self.member.incarnation) and not await self._has_ended(other):
             return KeyResult(digest, 0, "claimed", f"{found.redriver} works on it")
-        self._member.require()
-        key = await self._store.claim_parked(found, f"{self._member.incarnation}#{self._token()}")
+        self.member.require()
+        key = await self.store.claim_parked(found, f"{self.member.incarnation}#{self.token()}")
         if key is None:
             return KeyResult(digest, 0, "claimed", "another redrive was faster")
-        work = _Key(self._store, self._box, self._handle, self._member, key, self._token, self._note_loss)
+        work = _Key(self, key)
         if found.redriver is not None:  # it may have ended between handling letters and removing them
             await work.remove_done()
         result = await work.run()
         if result.left not in (None, "lost"):
-            await self._store.release_parked(key)
+            await self.store.release_parked(key)
         return result
 
     async def _has_ended(self, redriver: str) -> bool:
         """Whether another redrive is dead. One that says nothing is given the time that it takes to be sure, once."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + SURE_AFTER * (duration_of(redriver) or self._member.duration)
-        while not await self._member.is_dead(redriver):
+        deadline = loop.time() + SURE_AFTER * (duration_of(redriver) or self.member.duration)
+        while not await self.member.is_dead(redriver):
             if redriver in self._living or loop.time() > deadline:
                 self._living.add(redriver)
                 return False
@@ -133,23 +125,14 @@ class ParkedRedrive:
 class _Key:
     """One key, from the claim on."""
 
-    def __init__(
-        self,
-        store: RedriveStore,
-        box: ParkedLetterBox,
-        handle: Handle,
-        member: Member,
-        key: ParkedKey,
-        token: Callable[[], str],
-        note_loss: NoteLoss | None,
-    ) -> None:
-        self._store = store
-        self._box = box
-        self._handle = handle
-        self._member = member
+    def __init__(self, work: ParkedRedrive, key: ParkedKey) -> None:
+        self._store = work.store
+        self._box = work.box
+        self._handle = work.handle
+        self._member = work.member
+        self._token = work.token
+        self._note_loss = work.note_loss
         self._key = key
-        self._token = token
-        self._note_loss = note_loss
         self._handled = 0
 
     async def remove_done(self) -> None:

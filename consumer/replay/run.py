@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import uuid
 from collections.abc import Awaitable, Callable
 
@@ -15,6 +13,7 @@ from consumer.redrive.session import RedriveSession
 from consumer.replay.in_place import Rewrite, require_nothing_parked, set_back
 from consumer.replay.survey import Survey
 from consumer.worker.fleet.stopped_fleet import require_stopped
+from consumer.worker.process_name import process_name
 
 
 async def in_place(
@@ -34,7 +33,7 @@ async def in_place(
     await require_nothing_parked(store)
     owners = {row.owner for row in found.rows.values() if row.owner is not None and not row.finished}
     await require_stopped(store, clock, duration, owners, "replay", waiting, sleep)
-    session = RedriveSession(store, clock, _process(), uuid.uuid4().hex, duration)
+    session = RedriveSession(store, clock, process_name(), uuid.uuid4().hex, duration)
     try:
         async with session.opened():
             work = Rewrite(store, session, clock, found.stream.label, words, lambda: uuid.uuid4().hex)
@@ -48,8 +47,4 @@ async def in_place(
 
 def trace_of(found: Survey, clock: Clock, words: str) -> ReplayTrace:
     """The trace of a replay as another application, which needs no session."""
-    return ReplayTrace(f"{_process()}/{uuid.uuid4().hex}", clock.wall(), words, found.plan.shards)
-
-
-def _process() -> str:
-    return f"{socket.gethostname()}/{os.getpid()}"
+    return ReplayTrace(f"{process_name()}/{uuid.uuid4().hex}", clock.wall(), words, found.plan.shards)

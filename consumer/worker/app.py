@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack, suppress
@@ -32,6 +31,7 @@ from consumer.worker.clock import HeardClock, SystemClock, SystemRandomness
 from consumer.worker.context import Ports
 from consumer.worker.control_thread import ControlThread, Watchdog, die
 from consumer.worker.fleet.incarnation import HARD_STOP_MARGIN, Host, IncarnationLoop
+from consumer.worker.process_name import process_name
 from consumer.worker.reporting import Pulse, Reporter
 from consumer.worker.retrying import at_start
 from consumer.worker.start import start
@@ -140,7 +140,7 @@ class Daemon:
 
     def _host(self) -> Host:
         return Host(
-            name=f"{socket.gethostname()}/{os.getpid()}",
+            name=process_name(),
             stop=self._stop,
             spawn=self._control.spawn,
             may_renew=lambda: not self._watchdog.wedged,

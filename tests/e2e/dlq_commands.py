@@ -87,8 +87,8 @@ class Dead:
         assert worker.wait() == 0
 
 
-def made(kind: str, aws: Aws, fleet: Fleet) -> Dead:
-    """A new queue (``sqs``) or bucket (``s3``)."""
+def made(kind: str, aws: Aws, fleet: Fleet, **on_failure: Any) -> Dead:
+    """A new queue (``sqs``) or bucket (``s3``), for workers with these options."""
     if kind == "sqs":
         _, destination = aws.queue()
     else:
@@ -97,7 +97,7 @@ def made(kind: str, aws: Aws, fleet: Fleet) -> Dead:
         destination = f"s3://{bucket}/dead"
     endpoints = dict.fromkeys(("dynamodb", "dynamodb_streams", "sqs", "s3"), aws.endpoint)
     aws_section = {"region": "us-east-1", "endpoints": endpoints}
-    return Dead(aws, fleet, destination, {"aws": aws_section, "on_failure": {"destination": destination}})
+    return Dead(aws, fleet, destination, {"aws": aws_section, "on_failure": {"destination": destination, **on_failure}})
 
 
 def by_worker(journal: list[list[Any]], worker: str) -> list[tuple[str, int]]:

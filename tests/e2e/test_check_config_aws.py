@@ -1,17 +1,14 @@
 """`check-config --aws`: finds what `run` would stumble over, all of it at once, and changes nothing."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from tests.e2e.commands import consumer
 from tests.e2e.conftest import Aws
-from tests.e2e.fleet import ROOT, Fleet, closing
+from tests.e2e.fleet import Fleet, closing
 from tests.support.reshard_proxy import ProxyThread
 
 READS = ("GetShardIterator", "GetRecords", "GetItem", "Query")
@@ -24,31 +21,20 @@ def fleet(aws: Aws, proxy: ProxyThread, tmp_path: Path) -> Iterator[Fleet]:
         yield fleet
 
 
-def consumer(fleet: Fleet, *command: str, **overrides: Any) -> tuple[int, str]:
+def output_of(fleet: Fleet, *command: str, **overrides: Any) -> tuple[int, str]:
     """Exit code and output of a command on a config."""
-    path = fleet.folder / "config.yaml"
-    path.write_text(yaml.safe_dump(fleet.config(**overrides)))
-    path.chmod(0o600)
-    done = subprocess.run(
-        [sys.executable, "-m", "consumer", *(part.format(config=path) for part in command)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=ROOT,
-        env={**os.environ, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"},
-    )
-    assert "Traceback" not in done.stdout + done.stderr
+    done = consumer(fleet, *command, **overrides)
     return done.returncode, done.stdout + done.stderr
 
 
 def check(fleet: Fleet, **overrides: Any) -> tuple[int, str]:
-    return consumer(fleet, "check-config", "{config}", "--aws", **overrides)
+    return output_of(fleet, "check-config", "{config}", "--aws", **overrides)
 
 
 @pytest.fixture
 def leases(fleet: Fleet) -> str:
     """The name of a lease table that is there."""
-    assert consumer(fleet, "init", "--config", "{config}")[0] == 0
+    assert output_of(fleet, "init", "--config", "{config}")[0] == 0
     return f"leases-{fleet.table}"
 
 
@@ -63,11 +49,11 @@ def test_all_is_asked_for_and_nothing_is_changed(aws: Aws, fleet: Fleet, proxy: 
 
 def test_a_stream_without_images_is_a_warning(aws: Aws, tmp_path: Path) -> None:
     with closing(Fleet(aws.endpoint, tmp_path, aws.table(view="KEYS_ONLY"), aws.queue()[1])) as fleet:
-        assert consumer(fleet, "init", "--config", "{config}")[0] == 0
+        assert output_of(fleet, "init", "--config", "{config}")[0] == 0
         code, said = check(fleet)
         assert code == 0
         assert "warning: the stream's view type is KEYS_ONLY: records hold no images" in said
-        assert consumer(fleet, "check-config", "{config}", "--aws", "--strict")[0] == 78
+        assert output_of(fleet, "check-config", "{config}", "--aws", "--strict")[0] == 78
 
 
 @pytest.mark.parametrize("operation", [*READS, *WRITES])

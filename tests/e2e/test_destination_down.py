@@ -27,9 +27,7 @@ def door(aws: Aws) -> Iterator[ProxyThread]:
 
 @pytest.fixture(params=["s3", pytest.param("sqs", marks=pytest.mark.soak)])
 def dead(request: pytest.FixtureRequest, aws: Aws, fleet: Fleet) -> Dead:
-    found = made(request.param, aws, fleet)
-    found.overrides["on_failure"]["order"] = "park_key"
-    return found
+    return made(request.param, aws, fleet, order="park_key")
 
 
 def through(door: ProxyThread, dead: Dead) -> dict[str, object]:

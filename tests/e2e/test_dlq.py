@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -19,6 +22,18 @@ POISONED = 10  # of 200 keys: 5 %
 @pytest.fixture(params=["sqs", "s3"])
 def dead(request: pytest.FixtureRequest, aws: Aws, fleet: Fleet) -> Dead:
     return made(request.param, aws, fleet)
+
+
+@contextmanager
+def redriving(fleet: Fleet, dead: Dead, seconds: str) -> Iterator[subprocess.Popen[str]]:
+    """A redrive whose calls take so long, from its first call on; killed in the end if it has not ended."""
+    slow = MENDED | {"HANDLER_SECONDS": seconds}
+    with dead.start("redrive", "--concurrency", "1", environment=slow) as process:
+        try:
+            wait_until(lambda: by_worker(fleet.journal(), "redrive"), 60, "the first call")
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_night_with_poison_ends_with_everything_handled_once_and_no_letter(
@@ -100,14 +115,9 @@ def test_a_stop_leaves_the_rest_and_the_next_run_goes_on(fleet: Fleet, dead: Dea
     """Ctrl-C in the middle: calls end, what they handled is deleted, and nothing is handled twice afterwards."""
     bad = dead.poison(range(12), range(1, 2))
     dead.letters_of(len(bad))
-    slow = MENDED | {"HANDLER_SECONDS": "0.5"}
-    with dead.start("redrive", "--concurrency", "1", environment=slow) as process:
-        try:
-            wait_until(lambda: by_worker(fleet.journal(), "redrive"), 60, "the first call")
-            process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=60)
-        finally:
-            process.kill()
+    with redriving(fleet, dead, "0.5") as process:
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 1, err
     assert "stopping" in err
     handled = len(by_worker(fleet.journal(), "redrive"))
@@ -120,15 +130,10 @@ def test_a_stop_leaves_the_rest_and_the_next_run_goes_on(fleet: Fleet, dead: Dea
 def test_a_second_redrive_is_told_of_the_first_and_a_killed_one_is_outwaited(fleet: Fleet, dead: Dead) -> None:
     bad = dead.poison(range(6), range(1, 2))
     dead.letters_of(len(bad))
-    slow = MENDED | {"HANDLER_SECONDS": "5"}
-    with dead.start("redrive", "--concurrency", "1", environment=slow) as first:
-        try:
-            wait_until(lambda: by_worker(fleet.journal(), "redrive"), 60, "the first call")
-            second = dead.run("redrive", environment=MENDED)
-            assert second.returncode == 69
-            assert "is being redriven by" in second.stderr
-        finally:
-            first.kill()
+    with redriving(fleet, dead, "5"):
+        second = dead.run("redrive", environment=MENDED)
+        assert second.returncode == 69
+        assert "is being redriven by" in second.stderr
     after = dead.run("redrive", environment=MENDED)
     if ":sqs:" in dead.destination:  # the queue hides what the dead one has taken, for five minutes
         assert after.returncode == 0, after.stderr

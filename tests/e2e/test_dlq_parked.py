@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -13,6 +11,7 @@ import pytest
 from tests.e2e.conftest import Aws
 from tests.e2e.dlq_commands import Dead, made
 from tests.e2e.fleet import Fleet, out_of_order, wait_until
+from tests.support.threads import repeatedly
 
 MENDED = {"MENDED": "yes"}
 BAD, GOOD = 6, 30  # keys
@@ -20,9 +19,7 @@ BAD, GOOD = 6, 30  # keys
 
 @pytest.fixture(params=["s3", "sqs"])
 def dead(request: pytest.FixtureRequest, aws: Aws, fleet: Fleet) -> Dead:
-    found = made(request.param, aws, fleet)
-    found.overrides["on_failure"]["order"] = "park_key"
-    return found
+    return made(request.param, aws, fleet, order="park_key")
 
 
 class Traffic:
@@ -45,22 +42,9 @@ class Traffic:
             self._aws.dynamodb.put_item(TableName=self._table, Item=item)
             self.written.add((key, self.version))
 
-    @contextmanager
-    def flowing(self) -> Iterator[None]:
+    def flowing(self) -> AbstractContextManager[None]:
         """A round every fifth of a second."""
-        ended = threading.Event()
-
-        def flow() -> None:
-            while not ended.wait(0.2):
-                self.write()
-
-        writing = threading.Thread(target=flow)
-        writing.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            writing.join()
+        return repeatedly(lambda _: self.write(), 0.2)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e.conftest import Aws
 from tests.e2e.fleet import ROOT, Fleet, wait_until
+from tests.support.threads import serving
 
 PATH = "/2015-03-31/functions/function/invocations"
 
@@ -78,14 +79,8 @@ class _Request(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def emulator() -> Iterator[Emulator]:
-    with Emulator() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Emulator()) as server:
+        yield server
 
 
 def test_a_function_behind_a_url(aws: Aws, fleet: Fleet, emulator: Emulator) -> None:

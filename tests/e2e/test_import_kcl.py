@@ -7,19 +7,18 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import yaml
 
 from tests.conftest import unique
+from tests.e2e.commands import consumer
 from tests.e2e.conftest import Aws, client
 from tests.e2e.fleet import ROOT, Fleet, duplicates, out_of_order
 from tests.support.kcl_items import KEYS, LEADER, METRICS, Item, lease_item
 from tests.support.reshard_proxy import ProxyThread
+from tests.support.threads import repeatedly
 
 
 class Stream:
@@ -60,19 +59,8 @@ def kcl_table(aws: Aws, *items: Item) -> str:
 
 def import_kcl(fleet: Fleet, table: str, *options: str, **overrides: Any) -> tuple[int, str, str]:
     """Exit code, standard output and standard error."""
-    path = fleet.folder / "import.yaml"
-    path.write_text(yaml.safe_dump(fleet.config(**overrides)))
-    path.chmod(0o600)
-    command = [sys.executable, "-m", "consumer", "import-kcl", "--config", str(path), "--table", table]
-    done = subprocess.run(
-        [*command, "--failover-time", "1s", *options],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=ROOT,
-        env={**os.environ, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"},
-    )
-    assert "Traceback" not in done.stdout + done.stderr
+    command = ("import-kcl", "--config", "{config}", "--table", table, "--failover-time", "1s", *options)
+    done = consumer(fleet, *command, **overrides)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -84,26 +72,6 @@ def our_leases(aws: Aws, fleet: Fleet) -> dict[str, tuple[str, str | None]]:
         for item in items
         if item["sk"]["S"].startswith("shard#")
     }
-
-
-@contextmanager
-def repeatedly(do: Callable[[int], object]) -> Iterator[None]:
-    """As a live worker does, three times in a failover time."""
-    stop = threading.Event()
-
-    def work() -> None:
-        count = 0
-        while not stop.wait(0.3):
-            count += 1
-            do(count)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 @pytest.mark.behind_proxy(shards=2)
@@ -185,7 +153,7 @@ def test_it_refuses_while_the_old_fleet_works(aws: Aws, fleet: Fleet) -> None:
     def renew(count: int) -> None:
         aws.dynamodb.put_item(TableName=table, Item=lease_item(shard_id, number, owner="i-0abc", counter=count))
 
-    with repeatedly(renew):
+    with repeatedly(renew, 0.3):  # three times in a failover time, as a live worker does
         for option in ("--yes", "--dry-run"):
             code, said, error = import_kcl(fleet, table, option)
             assert code == 78

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import signal
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from tests.e2e.test_kinesis import KinesisFleet, Stream
 from tests.support.kinesis_changes import generate
 from tests.support.kinesis_proxy import KinesisProxyThread, Mode
 from tests.support.kinesis_servers import KinesisServer
+from tests.support.threads import repeatedly
 
 DAY = 24 * 3600.0
 MODES: tuple[Mode, ...] = ("horizon", "empty", "refused")
@@ -150,23 +149,6 @@ def metric(workers: list[Worker], name: str) -> float:
     return sum(worker.metric(f"stream_consumer_{name}") for worker in workers)
 
 
-@contextmanager
-def again_and_again(action: Any, seconds: float) -> Iterator[None]:
-    done = threading.Event()
-
-    def repeat() -> None:
-        while not done.wait(seconds):
-            action()
-
-    thread = threading.Thread(target=repeat)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
 def test_trimmed_while_nobody_read(world: World) -> None:
     """Down for longer than records were kept: every shard halts and says so, one without any record so far, too; told
     to continue, they go on with the oldest record that is left. Nothing else is lost, and nothing comes twice. That the
@@ -258,7 +240,7 @@ def test_iterators_that_expire_all_the_time(world: World) -> None:
     worker = world.start("w")
     put = world.put()
     world.handle(put)
-    with again_and_again(lambda: world.proxy.call("expire_iterators"), 0.1):
+    with repeatedly(lambda _: world.proxy.call("expire_iterators"), 0.1):
         for _ in range(10):
             put |= world.put()
         world.handle(put, 60)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import signal
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -20,6 +19,7 @@ from tests.conftest import unique
 from tests.e2e.conftest import Aws, client
 from tests.e2e.dlq_commands import Dead, made
 from tests.e2e.fleet import Fleet, wait_until
+from tests.support.threads import serving
 
 MOST_OF_AN_ITEM = 390_000  # bytes; DynamoDB takes 400 KiB with names and keys
 CONTROL = "\x01"
@@ -53,14 +53,8 @@ class _Request(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def function() -> Iterator[Function]:
-    with Function() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Function()) as server:
+        yield server
 
 
 @pytest.fixture(params=["s3", pytest.param("sqs", marks=pytest.mark.soak)])

@@ -8,9 +8,7 @@ handled = produced, in order per key, and no key parked.
 from __future__ import annotations
 
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -20,6 +18,7 @@ from tests.e2e.dlq_commands import Dead, made, wait_for_letters
 from tests.e2e.fleet import Fleet, out_of_order, wait_until
 from tests.e2e.test_fleet import share_evenly, stale_starts
 from tests.support.reshard_proxy import ProxyThread
+from tests.support.threads import repeatedly
 
 MENDED = {"MENDED": "yes"}
 KEYS, BAD = 500, 25  # the first 25 of 500 keys: 5 %
@@ -61,28 +60,14 @@ class Load:
             item["poison"] = {"BOOL": True}
         return item
 
-    @contextmanager
-    def flowing(self, keys: int) -> Iterator[None]:
+    def flowing(self, keys: int) -> AbstractContextManager[None]:
         """A new version of the first so many keys every two seconds."""
-        ended = threading.Event()
-
-        def flow() -> None:
-            while not ended.wait(2.0):
-                self.write(keys)
-
-        writing = threading.Thread(target=flow)
-        writing.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            writing.join()
+        return repeatedly(lambda _: self.write(keys), 2.0)
 
 
 @pytest.fixture(params=["s3", pytest.param("sqs", marks=pytest.mark.soak)])
 def dead(request: pytest.FixtureRequest, aws: Aws, fleet: Fleet) -> Dead:
-    found = made(request.param, aws, fleet)
-    found.overrides["on_failure"]["order"] = "park_key"
+    found = made(request.param, aws, fleet, order="park_key")
     found.overrides["leases"] = {"duration": "8s"}  # all of this on two cores: who is slow is not dead
     found.overrides["aws"]["endpoints"]["dynamodb_streams"] = fleet.endpoint  # the proxy, which splits
     return found

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import re
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from tests.e2e.conftest import Aws
 from tests.e2e.dlq_commands import made
 from tests.e2e.fleet import Fleet, wait_until
+from tests.support.iam_policies import actions, policy, require_least_privilege, shown_in_docs
 from tests.support.reshard_proxy import ProxyThread
 
-ROOT = Path(__file__).parents[2]
-POLICY = ROOT / "deploy" / "iam" / "redrive-policy.json"
+POLICY = "redrive-policy.json"
 MENDED = {"MENDED": "yes"}
 LEAST_ACTIONS = {
     "FindTheStream": {"dynamodb:DescribeTable"},
@@ -49,33 +44,13 @@ ACTIONS_OF = {
 }
 
 
-def statements() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(POLICY.read_text())["Statement"]
-    return found
-
-
-def actions(statement: dict[str, Any]) -> set[str]:
-    named = statement["Action"]
-    return {named} if isinstance(named, str) else set(named)
-
-
 def test_the_policy_is_least_privilege() -> None:
-    found = {statement["Sid"]: statement for statement in statements()}
-    assert {sid: actions(statement) for sid, statement in found.items()} == LEAST_ACTIONS
-    for statement in found.values():
-        assert statement["Effect"] == "Allow"
-        assert statement["Resource"] != "*"
-    condition = found["OwnLeaseRowsOnly"]["Condition"]
-    assert len(condition["ForAllValues:StringLike"]["dynamodb:LeadingKeys"]) == 2
-    # Without this a request that names no key at all would satisfy ForAllValues.
-    assert condition["Null"] == {"dynamodb:LeadingKeys": "false"}
+    require_least_privilege(policy(POLICY), LEAST_ACTIONS)
 
 
 def test_the_docs_show_what_only_this_role_has() -> None:
-    text = (ROOT / "docs" / "iam.md").read_text()
-    blocks = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
-    shown = [statement for block in blocks for statement in (block if isinstance(block, list) else block["Statement"])]
-    for statement in statements():
+    _, shown = shown_in_docs()
+    for statement in policy(POLICY):
         assert statement in shown
 
 
@@ -102,7 +77,7 @@ def test_a_redrive_needs_all_of_it_and_nothing_else(kind: str, aws: Aws, fleet: 
     needed = {action for operation in asked_for for action in ACTIONS_OF.get(operation, {operation})}
     allowed = {
         action.partition(":")[2]
-        for statement in statements()
+        for statement in policy(POLICY)
         for action in actions(statement)
         if action.partition(":")[0] in ("dynamodb", kind)
     }

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from typing import Any
 
 import pytest
-import yaml
 
+from tests.e2e.commands import consumer
 from tests.e2e.conftest import Aws
-from tests.e2e.fleet import ROOT, Fleet, wait_until
+from tests.e2e.fleet import Fleet, wait_until
 from tests.support.reshard_proxy import ProxyThread
 
 
 def replay(fleet: Fleet, *options: str) -> tuple[int, dict[str, Any], str]:
     """Exit code, the document on standard output, and standard error."""
-    path = fleet.folder / "replay.yaml"
-    path.write_text(yaml.safe_dump(fleet.config()))
-    path.chmod(0o600)
-    done = subprocess.run(
-        [sys.executable, "-m", "consumer", "replay", "--config", str(path), "--output", "json", *options],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=ROOT,
-        env={**os.environ, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"},
-    )
-    assert "Traceback" not in done.stdout + done.stderr
+    done = consumer(fleet, "replay", "--config", "{config}", "--output", "json", *options)
     return done.returncode, json.loads(done.stdout) if done.stdout else {}, done.stderr
 
 

@@ -25,6 +25,7 @@ from consumer.domain.errors import (
 )
 from consumer.operate.metrics import Metrics
 from consumer.worker.retrying import START_DEADLINE
+from tests.support.iam_policies import Statement, policy, require_least_privilege, shown_in_docs
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -59,10 +60,6 @@ OF_KINESIS = {
 
 def load(path: Path) -> Any:
     return yaml.safe_load(path.read_text())
-
-
-def as_set(value: str | list[str]) -> set[str]:
-    return {value} if isinstance(value, str) else set(value)
 
 
 # --- the image
@@ -335,32 +332,21 @@ def test_lease_table_has_the_key_schema_and_survives_the_stack() -> None:
 # --- IAM
 
 
-def statements() -> dict[str, list[dict[str, Any]]]:
+def statements() -> dict[str, list[Statement]]:
     files = ("policy.json", "kinesis-policy.json")
-    plain = {name: json.loads((DEPLOY / "iam" / name).read_text())["Statement"] for name in files}
+    plain = {name: policy(name) for name in files}
     role = cloudformation("service.yaml")["Resources"]["TaskRole"]["Properties"]
     return {**plain, "service.yaml": role["Policies"][0]["PolicyDocument"]["Statement"]}
 
 
 @pytest.mark.parametrize("source", ["policy.json", "kinesis-policy.json", "service.yaml"])
 def test_the_policy_is_least_privilege(source: str) -> None:
-    found = {statement["Sid"]: statement for statement in statements()[source]}
-    wanted = OF_KINESIS if source == "kinesis-policy.json" else LEAST_ACTIONS
-    assert {sid: as_set(statement["Action"]) for sid, statement in found.items()} == wanted
-    for statement in found.values():
-        assert statement["Effect"] == "Allow"
-        assert statement["Resource"] != "*"
-    condition = found["OwnLeaseRowsOnly"]["Condition"]
-    assert len(condition["ForAllValues:StringLike"]["dynamodb:LeadingKeys"]) == 2
-    # Without this a request that names no key at all would satisfy ForAllValues.
-    assert condition["Null"] == {"dynamodb:LeadingKeys": "false"}
+    require_least_privilege(statements()[source], OF_KINESIS if source == "kinesis-policy.json" else LEAST_ACTIONS)
 
 
 def test_docs_show_the_same_policy() -> None:
-    text = (ROOT / "docs" / "iam.md").read_text()
-    blocks = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
+    blocks, shown = shown_in_docs()
     assert json.loads((DEPLOY / "iam" / "policy.json").read_text()) in blocks
-    shown = [statement for block in blocks for statement in (block if isinstance(block, list) else block["Statement"])]
     assert set(LEAST_ACTIONS) <= {statement["Sid"] for statement in shown}
     for statement in statements()["kinesis-policy.json"]:
         assert statement in shown

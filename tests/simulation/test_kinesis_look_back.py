@@ -20,6 +20,25 @@ async def replace_worker(world: KinesisSimulation) -> None:
     await world.until(world.balanced, 60.0)
 
 
+async def deferred_in_its_shard(world: KinesisSimulation, seen: Seen) -> str:
+    """All changes of the item fail, and it is deferred. Returns the shard."""
+    seen.failing = {"a": range(2, 99)}
+    shard = world.shard_of_item("a")
+    for _ in range(30):
+        world.put("a")
+        await world.sleep(0.1)
+    assert await world.until(lambda: bool(world.rows()[shard].frontier.deferred), 60.0)
+    return shard
+
+
+async def never_the_first_version(world: KinesisSimulation, seen: Seen) -> None:
+    """The handler is mended; what came too late was not handled."""
+    seen.failing = {}
+    await settled(world)
+    assert 1 not in seen.versions("a")
+    await world.finish()
+
+
 class TestShardsBefore:
     """Version 2 is handled, and version 1 comes after it, when another worker has gone on in another shard."""
 
@@ -148,10 +167,7 @@ class TestDeferredKeys:
             seen.failing = {"a": range(3, 99)}
             assert await world.until(lambda: any(k.passed for k in world.rows()[shard].frontier.deferred), 60.0)
             await replace_worker(world)
-            seen.failing = {}
-            await settled(world)
-            assert 1 not in seen.versions("a")
-            await world.finish()
+            await never_the_first_version(world, seen)
 
         run(scenario, bounds=self.FEW)
 
@@ -162,12 +178,7 @@ class TestDeferredKeys:
         async def scenario(world: KinesisSimulation) -> None:
             seen = Seen(world)
             late = world.change("a")
-            seen.failing = {"a": range(2, 99)}
-            parent = world.shard_of_item("a")
-            for _ in range(30):
-                world.put("a")
-                await world.sleep(0.1)
-            assert await world.until(lambda: bool(world.rows()[parent].frontier.deferred), 60.0)
+            parent = await deferred_in_its_shard(world, seen)
             child = world.stream.merge(*world.stream.split(parent))  # no sibling that looks back, too
             beside = next(name for name in map(str, count()) if world.shard_of_item(name) == child)
             world.send(late)
@@ -184,10 +195,7 @@ class TestDeferredKeys:
             await world.sleep(10.0)
             assert world.rows()[child].frontier.deferred
             await replace_worker(world)
-            seen.failing = {}
-            await settled(world)
-            assert 1 not in seen.versions("a")
-            await world.finish()
+            await never_the_first_version(world, seen)
 
         run(scenario, bounds=self.FEW)
 
@@ -197,12 +205,7 @@ class TestDeferredKeys:
         async def scenario(world: KinesisSimulation) -> None:
             seen = Seen(world, workers=2)
             late = world.change("a")
-            seen.failing = {"a": range(2, 99)}
-            parent = world.shard_of_item("a")
-            for _ in range(30):
-                world.put("a")
-                await world.sleep(0.1)
-            assert await world.until(lambda: bool(world.rows()[parent].frontier.deferred), 60.0)
+            parent = await deferred_in_its_shard(world, seen)
             child = world.stream.merge(*world.stream.split(parent))
             await world.sleep(30.0)
             rows = world.rows()

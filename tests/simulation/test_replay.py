@@ -65,6 +65,16 @@ def expected_from(world: Simulation, since: float) -> set[tuple[str, int]]:
     return {(item.key, item.version) for item in world.history.items.values() if item.created >= since}
 
 
+async def handled_again(world: Simulation, wanted: set[tuple[str, int]]) -> None:
+    """By a worker that starts now: these records and no others, in order per key."""
+    _, handler = add(world, "c")
+    await world.until(lambda: len(handler.handled) >= len(wanted), 120.0, "all is handled again")
+    await world.sleep(10.0)
+    assert set(handler.handled) == wanted
+    in_order(handler)
+    await world.finish()
+
+
 def no_others(world: Simulation) -> None:
     """Nothing is violated but what a replay is for."""
     others = [str(one) for one in world.history.violations if not MEANT.search(str(one))]
@@ -109,12 +119,7 @@ def test_one_shard_and_its_descendants_in_order_per_key() -> None:
         lineage = set(found.plan.shards)
         assert len(lineage) == 2
         wanted = {(i.key, i.version) for i in world.history.items.values() if i.shard_id in lineage}
-        _, handler = add(world, "c")
-        await world.until(lambda: len(handler.handled) >= len(wanted), 120.0, "all is handled again")
-        await world.sleep(10.0)
-        assert set(handler.handled) == wanted
-        in_order(handler)
-        await world.finish()
+        await handled_again(world, wanted)
 
     world.run(scenario)
     no_others(world)
@@ -135,12 +140,7 @@ def test_by_number_the_record_is_the_first() -> None:
             for i in world.history.items.values()
             if i.shard_id != root.shard_id or i.number >= number
         }
-        _, handler = add(world, "c")
-        await world.until(lambda: len(handler.handled) >= len(wanted), 120.0, "all is handled again")
-        await world.sleep(10.0)
-        assert set(handler.handled) == wanted
-        in_order(handler)
-        await world.finish()
+        await handled_again(world, wanted)
 
     world.run(scenario)
     no_others(world)

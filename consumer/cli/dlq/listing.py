@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from consumer.cli.config_file import config_options
 from consumer.cli.dlq.options import (
-    config_options,
     output_option,
+    place_option,
     place_or_exit,
-    selection,
     selection_options,
-    settings_of,
     show_values_option,
 )
-from consumer.cli.failures import one_line_errors
+from consumer.cli.failures import one_line_errors, settings_or_exit
 from consumer.domain.letter_selection import Selection
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
@@ -29,17 +28,14 @@ if TYPE_CHECKING:  # imported on use: --help must not wait for it
 
 @click.command("list")
 @config_options
+@place_option
 @selection_options
 @show_values_option
 @output_option
 def list_letters(
-    file: Path | None,
-    config: Path | None,
+    config: Path,
     place: str | None,
-    key: str | None,
-    reason: str | None,
-    before: float | None,
-    after: float | None,
+    which: Selection,
     limit: int | None,
     show_values: bool,
     output: str,
@@ -49,12 +45,12 @@ def list_letters(
     A queue shows its messages to one reader at a time: while they are counted nobody else gets them, each counts as
     received once more, and those in the hands of somebody else are missing here.
     """
-    settings = settings_of(config, file)
+    settings = settings_or_exit(config)
     where = place_or_exit(settings, place)
     from consumer.cli.stderr_log import warnings_on_stderr
 
     with warnings_on_stderr(), one_line_errors():
-        shown = asyncio.run(_listed(settings, where, selection(key, reason, before, after), limit, show_values))
+        shown = asyncio.run(_listed(settings, where, which, limit, show_values))
     click.echo(json.dumps(shown, indent=2, ensure_ascii=False) if output == "json" else _as_text(shown))
 
 

@@ -1,4 +1,4 @@
-"""What the verbs of ``dlq`` have in common: which configuration, which place, which letters."""
+"""What the verbs of ``dlq`` have in common: which place, which letters."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import datetime as dt
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from consumer.cli.failures import EX_CONFIG, fail, settings_or_exit
+from consumer.cli.failures import EX_CONFIG, fail
 from consumer.domain.letter_selection import Selection
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
     from consumer.settings.model import Settings
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 _SUBSCRIBE = (
     "is a topic, which keeps no letters: subscribe a queue to it (`aws sns subscribe --topic-arn {arn} --protocol sqs "
@@ -44,45 +42,33 @@ def moment(_context: click.Context, _option: click.Parameter, value: str | None)
     return found.replace(tzinfo=found.tzinfo or dt.UTC).timestamp()
 
 
-def config_options(command: Command) -> Command:
-    """``--config FILE`` or the argument, and ``--from``."""
-    for decorate in (
-        click.argument("file", type=click.Path(path_type=Path), required=False),
-        click.option("--config", "-c", type=click.Path(path_type=Path), help="The YAML config file (or the argument)."),
-        _from,
-    ):
-        command = decorate(command)
-    return command
+def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which letters: the command gets them as ``which``, and ``limit``."""
 
+    @wraps(command)
+    def with_selection(
+        *, key: str | None, reason: str | None, before: float | None, after: float | None, **others: Any
+    ) -> Any:
+        earliest, latest = -math.inf if after is None else after, math.inf if before is None else before
+        return command(which=Selection(key, reason, earliest, latest), **others)
 
-def selection_options(command: Command) -> Command:
-    """Which letters."""
-    for decorate in (
+    with_options = with_selection
+    for option in (
         click.option("--limit", type=click.IntRange(1), help="So many letters at most."),
         click.option("--before", callback=moment, metavar="TIME", help="Given up before this time, or so long ago."),
         click.option("--after", callback=moment, metavar="TIME", help="Given up after this time."),
         click.option("--reason", help="Of this condition (RetryAttemptsExhausted, ...) or type of error (ValueError)."),
         click.option("--key", metavar="DIGEST", help="Of this key."),
     ):
-        command = decorate(command)
-    return command
+        with_options = option(with_options)
+    return with_options
 
 
-_from = click.option(
+place_option = click.option(
     "--from", "place", metavar="ARN|s3://", help="Another queue or folder than on_failure.destination."
 )
 output_option = click.option("--output", type=click.Choice(["table", "json"]), default="table", help="Default table.")
 show_values_option = click.option("--show-values", is_flag=True, help="Show keys and payloads in plain text.")
-
-
-def selection(key: str | None, reason: str | None, before: float | None, after: float | None) -> Selection:
-    return Selection(key, reason, -math.inf if after is None else after, math.inf if before is None else before)
-
-
-def settings_of(config: Path | None, file: Path | None) -> Settings:
-    if (config is None) == (file is None):
-        raise click.UsageError("give one config file, with --config FILE or as the argument")
-    return settings_or_exit(config or file or Path())
 
 
 def place_or_exit(settings: Settings, place: str | None) -> str:

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from consumer.cli.config_file import config_options
 from consumer.cli.dlq.options import (
-    config_options,
     output_option,
+    place_option,
     place_or_exit,
-    selection,
     selection_options,
-    settings_of,
 )
-from consumer.cli.failures import EX_USAGE, fail, one_line_errors
+from consumer.cli.failures import EX_USAGE, fail, one_line_errors, settings_or_exit
 from consumer.domain.letter_selection import Selection
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
@@ -29,18 +28,15 @@ EXIT_LEFT = 1
 
 @click.command()
 @config_options
+@place_option
 @selection_options
 @click.option("--yes", is_flag=True, help="Delete them.")
 @click.option("--accept-loss", is_flag=True, help="Also letters of parked keys: what they hold is lost for good.")
 @output_option
 def purge(
-    file: Path | None,
-    config: Path | None,
+    config: Path,
     place: str | None,
-    key: str | None,
-    reason: str | None,
-    before: float | None,
-    after: float | None,
+    which: Selection,
     limit: int | None,
     yes: bool,
     accept_loss: bool,
@@ -51,11 +47,10 @@ def purge(
     Letters of parked keys stay, because a key comes back as a whole: --accept-loss deletes them, too. Exit code 1 when
     something was left, 2 without --yes.
     """
-    settings = settings_of(config, file)
+    settings = settings_or_exit(config)
     where = place_or_exit(settings, place)
     from consumer.cli.stderr_log import warnings_on_stderr
 
-    which = selection(key, reason, before, after)
     with warnings_on_stderr(), one_line_errors():
         shown = asyncio.run(_purged(settings, where, which, limit, yes, accept_loss))
     if output == "json":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -25,6 +23,7 @@ from consumer.redrive.parked_keys import selected_keys
 from consumer.redrive.session import RedriveSession
 from consumer.settings.model import Settings
 from consumer.worker.clock import HeardClock, SystemClock
+from consumer.worker.process_name import process_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +61,7 @@ class Reach:
         """A session of the fleet that has claimed the place. RedriveUnderWay, Unavailable."""
         await self.main.store.prepare(create=self.settings.leases.create_table)
         duration = self.settings.leases.duration
-        process = f"{socket.gethostname()}/{os.getpid()}"
-        session = RedriveSession(self.main.store, self.clock, process, str(uuid.uuid4()), duration)
+        session = RedriveSession(self.main.store, self.clock, process_name(), str(uuid.uuid4()), duration)
         claims = await self.adapters.claims()
         async with session.opened():
             claim = await session.take(claims, self.store.place)

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from consumer.cli.config_file import config_options
 from consumer.cli.dlq.options import (
-    config_options,
     output_option,
+    place_option,
     place_or_exit,
-    selection,
     selection_options,
-    settings_of,
 )
 from consumer.cli.dlq.request import Request
-from consumer.cli.failures import EX_UNAVAILABLE, fail, one_line_errors
+from consumer.cli.failures import EX_UNAVAILABLE, fail, one_line_errors, settings_or_exit
 from consumer.domain.errors import PermissionDenied
+from consumer.domain.letter_selection import Selection
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
     from consumer.redrive.parked_keys import ParkedSummary
@@ -43,6 +43,7 @@ def _rate(_context: click.Context, _option: click.Parameter, value: str | None) 
 
 @click.command()
 @config_options
+@place_option
 @selection_options
 @click.option("--rate", callback=_rate, metavar="N/s", help="Records a second at most.")
 @click.option("--concurrency", type=click.IntRange(1), help="Keys at a time. Default: handler.processes.")
@@ -59,13 +60,9 @@ def _rate(_context: click.Context, _option: click.Parameter, value: str | None) 
 )
 @output_option
 def redrive(
-    file: Path | None,
-    config: Path | None,
+    config: Path,
     place: str | None,
-    key: str | None,
-    reason: str | None,
-    before: float | None,
-    after: float | None,
+    which: Selection,
     limit: int | None,
     rate: float,
     concurrency: int | None,
@@ -87,11 +84,11 @@ def redrive(
     One redrive works on a place at a time; Ctrl-C lets calls end and leaves the rest. What the handler prints goes to
     standard error. Exit code 0 when nothing was left, 1 when something was; 69, 77 and 78 as for run.
     """
-    settings = settings_of(config, file)
+    settings = settings_or_exit(config)
     request = Request(
         settings,
         place_or_exit(settings, place),
-        selection(key, reason, before, after),
+        which,
         limit,
         rate,
         concurrency or settings.handler.processes,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from consumer.cli.dlq.options import output_option, place_or_exit, settings_of, show_values_option
-from consumer.cli.failures import EX_USAGE, fail, one_line_errors
+from consumer.cli.dlq.options import output_option, place_option, place_or_exit, show_values_option
+from consumer.cli.failures import EX_USAGE, fail, one_line_errors, settings_or_exit
 from consumer.domain.letter_selection import Selection
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # imported on use: --help must not wait for it
 @click.command()
 @click.argument("name", metavar="[ID]", required=False)
 @click.option("--config", "-c", type=click.Path(path_type=Path), required=True, help="The YAML config file.")
-@click.option("--from", "place", metavar="ARN|s3://", help="Another queue or folder than on_failure.destination.")
+@place_option
 @click.option("--key", metavar="DIGEST", help="The letters of this key.")
 @show_values_option
 @output_option
@@ -33,7 +33,7 @@ def show(name: str | None, config: Path, place: str | None, key: str | None, sho
     """
     if (name is None) == (key is None):
         raise click.UsageError("give the ID of a letter, or --key DIGEST")
-    settings = settings_of(config, None)
+    settings = settings_or_exit(config)
     where = place_or_exit(settings, place)
     from consumer.cli.stderr_log import warnings_on_stderr
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from consumer.cli.config_file import the_config_file
 from consumer.cli.failures import EX_CONFIG, EX_USAGE, fail, one_line_errors, settings_or_exit
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
@@ -105,13 +106,12 @@ def import_kcl(
             raise click.UsageError("--properties prints a config file: it goes with neither --table nor --config")
         _print_configuration(properties)
         return
-    if (config is None) == (file is None):
-        raise click.UsageError("give one config file, with --config FILE or as the argument")
+    path = the_config_file(config, file)
     if table is None:
         raise click.UsageError("give the KCL's lease table with --table, or its properties file with --properties")
     if dry_run and yes:
         raise click.UsageError("--dry-run writes nothing: it does not go with --yes")
-    settings = settings_or_exit(config or file or Path())
+    settings = settings_or_exit(path)
 
     from consumer.cli.kcl_import.survey import Request
     from consumer.cli.stderr_log import warnings_on_stderr
