@@ -17,6 +17,9 @@ from consumer.handlers.frames import Invocation, Reply, Setup
 from consumer.handlers.handler_faults import import_error
 from consumer.handlers.runtime import wire
 
+_READ = 64 * 1024  # bytes at a time
+_LAST_READS = 64
+
 
 class _Wire(asyncio.Protocol):
     """Frames in; a broken one is reported once."""
@@ -47,6 +50,8 @@ class FrameChannel:
         self._python = python
         self._listener = listener
         self._ends: list[socket.socket] = []
+        self._wire = _Wire(self._on_reply, listener.on_broken)
+        self._unsent = b""
         self._transport: asyncio.Transport | None = None
         self._serial = 0
 
@@ -57,15 +62,20 @@ class FrameChannel:
     async def open(self) -> Program:
         near, far = self._ends = list(socket.socketpair())
         near.setblocking(False)
+        # Before the process is there: one that refuses to be the runtime has answered and ended in no time, and a
+        # transport whose write fails drops what it has not read.
+        head = frames.head_of(self._setup)
+        self._unsent = head[near.send(head) :]
         return Program(worker_command(self._python, far.fileno()), inherited=(far.fileno(),))
 
     async def connect(self, pid: int) -> None:
         """The process is imported into only after the set-up frame, so nothing of user code runs before."""
         near, far = self._ends
         far.close()
-        wire = _Wire(self._on_reply, self._listener.on_broken)
-        self._transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: wire, sock=near)
-        self._transport.write(frames.head_of(self._setup))
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_unix_connection(lambda: self._wire, sock=near)
+        if self._unsent:
+            self._transport.write(self._unsent)
 
     def hand_over(self, call: HandlerCall, event: bytes) -> Outcome | None:
         startable = call.may_start_for()
@@ -99,9 +109,20 @@ class FrameChannel:
 
     async def close(self) -> None:
         if self._transport is not None:
+            if not self._transport.is_closing():
+                self._read_the_rest(self._ends[0])
             self._transport.abort()
         for end in self._ends:
             end.close()
+
+    def _read_the_rest(self, near: socket.socket) -> None:
+        """The news of the end of a process may come before its last words."""
+        with contextlib.suppress(OSError):
+            for _ in range(_LAST_READS):  # more than a socket holds; children of the process may write on
+                data = near.recv(_READ)
+                if not data:
+                    break
+                self._wire.data_received(data)
 
     def _on_reply(self, reply: Reply, body: bytes) -> None:
         if reply.kind == "ready":

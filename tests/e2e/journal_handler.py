@@ -6,6 +6,7 @@ A line: [key, version, worker, shard id, lease epoch, start of the call (monoton
 import json
 import os
 import time
+from pathlib import Path
 
 
 def _write(lines: list[list[object]]) -> None:
@@ -19,6 +20,8 @@ def _write(lines: list[list[object]]) -> None:
 def lambda_handler(event, context):
     """Journals first (so that a kill in the middle shows as a repeat, never as a loss), then takes its time."""
     started = time.monotonic()
+    if "OUTAGE" in os.environ and Path(os.environ["OUTAGE"]).exists():
+        raise ConnectionError("what it needs is down")
     lines = []
     for record in event["Records"]:
         image = record["dynamodb"].get("NewImage") or record["dynamodb"]["OldImage"]
