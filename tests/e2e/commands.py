@@ -27,3 +27,9 @@ def consumer(fleet: Fleet, *command: str, **overrides: Any) -> subprocess.Comple
     )
     assert "Traceback" not in done.stdout + done.stderr
     return done
+
+
+def output_of(fleet: Fleet, *command: str, **overrides: Any) -> tuple[int, str]:
+    """Exit code and output of a command on a config."""
+    done = consumer(fleet, *command, **overrides)
+    return done.returncode, done.stdout + done.stderr

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.commands import consumer
+from tests.e2e.commands import output_of
 from tests.e2e.conftest import Aws
 from tests.e2e.fleet import Fleet, closing
 from tests.support.reshard_proxy import ProxyThread
@@ -19,12 +19,6 @@ WRITES = ("PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems")
 def fleet(aws: Aws, proxy: ProxyThread, tmp_path: Path) -> Iterator[Fleet]:
     with closing(Fleet(proxy.endpoint, tmp_path, aws.table(), aws.queue()[1])) as fleet:
         yield fleet
-
-
-def output_of(fleet: Fleet, *command: str, **overrides: Any) -> tuple[int, str]:
-    """Exit code and output of a command on a config."""
-    done = consumer(fleet, *command, **overrides)
-    return done.returncode, done.stdout + done.stderr
 
 
 def check(fleet: Fleet, **overrides: Any) -> tuple[int, str]:

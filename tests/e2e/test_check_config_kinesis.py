@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.commands import output_of
 from tests.e2e.conftest import Aws, client
 from tests.e2e.fleet import Fleet, closing
-from tests.e2e.test_check_config_aws import consumer
 from tests.support.reshard_proxy import ProxyThread
 
 READS = ("DescribeStreamSummary", "ListShards", "GetShardIterator", "GetRecords")
@@ -31,7 +31,7 @@ class Checked:
 
     def check(self, **source: Any) -> tuple[int, str]:
         endpoints = dict.fromkeys(("dynamodb", "dynamodb_streams", "kinesis", "sqs"), self.proxy.endpoint)
-        return consumer(
+        return output_of(
             self.fleet,
             "check-config",
             "{config}",
@@ -50,7 +50,7 @@ class Checked:
 @pytest.fixture
 def checked(aws: Aws, proxy: ProxyThread, tmp_path: Path) -> Iterator[Checked]:
     with closing(Fleet(proxy.endpoint, tmp_path, aws.table(), aws.queue()[1])) as fleet:
-        assert consumer(fleet, "init", "--config", "{config}")[0] == 0
+        assert output_of(fleet, "init", "--config", "{config}")[0] == 0
         yield Checked(aws, fleet, proxy)
 
 
@@ -87,7 +87,7 @@ def test_a_filter_that_can_never_match(checked: Checked) -> None:
     endpoints = dict.fromkeys(("dynamodb", "kinesis", "sqs"), checked.proxy.endpoint)
     source = {"kind": "kinesis", "stream": checked.stream, "table": None}
     command = ("check-config", "{config}", "--aws")
-    code, said = consumer(checked.fleet, *command, aws={"endpoints": endpoints}, source=source, filters=images)
+    code, said = output_of(checked.fleet, *command, aws={"endpoints": endpoints}, source=source, filters=images)
     assert code == 0, said
     assert "filters: ok" in said
 
