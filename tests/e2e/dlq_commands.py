@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tests.conftest import unique
+from tests.e2e.commands import CREDENTIALS, in_this_process, written
 from tests.e2e.conftest import Aws, client
 from tests.e2e.fleet import ROOT, Fleet, wait_until
 
@@ -30,42 +29,29 @@ class Dead:
     destination: str
     overrides: dict[str, Any]
 
-    def config(self, **overrides: Any) -> Path:
-        path = self.fleet.folder / "dlq.yaml"
-        path.write_text(yaml.safe_dump(self.fleet.config(**{**self.overrides, **overrides})))
-        path.chmod(0o600)
-        return path
+    def config(self) -> Path:
+        return written(self.fleet, "dlq.yaml", **self.overrides)
 
-    def start(self, verb: str, *options: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    def start(self, *options: str, environment: dict[str, str]) -> subprocess.Popen[str]:
+        """A redrive in a process of its own."""
         return subprocess.Popen(
-            [sys.executable, "-m", "consumer", "dlq", verb, "--config", str(self.config()), *options],
+            [sys.executable, "-m", "consumer", "dlq", "redrive", "--config", str(self.config()), *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env={
-                **os.environ,
-                "AWS_ACCESS_KEY_ID": "test",
-                "AWS_SECRET_ACCESS_KEY": "test",
-                "AWS_EC2_METADATA_DISABLED": "true",
-                "JOURNAL": str(self.fleet.journal_path),
-                "WORKER": "redrive",
-                **(environment or {}),
-            },
+            env={**os.environ, **CREDENTIALS, **self._journal, **environment},
         )
 
     def run(
-        self, verb: str, *options: str, environment: dict[str, str] | None = None, within: float = 120.0
+        self, verb: str, *options: str, environment: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """``within`` seconds, or it is killed."""
-        with self.start(verb, *options, environment=environment) as process:
-            try:
-                out, err = process.communicate(timeout=within)
-            except BaseException:
-                process.kill()
-                raise
-        assert "Traceback" not in out + err
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        command = ("dlq", verb, "--config", str(self.config()), *options)
+        return in_this_process(command, {**self._journal, **(environment or {})})
+
+    @property
+    def _journal(self) -> dict[str, str]:
+        return {"JOURNAL": str(self.fleet.journal_path), "WORKER": "redrive"}
 
     def list(self, *options: str) -> dict[str, Any]:
         done = self.run("list", "--output", "json", *options)

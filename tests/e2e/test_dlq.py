@@ -28,7 +28,7 @@ def dead(request: pytest.FixtureRequest, aws: Aws, fleet: Fleet) -> Dead:
 def redriving(fleet: Fleet, dead: Dead, seconds: str) -> Iterator[subprocess.Popen[str]]:
     """A redrive whose calls take so long, from its first call on; killed in the end if it has not ended."""
     slow = MENDED | {"HANDLER_SECONDS": seconds}
-    with dead.start("redrive", "--concurrency", "1", environment=slow) as process:
+    with dead.start("--concurrency", "1", environment=slow) as process:
         try:
             wait_until(lambda: by_worker(fleet.journal(), "redrive"), 60, "the first call")
             yield process

@@ -100,7 +100,7 @@ def test_killed_workers_and_a_killed_redrive_lose_nothing_and_change_no_order(
         wait_until(lambda: traffic.version >= 8, 60, "some rounds")
         fleet.start("w3", **dead.overrides)
         slow = MENDED | {"HANDLER_SECONDS": "0.2"}
-        with dead.start("redrive", "--concurrency", "1", environment=slow) as killed:
+        with dead.start("--concurrency", "1", environment=slow) as killed:
             try:
                 wait_until(lambda: any(line[2] == "redrive" for line in fleet.journal()), 60, "the first call")
             finally:
