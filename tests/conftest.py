@@ -23,6 +23,7 @@ from botocore.exceptions import ReadTimeoutError
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
+from consumer.aws import letter_queue
 from consumer.aws.errors import ApiCaller
 from consumer.aws.lease_table import DynamoDBLeaseStore
 from consumer.aws.session import AwsSession
@@ -50,8 +51,10 @@ DYNAMODB_SERVERS = ["ministack", *(["dynamodb-local"] if os.environ.get(DYNAMODB
 
 @pytest.fixture(scope="session")
 def local_aws() -> Iterator[LocalAws]:
-    """A running local AWS; ``local_aws.endpoint`` is its URL for every service."""
-    with LocalAws(find_local_aws_python()) as server:
+    """A running local AWS; ``local_aws.endpoint`` is its URL for every service. It is one server, so an answer without
+    a message means that there is none: this process does not wait for what the other servers of a queue might show."""
+    with LocalAws(find_local_aws_python()) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(letter_queue, "LONG_POLL", 0)
         yield server
 
 

@@ -144,7 +144,8 @@ def test_a_second_redrive_is_told_of_the_first_and_a_killed_one_is_outwaited(fle
     assert len(handled) <= len(bad) + 1, "at most the call that was under way is repeated"
 
 
-def test_a_topic_keeps_no_letters_and_says_what_to_do(fleet: Fleet, dead: Dead) -> None:
+def test_a_topic_keeps_no_letters_and_says_what_to_do(aws: Aws, fleet: Fleet) -> None:
+    dead = made("sqs", aws, fleet)
     done = dead.run("list", "--from", "arn:aws:sns:us-east-1:123456789012:dead")
     assert done.returncode == 78
     assert "subscribe a queue to it" in done.stderr
