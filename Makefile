@@ -90,7 +90,10 @@ demo: $(READY) $(AWS_READY)
 local: $(READY) $(AWS_READY)
 	@$(BIN)/python -m demo.local --table "$(TABLE)" --source "$(SOURCE)"
 
+# Compiled beforehand: where Python may not keep what it compiles (PYTHONDONTWRITEBYTECODE), each of the hundreds of
+# processes that the tests start would compile the whole package.
 test: $(DEV_READY) $(AWS_READY) $(RUNTIME_READY) $(KINESIS_READY) check
+	$(BIN)/python -m compileall -q consumer demo tests
 	$(BIN)/python -m pytest -n 3 --dist loadgroup
 
 check: lint types

@@ -13,7 +13,7 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from functools import partial
+from functools import cache, partial
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -22,6 +22,7 @@ import aiobotocore.session
 import structlog
 from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.loaders import Loader, create_loader
 
 from consumer.aws.credentials import HeldCredentials, metadata_service_is_asked, sdk_chain
 from consumer.aws.errors import AwsConfigurationError, one_line, translate
@@ -89,6 +90,8 @@ class AwsSession:
     async def __aenter__(self) -> Self:
         try:
             botocore_session = aiobotocore.session.get_session()
+            data_path = botocore_session.get_config_variable("data_path")
+            botocore_session.register_component("data_loader", _models(data_path))
             botocore_session.register_component("credential_provider", self)
             botocore_session.register_component("response_parser_factory", Parsers())
             self._session = aioboto3.Session(botocore_session=botocore_session, region_name=self._region)
@@ -162,6 +165,12 @@ class AwsSession:
         if self._session is None:
             raise RuntimeError("AwsSession is used outside its 'async with' block")
         return self._session
+
+
+@cache
+def _models(data_path: str | None) -> Loader:
+    """Service models, for all sessions of the process (each loop has one): they are large, and read-only."""
+    return create_loader(data_path)
 
 
 def _no_credentials() -> StreamConsumerError:

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.e2e.fleet import Fleet, closing
 from tests.support.reshard_proxy import ProxyThread
 
 
+@cache
 def client(service: str, endpoint: str) -> Any:
     return boto3.client(
         service,

@@ -34,7 +34,28 @@ def wait_until(condition: Callable[[], object], seconds: float, what: str) -> No
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds} s: {what}")
-        time.sleep(0.05)
+        time.sleep(0.1)
+
+
+class JsonLines:
+    """The whole lines of JSON in a file that grows, each of them parsed once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._end = 0
+        self._lines: list[Any] = []
+
+    def read(self) -> list[Any]:
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._end)
+                new = file.read()
+        except FileNotFoundError:
+            return []
+        new = new[: new.rfind(b"\n") + 1]
+        self._end += len(new)
+        self._lines += [json.loads(line) for line in new.splitlines() if line[:1] in (b"{", b"[")]
+        return list(self._lines)
 
 
 @dataclass
@@ -46,6 +67,9 @@ class Worker:
     port: int
     log: Path
     config: Path
+
+    def __post_init__(self) -> None:
+        self._events = JsonLines(self.log)
 
     def status(self) -> dict[str, Any]:
         try:
@@ -70,8 +94,7 @@ class Worker:
         return [shard for shard in self.status().get("shards", []) if shard["mine"]]
 
     def events(self) -> list[dict[str, Any]]:
-        lines = self.log.read_text().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        return self._events.read()
 
     def resident_bytes(self) -> int:
         """Memory of the daemon process itself, without its handler processes."""
@@ -100,6 +123,9 @@ class Fleet:
     table: str
     queue_arn: str = ""
     workers: list[Worker] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._journal = JsonLines(self.journal_path)
 
     def config(self, **overrides: Any) -> dict[str, Any]:
         config: dict[str, Any] = {
@@ -168,10 +194,11 @@ class Fleet:
         return self.folder / "journal.jsonl"
 
     def journal(self) -> list[list[Any]]:
-        if not self.journal_path.exists():
-            return []
-        text = self.journal_path.read_text()
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        return self._journal.read()
+
+    def forget_journal(self) -> None:
+        self.journal_path.unlink()
+        self._journal = JsonLines(self.journal_path)
 
     def handled(self) -> set[tuple[str, int]]:
         return {(line[0], line[1]) for line in self.journal()}

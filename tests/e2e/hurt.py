@@ -1,12 +1,21 @@
-"""What the fault tests share: lease-table rows and their damage, and the exact bound on duplicates."""
+"""What the fault tests share: lease-table rows and their damage, impatience, and the exact bound on duplicates."""
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 from tests.e2e.conftest import Aws
-from tests.e2e.fleet import Fleet, Worker, wait_until
+from tests.e2e.fleet import ROOT, Fleet, Worker, wait_until
+
+
+def impatient(folder: Path, deadline: str, seconds: float) -> dict[str, str]:
+    """Environment of a daemon that waits so long for something at its start: DENIED_DEADLINE or START_DEADLINE."""
+    change = f"import consumer.worker.retrying as retrying\nretrying.{deadline} = {seconds}\n"
+    (folder / "sitecustomize.py").write_text(change)
+    return {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
 
 
 def lease_rows(aws: Aws, fleet: Fleet) -> list[dict[str, Any]]:

@@ -19,9 +19,13 @@ MENDED = {"MENDED": "yes"}
 POISONED = 10  # of 200 keys: 5 %
 
 
-@pytest.fixture(params=["sqs", "s3"])
+BOTH = pytest.mark.parametrize("dead", ["sqs", "s3"], indirect=True)
+
+
+@pytest.fixture
 def dead(request: pytest.FixtureRequest, aws: Aws, fleet: Fleet) -> Dead:
-    return made(request.param, aws, fleet)
+    """In a bucket, or where a test says."""
+    return made(getattr(request, "param", "s3"), aws, fleet)
 
 
 @contextmanager
@@ -36,6 +40,7 @@ def redriving(fleet: Fleet, dead: Dead, seconds: str) -> Iterator[subprocess.Pop
             process.kill()
 
 
+@BOTH
 def test_a_night_with_poison_ends_with_everything_handled_once_and_no_letter(
     aws: Aws, fleet: Fleet, dead: Dead
 ) -> None:
@@ -87,6 +92,7 @@ def test_what_is_older_than_its_item_is_left_unless_it_is_forced(aws: Aws, fleet
     assert dead.list()["letters"] == 0
 
 
+@BOTH
 def test_a_letter_is_shown_without_its_values_and_deleted_when_somebody_means_it(fleet: Fleet, dead: Dead) -> None:
     dead.poison(range(1), range(1, 2))
     dead.letters_of(1)
@@ -127,6 +133,7 @@ def test_a_stop_leaves_the_rest_and_the_next_run_goes_on(fleet: Fleet, dead: Dea
     assert sorted(by_worker(fleet.journal(), "redrive")) == sorted(bad)
 
 
+@BOTH
 def test_a_second_redrive_is_told_of_the_first_and_a_killed_one_is_outwaited(fleet: Fleet, dead: Dead) -> None:
     bad = dead.poison(range(6), range(1, 2))
     dead.letters_of(len(bad))

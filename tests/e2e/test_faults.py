@@ -99,7 +99,7 @@ def test_a_wedged_worker_ends_itself_and_shows_where_it_hangs(aws: Aws, fleet: F
     assert "in blocks_the_loop" in log
     assert "Thread 0x" in log
     seen = fleet.handled()
-    fleet.journal_path.unlink()
+    fleet.forget_journal()
     other = fleet.start("other", handler=inline)
     fleet.wait_for((expected - seen) | {("block", 1)}, 20)
     wait_owned(other, SHARDS)
@@ -120,7 +120,7 @@ def test_a_handler_that_ignores_its_cancellation_is_left_behind(aws: Aws, fleet:
     victim.send(signal.SIGTERM)
     assert victim.wait(2 + 2 + 3) == 70
     assert has_event(victim, "shutdown.overrun")
-    fleet.journal_path.unlink()
+    fleet.forget_journal()
     fleet.start("other", **settings)
     fleet.wait_for(expected, 20)
 
@@ -330,6 +330,7 @@ def stream(aws: Aws, table: str, *, enabled: bool) -> None:
     aws.dynamodb.update_table(TableName=table, StreamSpecification={"StreamEnabled": enabled, **view})
 
 
+@pytest.mark.soak  # the old stream is left at its own pace, and what a new one changes is simulated
 def test_a_stream_disabled_and_enabled_again(aws: Aws, tmp_path: Path) -> None:
     """A new ARN while two workers run: the old stream is finished first, then both go on with the new one without a
     restart, also what was written to it before the switch. Meanwhile the same for a table of which nobody reads the

@@ -7,12 +7,14 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import Aws
 from tests.e2e.fleet import LEASE_SECONDS, Fleet, duplicates, out_of_order, wait_until
+from tests.e2e.hurt import impatient
 from tests.support.reshard_proxy import ProxyThread
 
 KEYS = 200
@@ -217,16 +219,17 @@ def stream_records(aws: Aws, table: str) -> list[dict[str, Any]]:
     return records
 
 
-def test_a_missing_permission_is_named(fleet: Fleet, proxy: ProxyThread) -> None:
-    """Exit 77 with the IAM action and the resource, in one line; after the patience of the start, so they all wait at
-    the same time, each as an application of its own."""
+def test_a_missing_permission_is_named(fleet: Fleet, proxy: ProxyThread, tmp_path: Path) -> None:
+    """Exit 77 with the IAM action and the resource, in one line; each as an application of its own, with a patience of
+    two seconds instead of twenty."""
+    soon = impatient(tmp_path, "DENIED_DEADLINE", 2.0)
     refused = ("DescribeTable", "DescribeStream", "PutItem", "GetItem", "UpdateItem")
     workers = {}
     for operation in refused:
         key = f"MAYNOT{operation}".upper()
         refusal = {"code": "AccessDeniedException", "status": 400, "times": 1000, "signed_with": key}
         proxy.call("fault", operation, **refusal)
-        workers[operation] = fleet.start(operation, {"AWS_ACCESS_KEY_ID": key}, application=f"app-{operation}")
+        workers[operation] = fleet.start(operation, {"AWS_ACCESS_KEY_ID": key, **soon}, application=f"app-{operation}")
     for operation, worker in workers.items():
         assert worker.wait(60) == 77, operation
         last = worker.log.read_text().splitlines()[-1]

@@ -174,7 +174,7 @@ def test_a_handler_that_outlives_the_grace_is_cut_off(aws: Aws, fleet: Fleet) ->
     wait_until(fleet.handled, 20, "the handler is busy")
     worker.send(signal.SIGTERM)
     assert worker.wait(10) == 0
-    fleet.journal_path.unlink()
+    fleet.forget_journal()
     fleet.start("w2")
     fleet.wait_for(expected, 10)
 

@@ -37,7 +37,7 @@ def test_in_place_and_as_another_application(aws: Aws, fleet: Fleet, proxy: Prox
     assert (code, "add --yes" in error) == (2, True), error
     code, written, error = replay(fleet, "--from", "trim_horizon", "--yes")
     assert (code, written["written"]) == (0, len(written["rows"])), error
-    fleet.journal_path.unlink()
+    fleet.forget_journal()
     again = fleet.start("again")
     wait_until(lambda: fleet.handled() == everything, 60, "all is handled again")
     again.send(signal.SIGTERM)
@@ -47,6 +47,6 @@ def test_in_place_and_as_another_application(aws: Aws, fleet: Fleet, proxy: Prox
     assert code == 0, error
     code, _, error = replay(fleet, "--from", "trim_horizon", "--as", "another", "--yes")
     assert (code, "has rows already" in error) == (78, True), error
-    fleet.journal_path.unlink()
+    fleet.forget_journal()
     fleet.start("another", application="another")
     wait_until(lambda: fleet.handled() == everything, 60, "another application handles all")

@@ -13,6 +13,7 @@ import yaml
 
 from tests.e2e.conftest import Aws
 from tests.e2e.fleet import ALONE, ROOT, Fleet, wait_until
+from tests.e2e.hurt import impatient
 
 
 def run(fleet: Fleet, config: dict[str, Any] | str, environment: dict[str, str] | None = None) -> tuple[int, str]:
@@ -90,19 +91,26 @@ def test_no_credentials(fleet: Fleet) -> None:
     assert "credentials" in error
 
 
+LAMBDA: dict[str, str] = {}
+PYTHON = {"kind": "python"}
+INLINE = {"kind": "python", "isolation": "inline"}
+
+
 @pytest.mark.parametrize(
-    ("module", "target", "says"),
+    ("kind", "module", "target", "says"),
     [
-        ("x = 1\n", "broken:handler", "handler"),
-        ("import nowhere_to_be_found\n", "broken:handler", "nowhere_to_be_found"),
-        ("raise RuntimeError('boom at import')\n", "broken:handler", "boom at import"),
-        ("import sys\nsys.exit(3)\n", "broken:handler", "SystemExit"),
-        ("handler = 42\n", "broken:handler", "callable"),
-        ("def handler(:\n", "broken:handler", "SyntaxError"),
-        ("", "missing_module:handler", "missing_module"),
+        (LAMBDA, "x = 1\n", "broken:handler", "handler"),
+        (LAMBDA, "import nowhere_to_be_found\n", "broken:handler", "nowhere_to_be_found"),
+        (LAMBDA, "raise RuntimeError('boom at import')\n", "broken:handler", "boom at import"),
+        (LAMBDA, "import sys\nsys.exit(3)\n", "broken:handler", "SystemExit"),
+        (LAMBDA, "handler = 42\n", "broken:handler", "callable"),
+        (LAMBDA, "def handler(:\n", "broken:handler", "SyntaxError"),
+        (LAMBDA, "", "missing_module:handler", "missing_module"),
+        (PYTHON, "raise RuntimeError('boom at import')\n", "broken:handler", "boom at import"),
+        (INLINE, "import sys\nsys.exit(3)\n", "broken:handler", "SystemExit"),
+        (INLINE, "def handler(:\n", "broken:handler", "SyntaxError"),
     ],
 )
-@pytest.mark.parametrize("kind", [{}, {"kind": "python"}, {"kind": "python", "isolation": "inline"}])
 def test_handler_that_does_not_import(
     kind: dict[str, str], module: str, target: str, says: str, fleet: Fleet, tmp_path: Path
 ) -> None:
@@ -114,7 +122,7 @@ def test_handler_that_does_not_import(
     assert says in error
 
 
-@pytest.mark.parametrize("kind", [{}, {"kind": "python"}, {"kind": "python", "isolation": "inline"}])
+@pytest.mark.parametrize("kind", [LAMBDA, PYTHON, INLINE])
 def test_a_handler_import_that_wants_the_network_is_waited_for(
     kind: dict[str, str], fleet: Fleet, tmp_path: Path
 ) -> None:
@@ -145,14 +153,13 @@ def test_what_does_not_pass_in_time_ends_with_69(
 ) -> None:
     """With a deadline of two seconds instead of a minute."""
     (tmp_path / "never.py").write_text("raise ConnectionRefusedError('no service')")
-    (tmp_path / "sitecustomize.py").write_text("import consumer.worker.retrying as r\nr.START_DEADLINE = 2.0\n")
     if "handler" in overrides:
         overrides = {"handler": {**overrides["handler"], "path": str(tmp_path)}}
     nowhere = {
         "AWS_CONFIG_FILE": "/dev/null",
         "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
         "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9",
-        "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}",
+        **impatient(tmp_path, "START_DEADLINE", 2.0),
     }
     code, error = run(fleet, fleet.config(http={"port": 0}, **overrides), {**nowhere, **environment})
     assert (code, error.count("\n")) == (69, 1), error

@@ -12,15 +12,14 @@ import pytest
 @pytest.mark.parametrize(
     ("family", "first", "seeds"),
     [
-        ("protocol", 0, 7),
-        ("protocol", 7, 7),
-        ("records", 0, 8),
-        ("weather", 0, 6),
-        ("fleet", 0, 6),
-        ("failing_keys", 0, 3),
-        ("breaker", 0, 4),
-        ("kinesis", 0, 8),
-        ("parking", 0, 16),
+        ("protocol", 0, 6),
+        ("records", 0, 5),
+        ("weather", 0, 4),
+        ("fleet", 0, 4),
+        ("failing_keys", 0, 2),
+        ("breaker", 0, 2),
+        ("kinesis", 0, 5),
+        ("parking", 0, 8),
     ],
 )
 def test_no_promise_is_broken(family: str, first: int, seeds: int) -> None:

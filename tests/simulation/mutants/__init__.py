@@ -64,7 +64,7 @@ def applied(mutant: Mutant) -> Iterator[str]:
         for part in COPIED:
             source, target = ROOT / part, Path(folder) / part
             if source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(source, target)  # with what is compiled: but for one file it is right
             else:
                 target.parent.mkdir(exist_ok=True)
                 shutil.copy(source, target)
