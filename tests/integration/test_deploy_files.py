@@ -25,37 +25,14 @@ from consumer.domain.errors import (
 )
 from consumer.operate.metrics import Metrics
 from consumer.worker.retrying import START_DEADLINE
-from tests.support.iam_policies import Statement, policy, require_least_privilege, shown_in_docs
+from tests.support.iam_policies import actions, policy, require_least_privilege
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 GRACE = 25  # shutdown.grace of every configuration here
 
-LEAST_ACTIONS = {
-    "ReadTheStream": {"dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"},
-    "FindTheStream": {"dynamodb:DescribeTable"},
-    "CheckTheLeaseTable": {"dynamodb:DescribeTable"},
-    "OwnLeaseRowsOnly": {
-        "dynamodb:ConditionCheckItem",
-        "dynamodb:DeleteItem",
-        "dynamodb:GetItem",
-        "dynamodb:PutItem",
-        "dynamodb:Query",
-        "dynamodb:UpdateItem",
-    },
-    "SendDeadLetters": {"sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:SendMessage"},
-}
-OF_KINESIS = {
-    "ReadTheStream": {
-        "kinesis:DescribeStreamSummary",
-        "kinesis:GetRecords",
-        "kinesis:GetShardIterator",
-        "kinesis:ListShards",
-    },
-    "SeeWhetherTheTableFeedsIt": {"dynamodb:DescribeKinesisStreamingDestination"},
-    **{sid: LEAST_ACTIONS[sid] for sid in ("CheckTheLeaseTable", "OwnLeaseRowsOnly", "SendDeadLetters")},
-}
+LEAST_ACTIONS = {statement["Sid"]: actions(statement) for statement in policy("policy.json")}
 
 
 def load(path: Path) -> Any:
@@ -332,24 +309,11 @@ def test_lease_table_has_the_key_schema_and_survives_the_stack() -> None:
 # --- IAM
 
 
-def statements() -> dict[str, list[Statement]]:
-    files = ("policy.json", "kinesis-policy.json")
-    plain = {name: policy(name) for name in files}
+def test_the_task_role_has_the_daemons_policy_and_nothing_else() -> None:
     role = cloudformation("service.yaml")["Resources"]["TaskRole"]["Properties"]
-    return {**plain, "service.yaml": role["Policies"][0]["PolicyDocument"]["Statement"]}
-
-
-@pytest.mark.parametrize("source", ["policy.json", "kinesis-policy.json", "service.yaml"])
-def test_the_policy_is_least_privilege(source: str) -> None:
-    require_least_privilege(statements()[source], OF_KINESIS if source == "kinesis-policy.json" else LEAST_ACTIONS)
-
-
-def test_docs_show_the_same_policy() -> None:
-    blocks, shown = shown_in_docs()
-    assert json.loads((DEPLOY / "iam" / "policy.json").read_text()) in blocks
-    assert set(LEAST_ACTIONS) <= {statement["Sid"] for statement in shown}
-    for statement in statements()["kinesis-policy.json"]:
-        assert statement in shown
+    (inline,) = role["Policies"]
+    assert "ManagedPolicyArns" not in role
+    require_least_privilege(inline["PolicyDocument"]["Statement"], LEAST_ACTIONS)
 
 
 # --- Prometheus and the configurations
