@@ -1,7 +1,7 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Everything else is for developers.
 # The first of these that really runs and can make a virtual environment: a version manager may leave a command that
-# exists and fails. `make PYTHON=...` overrides.
-PYTHONS := python3.13 python3.12 python3.11 python3
+# exists and fails. Those that the tests ran on come first. `make PYTHON=...` overrides.
+PYTHONS := python3.13 python3.12 python3.11 python3.14 python3
 FITS := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for each in $(PYTHONS); do "$$each" -c '$(FITS)' >/dev/null 2>&1 && echo "$$each" && break; done)
 SECONDS ?=
@@ -19,12 +19,13 @@ DEV_READY := $(VENV)/.dev-ready
 AWS_READY := .venv-aws/.ready
 RUNTIME_READY := .venv-runtime/.ready
 KINESIS_READY := .kinesis-servers/.ready
+RELEASE_READY := .venv-release/.ready
 
 # A shell line that ends with a message unless PYTHON is usable.
 CHECK_PYTHON = "$(PYTHON)" -c '$(FITS)' >/dev/null 2>&1 || { echo "$(NO_PYTHON)" >&2; exit 1; }
 NO_PYTHON = make: $(if $(PYTHON),$(PYTHON) is no Python,none of $(PYTHONS) is a Python) of 3.11 or newer with venv and ensurepip; name one with PYTHON=
 
-.PHONY: demo local test check lint types check soak soak-hour mutants bench schema lock clean help
+.PHONY: demo local test check lint types check soak soak-hour mutants bench schema lock dist sbom clean help
 
 help:
 	@echo "make demo [SECONDS=20] [SOURCE=kinesis]   the real daemon on an embedded local AWS"
@@ -37,12 +38,13 @@ help:
 	@echo "make mutants            one-line mistakes in the code that the simulator must notice"
 	@echo "make schema             rewrite config/consumer.schema.json"
 	@echo "make lock               pin all dependencies anew, with hashes"
+	@echo "make dist sbom          the wheel, the sdist, and the bill of materials of what runtime.lock installs"
 
 $(VENV)/bin/python:
 	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(VENV)
 
-$(READY): $(VENV)/bin/python requirements/runtime.lock pyproject.toml
+$(READY): $(VENV)/bin/python requirements/runtime.lock requirements/build.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/runtime.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/build.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -128,6 +130,21 @@ mutants: $(DEV_READY)
 schema: $(READY)
 	$(BIN)/stream-consumer schema > config/consumer.schema.json
 
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python -m hatchling build --directory dist
+
+$(RELEASE_READY): requirements/release.lock
+	@$(CHECK_PYTHON)
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/release.lock
+	touch $@
+
+sbom: $(RELEASE_READY)
+	mkdir -p dist
+	.venv-release/bin/cyclonedx-py requirements requirements/runtime.lock --pyproject pyproject.toml \
+	  --output-reproducible --output-format JSON --output-file dist/dynamodb-stream-consumer.cdx.json
+
 # Compiled on the lowest version: a lock from a newer one would lack what only the older ones need.
 lock: $(DEV_READY)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
@@ -138,7 +155,8 @@ lock: $(DEV_READY)
 	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --constraint requirements/runtime.lock --output-file requirements/dev.lock requirements/dev.in
 	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --output-file requirements/local-aws.lock requirements/local-aws.in
 	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --output-file requirements/lambda-runtime.lock requirements/lambda-runtime.in
+	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --output-file requirements/release.lock requirements/release.in
 	npm update --prefix requirements/kinesis-servers --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund
 
 clean:
-	rm -rf .venv .venv-aws .venv-runtime .kinesis-servers .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-aws .venv-runtime .venv-release .kinesis-servers dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shutil
 import signal
 import sys
 import tempfile
@@ -32,8 +33,13 @@ async def main(seconds: float | None, kind: Kind) -> int:
     say(f"  records handled more than once: {verdict.again}")
     if kind == "kinesis":
         say(f"  skipped, because a newer change of their item was in the stream before them: {verdict.superseded}")
+    is_good = verdict.lost == 0 and verdict.out_of_order == 0
+    if is_good:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        say(f"  the log, the journal and the config of the daemon are in {folder}")
     say(verdict.line)
-    return 0 if verdict.lost == 0 and verdict.out_of_order == 0 else 1
+    return 0 if is_good else 1
 
 
 if __name__ == "__main__":

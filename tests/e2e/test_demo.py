@@ -72,11 +72,16 @@ def assert_good(log: Path) -> None:
     assert produced > 0
 
 
-def test_the_demo_ends_by_itself_with_a_verdict(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    with started("-m", "demo", "--seconds", "3", log=log) as demo:
+def test_the_demo_ends_by_itself_with_a_verdict_and_leaves_no_file(tmp_path: Path) -> None:
+    log, temporary = tmp_path / "log", tmp_path / "temporary"
+    temporary.mkdir()
+    environment = {**WITH_AWS_SETTINGS, "TMPDIR": str(temporary)}
+    with started("-m", "demo", "--seconds", "3", log=log, environment=environment) as demo:
+        wait_for(log, r"produced=[1-9]")
+        assert list(temporary.glob("stream-consumer-demo-*"))
         assert demo.wait(100) == 0, log.read_text()
     assert_good(log)
+    assert not list(temporary.glob("stream-consumer-demo-*"))
 
 
 def test_ctrl_c_ends_the_demo_with_a_verdict_and_leaves_no_process(tmp_path: Path) -> None:

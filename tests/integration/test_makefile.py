@@ -61,6 +61,10 @@ def test_a_shim_that_fails_and_a_version_that_is_too_old_are_passed_over(make: M
     assert chosen(make, python3_11=SHIM, python3=REAL) == "python3"
 
 
+def test_where_there_is_only_a_newer_one_it_is_taken(make: Make) -> None:
+    assert chosen(make, python3_14=REAL, python3=OLD) == "python3.14"
+
+
 def test_a_named_one_is_taken(make: Make) -> None:
     assert chosen(make, "PYTHON=mine", python3_12=REAL, mine=REAL) == "mine"
 
@@ -68,7 +72,7 @@ def test_a_named_one_is_taken(make: Make) -> None:
 def test_without_any_the_error_names_what_was_tried(make: Make) -> None:
     result = make(".venv/bin/python", python3=OLD)
     assert result.returncode != 0
-    assert "none of python3.13 python3.12 python3.11 python3 is a Python of 3.11 or newer" in result.stderr
+    assert "none of python3.13 python3.12 python3.11 python3.14 python3 is a Python of 3.11 or newer" in result.stderr
     assert "PYTHON=" in result.stderr
 
 

@@ -11,9 +11,12 @@ import sysconfig
 import tarfile
 import venv
 import zipfile
+from email import message_from_string
+from email.message import Message
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -66,8 +69,66 @@ def test_the_sdist_has_what_builds_and_tests_it(built: Path) -> None:
     assert {"consumer/py.typed", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile"} <= names
     assert {"requirements/dev.lock", "demo/__main__.py", "tests/conftest.py", "config/minimal.yaml"} <= names
     assert {"requirements/kinesis-servers/package.json", "requirements/kinesis-servers/package-lock.json"} <= names
+    assert {
+        ".ci/run",
+        ".github/workflows/tests.yml",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "deploy/iam/policy.json",
+    } <= names
     assert not [name for name in names if name.startswith((".venv", ".kinesis-servers")) or "__pycache__" in name]
     assert not [name for name in names if "node_modules" in name]
+
+
+def test_the_sdist_builds_the_same_wheel(built: Path, tmp_path: Path) -> None:
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.iterdir()
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "--directory", str(tmp_path / "dist")]
+    subprocess.run(command, cwd=source, check=True, capture_output=True, timeout=120)
+    contents = []
+    for folder in (built, tmp_path / "dist"):
+        with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+            contents.append({entry.filename: entry.CRC for entry in wheel.infolist()})
+    assert contents[0] == contents[1]
+
+
+@pytest.fixture(scope="module")
+def metadata(built: Path) -> Message:
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
+        name = next(name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+        return message_from_string(wheel.read(name).decode())
+
+
+def test_the_page_on_an_index_has_no_link_into_a_folder_that_is_not_there(metadata: Message) -> None:
+    page = str(metadata.get_payload())
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert "# dynamodb-stream-consumer" in page
+    assert "docs/architecture.md explains it in four pages" in page, "a link is its text"
+    links = re.findall(r"\]\(([^)]*)\)", page)
+    assert [link for link in links if not link.startswith("https://")] == []
+    assert all(" https://" in url for url in metadata.get_all("Project-URL", []))
+
+
+def test_every_version_of_the_classifiers_is_tested_by_the_workflow(metadata: Message) -> None:
+    prefix = "Programming Language :: Python :: "
+    named = [text.removeprefix(prefix) for text in metadata.get_all("Classifier", []) if text.startswith(prefix)]
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8"))
+    assert workflow["jobs"]["tests"]["strategy"]["matrix"]["python"] == named
+    assert metadata["Requires-Python"] == f">={named[0]}"
+
+
+def test_the_installed_command_runs(installed: Path, metadata: Message) -> None:
+    """From the files of the wheel alone: nothing of the checkout is on its path."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    code = (
+        "from importlib.metadata import entry_points; import sys; sys.argv = ['stream-consumer', 'schema']; "
+        "entry_points(group='console_scripts')['stream-consumer'].load()()"
+    )
+    command = [str(installed), "-P", "-c", code]
+    done = subprocess.run(command, cwd=installed.parent, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (ROOT / "config" / "consumer.schema.json").read_text(encoding="utf-8")
 
 
 def test_the_readme_has_a_handler() -> None:
