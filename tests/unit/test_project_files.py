@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +77,26 @@ def test_what_a_workflow_makes_is_a_target() -> None:
 def test_the_version_is_the_same_everywhere() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     assert f"ARG VERSION={version}\n" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
+def third_party(path: Path) -> Iterator[str]:
+    """Top-level names of what a file imports that is neither Python's own nor the package's."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        named = [name.name for name in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            named = [node.module]
+        yield from {name.partition(".")[0] for name in named} - sys.stdlib_module_names - {"consumer"}
+
+
+def test_every_dependency_is_used_and_everything_used_is_one() -> None:
+    """By import names. ``aioboto3`` brings the layers it stands on, ``pydantic`` its core, ``python-hcl2`` its parser."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [line for lines in project["optional-dependencies"].values() for line in lines]
+    declared = {re.split(r"[<>=\[ ;]", line)[0] for line in [*project["dependencies"], *extras]}
+    imports = {"PyYAML": "yaml", "prometheus-client": "prometheus_client", "python-hcl2": "hcl2"}
+    brought = {"aiobotocore", "boto3", "botocore", "lark", "pydantic_core"}
+    used = {name for path in (ROOT / "consumer").rglob("*.py") for name in third_party(path)}
+    assert used - brought == {imports.get(name, name) for name in declared}
 
 
 def test_the_bill_of_materials_is_that_of_the_lock() -> None:
