@@ -89,7 +89,7 @@ def third_party(path: Path) -> Iterator[str]:
 
 
 def test_every_dependency_is_used_and_everything_used_is_one() -> None:
-    """By import names. ``aioboto3`` brings the layers it stands on, ``pydantic`` its core, ``python-hcl2`` its parser."""
+    """By import names. ``aioboto3`` brings the layers below it, ``pydantic`` its core, ``python-hcl2`` its parser."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [line for lines in project["optional-dependencies"].values() for line in lines]
     declared = {re.split(r"[<>=\[ ;]", line)[0] for line in [*project["dependencies"], *extras]}
