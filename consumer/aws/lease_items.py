@@ -57,6 +57,7 @@ META: Final = "meta"
 SESSIONS: Final = "sessions"
 SHARD: Final = "shard#"
 LETTERS: Final = "letters"
+MAX_VERSION: Final = 40  # characters of a session's
 MAX_NOTE: Final = 1000  # characters; a note is for operators, and the row must stay small
 MOST_SHARDS: Final = 1000  # named in the trace of a replay
 
@@ -243,6 +244,8 @@ def session_item(pk: str, session: SessionRow) -> AttributeMap:
     item["capacity"] = number(session.capacity)
     item["started_at"] = number(session.started_at)
     item["stream_arn"] = text(session.stream_id)
+    if session.version:
+        item["version"] = text(session.version)
     if session.fenced:
         item["fenced"] = {"BOOL": True}
     return item
@@ -270,6 +273,7 @@ def session_row(item: Item) -> SessionRow | None:
         started_at=lenient_number(item, "started_at"),
         stream_id=lenient_text(item, "stream_arn"),
         readable=not newer_version(item),
+        version=lenient_text(item, "version")[:MAX_VERSION],
     )
 
 

@@ -81,6 +81,7 @@ class SessionRow:
     leases at once. ``leaving`` workers are shutting down and get no new leases. ``capacity`` 0 means no limit.
     ``stream_id`` is the stream the worker reads: it shares the leases of that stream only (empty: of any).
     ``readable`` is False for one that a newer version of this program wrote: it is nobody's to judge.
+    ``version`` is the program's, for people; empty for one that did not say.
     """
 
     incarnation: str
@@ -92,6 +93,7 @@ class SessionRow:
     started_at: float = 0.0
     stream_id: str = ""
     readable: bool = True
+    version: str = ""
 
     @property
     def duration(self) -> float:

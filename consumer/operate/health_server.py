@@ -1,7 +1,7 @@
 """The health, metrics and status server. It runs in the control thread's loop, so it answers while a handler blocks the
 main loop, which is exactly when its answers are needed.
 
-No client is trusted: GET and HEAD only, five exact paths, one request a connection, and a protocol in front of
+No client is trusted: GET and HEAD only, a few exact paths, one request a connection, and a protocol in front of
 aiohttp's that bounds what a connection may cost (8 KiB in, five seconds, 32 at a time), because aiohttp itself waits
 without limit for a slow request. One connection more than that ends the oldest, so that however many are held open, a
 probe gets its answer. The server never touches AWS and never waits for the main loop.
@@ -10,7 +10,10 @@ probe gets its answer. The server never touches AWS and never waits for the main
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -18,8 +21,9 @@ from aiohttp import web
 from consumer.domain.errors import StreamConsumerError
 from consumer.operate.listener import Listener
 from consumer.operate.metrics import Metrics
+from consumer.operate.page_files import PageFile, page_files
 from consumer.operate.status import StatusBoard
-from consumer.operate.status_page import status_json, status_page
+from consumer.operate.status_json import StatusJson
 
 REQUEST_BYTES: Final = 8 * 1024  # of one connection
 CONNECTION_SECONDS: Final = 5.0
@@ -29,14 +33,27 @@ LISTENING_CHECK: Final = 1.0  # seconds between looks at the listener
 _TEXT: Final = "text/plain; charset=utf-8"
 _HEADERS: Final = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    ),
     "Referrer-Policy": "no-referrer",
     "Server": "stream-consumer",
     "X-Content-Type-Options": "nosniff",
 }
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
-Answer = tuple[int, str, bytes]  # status, content type, body
+_REVALIDATE: Final = {"Cache-Control": "no-cache"}  # keep it, and ask whether it is still the same
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``headers`` are those beside the ones that every answer has."""
+
+    status: int
+    content_type: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class CannotListen(StreamConsumerError):
@@ -62,6 +79,7 @@ class HealthServer:
         connection_seconds: float = CONNECTION_SECONDS,
     ) -> None:
         self._metrics = metrics
+        self._json = StatusJson(board)
         self._host = host
         self._requested_port = port
         self._connection_seconds = connection_seconds
@@ -69,12 +87,13 @@ class HealthServer:
         self._web: web.Server | None = None
         self._listener: Listener | None = None
         self._routes: dict[str, Callable[[web.BaseRequest], Answer]] = {
-            "/": lambda _: (200, "text/html; charset=utf-8", status_page(board)),
             "/healthz": lambda _: _verdict(*board.health()),
             "/metrics": self._exposition,
             "/readyz": lambda _: _verdict(*board.readiness()),
-            "/status.json": lambda _: (200, "application/json", status_json(board)),
+            "/status.json": self._status,
         }
+        for path, file in page_files().items():
+            self._routes[path] = partial(_static, file)
 
     async def start(self) -> None:
         """Bind and serve. CannotListen when the address is taken, not this machine's, or does not resolve."""
@@ -114,29 +133,48 @@ class HealthServer:
         return self._requested_port if bound is None else bound
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
-        status, content_type, body = self._route(request)
-        headers = {**_HEADERS, "Content-Type": content_type}
-        if status == 405:
-            headers["Allow"] = "GET, HEAD"
-        response = web.Response(status=status, body=body, headers=headers)
+        answer = self._route(request)
+        headers = {**_HEADERS, "Content-Type": answer.content_type, **answer.headers}
+        response = web.Response(status=answer.status, body=answer.body, headers=headers)
         response.force_close()
         return response
 
     def _route(self, request: web.BaseRequest) -> Answer:
         make = self._routes.get(request.rel_url.raw_path)
         if make is None:
-            return 404, _TEXT, b"not found\n"
+            return Answer(404, _TEXT, b"not found\n")
         if request.method not in ("GET", "HEAD"):
-            return 405, _TEXT, b"only GET and HEAD\n"
+            return Answer(405, _TEXT, b"only GET and HEAD\n", {"Allow": "GET, HEAD"})
         return make(request)
 
     def _exposition(self, request: web.BaseRequest) -> Answer:
         body, content_type = self._metrics.render(request.headers.get("Accept", ""))
-        return 200, content_type, body
+        return Answer(200, content_type, body)
+
+    def _status(self, request: web.BaseRequest) -> Answer:
+        """``Last-Modified`` is the time of the snapshot also when nothing else has changed, so that whoever polls knows
+        that the worker still reports."""
+        body, tag, updated_at = self._json.encoded()
+        seen = {"Last-Modified": formatdate(updated_at, usegmt=True)} if updated_at else {}
+        return _unless_known(request, Answer(200, "application/json", body, {**seen, "ETag": tag}))
+
+
+def _static(file: PageFile, request: web.BaseRequest) -> Answer:
+    return _unless_known(request, Answer(200, file.content_type, file.body, {"ETag": file.tag}))
+
+
+def _unless_known(request: web.BaseRequest, answer: Answer) -> Answer:
+    """The answer, or that the client has it. Weak comparison, as RFC 9110 has it for If-None-Match."""
+    headers = {**answer.headers, **_REVALIDATE}
+    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
+    if answer.headers["ETag"].removeprefix("W/") in known or known == ["*"]:
+        return Answer(304, answer.content_type, b"", headers)
+    return Answer(answer.status, answer.content_type, answer.body, headers)
 
 
 def _verdict(good: bool, reason: str) -> Answer:
-    return (200 if good else 503), _TEXT, f"{' '.join(reason.splitlines())}\n".encode("utf-8", "replace")
+    text = f"{' '.join(reason.splitlines())}\n".encode("utf-8", "replace")
+    return Answer(200 if good else 503, _TEXT, text)
 
 
 def _end_oldest(connections: dict[_BoundedConnection, None]) -> None:

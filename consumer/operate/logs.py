@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import json
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, MutableMapping
@@ -22,11 +23,13 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 from consumer.domain.urls import redact_urls
+from consumer.operate.error_groups import ErrorReport
 from consumer.operate.log_writer import LogWriter, write_stdout
 
 TEXT_LIMIT: Final = 4096  # characters of one value
 LINE_LIMIT: Final = 32 * 1024  # characters of one line
 MESSAGE_LIMIT: Final = 512  # characters of an exception's message
+_EVENT: Final = re.compile(r"[a-z][a-z0-9_]{0,40}(\.[a-z][a-z0-9_]{0,40}){1,3}")
 FRAMES: Final = 30  # stack frames kept of an exception: the innermost ones
 CAUSES: Final = 3  # exceptions kept of a chain
 
@@ -38,7 +41,7 @@ LEVELS: Final[Mapping[str, int]] = {
 }
 PINNED: Final = ("aioboto3", "aiobotocore", "aiohttp", "asyncio", "boto3", "botocore", "s3transfer", "urllib3")
 
-OnError = Callable[[str, str], None]
+OnError = Callable[[ErrorReport], None]
 Render = Callable[[MutableMapping[str, Any]], str]
 
 
@@ -57,7 +60,7 @@ def configure_logging(level: str, format: str, *, on_error: OnError | None = Non
     Args:
         level: debug, info, warning or error; libraries stay at warning or above.
         format: json (one object a line) or console (for people; also one line an event).
-        on_error: called with event and text of every ERROR, for the status page. Must not block.
+        on_error: called with every ERROR, for the status page. Must not block.
 
     Raises:
         ValueError: an unknown level or format.
@@ -163,7 +166,7 @@ def _emit(logger: WrappedLogger, method: str, event: EventDict) -> str:
             _State.writer.put(f"{_json_line(verbatim)}\n".encode("ascii", "backslashreplace"))
         raise structlog.DropEvent
     if event.get("level") in ("error", "critical") and _State.on_error is not None:
-        _State.on_error(_text(event.get("event", "")), _summary(event))
+        _State.on_error(_report(event))
     writer = _State.writer
     if writer is not None:
         writer.put(_render(event).encode("ascii", "backslashreplace"))
@@ -228,9 +231,26 @@ def _text(value: Any) -> str:
         return f"<{type(value).__name__} without text: {type(error).__name__}>"
 
 
+def _report(event: Mapping[str, Any]) -> ErrorReport:
+    """What the status page shows of an error. The text of a foreign logger is no name: it may hold anything."""
+    name, exception = _text(event.get("event", "")), event.get("exception")
+    stack = exception.get("stack") if isinstance(exception, Mapping) else None
+    place = stack[-1] if stack else event.get("error_at") or event.get("_place") or ""
+    kind = exception.get("type") if isinstance(exception, Mapping) else event.get("error_type") or ""
+    is_ours = _EVENT.fullmatch(name) is not None and "_place" not in event
+    return ErrorReport(
+        event=name if is_ours else f"log.{event.get('level')}",
+        type=_text(kind),
+        place=_text(place),
+        shard_id=_text(event.get("shard_id") or ""),
+        text=_summary(event) if is_ours else f"{_cut(name, 200)} {_summary(event)}".rstrip(),
+    )
+
+
 def _summary(event: Mapping[str, Any]) -> str:
     hidden = ("event", "level", "logger", "timestamp", "exception")
-    parts = [f"{name}={_cut(_text(value), 200)}" for name, value in event.items() if name not in hidden]
+    shown = {name: value for name, value in event.items() if name not in hidden and not str(name).startswith("_")}
+    parts = [f"{name}={_cut(_text(value), 200)}" for name, value in shown.items()]
     exception = event.get("exception")
     if isinstance(exception, Mapping):
         parts.append(f"{exception.get('type')}: {exception.get('message')}")
@@ -257,6 +277,7 @@ class _StandardHandler(logging.Handler):
         level = record.levelname.lower()
         event: EventDict = structlog.contextvars.get_contextvars()
         event.update(event=redact_urls(message), level=level, logger=record.name, exc_info=record.exc_info)
+        event["_place"] = f"{record.name}:{record.lineno}"
         with suppress(structlog.DropEvent):
             _emit(None, level, _structure_exception(None, level, event))
 

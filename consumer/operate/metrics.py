@@ -93,6 +93,15 @@ class Family(Generic[_Child]):
             child = self._children[values] = self._parent.labels(*values)
         return child
 
+    def counted(self, label: str) -> dict[str, float]:
+        """The sums of a counter's children by one of its labels. Not for often: it makes samples."""
+        sums: dict[str, float] = {}
+        for family in self._parent.collect():
+            for sample in family.samples:
+                if sample.name.endswith("_total"):
+                    sums[sample.labels[label]] = sums.get(sample.labels[label], 0.0) + sample.value
+        return sums
+
 
 @dataclass(slots=True)
 class ShardMetrics:
@@ -157,14 +166,20 @@ class CredentialsEnd(Collector):
 
         return ends
 
+    @property
+    def end(self) -> float | None:
+        """The first end (Unix time); None without one."""
+        ends = [at for at in list(self._ends.values()) if at is not None]  # a copy: the loops run in threads
+        return min(ends, default=None)
+
     def collect(self) -> Iterator[Metric]:
         family = GaugeMetricFamily(
             f"{PREFIX}_credentials_expiry_seconds",
             "Seconds until the AWS credentials end; absent when they have no end.",
         )
-        ends = [at for at in list(self._ends.values()) if at is not None]  # a copy: the loops run in threads
-        if ends:
-            family.add_metric((), min(ends) - time.time())
+        end = self.end
+        if end is not None:
+            family.add_metric((), end - time.time())
         yield family
 
 

@@ -11,14 +11,13 @@ anything can work at this moment: it fails also while nothing can be read, so th
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Final, Literal
 
-RECENT_ERRORS: Final = 20
-_ERROR_LENGTH: Final = 512
+from consumer.operate.error_groups import ErrorGroup, ErrorGroups, ErrorReport
+from consumer.operate.history import History, Past
 
 StartStep = Literal["config", "lease_table", "first_plan", "first_read"]
 _MISSING: Final[Mapping[StartStep, str]] = {
@@ -29,14 +28,51 @@ _MISSING: Final[Mapping[StartStep, str]] = {
 }
 START_STEPS: Final = tuple(_MISSING)
 
+SlowReason = Literal[
+    "breaker",
+    "paused",
+    "parked_full",
+    "denied",
+    "throttled",
+    "read_fails",
+    "destination",
+    "room",
+    "place",
+    "slot",
+    "retrying",
+    "deferred",
+    "handing_over",
+    "reading",
+]
+SLOW: Final[Mapping[SlowReason, str]] = {
+    "breaker": "its breaker is open: most of what is tried fails",
+    "paused": "so many keys fail that nothing new is started",
+    "parked_full": "as many keys are parked as there may be",
+    "denied": "AWS does not allow it to be read",
+    "throttled": "AWS throttles its reads",
+    "read_fails": "reading it fails",
+    "destination": "its dead letters are refused by the destination",
+    "room": "it waits for room in limits.buffer",
+    "place": "all processes of the handler are busy",
+    "slot": "all of its slots (batch.parallelization_factor) are busy",
+    "retrying": "keys of it wait for a retry",
+    "deferred": "deferred keys of it are read again",
+    "handing_over": "its lease is being handed over",
+    "reading": "it reads what has come meanwhile",
+}
+"""Why a shard is behind, worst first: the first that holds is published."""
+
 
 @dataclass(frozen=True, slots=True)
 class ShardStatus:
     """One lease as this worker sees it. What only the owner knows is None for other workers' shards.
 
-    ``lag`` and ``checkpoint_age`` in seconds, ``in_flight`` in records. ``retrying_keys`` wait for another attempt or
-    for their dead letter; records of ``deferred_keys`` wait outside of memory; ``parked_keys`` have letters from it.
-    ``breaker`` is closed, probing or open; unless it is closed, ``last_error`` is the type of the handler's last one.
+    ``lag``, ``headroom`` (until the oldest unsettled record is trimmed) and ``checkpoint_age`` in seconds,
+    ``in_flight`` in records. ``retrying_keys`` wait for another attempt or for their dead letter; records of
+    ``deferred_keys`` wait outside of memory; ``parked_keys`` have letters from it. ``breaker`` is closed, probing or
+    open; unless it is closed, ``last_error`` is the type of the handler's last one. ``slow_because`` is a key of SLOW.
+    ``read_rate`` in records a second. ``hot_key`` is the digest of the key with the most records of late, and
+    ``hot_key_share`` (0 to 1) its part of the shard's.
     """
 
     shard_id: str
@@ -53,12 +89,49 @@ class ShardStatus:
     breaker: str | None = None
     last_error: str | None = None
     note: str = ""
+    parents: tuple[str, ...] = ()
+    headroom: float | None = None
+    slow_because: SlowReason | None = None
+    read_rate: float | None = None
+    hot_key: str | None = None
+    hot_key_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """One worker of the fleet, as its session row says. ``started_at`` in Unix seconds; 0 and an empty ``version``:
+    unknown. ``capacity`` is the most leases it takes; 0 without a limit."""
+
+    incarnation: str
+    mine: bool = False
+    leases: int = 0
+    version: str = ""
+    started_at: float = 0.0
+    leaving: bool = False
+    capacity: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStatus:
+    """One key that does not simply go on: its digest, and since when (Unix seconds, 0 when unknown): the creation of
+    its first record that waits, or its parking."""
+
+    digest: str
+    state: Literal["retrying", "deferred", "parked"]
+    shard_id: str = ""
+    since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
     """One snapshot of the worker. Times are Unix seconds; ``totals`` are counts since the start of the process.
-    ``parked_keys`` of the application, the first of them at ``oldest_parked`` (0 without one)."""
+
+    ``parked_keys`` of the application, the first of them at ``oldest_parked`` (0 without one). ``finished`` shards, the
+    newest ones, each with its parents, of ``finished_count``. ``free_leases`` could be worked on and have no owner, the
+    first of them for ``free_for`` seconds. ``letters_waiting`` are dead letters that were refused so far.
+    ``clock_ahead``: by how many seconds this machine's clock differs. ``credentials_end``: None without an end.
+    ``endless_retries``: no record is ever given up. ``changed_settings``: what differs from the defaults, as printed.
+    """
 
     application: str
     table: str
@@ -72,16 +145,23 @@ class Status:
     parked_keys: int = 0
     oldest_parked: float = 0.0
     totals: Mapping[str, int] = field(default_factory=dict)
+    fleet: tuple[WorkerStatus, ...] = ()
+    keys: tuple[KeyStatus, ...] = ()
+    finished: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    finished_count: int = 0
+    free_leases: int = 0
+    free_for: float = 0.0
+    letters_waiting: int = 0
+    clock_ahead: float = 0.0
+    credentials_end: float | None = None
+    endless_retries: bool = False
+    history: Past = Past()
+    changed_settings: Mapping[str, str] = field(default_factory=dict)
 
-
-@dataclass(frozen=True, slots=True)
-class RecentError:
-    """An ERROR event. ``count`` is how often it came in a row with the same text."""
-
-    at: float
-    event: str
-    detail: str
-    count: int = 1
+    @property
+    def lag(self) -> float:
+        """Of the worst shard of this worker, in seconds."""
+        return max((shard.lag for shard in self.shards if shard.lag is not None), default=0.0)
 
 
 class StatusBoard:
@@ -89,18 +169,20 @@ class StatusBoard:
 
     The watchdog sets ``wedged``, a line that says why (empty: the main loop is not wedged), and ``progress_age``, the
     seconds since the last progress of the main loop. The main loop sets ``blocked``: why nothing can work at present
-    (empty: something can).
+    (empty: something can), and keeps the ``history``. ``show_errors``: also the texts of errors, which may hold data of
+    items.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, show_errors: bool = False) -> None:
         self.wedged = ""
         self.progress_age = 0.0
         self.blocked = ""
+        self.history = History()
         self._dead: str = ""
         self._steps: frozenset[str] = frozenset()
         self._stopping = False
         self._status: Status | None = None
-        self._errors: deque[RecentError] = deque(maxlen=RECENT_ERRORS)
+        self._errors = ErrorGroups(keep_texts=show_errors)
         self._errors_lock = Lock()  # the control thread reports errors too
 
     # --- the worker's side
@@ -121,16 +203,10 @@ class StatusBoard:
         """Shutdown began: not ready any more, still healthy."""
         self._stopping = True
 
-    def error(self, event: str, detail: str, at: float | None = None) -> None:
-        """Remember an error for the status page. Repeats are counted instead of pushing the others out."""
-        text = detail if len(detail) <= _ERROR_LENGTH else detail[:_ERROR_LENGTH] + "…"
+    def error(self, report: ErrorReport, at: float | None = None) -> None:
+        """Remember an error for the status page, with others of its kind."""
         with self._errors_lock:
-            latest = self._errors[-1] if self._errors else None
-            count = 1
-            if latest is not None and (latest.event, latest.detail) == (event, text):
-                count = latest.count + 1
-                self._errors.pop()
-            self._errors.append(RecentError(time.time() if at is None else at, event, text, count))
+            self._errors.add(report, time.time() if at is None else at)
 
     # --- the readers' side
 
@@ -139,10 +215,10 @@ class StatusBoard:
         return self._status
 
     @property
-    def errors(self) -> tuple[RecentError, ...]:
-        """Newest first."""
+    def errors(self) -> tuple[ErrorGroup, ...]:
+        """The last one first."""
         with self._errors_lock:
-            return tuple(reversed(self._errors))
+            return self._errors.groups
 
     def health(self) -> tuple[bool, str]:
         """Whether the process works at all, and a line that says why not."""

@@ -297,6 +297,9 @@ class Http(Section):
     """Address to listen on. Default 127.0.0.1; 0.0.0.0 in a container."""
     port: Annotated[int, whole_number(0, 65535)] = 9464
     """Port, 0..65535, default 9464; 0 takes any free one."""
+    show_errors: Boolean = False
+    """true: the status page also shows the texts of errors, which may hold data of items, as those of handlers do.
+    Default false: their type, place and number."""
 
 
 class Logging(Section):

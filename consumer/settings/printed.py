@@ -11,10 +11,11 @@ sizes are strings, and any single value may instead be a `${VAR}` reference.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
@@ -24,6 +25,7 @@ from consumer.settings.model import Settings
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCE: Mapping[str, Any] = {"type": "string", "pattern": r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\}"}
 _LEAF_KEYS = ("type", "enum", "const", "anyOf", "pattern", "minimum", "maximum")
+_SHOWN = 200  # characters of a value that are shown of it
 _SECTION_TYPES = ("object", "array")
 
 
@@ -44,6 +46,40 @@ def effective_yaml(settings: Settings) -> str:
     data = settings.model_dump(mode="json")
     data["aws"]["endpoints"] = {name: str(url) for name, url in settings.aws.endpoints if url is not None}
     return yaml.dump(_printable(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def changed_settings(settings: Settings) -> dict[str, str]:
+    """What differs from the defaults, by its dotted key, as short texts without secrets. What has no default differs
+    always."""
+    data = yaml.safe_load(effective_yaml(settings))
+    found = {}
+    for key, value, default in _leaves(data, _defaults(Settings)):
+        if value != default and value not in ([], {}, ""):
+            text = value if isinstance(value, str) else json.dumps(value)
+            found[key] = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return found
+
+
+def _defaults(model: type[BaseModel]) -> dict[str, Any]:
+    """As they are printed. A section without a default of its own has those of its keys."""
+    found: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found[name] = _defaults(kind)
+        elif not field.is_required():
+            value = field.get_default(call_default_factory=True)
+            found[name] = model.model_construct(**{name: value}).model_dump(mode="json", include={name})[name]
+    return found
+
+
+def _leaves(data: Mapping[str, Any], defaults: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any, Any]]:
+    for name, value in data.items():
+        default = defaults.get(name)
+        if isinstance(value, Mapping) and (isinstance(default, Mapping) or name not in defaults):
+            yield from _leaves(value, default or {}, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value, default
 
 
 def _printable(value: Any) -> Any:

@@ -50,7 +50,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._clock = HeardClock(SystemClock())
         self._metrics = Metrics()
-        self._board = StatusBoard()
+        self._board = StatusBoard(show_errors=settings.http.show_errors)
         self._pulse = Pulse(self._clock, self._metrics)
         self._watchdog = Watchdog(lambda: self._pulse.beats, self._board, wedged_after(settings))
         self._control = ControlThread()
@@ -157,7 +157,7 @@ class Daemon:
 
     def _task_died(self, name: str, error: BaseException | None) -> StreamConsumerError:
         self._a_task_died = True
-        self._board.task_died(name, repr(error))
+        self._board.task_died(name, type(error).__name__)
         log.critical("task.died", task=name, exc_info=error)
         # User code may keep the others from their end.
         self._overrun.callback(arm_hard_stop(self._settings.shutdown.grace).cancel)

@@ -30,6 +30,11 @@ class HandlerPlaces:
         """Whether a call may have to wait for a place."""
         return self._all is not None
 
+    @property
+    def are_taken(self) -> bool:
+        """Whether the next call has to wait for a place."""
+        return self._all is not None and self._all.locked()
+
     async def reserve(self, *, again: bool) -> Reservation:
         """Wait in line for a place, then for the handler. ``again``: the call is a retry. Cancelling the wait gives the
         place back."""

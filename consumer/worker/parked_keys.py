@@ -12,7 +12,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import count
+from itertools import count, islice
 from typing import Protocol
 
 import structlog
@@ -73,6 +73,11 @@ class ParkedKeys:
         """Since when (Unix seconds) the first of them is parked; 0 without one."""
         keys = (found.key for found in self._last.by_digest.values())
         return min((key.since for key in keys if key is not None), default=0.0)
+
+    def some(self, most: int) -> list[tuple[str, float]]:
+        """So many digests of them, each with the time (Unix seconds) since when it is parked; 0 when unknown."""
+        found = islice(self._last.by_digest.items(), most)
+        return [(digest, one.key.since if one.key is not None else 0.0) for digest, one in found]
 
     def listen(self, listener: Listener) -> None:
         """``listener`` hears of every reading from now on."""

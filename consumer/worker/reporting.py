@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 
@@ -15,9 +15,11 @@ from consumer.operate import sd_notify
 from consumer.operate.metrics import BREAKER_STATES, LEASE_STATES, SHARD_STATES, Metrics
 from consumer.operate.status import ShardStatus, Status, StatusBoard
 from consumer.ports.time import Clock, ServiceClock
+from consumer.settings.printed import changed_settings
 from consumer.worker.context import WorkerContext
 from consumer.worker.fleet.coordinator import Coordinator
-from consumer.worker.shard.shard_worker import ShardWorker
+from consumer.worker.shard.shard_worker import Ages, ShardWorker
+from consumer.worker.snapshot import ShardSnapshots, finished_shards, fleet, keys_that_wait
 
 log = structlog.get_logger()
 
@@ -77,6 +79,8 @@ class Reporter:
         self._board = board
         self._started_at = started_at
         self._clock_watch = ClockWatch(context.ports.clock, context.metrics)
+        self._snapshots = ShardSnapshots(context)
+        self._changed_settings = changed_settings(context.settings)
 
     async def run(self) -> None:
         """Report for ever; the first time as soon as the first plan is carried out."""
@@ -95,16 +99,25 @@ class Reporter:
         now = self._context.ports.clock.wall()
         workers = {worker.shard_id: worker for worker in self._coordinator.workers}
         rows = list(self._coordinator.rows)
-        lags = {shard_id: self._shard_gauges(worker, now) for shard_id, worker in workers.items()}
-        shards = tuple(
-            self._shard_status(row, workers.get(row.shard_id), lags.get(row.shard_id, 0.0))
-            for row in rows
-            if not row.finished
-        )
+        ages = {shard_id: self._shard_gauges(worker, now) for shard_id, worker in workers.items()}
+        lag = max((one.lag for one in ages.values()), default=0.0)
+        shards = tuple(self._snapshots.of(rows, workers, ages))
         self._process_gauges(rows, workers, shards, now)
         self._readiness(list(workers.values()))
-        self._board.publish(self._status(shards, now))
-        sd_notify.status(f"shards={len(workers)} lag={max(lags.values(), default=0.0):.1f}s")
+        self._remember(lag)
+        self._board.publish(self._status(rows, workers, shards, now))
+        sd_notify.status(f"shards={len(workers)} lag={lag:.1f}s")
+
+    def _remember(self, lag: float) -> None:
+        history, now = self._board.history, self._context.ports.clock.monotonic()
+        if history.observe(now, lag):
+            metrics = self._context.metrics
+            counted = {
+                "handled": metrics.records("handled").value,
+                "dead_letters": sum(metrics.dead_letters.counted("reason").values()),
+                "throttles": sum(metrics.throttles.counted("operation").values()),
+            }
+            history.add(now, counted, metrics.api_calls.counted("operation"))
 
     def _readiness(self, workers: Sequence[ShardWorker]) -> None:
         """Whether anything can work at this moment. A worker that owns nothing stands by: it is ready."""
@@ -119,8 +132,7 @@ class Reporter:
         else:
             self._board.blocked = ""
 
-    def _shard_gauges(self, worker: ShardWorker, now: float) -> float:
-        """Returns the lag in seconds."""
+    def _shard_gauges(self, worker: ShardWorker, now: float) -> Ages:
         gauges = self._context.metrics.shard(worker.shard_id)
         ages = worker.ages(now)
         gauges.oldest_unsettled_seconds, gauges.iterator_age_seconds = ages
@@ -128,7 +140,7 @@ class Reporter:
         gauges.retention_headroom_seconds = self._context.ports.source.retention - lag
         gauges.checkpoint_age_seconds = worker.lease.checkpoint_age
         gauges.breaker_state = BREAKER_STATES.index(worker.breaker.state if worker.breaker else "closed")
-        return lag
+        return ages
 
     def _process_gauges(
         self, rows: list[LeaseRow], workers: dict[str, ShardWorker], shards: Sequence[ShardStatus], now: float
@@ -156,32 +168,16 @@ class Reporter:
         failing = (workers[shard.shard_id] for shard in shards if shard.retrying_keys)
         metrics.paused_shards.set(sum(worker.is_paused for worker in failing))
 
-    def _shard_status(self, row: LeaseRow, worker: ShardWorker | None, lag: float) -> ShardStatus:
-        if worker is None:
-            return ShardStatus(row.shard_id, row.state, row.owner, epoch=row.epoch, note=row.corrupt or row.note)
-        held = worker.outstanding
-        retrying_keys = worker.retrying_keys if held else 0  # as usual: a thousand idle shards report every second
-        breaker = worker.breaker
-        is_closed = breaker is None or breaker.is_closed
-        return ShardStatus(
-            shard_id=row.shard_id,
-            state=worker.lease.state,
-            owner=self._context.incarnation,
-            mine=True,
-            epoch=worker.lease.epoch,
-            lag=lag,
-            in_flight=held,
-            retrying_keys=retrying_keys,
-            deferred_keys=worker.deferred_keys,
-            parked_keys=worker.parked.letters_here,
-            checkpoint_age=worker.lease.checkpoint_age,
-            breaker="closed" if breaker is None else breaker.state,
-            last_error=None if breaker is None or is_closed else breaker.last_error,
-            note=_note(worker, retrying_keys) or row.note,
-        )
-
-    def _status(self, shards: tuple[ShardStatus, ...], now: float) -> Status:
-        context = self._context
+    def _status(
+        self,
+        rows: Sequence[LeaseRow],
+        workers: Mapping[str, ShardWorker],
+        shards: tuple[ShardStatus, ...],
+        now: float,
+    ) -> Status:
+        context, metrics, sessions = self._context, self._context.metrics, self._coordinator.sessions
+        finished, finished_count = finished_shards(rows)
+        free = self._coordinator.free_since.values()
         return Status(
             application=context.settings.application,
             table=context.stream.name,
@@ -190,26 +186,24 @@ class Reporter:
             version=__version__,
             started_at=self._started_at,
             updated_at=now,
-            workers=max(1, sum(1 for s in self._coordinator.sessions if not s.fenced)),
+            workers=max(1, sum(1 for s in sessions if not s.fenced)),
             shards=shards,
             parked_keys=len(context.parked),
             oldest_parked=context.parked.oldest,
-            totals=context.metrics.totals(),
+            totals=metrics.totals(),
+            fleet=fleet(sessions, rows, context.incarnation),
+            keys=keys_that_wait(context, workers),
+            finished=finished,
+            finished_count=finished_count,
+            free_leases=len(free),
+            free_for=context.ports.clock.monotonic() - min(free) if free else 0.0,
+            letters_waiting=int(metrics.dead_letters_waiting.value),
+            clock_ahead=context.ports.clock.ahead(),
+            credentials_end=metrics.credentials.end,
+            endless_retries=context.settings.retry.max_retry_attempts < 0 and context.settings.retry.max_record_age < 0,
+            history=self._board.history.past,
+            changed_settings=self._changed_settings,
         )
-
-
-def _note(worker: ShardWorker, retrying_keys: int) -> str:
-    """Why a shard gets no further, in a few words; empty when it does."""
-    breaker = worker.breaker
-    if breaker is not None and not breaker.is_closed:
-        return f"breaker {breaker.state}: most of the shard fails (last error: {breaker.last_error or 'unknown'})"
-    if worker.is_paused and worker.parked.full:
-        return "paused: as many keys are parked, or letters of one, as there may be: see stream-consumer dlq redrive"
-    if retrying_keys and worker.is_paused:
-        return "paused: so many keys fail that nothing new is started"
-    reader = worker.reader
-    refused = str(reader.state.refusal or "")
-    return refused or ("the reader waits for room in limits.buffer" if reader.waits_for_room else "")
 
 
 def _state(row: LeaseRow, worker: ShardWorker | None) -> str:

@@ -84,6 +84,11 @@ class Coordinator:
         return self._memory.remembered
 
     @property
+    def free_since(self) -> Mapping[str, float]:
+        """Leases that have no owner although a worker could start on them: since when (monotonic seconds)."""
+        return self._free_since
+
+    @property
     def sessions(self) -> list[SessionRow]:
         return self._membership.sessions
 

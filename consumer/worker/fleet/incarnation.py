@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
+from consumer import __version__
 from consumer.domain.batching import BOUNDS, KeyBounds
 from consumer.domain.errors import PermissionDenied, first_error
 from consumer.domain.item_versions import BYTES_PER_ITEM, ItemVersions
@@ -180,6 +181,7 @@ class IncarnationLoop:
             capacity=settings.limits.max_shards,
             started_at=ports.clock.wall(),
             stream_id=context.stream.stream_id,
+            version=__version__,
         )
         renewal = SessionRenewal(
             self._session_store,

@@ -55,12 +55,14 @@ def extent(records: Sequence[StreamRecord]) -> dict[str, Any]:
 
 class DeadLetterDelivery:
     """Delivers what the handler could not settle of one shard. Without a destination the durable trace is a
-    ``discarded`` row in the lease table: nothing is ever skipped without one."""
+    ``discarded`` row in the lease table: nothing is ever skipped without one. ``waiting`` are the letters that were
+    refused so far, and are tried again."""
 
     def __init__(self, context: WorkerContext, lease: HeldLease, draining: asyncio.Event) -> None:
         self._context = context
         self._lease = lease
         self._draining = draining
+        self.waiting = 0
 
     async def deliver(
         self, step: GiveUp, request_id: str, window: WindowCall | None, parked: Parked | None = None
@@ -206,6 +208,7 @@ class DeadLetterDelivery:
             nonlocal waiting
             if not waiting:
                 waiting = 1
+                self.waiting += 1
                 metrics.dead_letters_waiting.inc()
             metrics.dead_letters_refused(_reason(error)).inc()
             about = extent(step.records)
@@ -215,6 +218,7 @@ class DeadLetterDelivery:
         try:
             await retrying(attempt, backoff, failed, on=_may_be_accepted_later, stop=self._draining)
         finally:
+            self.waiting -= waiting
             metrics.dead_letters_waiting.dec(waiting)
 
     def _require_lease(self) -> None:

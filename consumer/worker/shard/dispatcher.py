@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from itertools import islice
 from typing import Any
 
 from consumer.domain.batching import Entry, KeyReadyQueue
@@ -56,7 +57,8 @@ class Dispatcher:
         self._running: dict[asyncio.Task[None], None] = {}
         self._idle = asyncio.Event()
         self._idle.set()
-        self._order, self._forming = self._make_order(DeadLetterDelivery(context, lease, self._draining), max_event)
+        self._dead_letters = DeadLetterDelivery(context, lease, self._draining)
+        self._order, self._forming = self._make_order(self._dead_letters, max_event)
 
     def _make_order(self, dead_letters: DeadLetterDelivery, max_event: int) -> tuple[Order, BatchForming]:
         context, queue, subscription, tasks = self._context, self._queue, self._subscription, self._tasks
@@ -89,6 +91,20 @@ class Dispatcher:
     def failing_keys(self) -> int:
         """Keys that wait for another attempt, or for their dead letter."""
         return self._order.failing_keys
+
+    def failing(self, most: int) -> list[tuple[bytes, float]]:
+        """So many of those keys, each with the creation time (Unix seconds) of the first record that waits."""
+        return list(islice(self._order.failing(), most))
+
+    @property
+    def letters_waiting(self) -> int:
+        """Dead letters that the destination has refused so far."""
+        return self._dead_letters.waiting
+
+    @property
+    def waits_for_slot(self) -> bool:
+        """Whether records are ready, and every slot of the shard is taken."""
+        return self._taken >= self._width and self._queue.may_have_ready
 
     @property
     def is_paused(self) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from typing import Any
 
 import structlog
@@ -103,6 +103,10 @@ class KeyOrder:
     @property
     def failing_keys(self) -> int:
         return self._queue.failing_keys
+
+    def failing(self) -> Iterator[tuple[bytes, float]]:
+        for key, piece in self._failing.by_key.items():
+            yield key, next((entry.record.created for entry in piece.entries if entry.key == key), 0.0)
 
     @property
     def is_paused(self) -> bool:

@@ -6,7 +6,7 @@ holds up nothing but itself.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol
 
 Work = Callable[[], Awaitable[None]]
@@ -19,6 +19,9 @@ class Order(Protocol):
     @property
     def failing_keys(self) -> int:
         """Keys that wait for another attempt, or for their dead letter."""
+
+    def failing(self) -> Iterator[tuple[bytes, float]]:
+        """Those keys, each with the creation time (Unix seconds) of the first record that waits."""
 
     @property
     def is_paused(self) -> bool:

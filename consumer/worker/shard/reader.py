@@ -45,8 +45,8 @@ class ReaderState:
     ``newest_fetched_time`` is the creation time of a record, 0 when unknown. ``looked_at`` is when the last request was
     sent that was answered (at first: when reading began), ``looks_at`` when the next one is to be sent; a reader that
     is late waits for room, for the service or for a permission. ``answered``: some read of it was. ``ended``: it has
-    read all of the shard. ``refusal`` is the answer to the last read when that was refused, ``failing`` why the last
-    reads have failed.
+    read all of the shard. ``refusal`` is the answer to the last read when that was refused, ``throttled`` whether it
+    was for its rate, ``failing`` why the last reads have failed. ``read`` counts records.
     """
 
     newest_fetched_time: float = 0.0
@@ -56,7 +56,9 @@ class ReaderState:
     looks_at: float = 0.0
     answered: bool = False
     refusal: PermissionDenied | None = None
+    throttled: bool = False
     failing: str = ""
+    read: int = 0
 
     def behind(self, now: float) -> float:
         """Seconds by which a record may be old that was not read yet; 0 when the last look was at the tip, and not
@@ -171,7 +173,7 @@ class ShardReader:
                 await self._pause_after(error, failures)
                 continue
             failures = expired = 0
-            self.state.refusal, self.state.failing = None, ""
+            self.state.refusal, self.state.failing, self.state.throttled = None, "", False
             if self._fetched != before:
                 from_horizon = False
             if page.next_iterator is None:
@@ -190,6 +192,7 @@ class ShardReader:
         if from_horizon:
             records = self._without_known(records)
         entries: list[Entry] = []
+        state.read += len(records)
         if records:
             self._subscription.tip_seen_at = 0.0
             event_bytes = page.event_bytes or page.wire_bytes + ADDED_BY_EVENT * len(records)
@@ -227,6 +230,7 @@ class ShardReader:
         await asyncio.sleep(seconds)
 
     async def _pause_after(self, error: DependencyError | PermissionDenied, failures: int) -> None:
+        self.state.throttled = isinstance(error, Throttled)
         if isinstance(error, PermissionDenied):
             self.state.refusal = error
         if isinstance(error, PermissionDenied) or failures >= FAILING_AFTER:

@@ -7,7 +7,7 @@ is settled exactly once, in stream order. Tumbling windows have this order, too,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from consumer.domain.batching import Batch, Entry, KeyReadyQueue
@@ -51,6 +51,7 @@ class InOrderRunner:
         self._draining = draining
         self._breaker = calls.breaker
         self._was_probe = False  # the last call
+        self.failing: Sequence[Entry] = ()
         self.failing_keys = 0
 
     async def run(self, entries: Sequence[Entry], window: Window | None = None) -> bool:
@@ -59,6 +60,7 @@ class InOrderRunner:
         try:
             return await self._run(entries, window)
         finally:
+            self.failing = ()
             self.failing_keys = 0
 
     async def _run(self, entries: Sequence[Entry], window: Window | None) -> bool:
@@ -137,6 +139,7 @@ class InOrderRunner:
 
     def _failing(self, entries: Sequence[Entry]) -> None:
         """What now lives longer is copied out of its pages: a slice keeps its whole page in memory."""
+        self.failing = entries
         self.failing_keys = len({entry.key for entry in entries})
         for entry in entries:
             entry.copy_out()
@@ -154,6 +157,10 @@ class ShardOrder:
     @property
     def failing_keys(self) -> int:
         return self._runner.failing_keys
+
+    def failing(self) -> Iterator[tuple[bytes, float]]:
+        first = {entry.key: entry.record.created for entry in reversed(self._runner.failing)}
+        return iter(first.items())
 
     @property
     def is_paused(self) -> bool:

@@ -52,7 +52,7 @@ class Ages(NamedTuple):
 
 
 class ShardWorker:
-    """Owns the lease ``row`` at its epoch."""
+    """Owns the lease ``row`` at its epoch. ``subscription`` and ``processing`` are for reports only."""
 
     def __init__(self, context: WorkerContext, row: LeaseRow, lineage: Lineage) -> None:
         self._context = context
@@ -60,18 +60,18 @@ class ShardWorker:
         self._budget = BudgetAccount(context.budget)
         frontier = resume_from(row, lineage, in_order=bool(context.settings.batch.tumbling_window))
         self._reads_again = row.state == "deferred" and frontier != row.frontier
-        self._subscription = Subscription(context, frontier, self._budget, row.replay)
+        self.subscription = Subscription(context, frontier, self._budget, row.replay)
         self._reader = ShardReader(
-            context, row.shard_id, frontier, self._subscription, self._budget, lineage, row.parents
+            context, row.shard_id, frontier, self.subscription, self._budget, lineage, row.parents
         )
         self._release_wish = Release()
-        self.lease = HeldLease(context, row, self._subscription)
+        self.lease = HeldLease(context, row, self.subscription)
         self.parked = ParkedRows(context, self.lease)
-        self._processing = Processing(
+        self.processing = Processing(
             context,
             self.lease,
             self._reader,
-            self._subscription,
+            self.subscription,
             self.parked,
             self._budget,
             lineage,
@@ -96,29 +96,29 @@ class ShardWorker:
     @property
     def outstanding(self) -> int:
         """Records that were read and are not settled."""
-        return self._subscription.held
+        return self.subscription.held
 
     @property
     def retrying_keys(self) -> int:
         """Keys that wait for a retry or for a dead letter."""
-        dispatcher = self._processing.dispatcher
+        dispatcher = self.processing.dispatcher
         return dispatcher.failing_keys if dispatcher else 0
 
     @property
     def deferred_keys(self) -> int:
         """Keys whose records wait outside of memory to be read again."""
-        return len(self._subscription.deferred)
+        return len(self.subscription.deferred)
 
     @property
     def is_paused(self) -> bool:
         """Whether so many keys fail that nothing new is started."""
-        dispatcher = self._processing.dispatcher
+        dispatcher = self.processing.dispatcher
         return dispatcher.is_paused if dispatcher else False
 
     @property
     def breaker(self) -> ShardBreaker | None:
         """None while no batches are handled."""
-        dispatcher = self._processing.dispatcher
+        dispatcher = self.processing.dispatcher
         return dispatcher.breaker if dispatcher else None
 
     @property
@@ -130,7 +130,7 @@ class ShardWorker:
 
     def ages(self, now: float) -> Ages:
         """How far the shard is behind at ``now`` (Unix seconds)."""
-        created = self._subscription.oldest_unsettled()
+        created = self.subscription.oldest_unsettled()
         return Ages(max(0.0, now - created) if created else 0.0, self._reader.state.behind(now))
 
     # --- the work ----------------------------------------------------------------------------------------
@@ -168,14 +168,14 @@ class ShardWorker:
             return await self._release()
         try:
             await self.parked.load(self._release_wish.asked)
-            if self._subscription.in_order and not await self.parked.wait_until_none(self._release_wish.asked):
+            if self.subscription.in_order and not await self.parked.wait_until_none(self._release_wish.asked):
                 return await self._release()
         except Unavailable:
             return await self._release()
         row = self.lease.row
         if row.replay is not None and is_replaying(row):
             log.info("replay.started", shard_id=row.shard_id, since=row.replay.since, until=row.replay.settled)
-        ended = await self._processing.read(from_horizon=state == "halted")
+        ended = await self.processing.read(from_horizon=state == "halted")
         if ended == "end":
             return await self._finish()
         return await (self._wait_halted() if ended == "halted" else self._release())
@@ -183,7 +183,7 @@ class ShardWorker:
     async def _take_over_window(self) -> bool:
         """Go on with the window of the previous owner, or end it when other settings have opened it: nothing may be
         handled before. False when the shard has to stop first."""
-        settings, subscription = self._context.settings, self._subscription
+        settings, subscription = self._context.settings, self.subscription
         size = int(settings.batch.tumbling_window)
         if not size and not self.lease.row.window_open:
             return True
@@ -195,7 +195,7 @@ class ShardWorker:
         if left.is_left_over(size):
             if not settings.handler.takes_windows:
                 await discard_window(self._context, self.lease, left)
-            elif await self._processing.end_window() == "stop":
+            elif await self.processing.end_window() == "stop":
                 return False
         if not size:
             await self.lease.end_windows()

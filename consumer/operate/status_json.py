@@ -1,0 +1,146 @@
+"""``/status.json``: everything that the status page shows, for the page itself and for scripts.
+
+What is not known, empty or false is left out of a shard, so that a thousand of them stay below 300 KB. No data of
+items: keys are digests, and errors their type and place, unless ``http.show_errors`` asks for their texts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from hashlib import blake2b
+from typing import Any, Final
+
+from consumer.operate.status import SLOW, KeyStatus, ShardStatus, Status, StatusBoard, WorkerStatus
+from consumer.operate.verdict import Verdict, judge
+
+LAGGING: Final = 60.0  # seconds from which one worker more is wished for
+_SHARD_FIELDS: Final = tuple(one.name for one in fields(ShardStatus))
+_DECIMALS: Final = {"lag": 1, "headroom": 0, "checkpoint_age": 1, "hot_key_share": 3}
+
+
+class StatusJson:
+    """The document of a board, encoded once for each change. Use it on one thread."""
+
+    def __init__(self, board: StatusBoard) -> None:
+        self._board = board
+        self._seen: object = None
+        self._body = b""
+        self._tag = ""
+
+    def encoded(self) -> tuple[bytes, str, float]:
+        """The document, an entity tag that changes when anything but its time does, and that time (Unix seconds; 0
+        before there is one)."""
+        board = self._board
+        status, errors = board.status, board.errors
+        health, readiness = board.health(), board.readiness()
+        seen = (status, errors, health, readiness, board.progress_age)
+        updated_at = 0.0 if status is None else status.updated_at
+        if seen != self._seen or not self._body:
+            self._seen = seen
+            document = _document(board, status, judge(status, health, readiness, errors))
+            self._tag = f'W/"{blake2b(_encode(document), digest_size=12).hexdigest()}"'
+            self._body = _encode({**document, "updated_at": updated_at})
+        return self._body, self._tag, updated_at
+
+
+def status_json(board: StatusBoard) -> bytes:
+    """Times are Unix seconds."""
+    return StatusJson(board).encoded()[0]
+
+
+def _document(board: StatusBoard, status: Status | None, verdict: Verdict) -> dict[str, Any]:
+    healthy, health = board.health()
+    ready, readiness = board.readiness()
+    body: dict[str, Any] = {
+        "severity": verdict.severity,
+        "headline": verdict.headline,
+        "problems": [_plain(problem) for problem in verdict.problems],
+        "healthy": healthy,
+        "health": health,
+        "ready": ready,
+        "readiness": readiness,
+        "progress_age": round(board.progress_age, 3),
+        "errors": [_plain(group) for group in board.errors],
+    }
+    if status is not None:
+        body |= _of_worker(status)
+    return body
+
+
+def _of_worker(status: Status) -> dict[str, Any]:
+    return {
+        "application": status.application,
+        "table": status.table,
+        "incarnation": status.incarnation,
+        "stream_arn": status.stream_arn,
+        "version": status.version,
+        "started_at": status.started_at,
+        "workers": status.workers,
+        "parked_keys": status.parked_keys,
+        "oldest_parked": status.oldest_parked,
+        "letters_waiting": status.letters_waiting,
+        "free_leases": status.free_leases,
+        "totals": dict(status.totals),
+        "scaling": _scaling(status),
+        "fleet": [_short(worker, ("incarnation", "leases")) for worker in status.fleet],
+        "keys": [_short(key, ("digest", "state")) for key in status.keys],
+        "history": _plain(status.history),
+        "changed_settings": dict(status.changed_settings),
+        "slow": dict(SLOW),
+        "finished_count": status.finished_count,
+        "finished": [{"shard_id": shard_id, "parents": parents} for shard_id, parents in status.finished],
+        "shards": [_shard(shard) for shard in status.shards],
+    }
+
+
+def _scaling(status: Status) -> dict[str, float]:
+    """For an autoscaler: the lag of this worker, and how many workers can have a shard at all. One that is alone with
+    several shards and keeps up needs no help, so the wish grows with the lag only."""
+    open_shards = sum(1 for shard in status.shards if shard.state in ("open", "waiting"))
+    behind = status.lag > LAGGING
+    wanted = status.workers + 1 if behind else status.workers
+    return {
+        "lag_seconds": round(_finite(status.lag) or 0.0, 1),
+        "open_shards": open_shards,
+        "desired_workers": max(1, min(wanted, open_shards)),
+    }
+
+
+def _shard(shard: ShardStatus) -> dict[str, Any]:
+    found = {}
+    for name in _SHARD_FIELDS:
+        value = getattr(shard, name)
+        if value is None or value == "" or value == ():
+            continue
+        if type(value) is float:
+            if not math.isfinite(value):
+                continue
+            value = round(value, _DECIMALS.get(name, 2))
+        found[name] = value
+    return found
+
+
+def _short(value: WorkerStatus | KeyStatus, always: Sequence[str]) -> dict[str, Any]:
+    """Without what is empty, unknown or false."""
+    return {name: one for name, one in _plain(value).items() if one or name in always}
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """A flat dataclass as a mapping with finite numbers."""
+    return {one.name: _finite(getattr(value, one.name)) for one in fields(value)}
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, tuple):
+        return [_finite(one) for one in value]
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _encode(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, default=str, separators=(",", ":")).encode("ascii")

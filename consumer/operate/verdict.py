@@ -1,0 +1,390 @@
+"""What is wrong, worst first: from a snapshot to sentences for the person who was woken up. Pure.
+
+Each problem is one sentence, what helps, and where there is one the command for it. The limits are those of
+``deploy/prometheus/alerts.yaml``, or tighter: who looks at the page wants to know before the alert.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from consumer.operate.error_groups import ErrorGroup
+from consumer.operate.status import SLOW, ShardStatus, Status
+
+Severity = Literal["critical", "warning", "info"]
+SEVERITIES: Final[tuple[Severity, ...]] = ("critical", "warning", "info")
+
+HEADROOM: Final = 12 * 3600.0  # seconds to the trimming of the oldest unsettled record
+LAG: Final = 300.0  # seconds
+STUCK: Final = 600.0  # seconds that a key may be retried
+FREE: Final = 60.0  # seconds that a lease may have no owner
+CHECKPOINT: Final = 60.0  # seconds that a checkpoint may be old
+CLOCK: Final = 60.0  # seconds by which the clocks may differ
+CREDENTIALS: Final = 240.0  # seconds that credentials are still valid
+THROTTLED: Final = 0.1  # throttles a second, over the last points
+RECENT: Final = 900.0  # seconds that an error counts as recent
+NAMED: Final = 5  # shards of a problem that are named
+
+CONFIG: Final = "--config consumer.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong. ``code`` is stable, for scripts. ``text`` says what, ``help`` what to do about it,
+    ``command`` is what to run (empty: nothing). ``shards`` are some of those concerned."""
+
+    severity: Severity
+    code: str
+    text: str
+    help: str
+    command: str = ""
+    shards: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``headline`` is one sentence. Worst problems first."""
+
+    headline: str
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def severity(self) -> Severity | Literal["ok"]:
+        """Of the worst problem."""
+        return self.problems[0].severity if self.problems else "ok"
+
+
+def judge(
+    status: Status | None, health: tuple[bool, str], readiness: tuple[bool, str], errors: Sequence[ErrorGroup] = ()
+) -> Verdict:
+    """``health`` and ``readiness`` as the status board gives them."""
+    found = list(_of_process(status, health, readiness))
+    if status is not None:
+        for look in _LOOKS:
+            found += look(status)
+        found += _recent_errors(status, errors, found)
+    found = [replace(problem, shards=problem.shards[:NAMED]) for problem in found]
+    found.sort(key=lambda problem: SEVERITIES.index(problem.severity))  # stable: their order within a severity is ours
+    if not found:
+        return Verdict(_all_is_well(status))
+    more = len(found) - 1
+    tail = f" And {_count(more, 'other problem')}." if more else ""
+    return Verdict(found[0].text + tail, tuple(found))
+
+
+def _of_process(status: Status | None, health: tuple[bool, str], readiness: tuple[bool, str]) -> Iterator[Problem]:
+    if not health[0]:
+        yield Problem(
+            "critical",
+            "unhealthy",
+            f"This worker does not work any more: {health[1]}.",
+            "Restart the process; /healthz fails, so its supervisor should do so by itself. The log has the stack.",
+        )
+    if readiness[0]:
+        return
+    if readiness[1] == "stopping":
+        yield Problem("info", "stopping", "This worker is stopping: it gives its leases to the others.", "Nothing.")
+    elif status is None:
+        yield Problem("info", "starting", f"Starting: {readiness[1]}.", "It goes on by itself; the log says more.")
+    else:
+        yield Problem(
+            "critical",
+            "blocked",
+            f"Nothing can work at present: {readiness[1]}.",
+            "See shard.read_failed and session.renew_failed in the log; check-config says what is missing.",
+            f"stream-consumer check-config {CONFIG} --aws",
+        )
+
+
+# --- what needs a decision, or loses records ------------------------------------------------------------
+
+
+def _halted(status: Status) -> Iterator[Problem]:
+    if halted := _ids(shard for shard in status.shards if shard.state == "halted"):
+        yield Problem(
+            "critical",
+            "halted",
+            f"{_shards(halted)} stopped: records were trimmed before they were read.",
+            "Find out what was lost (rows gap# in the lease table). Then set source.on_gap: continue and restart: "
+            "the shard goes on with the oldest record that is left.",
+            shards=halted,
+        )
+
+
+def _quarantined(status: Status) -> Iterator[Problem]:
+    if found := _ids(shard for shard in status.shards if shard.state == "quarantined"):
+        yield Problem(
+            "critical",
+            "quarantined",
+            f"{_shards(found)} quarantined: the stored checkpoint cannot be read.",
+            "The note of the shard says what was found. Mend the row in the lease table, or restore the table.",
+            shards=found,
+        )
+
+
+def _about_to_lose(status: Status) -> Iterator[Problem]:
+    near = [one for one in status.shards if one.headroom is not None and one.headroom < HEADROOM]
+    if near:
+        least = min(one.headroom for one in near if one.headroom is not None)
+        when = f"in {_time(least)}" if least > 0 else "by now"
+        yield Problem(
+            "critical",
+            "headroom",
+            f"Records that are not settled are trimmed by AWS {when}, in {_shards(_ids(near))}.",
+            "What the table below says of these shards comes first: after that moment their records are lost.",
+            shards=_ids(near),
+        )
+
+
+def _breakers(status: Status) -> Iterator[Problem]:
+    opened = [one for one in status.shards if one.breaker in ("open", "probing")]
+    if opened:
+        kinds = sorted({one.last_error for one in opened if one.last_error})
+        yield Problem(
+            "critical",
+            "breaker",
+            f"The breaker of {_shards(_ids(opened))} is open: most of what is tried fails{_of(kinds)}.",
+            "Mend the handler, or what it depends on; the shards go on by themselves. See breaker.opened in the log.",
+            shards=_ids(opened),
+        )
+
+
+def _refused_letters(status: Status) -> Iterator[Problem]:
+    if status.letters_waiting:
+        shards = _ids(one for one in status.shards if one.slow_because == "destination")
+        yield Problem(
+            "critical",
+            "letters_refused",
+            f"{_count(status.letters_waiting, 'dead letter')} refused by the destination, and tried again.",
+            "Check that on_failure.destination is there and may be written: dead_letter.refused in the log says why.",
+            f"stream-consumer check-config {CONFIG} --aws",
+            shards,
+        )
+
+
+def _paused(status: Status) -> Iterator[Problem]:
+    if found := _ids(one for one in status.shards if one.slow_because == "paused"):
+        yield Problem(
+            "critical",
+            "paused",
+            f"{_shards(found)} paused: so many keys fail that nothing new is started.",
+            "It is most likely the handler that fails, not a record: see batch.failed in the log.",
+            shards=found,
+        )
+    if found := _ids(one for one in status.shards if one.slow_because == "parked_full"):
+        yield Problem(
+            "critical",
+            "parked_full",
+            f"{_shards(found)} paused: as many keys are parked, or letters of one, as there may be.",
+            "Mend the handler, then bring the parked keys back.",
+            f"stream-consumer dlq redrive {CONFIG}",
+            found,
+        )
+
+
+def _unreadable(status: Status) -> Iterator[Problem]:
+    if found := _ids(one for one in status.shards if one.slow_because in ("denied", "read_fails")):
+        yield Problem(
+            "critical",
+            "unreadable",
+            f"{_shards(found)} cannot be read.",
+            "The note of the shard has the answer of AWS; check-config compares what the role may do.",
+            f"stream-consumer check-config {CONFIG} --aws",
+            found,
+        )
+
+
+def _free(status: Status) -> Iterator[Problem]:
+    if status.free_leases and status.free_for >= FREE:
+        yield Problem(
+            "critical",
+            "free_leases",
+            f"{_count(status.free_leases, 'shard')} without an owner, the first for {_time(status.free_for)}.",
+            "Start more workers, or raise limits.max_shards: those that run take no more.",
+        )
+
+
+# --- what gets worse -------------------------------------------------------------------------------------
+
+
+def _stuck_keys(status: Status) -> Iterator[Problem]:
+    stuck = [key for key in status.keys if key.state == "retrying" and _age(status, key.since) > STUCK]
+    if stuck:
+        shards = tuple(dict.fromkeys(key.shard_id for key in stuck))
+        number = sum(one.retrying_keys or 0 for one in status.shards if one.shard_id in shards)
+        oldest = _time(max(_age(status, key.since) for key in stuck))
+        fate = (
+            "retry.max_retry_attempts is -1, so they are tried until AWS trims them: set a limit and a destination."
+            if status.endless_retries
+            else "They are tried until retry.max_retry_attempts is used up; batch.failed in the log has the error."
+        )
+        yield Problem(
+            "warning",
+            "stuck_keys",
+            f"{_count(max(number, len(stuck)), 'key')} failing again and again, the oldest for {oldest}.",
+            fate,
+            shards=shards,
+        )
+
+
+def _lagging(status: Status) -> Iterator[Problem]:
+    late = [one for one in status.shards if (one.lag or 0.0) > LAG]
+    if late:
+        worst = max(late, key=lambda one: one.lag or 0.0)
+        reasons = Counter(one.slow_because for one in late if one.slow_because)
+        why = f"; mostly, {SLOW[reasons.most_common(1)[0][0]]}" if reasons else ""
+        yield Problem(
+            "warning",
+            "lag",
+            f"{_shards(_ids(late))} behind, the worst by {_time(worst.lag or 0.0)}{why}.",
+            "The column 'why' says what each of them waits for; docs/performance.md has the sizing.",
+            shards=_ids(sorted(late, key=lambda one: -(one.lag or 0.0))),
+        )
+
+
+def _parked(status: Status) -> Iterator[Problem]:
+    if status.parked_keys:
+        since = f", the first {_time(_age(status, status.oldest_parked))} ago" if status.oldest_parked else ""
+        yield Problem(
+            "warning",
+            "parked_keys",
+            f"{_count(status.parked_keys, 'key')} parked{since}.",
+            "Mend the handler first, then bring them back: their records wait at the destination, in order.",
+            f"stream-consumer dlq redrive {CONFIG}",
+        )
+
+
+def _checkpoints(status: Status) -> Iterator[Problem]:
+    if found := _ids(one for one in status.shards if (one.checkpoint_age or 0.0) > CHECKPOINT):
+        yield Problem(
+            "warning",
+            "checkpoints",
+            f"The checkpoints of {_shards(found)} are not written.",
+            "Work goes on and would be repeated after a crash: see checkpoint.failed in the log, and the lease table.",
+            shards=found,
+        )
+
+
+def _clock(status: Status) -> Iterator[Problem]:
+    if abs(status.clock_ahead) > CLOCK:
+        side = "ahead of" if status.clock_ahead > 0 else "behind"
+        yield Problem(
+            "warning",
+            "clock",
+            f"The clock of this machine is {_time(abs(status.clock_ahead))} {side} the one of AWS.",
+            "Set it (chrony, systemd-timesyncd): until then no record is given up for its age.",
+        )
+
+
+def _credentials(status: Status) -> Iterator[Problem]:
+    if status.credentials_end is not None and status.credentials_end - status.updated_at < CREDENTIALS:
+        left = status.credentials_end - status.updated_at
+        text = f"end in {_time(left)} and were not renewed" if left > 0 else "have ended"
+        yield Problem(
+            "warning",
+            "credentials",
+            f"The AWS credentials {text}.",
+            "See credentials in the log, and whether their provider (instance, task or pod role) answers.",
+        )
+
+
+def _throttled(status: Status) -> Iterator[Problem]:
+    recent = [rate for rate in status.history.throttles[-6:] if rate is not None]
+    if recent and sum(recent) / len(recent) > THROTTLED:
+        yield Problem(
+            "warning",
+            "throttled",
+            f"AWS throttles {sum(recent) / len(recent):.1f} calls a second.",
+            "Another reader of the stream? A shard takes five reads a second. Or the lease table's capacity is too small.",
+        )
+
+
+# --- what to know ----------------------------------------------------------------------------------------
+
+
+def _versions(status: Status) -> Iterator[Problem]:
+    versions = Counter(worker.version for worker in status.fleet if worker.version)
+    if len(versions) > 1:
+        listed = ", ".join(f"{version} ({_count(n, 'worker')})" for version, n in sorted(versions.items()))
+        yield Problem(
+            "info", "versions", f"Different versions run: {listed}.", "Usual during a deployment, for a while."
+        )
+
+
+def _recent_errors(status: Status, errors: Sequence[ErrorGroup], found: Sequence[Problem]) -> Iterator[Problem]:
+    """Errors are the symptom; they are named when nothing else is."""
+    recent = [group for group in errors if status.updated_at - group.last < RECENT]
+    if recent and not found:
+        last = recent[0]
+        kind = f" ({last.type})" if last.type else ""
+        yield Problem(
+            "info",
+            "errors",
+            f"{_count(len(recent), 'kind')} of errors in the last 15 minutes, the last one {last.event}{kind}.",
+            "See the errors below; the log has their texts.",
+            f"stream-consumer dlq list {CONFIG}" if last.event.startswith("dead_letter.") else "",
+        )
+
+
+_LOOKS: Final[tuple[Callable[[Status], Iterator[Problem]], ...]] = (
+    _halted,
+    _quarantined,
+    _about_to_lose,
+    _refused_letters,
+    _breakers,
+    _paused,
+    _unreadable,
+    _free,
+    _stuck_keys,
+    _lagging,
+    _parked,
+    _checkpoints,
+    _clock,
+    _credentials,
+    _throttled,
+    _versions,
+)
+
+
+# --- words -----------------------------------------------------------------------------------------------
+
+
+def _all_is_well(status: Status | None) -> str:
+    if status is None:
+        return "Ready."
+    mine = sum(shard.mine for shard in status.shards)
+    owned = sum(shard.owner is not None for shard in status.shards)
+    if not mine:
+        return f"Healthy: this worker stands by; {owned} of {_count(len(status.shards), 'shard')} owned by others."
+    return f"Healthy: {owned} of {_count(len(status.shards), 'shard')} owned, {mine} of them here, and nothing waits."
+
+
+def _ids(shards: Iterable[ShardStatus]) -> tuple[str, ...]:
+    return tuple(shard.shard_id for shard in shards)
+
+
+def _shards(ids: Sequence[str]) -> str:
+    return _count(len(ids), "shard")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _of(kinds: Sequence[str]) -> str:
+    return f" ({', '.join(kinds[:3])})" if kinds else ""
+
+
+def _age(status: Status, since: float) -> float:
+    return max(0.0, status.updated_at - since) if since else 0.0
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 172800 else f"{seconds / 86400:.0f} days"
