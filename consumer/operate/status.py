@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from threading import Lock
 from typing import Final, Literal
 
@@ -45,19 +46,19 @@ SlowReason = Literal[
     "reading",
 ]
 SLOW: Final[Mapping[SlowReason, str]] = {
-    "breaker": "its breaker is open: most of what is tried fails",
+    "breaker": "the breaker is open: most of what is tried fails",
     "paused": "so many keys fail that nothing new is started",
     "parked_full": "as many keys are parked as there may be",
-    "denied": "AWS does not allow it to be read",
+    "denied": "AWS does not allow to read it",
     "throttled": "AWS throttles its reads",
     "read_fails": "reading it fails",
-    "destination": "its dead letters are refused by the destination",
+    "destination": "dead letters are refused by the destination",
     "room": "it waits for room in limits.buffer",
     "place": "all processes of the handler are busy",
-    "slot": "all of its slots (batch.parallelization_factor) are busy",
-    "retrying": "keys of it wait for a retry",
-    "deferred": "deferred keys of it are read again",
-    "handing_over": "its lease is being handed over",
+    "slot": "all slots (batch.parallelization_factor) are busy",
+    "retrying": "keys wait for a retry",
+    "deferred": "deferred keys are read again",
+    "handing_over": "the lease is being handed over",
     "reading": "it reads what has come meanwhile",
 }
 """Why a shard is behind, worst first: the first that holds is published."""
@@ -161,7 +162,8 @@ class Status:
     @property
     def lag(self) -> float:
         """Of the worst shard of this worker, in seconds."""
-        return max((shard.lag for shard in self.shards if shard.lag is not None), default=0.0)
+        lags = [shard.lag for shard in self.shards if shard.lag is not None]
+        return max(filter(isfinite, lags), default=0.0)
 
 
 class StatusBoard:

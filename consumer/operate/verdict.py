@@ -28,7 +28,8 @@ THROTTLED: Final = 0.1  # throttles a second, over the last points
 RECENT: Final = 900.0  # seconds that an error counts as recent
 NAMED: Final = 5  # shards of a problem that are named
 
-CONFIG: Final = "--config consumer.yaml"
+CONFIG_FILE: Final = "consumer.yaml"  # whatever it is called
+CONFIG: Final = f"--config {CONFIG_FILE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def _of_process(status: Status | None, health: tuple[bool, str], readiness: tupl
             "blocked",
             f"Nothing can work at present: {readiness[1]}.",
             "See shard.read_failed and session.renew_failed in the log; check-config says what is missing.",
-            f"stream-consumer check-config {CONFIG} --aws",
+            f"stream-consumer check-config {CONFIG_FILE} --aws",
         )
 
 
@@ -160,7 +161,7 @@ def _refused_letters(status: Status) -> Iterator[Problem]:
             "letters_refused",
             f"{_count(status.letters_waiting, 'dead letter')} refused by the destination, and tried again.",
             "Check that on_failure.destination is there and may be written: dead_letter.refused in the log says why.",
-            f"stream-consumer check-config {CONFIG} --aws",
+            f"stream-consumer check-config {CONFIG_FILE} --aws",
             shards,
         )
 
@@ -192,7 +193,7 @@ def _unreadable(status: Status) -> Iterator[Problem]:
             "unreadable",
             f"{_shards(found)} cannot be read.",
             "The note of the shard has the answer of AWS; check-config compares what the role may do.",
-            f"stream-consumer check-config {CONFIG} --aws",
+            f"stream-consumer check-config {CONFIG_FILE} --aws",
             found,
         )
 
@@ -234,8 +235,7 @@ def _lagging(status: Status) -> Iterator[Problem]:
     late = [one for one in status.shards if (one.lag or 0.0) > LAG]
     if late:
         worst = max(late, key=lambda one: one.lag or 0.0)
-        reasons = Counter(one.slow_because for one in late if one.slow_because)
-        why = f"; mostly, {SLOW[reasons.most_common(1)[0][0]]}" if reasons else ""
+        why = f" ({SLOW[worst.slow_because]})" if worst.slow_because else ""
         yield Problem(
             "warning",
             "lag",

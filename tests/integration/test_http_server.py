@@ -113,17 +113,58 @@ def test_a_wedged_main_loop_is_answered_from_the_other_thread(running: Running) 
     assert json.loads(running.get("/status.json")[2])["progress_age"] == 2.0
 
 
-def test_status_page_and_json(running: Running) -> None:
+def test_the_page_is_static_and_strict(running: Running) -> None:
+    for path, kind in (("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")):
+        status, head, body = running.get(path)
+        assert status == 200
+        assert f"content-type: {kind}; charset=utf-8" in head
+        assert "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'" in head
+        assert "unsafe" not in head
+        assert "nosniff" in head
+        for outside in (b"http://", b"https://", b"innerHTML", b"http-equiv", b"<style", b" style="):
+            assert outside not in body.replace(b"http://www.w3.org/2000/svg", b""), (path, outside)
+
+
+def test_status_json(running: Running) -> None:
     shard = ShardStatus("shardId-1", "open", owner="me", mine=True, lag=1.5)
     running.board.publish(Status("orders<b>", "orders", "host/1/x", shards=(shard,), totals={"handled": 7}))
-    status, head, body = running.get("/")
-    assert status == 200
-    assert "text/html; charset=utf-8" in head
-    assert "default-src 'none'" in head
-    assert b"orders&lt;b&gt;" in body
     _, head, body = running.get("/status.json?x=1")
     assert "application/json" in head
     assert json.loads(body)["shards"][0]["lag"] == 1.5
+
+
+def header(head: str, name: str) -> str:
+    return next(line.partition(": ")[2] for line in head.split("\r\n") if line.startswith(f"{name}: "))
+
+
+@pytest.mark.parametrize("path", ["/", "/page.js", "/status.json"])
+def test_what_a_client_has_already_is_not_sent_again(running: Running, path: str) -> None:
+    running.board.publish(Status("orders", "orders", "host/1/x", updated_at=1_764_000_000.0))
+    _, head, body = running.get(path)
+    tag = header(head, "etag")
+    assert "no-cache" in head
+    for known in (tag, f'"other", {tag}', tag.removeprefix("w/"), "*"):
+        status, again, empty = running.get(path, headers=f"If-None-Match: {_case(tag, known)}\r\n")
+        assert (status, empty) == (304, b""), known
+        assert header(again, "etag") == tag
+    assert running.get(path, headers='If-None-Match: "other"\r\n')[2] == body
+    assert running.get(path, "HEAD", f"If-None-Match: {_case(tag, tag)}\r\n")[0] == 304
+
+
+def _case(tag: str, text: str) -> str:
+    """``get`` gives the head in lower case; the mark of a weak tag is a capital letter."""
+    return text.replace(tag, tag.replace("w/", "W/"))
+
+
+def test_a_snapshot_that_says_the_same_is_known_but_its_time_is_told(running: Running) -> None:
+    running.board.publish(Status("orders", "orders", "host/1/x", updated_at=1_764_000_000.0))
+    _, head, _ = running.get("/status.json")
+    known = f"If-None-Match: {_case(header(head, 'etag'), header(head, 'etag'))}\r\n"
+    running.board.publish(Status("orders", "orders", "host/1/x", updated_at=1_764_000_060.0))
+    status, head, _ = running.get("/status.json", headers=known)
+    assert (status, header(head, "last-modified")) == (304, "mon, 24 nov 2025 16:01:00 gmt")
+    running.board.publish(Status("orders", "orders", "host/1/x", updated_at=1_764_000_061.0, letters_waiting=1))
+    assert running.get("/status.json", headers=known)[0] == 200
 
 
 def test_head_has_the_headers_and_no_body(running: Running) -> None:

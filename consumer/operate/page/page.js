@@ -29,7 +29,7 @@ function rate(perSecond) {
   return perSecond < 10 ? `${perSecond.toFixed(perSecond < 1 ? 2 : 1)}/s` : `${count(Math.round(perSecond))}/s`;
 }
 
-const percent = (share) => (share === undefined ? "–" : `${(share * 100).toFixed(0)} %`);
+const percent = (share) => (share === undefined ? "–" : share > 0 && share < 0.01 ? "<1 %" : `${(share * 100).toFixed(0)} %`);
 const clock = (seconds) => (seconds ? new Date(seconds * 1000).toISOString().slice(11, 19) : "–");
 const moment = (seconds) => (seconds ? `${new Date(seconds * 1000).toISOString().slice(0, 19).replace("T", " ")} UTC` : "–");
 // host/pid/token/10s: the host and the process are what a person looks for.
@@ -153,13 +153,13 @@ class Table {
 
 const SVG = "http://www.w3.org/2000/svg";
 
-function chart(points, says) {
+function chart(points, floor, says) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", "0 0 89 24");
   svg.setAttribute("preserveAspectRatio", "none");
   svg.setAttribute("role", "img");
   svg.setAttribute("aria-label", says);
-  const top = Math.max(...points.map((point) => point ?? 0), 1e-9);
+  const top = Math.max(...points.map((point) => point ?? 0), floor); // what is small shall look small
   const start = 90 - points.length;
   let line = "";
   let area = "";
@@ -194,10 +194,10 @@ function drawNumbers(status) {
   const owned = shards.filter((shard) => shard.owner).length;
   const last = (points) => (points.length ? points[points.length - 1] : null);
   const cards = [
-    ["Lag", duration(worst), "the oldest unsettled record", history.lag, duration],
-    ["Handled", rate(last(history.handled)), "records", history.handled, rate],
-    ["Dead letters", rate(last(history.dead_letters)), `${count(status.totals.dead_lettered || 0)} since the start`, history.dead_letters, rate],
-    ["Throttles", rate(last(history.throttles)), "calls refused by AWS", history.throttles, rate],
+    ["Lag", duration(worst), "the oldest unsettled record", history.lag, duration, 5],
+    ["Handled", rate(last(history.handled)), "records", history.handled, rate, 1],
+    ["Dead letters", rate(last(history.dead_letters)), `${count(status.totals.dead_lettered || 0)} since the start`, history.dead_letters, rate, 0.1],
+    ["Throttles", rate(last(history.throttles)), "calls refused by AWS", history.throttles, rate, 1],
     ["Shards", `${count(owned)} of ${count(shards.length)}`, `owned, ${count(mine.length)} of them here`],
     ["In flight", count(sum("in_flight")), "records read, not settled"],
     ["Keys that wait", count(sum("retrying_keys") + sum("deferred_keys") + status.parked_keys), `${count(sum("retrying_keys"))} retrying, ${count(sum("deferred_keys"))} deferred, ${count(status.parked_keys)} parked`],
@@ -210,7 +210,7 @@ function drawNumbers(status) {
       card.append(element("p", name, { class: "name" }), element("p", "", { class: "value" }), element("p", "", { class: "dim" }));
       box.append(card);
     }
-  cards.forEach(([name, value, note, points, format], index) => {
+  cards.forEach(([name, value, note, points, format, floor], index) => {
     const [, shown, below, drawn] = box.children[index].children;
     say(shown, value);
     say(below, note);
@@ -220,7 +220,7 @@ function drawNumbers(status) {
       ? `${name} over the last ${Math.round((points.length * history.step) / 60)} minutes: at most ${format(Math.max(...known))}, now ${format(last(points))}`
       : `${name}: nothing measured yet`;
     if (drawn && drawn.getAttribute("aria-label") === says && drawn.points === String(points)) return;
-    const made = chart(points, says);
+    const made = chart(points, floor, says);
     made.points = String(points);
     if (drawn) drawn.replaceWith(made);
     else box.children[index].append(made);
@@ -236,6 +236,7 @@ const SLOWED = new Set(["throttled", "room", "place", "slot", "retrying"]);
 
 // 0: stopped, 1: fails, 2: has no owner, 3: slow, 4: nothing to see.
 function trouble(shard) {
+  if (shard.done) return 4;
   if (STOPPED.has(shard.state)) return 0;
   if (FAILING.has(shard.slow_because)) return 1;
   if (!shard.owner && shard.state !== "waiting") return 2;
@@ -270,10 +271,11 @@ function drawShare(cell, row) {
   const bar = element("span", undefined, { class: "share", "aria-hidden": "true" });
   bar.style.setProperty("--share", row.share);
   cell.append(bar);
+  if (row.hot_key) cell.append(element("span", `${percent(row.hot_key_share)} of it one key`, { class: "hot", title: row.hot_key }));
 }
 
 const waiting = (row) => (row.retrying_keys || 0) + (row.deferred_keys || 0) + (row.parked_keys || 0);
-const why = (row) => row.note || (row.slow_because ? current.slow[row.slow_because] : "");
+const why = (row) => row.note || current.slow[row.slow_because] || (trouble(row) === 2 ? "no worker has it" : row.state === "waiting" && !row.owner ? "waits for its parents" : "");
 
 const shardColumns = [
   { name: "shard", head: true, text: (row) => `${row.shard_id} ${row.depth || 0}`, sort: (row) => row.shard_id, draw: drawId },
@@ -282,9 +284,8 @@ const shardColumns = [
   { name: "lag", number: true, text: (row) => duration(row.lag), sort: (row) => row.lag },
   { name: "why", text: (row) => why(row) || "–", sort: (row) => row.slow_because || "" },
   { name: "in flight", number: true, text: (row) => count(row.in_flight), sort: (row) => row.in_flight },
-  { name: "keys that wait", number: true, text: (row) => (row.mine ? count(waiting(row)) : "–"), sort: waiting },
-  { name: "traffic", number: true, text: (row) => percent(row.share), sort: (row) => row.share, draw: drawShare },
-  { name: "hottest key", number: true, text: (row) => (row.hot_key ? `${row.hot_key} ${percent(row.hot_key_share)}` : "–"), sort: (row) => row.hot_key_share },
+  { name: "keys waiting", number: true, text: (row) => (row.mine ? count(waiting(row)) : "–"), sort: waiting },
+  { name: "traffic", number: true, text: (row) => (row.share === undefined ? "–" : `${row.share} ${row.hot_key || ""}`), sort: (row) => row.share, draw: drawShare },
 ];
 
 const shardTable = new Table(byId("shards"), shardColumns, {
@@ -389,7 +390,7 @@ function drawShards() {
   const total = current.shards.reduce((sum, shard) => sum + (shard.read_rate || 0), 0);
   const chosen = selected();
   const matches = current.shards
-    .map((shard) => (shard.read_rate !== undefined && total > 0 ? { ...shard, share: shard.read_rate / total } : shard))
+    .map((shard) => (shard.read_rate !== undefined && total > 0 ? { ...shard, share: Math.round((shard.read_rate / total) * 1000) / 1000 } : shard))
     .filter((shard) => {
       if (show === "trouble" && trouble(shard) > 3) return false;
       if (show === "mine" && !shard.mine) return false;
@@ -406,7 +407,6 @@ function drawShards() {
   page = Math.min(page, pages - 1);
   const shown = rows.slice(page * PAGE, (page + 1) * PAGE);
   shardTable.draw(shown.flatMap((row) => (row.shard_id === chosen && !row.done ? [row, detailOf(row)] : [row])));
-  byId("shards").classList.toggle("without-hot-keys", !current.shards.some((shard) => shard.hot_key));
   say(byId("shards-count"), matches.length === current.shards.length
     ? `${count(matches.length)}${current.finished_count ? `, and ${count(current.finished_count)} finished` : ""}`
     : `${count(matches.length)} of ${count(current.shards.length)}`);
@@ -414,7 +414,7 @@ function drawShards() {
   say(byId("page"), `page ${page + 1} of ${pages}`);
   byId("before").disabled = page === 0;
   byId("after").disabled = page === pages - 1;
-  byId("shards-section").hidden = false;
+  section("shards", true);
 }
 
 // --- everything else ----------------------------------------------------------------------------------------
@@ -433,7 +433,7 @@ const fleetTable = new Table(byId("fleet"), [
   { name: "version", text: (row) => row.version || "–" },
   { name: "up", number: true, text: (row) => (row.started_at ? duration(now() - row.started_at) : "–") },
   { name: "", text: (row) => (row.leaving ? "leaving" : "") },
-], { key: (row) => row.incarnation });
+], { key: (row) => row.incarnation, mark: (row) => (row.leaving ? "warning" : "") });
 
 const keyTable = new Table(byId("keys"), [
   { name: "key (digest)", head: true, text: (row) => row.digest },
@@ -464,7 +464,7 @@ function drawProblems(problems) {
     item.dataset.severity = problem.severity;
     const [text, help, command, shards] = item.children;
     say(text, problem.text);
-    text.hidden = index === 0 && problems.length === 1; // the headline says it
+    text.hidden = index === 0; // the headline says it
     say(help, problem.help);
     command.hidden = !problem.command;
     say(command.firstElementChild, problem.command);
@@ -503,8 +503,23 @@ function drawVerdict(severity, headline, problems) {
   byId("icon").href = byId("icon").href.replace(/fill='%23[0-9a-f]+'/, `fill='%23${ICONS[severity] || "888888"}'`);
 }
 
+const parts = new Map();
+
+function listParts() {
+  for (const title of document.querySelectorAll("h2")) {
+    const name = title.id.replace("-title", "");
+    const item = element("li");
+    item.append(element("a", title.firstChild.textContent.trim(), { href: `#${title.id}` }));
+    item.hidden = true;
+    title.tabIndex = -1;
+    parts.set(name, item);
+    byId("parts").append(item);
+  }
+}
+
 function section(name, isShown, note) {
   byId(`${name}-section`).hidden = !isShown;
+  parts.get(name).hidden = !isShown;
   if (note !== undefined) say(byId(`${name}-count`), note);
 }
 
@@ -513,11 +528,9 @@ function draw(status) {
   drawVerdict(status.severity, status.headline, status.problems);
   const title = status.application ? `${status.application} · ${status.table}` : "stream-consumer";
   document.title = status.severity === "ok" ? title : `${status.severity}: ${title}`;
-  section("errors", true, status.errors.length ? plural(status.errors.reduce((sum, group) => sum + group.count, 0), "time") : "");
+  section("errors", status.errors.length, count(status.errors.reduce((sum, group) => sum + group.count, 0)));
   errorTable.draw(status.errors);
-  byId("errors").hidden = !status.errors.length;
   byId("errors").classList.toggle("without-texts", !status.errors.some((group) => group.text));
-  byId("errors-none").hidden = Boolean(status.errors.length);
   if (!status.application) return; // it starts
   say(byId("application"), status.application);
   say(byId("table"), status.table);
@@ -585,6 +598,7 @@ async function poll() {
 }
 
 function start() {
+  listParts();
   const live = byId("live");
   const text = element("span", "connecting", { id: "live-text" });
   const button = element("button", "Pause", { type: "button", id: "pause" });

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from consumer.domain.batching import KeyReadyQueue
 from consumer.domain.pieces import ParkedPiece, Piece
@@ -20,6 +20,11 @@ class FailingPieces:
     def size(self) -> int:
         """Bytes of their records."""
         return sum(self._sizes.values())
+
+    def first_records(self) -> Iterator[tuple[bytes, float]]:
+        """The keys, each with the creation time (Unix seconds) of its first record; 0 when it has none."""
+        for key, piece in self.by_key.items():
+            yield key, next((entry.record.created for entry in piece.entries if entry.key == key), 0.0)
 
     def has_any_of(self, keys: Collection[bytes]) -> bool:
         """Whether one of ``keys`` fails."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 import structlog
@@ -75,6 +75,7 @@ class KeyOrder:
         self._ready: deque[Piece] = deque()  # cut off from a batch that failed, not tried yet
         self._pausing = PausingPieces(tasks, start)
         self._failing = FailingPieces(queue)
+        self.failing = self._failing.first_records
         self._after_giving_up = context.settings.on_failure.order
         self._blocked = BlockedPieces(context, calls.shard_id, self._pausing)
         self._parked = ParkedPieces(
@@ -103,10 +104,6 @@ class KeyOrder:
     @property
     def failing_keys(self) -> int:
         return self._queue.failing_keys
-
-    def failing(self) -> Iterator[tuple[bytes, float]]:
-        for key, piece in self._failing.by_key.items():
-            yield key, next((entry.record.created for entry in piece.entries if entry.key == key), 0.0)
 
     @property
     def is_paused(self) -> bool:

@@ -19,6 +19,7 @@ from datetime import datetime
 import pytest
 import structlog
 
+from consumer.operate.error_groups import ErrorReport
 from consumer.operate.log_writer import LogWriter
 from consumer.operate.logs import LINE_LIMIT, close_logging, configure_logging
 
@@ -56,7 +57,7 @@ def only(lines: Lines) -> dict[str, object]:
 def test_a_verbatim_object_is_the_line_whatever_the_level(lines: Lines, shape: str) -> None:
     """Metrics are no messages; and no error for the status page."""
     errors: list[str] = []
-    configure_logging("error", shape, on_error=lambda event, text: errors.append(event))
+    configure_logging("error", shape, on_error=lambda report: errors.append(report.event))
     metrics = {"_aws": {"CloudWatchMetrics": []}, "note": "\x7fü\n" + "x" * 50_000}
     structlog.get_logger().critical("handler.metrics", verbatim=metrics)
     assert (only(lines), errors) == (metrics, [])
@@ -209,17 +210,40 @@ def test_values_that_json_cannot_hold(lines: Lines) -> None:
 
 
 def test_errors_reach_the_status_page(lines: Lines) -> None:
-    seen: list[tuple[str, str]] = []
-    configure_logging("info", "json", on_error=lambda event, detail: seen.append((event, detail)))
+    seen: list[ErrorReport] = []
+    configure_logging("info", "json", on_error=seen.append)
     log = structlog.get_logger()
     log.warning("session.renew_failed")
-    log.error("shard.halted", shard_id="s-1")
+    log.error("shard.halted", shard_id="s-1", error_type="ValueError", error_at="app.py:3 in handle")
     try:
         raise KeyError("k")
     except KeyError:
         log.exception("task.died")
     assert len(lines()) == 3
-    assert seen == [("shard.halted", "shard_id=s-1"), ("task.died", "KeyError: 'k'")]
+    halted, died = seen
+    assert (halted.event, halted.type, halted.place) == ("shard.halted", "ValueError", "app.py:3 in handle")
+    assert halted.shard_id == "s-1"
+    assert (died.event, died.type, died.text) == ("task.died", "KeyError", "KeyError: 'k'")
+    assert died.place.endswith(f"in {test_errors_reach_the_status_page.__name__}")
+
+
+@pytest.mark.parametrize("message", ["customer-17 has no address", "no.address"])
+def test_what_a_foreign_logger_says_is_text_and_no_name(lines: Lines, message: str) -> None:
+    """It may be data of an item, which the status page does not show."""
+    seen: list[ErrorReport] = []
+    configure_logging("info", "json", on_error=seen.append)
+    logging.getLogger("app.orders").error(message)
+    assert only(lines)["event"] == message
+    (report,) = seen
+    assert (report.event, report.text) == ("log.error", message)
+    assert report.place.startswith("app.orders:")
+
+
+def test_what_user_code_says_to_structlog_is_text_and_no_name(lines: Lines) -> None:
+    seen: list[ErrorReport] = []
+    configure_logging("info", "json", on_error=seen.append)
+    structlog.get_logger().error("customer 17 has no address")
+    assert [(report.event, report.text) for report in seen] == [("log.error", "customer 17 has no address")]
 
 
 def test_events_after_closing_are_dropped_quietly(lines: Lines) -> None:

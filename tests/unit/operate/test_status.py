@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import json
 from dataclasses import FrozenInstanceError
 
 import pytest
 
-from consumer.operate.status import RECENT_ERRORS, ShardStatus, Status, StatusBoard
-from consumer.operate.status_page import MAX_ROWS, status_json, status_page
+from consumer.operate.error_groups import MOST_GROUPS, ErrorReport
+from consumer.operate.status import ShardStatus, Status, StatusBoard
 from consumer.worker.control_thread import Watchdog
 
 
@@ -62,7 +61,7 @@ def test_health_names_the_task_that_died_first(board: StatusBoard) -> None:
 
 
 def test_errors_alone_are_not_illness(board: StatusBoard) -> None:
-    board.error("session.renew_failed", "UpdateItem failed: timeout")
+    board.error(ErrorReport("session.renew_failed", "Timeout"))
     assert board.health()[0]
 
 
@@ -89,16 +88,25 @@ def test_readiness_names_what_is_missing(board: StatusBoard) -> None:
     assert board.health()[0]
 
 
-def test_repeated_errors_are_counted_and_the_list_is_bounded(board: StatusBoard) -> None:
-    for _ in range(5):
-        board.error("dead_letter.refused", "x" * 2000, at=1.0)
-    assert len(board.errors) == 1
-    assert board.errors[0].count == 5
-    assert len(board.errors[0].detail) < 600
+def test_errors_are_counted_by_kind_and_the_list_is_bounded(board: StatusBoard) -> None:
+    for number in range(5):
+        board.error(ErrorReport("dead_letter.refused", "Throttled", shard_id=f"s{number % 2}"), at=10.0 + number)
+    board.error(ErrorReport("dead_letter.refused", "PermissionDenied", "app.py:3", "s9"), at=20.0)
+    newest, oldest = board.errors
+    assert (oldest.count, oldest.first, oldest.last, oldest.shards, oldest.shard_id) == (5, 10.0, 14.0, 2, "s0")
+    assert (newest.type, newest.count, newest.place) == ("PermissionDenied", 1, "app.py:3")
     for number in range(100):
-        board.error("e", str(number))
-    assert len(board.errors) == RECENT_ERRORS
-    assert board.errors[0].detail == "99"
+        board.error(ErrorReport(f"e{number}", "x" * 2000))
+    assert len(board.errors) == MOST_GROUPS
+    assert board.errors[0].event == "e99"
+    assert len(board.errors[0].type) < 200
+
+
+def test_texts_of_errors_are_kept_only_where_that_is_allowed() -> None:
+    for allowed, text in ((False, ""), (True, "customer-17")):
+        board = StatusBoard(show_errors=allowed)
+        board.error(ErrorReport("batch.failed", "ValueError", text="customer-17"))
+        assert board.errors[0].text == text
 
 
 def test_snapshots_are_frozen() -> None:
@@ -106,82 +114,3 @@ def test_snapshots_are_frozen() -> None:
         Status("a", "t", "i").table = "other"  # type: ignore[misc]  # frozen
     with pytest.raises(FrozenInstanceError):
         ShardStatus("s", "open").lag = 1  # type: ignore[misc]  # frozen
-
-
-HOSTILE = "<script>alert('x')</script>\"&\n\x1b[31m\ud800"
-
-
-def hostile_status() -> Status:
-    shard = ShardStatus(HOSTILE, HOSTILE, owner=HOSTILE, note=HOSTILE, lag=float("nan"))
-    mine = ShardStatus(
-        "shardId-mine",
-        "open",
-        owner="me",
-        mine=True,
-        epoch=3,
-        lag=75.25,
-        in_flight=12345,
-        retrying_keys=1717,
-        deferred_keys=2828,
-    )
-    return Status(HOSTILE, HOSTILE, HOSTILE, stream_arn=HOSTILE, shards=(shard, mine), totals={HOSTILE: 1234})
-
-
-def test_the_page_escapes_everything_and_loads_nothing(board: StatusBoard) -> None:
-    board.publish(hostile_status())
-    board.error(HOSTILE, HOSTILE)
-    board.task_died(HOSTILE, HOSTILE)
-    page = status_page(board).decode()
-    assert "<script" not in page
-    assert "&lt;script&gt;" in page
-    assert "src=" not in page
-    assert "http://" not in page
-    assert "https://" not in page
-    assert "http-equiv=refresh" in page
-
-
-def test_the_page_shows_what_an_operator_looks_for(board: StatusBoard) -> None:
-    board.publish(hostile_status())
-    page = status_page(board).decode()
-    for text in (
-        "this worker",
-        "shardId-mine",
-        "75.2s",
-        "12,345",
-        "1,234",
-        "1,717",
-        "2,828",
-        "Recent errors",
-        "in flight",
-    ):
-        assert text in page, text
-    assert page.index("shardId-mine") < page.rindex("<td>&lt;script"), "own shards come first"
-
-
-def test_the_page_before_the_first_snapshot(board: StatusBoard) -> None:
-    assert b"Starting" in status_page(board)
-    assert json.loads(status_json(board))["ready"] is False
-
-
-def test_the_page_stays_small_with_many_shards(board: StatusBoard) -> None:
-    shards = tuple(ShardStatus(f"shardId-{n:05}", "open") for n in range(5000))
-    board.publish(Status("a", "t", "i", shards=shards))
-    page = status_page(board)
-    assert len(page) < 200_000
-    assert f"and {5000 - MAX_ROWS} more".encode() in page
-    assert len(json.loads(status_json(board))["shards"]) == 5000
-
-
-def test_the_json_is_valid_json(board: StatusBoard) -> None:
-    board.publish(hostile_status())
-    board.error("e", HOSTILE)
-
-    def refuse(text: str) -> None:
-        raise AssertionError(text)
-
-    body = json.loads(status_json(board), parse_constant=refuse)
-    assert body["shards"][0]["lag"] is None
-    assert body["shards"][1]["lag"] == 75.25
-    assert (body["shards"][1]["retrying_keys"], body["shards"][1]["deferred_keys"]) == (1717, 2828)
-    assert body["errors"][0]["event"] == "e"
-    assert body["healthy"] is True

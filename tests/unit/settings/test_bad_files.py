@@ -23,7 +23,7 @@ VALUES = [
         "MaximumRecordAgeInSeconds: 60",
         "c.yaml:4: MaximumRecordAgeInSeconds: unknown key (did you mean retry.max_record_age?)",
     ),
-    ("http: {zzz: 1}", "c.yaml:4: http.zzz: unknown key (allowed here: host, port)"),
+    ("http: {zzz: 1}", "c.yaml:4: http.zzz: unknown key (allowed here: host, port, show_errors)"),
     ("on: 1", "c.yaml:4: on: unknown key"),
     ("'a\\nb': 1", "c.yaml:4: 'a\\\\nb': unknown key"),
     (

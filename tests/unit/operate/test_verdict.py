@@ -1,0 +1,212 @@
+"""What the status page says first: one sentence for each thing that is wrong, worst first."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any, get_args
+
+import click
+import pytest
+
+from consumer.cli.main import main
+from consumer.operate.error_groups import ErrorGroup
+from consumer.operate.history import Past
+from consumer.operate.status import SLOW, KeyStatus, ShardStatus, SlowReason, Status, WorkerStatus
+from consumer.operate.verdict import NAMED, SEVERITIES, Verdict, judge
+
+NOW = 1_764_000_000.0
+WELL, READY = (True, "ok"), (True, "ready")
+
+
+def shard(number: int = 1, **values: Any) -> ShardStatus:
+    usual: dict[str, Any] = {
+        "lag": 0.4,
+        "headroom": 86_399.0,
+        "checkpoint_age": 0.5,
+        "breaker": "closed",
+        "owner": "me",
+    }
+    return replace(ShardStatus(f"shard-{number}", "open", mine=True), **{**usual, **values})
+
+
+def status(*shards: ShardStatus, **values: Any) -> Status:
+    return replace(Status("orders", "orders", "me", updated_at=NOW, shards=shards or (shard(),)), **values)
+
+
+def verdict(found: Status | None) -> Verdict:
+    return judge(found, WELL, READY)
+
+
+def test_a_healthy_worker_is_one_calm_sentence() -> None:
+    found = verdict(status(shard(1), shard(2), replace(shard(3), mine=False, owner="other", lag=None)))
+    assert found.headline == "Healthy: 3 of 3 shards owned, 2 of them here, and nothing waits."
+    assert (found.severity, found.problems) == ("ok", ())
+    idle = verdict(status(ShardStatus("s", "open", owner="other")))
+    assert idle.headline == "Healthy: this worker stands by; 1 of 1 shard owned by others."
+
+
+def key(age: float) -> KeyStatus:
+    return KeyStatus("digest", "retrying", "shard-1", NOW - age)
+
+
+WRONG: list[tuple[str, str, Status, str]] = [
+    (
+        "halted",
+        "critical",
+        status(shard(state="halted")),
+        "1 shard stopped: records were trimmed before they were read.",
+    ),
+    (
+        "quarantined",
+        "critical",
+        status(shard(1, state="quarantined"), shard(2, state="quarantined")),
+        "2 shards quarantined",
+    ),
+    (
+        "headroom",
+        "critical",
+        status(shard(headroom=3_600.0)),
+        "Records that are not settled are trimmed by AWS in 60 min, in 1 shard.",
+    ),
+    ("headroom", "critical", status(shard(headroom=-5.0)), "trimmed by AWS by now"),
+    (
+        "breaker",
+        "critical",
+        status(shard(breaker="probing", last_error="KeyError")),
+        "of 1 shard is open: most of what is tried fails (KeyError).",
+    ),
+    ("letters_refused", "critical", status(letters_waiting=3), "3 dead letters refused by the destination"),
+    ("paused", "critical", status(shard(slow_because="paused")), "1 shard paused: so many keys fail"),
+    ("parked_full", "critical", status(shard(slow_because="parked_full")), "as many keys are parked"),
+    ("unreadable", "critical", status(shard(slow_because="denied")), "1 shard cannot be read."),
+    ("unreadable", "critical", status(shard(slow_because="read_fails")), "1 shard cannot be read."),
+    ("free_leases", "critical", status(free_leases=2, free_for=61.0), "2 shards without an owner, the first for 61 s."),
+    (
+        "stuck_keys",
+        "warning",
+        status(shard(retrying_keys=7), keys=(key(1_080),)),
+        "7 keys failing again and again, the oldest for 18 min.",
+    ),
+    (
+        "lag",
+        "warning",
+        status(shard(lag=720.0, slow_because="room")),
+        "behind, the worst by 12 min (it waits for room in limits.buffer).",
+    ),
+    (
+        "parked_keys",
+        "warning",
+        status(parked_keys=2, oldest_parked=NOW - 5_400),
+        "2 keys parked, the first 90 min ago.",
+    ),
+    ("checkpoints", "warning", status(shard(checkpoint_age=61.0)), "The checkpoints of 1 shard are not written."),
+    ("clock", "warning", status(clock_ahead=-300.0), "The clock of this machine is 5 min behind the one of AWS."),
+    (
+        "credentials",
+        "warning",
+        status(credentials_end=NOW + 60),
+        "The AWS credentials end in 60 s and were not renewed.",
+    ),
+    ("credentials", "warning", status(credentials_end=NOW - 1), "The AWS credentials have ended."),
+    ("throttled", "warning", status(history=Past(throttles=(0.0, None, 2.0))), "AWS throttles 1.0 calls a second."),
+    (
+        "versions",
+        "info",
+        status(fleet=(WorkerStatus("a", version="1"), WorkerStatus("b", version="2"), WorkerStatus("c"))),
+        "Different versions run: 1 (1 worker), 2 (1 worker).",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("code", "severity", "found", "text"), WRONG, ids=[f"{code} {text}" for code, _, _, text in WRONG]
+)
+def test_each_thing_that_is_wrong_has_its_sentence(code: str, severity: str, found: Status, text: str) -> None:
+    judged = verdict(found)
+    assert [problem.code for problem in judged.problems] == [code]
+    (problem,) = judged.problems
+    assert text in problem.text
+    assert (judged.headline, judged.severity, problem.severity) == (problem.text, severity, severity)
+    assert problem.help.endswith(".")
+
+
+FINE: list[Status] = [
+    status(shard(headroom=50_000.0)),
+    status(free_leases=1, free_for=5.0),
+    status(shard(retrying_keys=1), keys=(key(30),)),
+    status(keys=(replace(key(9_999), state="parked"),)),
+    status(shard(lag=299.0)),
+    status(shard(checkpoint_age=10.0)),
+    status(clock_ahead=30.0),
+    status(credentials_end=NOW + 3_600),
+    status(history=Past(throttles=(5.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0))),
+    status(fleet=(WorkerStatus("a", version="1"), WorkerStatus("b", version="1"), WorkerStatus("c"))),
+]
+
+
+@pytest.mark.parametrize("found", FINE)
+def test_what_is_usual_is_no_problem(found: Status) -> None:
+    assert verdict(found).problems == ()
+
+
+def test_the_worst_comes_first_and_the_others_are_counted() -> None:
+    everything = status(
+        shard(1, lag=900.0), shard(2, breaker="open"), shard(3, state="halted"), parked_keys=1, clock_ahead=90.0
+    )
+    found = verdict(everything)
+    assert [problem.code for problem in found.problems] == ["halted", "breaker", "lag", "parked_keys", "clock"]
+    assert found.headline == "1 shard stopped: records were trimmed before they were read. And 4 other problems."
+    ranks = [SEVERITIES.index(problem.severity) for problem in found.problems]
+    assert ranks == sorted(ranks)
+
+
+def test_only_some_shards_of_a_problem_are_named() -> None:
+    (problem,) = verdict(status(*(shard(n, state="halted") for n in range(100)))).problems
+    assert problem.text.startswith("100 shards stopped")
+    assert len(problem.shards) == NAMED
+
+
+def test_what_endless_retries_mean_is_said() -> None:
+    stuck = status(shard(retrying_keys=1), keys=(key(3_600),))
+    assert "max_retry_attempts is -1" in verdict(replace(stuck, endless_retries=True)).problems[0].help
+    assert "-1" not in verdict(stuck).problems[0].help
+
+
+def test_the_process_itself_comes_before_everything() -> None:
+    found = judge(status(shard(state="halted")), (False, "wedged: no progress for 60s"), READY)
+    assert found.headline.startswith("This worker does not work any more: wedged: no progress for 60s.")
+    blocked = judge(status(), WELL, (False, "no shard of this worker can be read: denied"))
+    assert (blocked.severity, blocked.problems[0].code) == ("critical", "blocked")
+    starting = judge(None, WELL, (False, "the lease table was not reached yet"))
+    assert (starting.severity, starting.headline) == ("info", "Starting: the lease table was not reached yet.")
+    assert judge(status(), WELL, (False, "stopping")).severity == "info"
+
+
+def test_errors_are_named_when_nothing_explains_them() -> None:
+    letters = ErrorGroup("dead_letter.sent", "ValueError", 3, NOW - 60, NOW - 5)
+    (problem,) = judge(status(), WELL, READY, [letters]).problems
+    assert "the last one dead_letter.sent (ValueError)" in problem.text
+    assert problem.command.startswith("stream-consumer dlq list")
+    assert judge(status(), WELL, READY, [replace(letters, last=NOW - 1_000)]).problems == ()
+    assert [one.code for one in judge(status(parked_keys=1), WELL, READY, [letters]).problems] == ["parked_keys"]
+
+
+def test_every_command_exists_with_its_options() -> None:
+    commands = {problem.command for _, _, found, _ in WRONG for problem in verdict(found).problems} - {""}
+    assert commands
+    for command in commands:
+        program, *words = command.split()
+        assert program == "stream-consumer"
+        node: click.Command = main
+        context = click.Context(main)
+        while isinstance(node, click.Group):
+            found = node.get_command(context, words.pop(0))
+            assert found is not None, command
+            node = found
+        options = {option for parameter in node.params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", command)) <= options, command
+
+
+def test_every_reason_has_its_words() -> None:
+    assert set(SLOW) == set(get_args(SlowReason))
