@@ -25,7 +25,7 @@ RELEASE_READY := .venv-release/.ready
 CHECK_PYTHON = "$(PYTHON)" -c '$(FITS)' >/dev/null 2>&1 || { echo "$(NO_PYTHON)" >&2; exit 1; }
 NO_PYTHON = make: $(if $(PYTHON),$(PYTHON) is no Python,none of $(PYTHONS) is a Python) of 3.11 or newer with venv and ensurepip; name one with PYTHON=
 
-.PHONY: demo local test check lint types check soak soak-hour mutants bench schema lock dist sbom clean help
+.PHONY: demo local test check lint types check soak soak-hour mutants bench schema screenshot lock dist sbom clean help
 
 help:
 	@echo "make demo [SECONDS=20] [SOURCE=kinesis]   the real daemon on an embedded local AWS"
@@ -36,6 +36,7 @@ help:
 	@echo "make soak [SEEDS=2000]  that many simulations of the fleet under faults, and a tenth of them record by record; 50 workers that start at once; the large searches"
 	@echo "make soak-hour [MINUTES=60] [RATE=60]   two real daemons under faults of every kind for an hour: losses, order, memory, descriptors"
 	@echo "make mutants            one-line mistakes in the code that the simulator must notice"
+	@echo "make screenshot         rewrite docs/images/status-page.png with an installed Chromium"
 	@echo "make schema             rewrite config/consumer.schema.json"
 	@echo "make lock               pin all dependencies anew, with hashes"
 	@echo "make dist sbom          the wheel, the sdist, and the bill of materials of what runtime.lock installs"
@@ -144,6 +145,9 @@ sbom: $(RELEASE_READY)
 	mkdir -p dist
 	.venv-release/bin/cyclonedx-py requirements requirements/runtime.lock --pyproject pyproject.toml \
 	  --output-reproducible --output-format JSON --output-file dist/dynamodb-stream-consumer.cdx.json
+
+screenshot: $(DEV_READY)
+	STREAM_CONSUMER_SCREENSHOT=1 $(BIN)/python -m pytest -q -k picture_of_the_readme tests/integration/test_status_page.py
 
 # Compiled on the lowest version: a lock from a newer one would lack what only the older ones need.
 lock: $(DEV_READY)

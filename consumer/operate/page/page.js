@@ -432,7 +432,7 @@ const fleetTable = new Table(byId("fleet"), [
   { name: "leases", number: true, text: (row) => count(row.leases) + (row.capacity ? ` of ${count(row.capacity)}` : "") },
   { name: "version", text: (row) => row.version || "–" },
   { name: "up", number: true, text: (row) => (row.started_at ? duration(now() - row.started_at) : "–") },
-  { name: "", text: (row) => (row.leaving ? "leaving" : "") },
+  { name: "state", text: (row) => (row.leaving ? "leaving" : "working") },
 ], { key: (row) => row.incarnation, mark: (row) => (row.leaving ? "warning" : "") });
 
 const keyTable = new Table(byId("keys"), [
@@ -498,6 +498,7 @@ const ICONS = { critical: "c62828", warning: "b26a00", info: "3b6fb6", ok: "1879
 
 function drawVerdict(severity, headline, problems) {
   byId("verdict").dataset.severity = severity;
+  byId("verdict").hidden = false;
   say(byId("headline"), headline);
   drawProblems(problems);
   byId("icon").href = byId("icon").href.replace(/fill='%23[0-9a-f]+'/, `fill='%23${ICONS[severity] || "888888"}'`);
