@@ -298,7 +298,7 @@ def _throttled(status: Status) -> Iterator[Problem]:
             "warning",
             "throttled",
             f"AWS throttles {sum(recent) / len(recent):.1f} calls a second.",
-            "Another consumer of the stream (a shard takes five reads a second), or a lease table with too little capacity.",
+            "Another consumer reads the stream (a shard takes five reads a second), or the lease table is too small.",
         )
 
 

@@ -599,6 +599,7 @@ async function poll() {
 }
 
 function start() {
+  byId("undrawn").hidden = true;
   listParts();
   const live = byId("live");
   const text = element("span", "connecting", { id: "live-text" });
