@@ -59,7 +59,7 @@ class ShardSnapshots:
             checkpoint_age=worker.lease.checkpoint_age,
             breaker="closed" if breaker is None else breaker.state,
             last_error=None if breaker is None or is_closed else breaker.last_error,
-            note=str(reader.refusal or "") or reader.failing or row.note,
+            note=_note(worker) or row.note,
             parents=row.parents,
             headroom=self._context.ports.source.retention - ages.lag,
             slow_because=self._slow_because(worker, ages, retrying_keys),
@@ -94,6 +94,14 @@ class ShardSnapshots:
         if worker.releasing:
             return "handing_over"
         return "reading" if ages.lag > BEHIND else None
+
+
+def _note(worker: ShardWorker) -> str:
+    """What the reason why a shard is behind does not say; empty when there is no more to say."""
+    breaker, reader = worker.breaker, worker.reader.state
+    if breaker is not None and not breaker.is_closed:
+        return f"the breaker is {breaker.state}: most of what is tried fails ({breaker.last_error or 'unknown error'})"
+    return str(reader.refusal or "") or reader.failing
 
 
 def _others(row: LeaseRow) -> ShardStatus:

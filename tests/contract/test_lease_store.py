@@ -324,7 +324,7 @@ class TestPutBack:
 class TestSessions:
     async def test_an_incarnation_is_used_once(self, leases):
         store = leases.store()
-        session = SessionRow("host/1/u", capacity=3, started_at=1_700_000_000.0, stream_id=STREAM)
+        session = SessionRow("host/1/u", capacity=3, started_at=1_700_000_000.0, stream_id=STREAM, version="1.2.3")
         await store.open_session(session)
         assert await store.sessions() == [session]
         with pytest.raises(SessionFenced, match=r"used before"):

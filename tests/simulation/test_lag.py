@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from consumer import __version__
 from consumer.domain.batching import KeyBounds
 from consumer.domain.errors import (
     DependencyError,
@@ -18,8 +19,10 @@ from consumer.domain.errors import (
 )
 from consumer.domain.outcome import OK, HandlerCall, Outcome
 from consumer.domain.shards import DAY
+from consumer.operate.status import StatusBoard
 from consumer.testing.simulated_worker import SimulatedWorker
 from consumer.testing.simulation import Simulation
+from consumer.worker.reporting import Reporter
 from tests.support.reported import report, shard_status
 from tests.support.simulated_fleet import LogEvents
 from tests.support.simulated_shards import FAILED, Recorder, Refusal, append, keys, metric, start, until
@@ -93,7 +96,13 @@ def test_one_record_that_keeps_failing_is_what_lag_and_headroom_speak_of() -> No
         assert gauge(worker, "retention_headroom_seconds", shard_id) == DAY - lag
         assert gauge(worker, "iterator_age_seconds", shard_id) < 3
         shown = shard_status(worker, shard_id)
-        assert (shown.lag, shown.retrying_keys, shown.deferred_keys) == (lag, 1, 0)
+        assert (shown.lag, shown.retrying_keys, shown.deferred_keys, shown.slow_because) == (lag, 1, 0, "retrying")
+        found = report(worker)
+        assert found is not None
+        (key,) = found.keys
+        assert (len(key.digest), key.state, key.shard_id) == (16, "retrying", shard_id)
+        assert found.endless_retries
+        assert abs(found.updated_at - key.since - lag) < 3
         assert metric(worker, "retrying_keys") == 1
         handler.keys.clear()
         await until(world, world.everything_settled, "the poison is handled")
@@ -115,6 +124,10 @@ def test_a_deferred_key_counts_with_its_oldest_record() -> None:
         await write_for(world, 300, "poison", "a")
         shown = shard_status(worker, shard_id)
         assert (shown.retrying_keys, shown.deferred_keys) == (1, 1)
+        found = report(worker)
+        assert found is not None
+        assert [key.state for key in found.keys] == ["retrying", "deferred"]
+        assert len({key.digest for key in found.keys}) == 1
         assert len(events.of("key.deferred")) == 1
         assert metric(worker, "deferred_keys") == 1
         assert 298 < gauge(worker, "lag_seconds", shard_id) < 303
@@ -165,7 +178,9 @@ def test_a_reader_that_may_not_read_is_not_at_the_tip() -> None:
         assert 295 < lag < 306
         assert gauge(worker, "iterator_age_seconds", shard_id) == lag
         assert gauge(worker, "oldest_unsettled_seconds", shard_id) == 0
-        assert "dynamodb:GetRecords" in shard_status(worker, shard_id).note
+        shown = shard_status(worker, shard_id)
+        assert shown.slow_because == "denied"
+        assert "dynamodb:GetRecords" in shown.note
         denied.end()
         await until(world, lambda: shard_status(worker, shard_id).note == "", "it reads again")
         await world.sleep(1.0)
@@ -182,9 +197,9 @@ def test_a_reader_that_waits_for_room_says_so() -> None:
         for _ in range(10):
             world.put("a", large="x" * 300_000)
         await world.sleep(60.0)
-        assert shard_status(worker, shard_id).note == "the reader waits for room in limits.buffer"
+        assert shard_status(worker, shard_id).slow_because == "room"
         assert gauge(worker, "iterator_age_seconds", shard_id) > 55
-        await until(world, lambda: shard_status(worker, shard_id).note == "", "there is room", 200.0)
+        await until(world, lambda: shard_status(worker, shard_id).slow_because != "room", "there is room", 200.0)
 
     run(world, scenario)
 
@@ -229,12 +244,12 @@ def test_a_shard_that_is_paused_says_so() -> None:
     async def scenario() -> None:
         worker, shard_id = started(world, handler), only_shard(world)
         await write_for(world, 20, "a", "b", "c", "d", "e")
-        assert shard_status(worker, shard_id).note.startswith("paused: ")
+        assert shard_status(worker, shard_id).slow_because == "paused"
         assert metric(worker, "paused_shards") == 1
         assert (len(events.of("shard.paused")), events.of("shard.resumed")) == (1, [])
         handler.keys.clear()
         await until(world, world.everything_settled, "everything is handled", 120.0)
-        assert shard_status(worker, shard_id).note == ""
+        assert shard_status(worker, shard_id).slow_because is None
         assert metric(worker, "paused_shards") == 0
         assert len(events.of("shard.resumed")) == 1
 
@@ -263,10 +278,16 @@ def test_a_letter_that_is_refused_is_seen_until_it_is_taken(error: StreamConsume
         await until(world, lambda: refusal.taken == 3, "three attempts")
         await world.sleep(0.1)
         assert metric(worker, "dead_letters_waiting") == 1
+        shown = report(worker)
+        assert shown is not None
+        assert (shown.letters_waiting, shown.shards[0].slow_because) == (1, "destination")
         assert metric(worker, "dead_letters_refused", reason=reason) == 3
         assert metric(worker, "dead_letters_refused") == 3
         refusal.end()
         await until(world, world.everything_settled, "the letter is taken")
+        shown = report(worker)
+        assert shown is not None
+        assert (shown.letters_waiting, shown.shards[0].slow_because) == (0, None)
         assert metric(worker, "dead_letters_waiting") == 0
         assert metric(worker, "dead_letters", reason="RetryAttemptsExhausted") == 1
 
@@ -295,6 +316,80 @@ def test_a_record_from_before_the_fleet_was_up_is_as_old_as_it_is() -> None:
         worker, shard_id = started(world, handler), only_shard(world)
         await write_for(world, 60, "a")
         assert abs(gauge(worker, "retention_headroom_seconds", shard_id) - (13 * 3600 - 60)) < 5
+        handler.keys.clear()
+
+    run(world, scenario)
+
+
+def test_calls_that_take_all_slots_are_why_a_shard_is_behind() -> None:
+    world = world_of("one slot", {"batch": {"parallelization_factor": 1, "batch_size": 1}})
+
+    async def scenario() -> None:
+        worker, shard_id = started(world, BusyUntil(world, 60.0)), only_shard(world)
+        for key in "abc":
+            world.put(key)
+        await world.sleep(30.0)
+        assert shard_status(worker, shard_id).slow_because == "slot"
+        await until(world, world.everything_settled, "all are handled", 300.0)
+        await world.sleep(5.0)
+        assert shard_status(worker, shard_id).slow_because is None
+
+    run(world, scenario)
+
+
+def test_the_snapshot_has_the_fleet_the_lineage_and_how_fast_shards_are_read() -> None:
+    world = world_of("a fleet")
+
+    async def scenario() -> None:
+        first, parent = started(world, Failing()), only_shard(world)
+        second = start(world, "b", Recorder())
+        await write_for(world, 10, "a")
+        shown = report(first)
+        assert shown is not None
+        assert [worker.mine for worker in shown.fleet] == [True, False]
+        assert {worker.incarnation for worker in shown.fleet} == {first.incarnation, second.incarnation}
+        assert sum(worker.leases for worker in shown.fleet) == 1
+        assert {worker.version for worker in shown.fleet} == {__version__}
+        assert all(worker.started_at for worker in shown.fleet)
+        world.stream.roll(parent)
+        child = only_shard(world)
+        await until(world, lambda: world.rows()[parent].state == "done", "the parent is finished")
+        await world.sleep(5.0)
+        shown = report(first)
+        assert shown is not None
+        assert [(shard.shard_id, shard.parents) for shard in shown.shards] == [(child, (parent,))]
+        assert (shown.finished, shown.finished_count) == (((parent, ()),), 1)
+
+    run(world, scenario)
+
+
+def test_the_reporter_remembers_how_it_was() -> None:
+    """Lag and rates of the last minutes, of a process whose reports come every second."""
+    world, handler = world_of("a history"), Failing("poison")
+
+    async def scenario() -> None:
+        worker, shard_id = started(world, handler), only_shard(world)
+        await until(world, lambda: worker.coordinator is not None, "a session")
+        assert worker.context is not None
+        assert worker.coordinator is not None
+        board = StatusBoard()
+        reporter = Reporter(worker.context, worker.coordinator, board, 0.0)
+        world.put("poison")
+        for _ in range(60):
+            world.put("a")
+            world.put("b")
+            await world.sleep(1.0)
+            reporter.report()
+        assert board.status is not None
+        past = board.status.history
+        assert 5 <= len(past.lag) <= 6
+        assert past.lag[-1] is not None
+        assert 50 < past.lag[-1] < 65
+        assert past.handled[-1] is not None
+        assert 1.5 < past.handled[-1] < 2.5
+        shard = next(one for one in board.status.shards if one.shard_id == shard_id)
+        assert shard.read_rate is not None
+        assert 1.5 < shard.read_rate < 2.5
         handler.keys.clear()
 
     run(world, scenario)

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from consumer.cli.check_config import check_config
 from consumer.cli.schema import schema
 from consumer.settings import Settings, load_settings
-from consumer.settings.printed import effective_yaml, json_schema, json_schema_text
+from consumer.settings.printed import changed_settings, effective_yaml, json_schema, json_schema_text
 from tests.unit.settings.conftest import Load
 from tests.unit.settings.test_bad_files import BASE, STREAM
 from tests.unit.settings.test_good_files import SAMPLES
@@ -114,6 +114,25 @@ def test_effective_yaml_redacts_user_info(load: Load) -> None:
     assert "https://REDACTED@host:1/x" in printed
     assert "p@ss" not in printed
     assert load(printed)
+
+
+def test_what_differs_from_the_defaults_is_listed_without_secrets(load: Load) -> None:
+    plain = changed_settings(load(BASE))
+    assert set(plain) == {"application", "source.table", "handler.target", "handler.path"}
+    changed = changed_settings(
+        load(
+            BASE
+            + "batch: {batch_size: 7}\nlimits: {buffer: 64MiB}\nhttp: {show_errors: true}\n"
+            + "aws: {endpoints: {s3: 'https://user:p@ss@host:1/x?key=hidden'}}\n"
+            + f"filters: [{{eventName: [{'x' * 500}]}}]\n"
+        )
+    )
+    assert {key: text for key, text in changed.items() if key not in (*plain, "filters")} == {
+        "aws.endpoints.s3": "https://REDACTED@host:1/x?REDACTED",
+        "batch.batch_size": "7",
+        "http.show_errors": "true",
+    }
+    assert len(changed["filters"]) < 210
 
 
 @pytest.fixture
