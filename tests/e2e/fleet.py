@@ -165,7 +165,8 @@ class Fleet:
         """``under``: a command that runs the daemon's."""
         port = free_port()
         path = self.folder / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(self.config(http={"port": port}, **overrides)))
+        http = {"port": port} | overrides.pop("http", {})
+        path.write_text(yaml.safe_dump(self.config(http=http, **overrides)))
         path.chmod(0o600)
         log = self.folder / f"{name}.log"
         with log.open("wb") as output:

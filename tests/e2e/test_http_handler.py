@@ -141,6 +141,7 @@ def test_the_credentials_of_urls_reach_nothing_that_is_shown(aws: Aws, fleet: Fl
                 aws={"endpoints": {**endpoints, "s3": "http://svc:hunter2@127.0.0.1:9/?key=SECRET"}},
                 on_failure={"destination": queue},
                 logging={"level": "debug"},
+                http={"show_errors": True},
             )
             wait_until(lambda: worker.metric("stream_consumer_dead_letters_total") == 1, 40, "the dead letter")
             shown = [worker.metrics(), json.dumps(worker.status()), worker.log.read_text(), *aws.messages(url)]

@@ -89,6 +89,7 @@ def test_the_values_are_nowhere_but_in_the_handler(place: str, aws: Aws, fleet: 
         handler={"target": "telltale_handler:lambda_handler"},
         batch={"batch_size": 1},
         on_failure=on_failure,
+        http={"show_errors": True},
     )
     wait_until(lambda: worker.metric("stream_consumer_dead_letters_total") == 1, 30, "the dead letter")
     (message,) = aws.sqs.receive_message(QueueUrl=url, MessageAttributeNames=["All"])["Messages"]
@@ -110,6 +111,7 @@ def test_the_values_are_nowhere_but_in_the_handler(place: str, aws: Aws, fleet: 
     assert image == {"pk": {"S": "the-key"}} | noise, "nothing else was touched"
     assert (letter["redacted"], letter["redactedAttributes"]) == (True, ["ssn", "person.name", "card", "photo"])
     assert "[redacted]" in letter["error"]["errorMessage"]
+    assert "[redacted]" in json.dumps(worker.status()["errors"])
 
     assert found_in(json.dumps(message)) == []
     assert found_in(event) == []
