@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from heapq import nlargest
 from itertools import islice
 
 from consumer.domain.deferred import digest_of
@@ -113,8 +114,9 @@ def _others(row: LeaseRow) -> ShardStatus:
 
 def finished_shards(rows: Sequence[LeaseRow]) -> tuple[tuple[tuple[str, tuple[str, ...]], ...], int]:
     """The newest ones, and how many there are. Their ids begin with the time of their creation."""
-    done = sorted((row.shard_id, row.parents) for row in rows if row.finished)
-    return tuple(done[-MOST_FINISHED:]), len(done)
+    done = [row for row in rows if row.finished]
+    newest = nlargest(MOST_FINISHED, done, key=lambda row: row.shard_id)
+    return tuple((row.shard_id, row.parents) for row in reversed(newest)), len(done)
 
 
 def keys_that_wait(context: WorkerContext, workers: Mapping[str, ShardWorker]) -> tuple[KeyStatus, ...]:

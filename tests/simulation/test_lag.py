@@ -363,6 +363,31 @@ def test_the_snapshot_has_the_fleet_the_lineage_and_how_fast_shards_are_read() -
     run(world, scenario)
 
 
+def test_shards_that_nobody_takes_are_counted_with_how_long() -> None:
+    config = {**FOR_EVER, "limits": {"max_shards": 1}}
+    world = Simulation("one worker for two shards", shards=2, config=config)
+
+    async def whole(world: Simulation) -> None:
+        worker = start(world, "a", Recorder())
+        await world.sleep(60.0)
+        shown = report(worker)
+        assert shown is not None
+        assert shown.free_leases == 1
+        assert 40 < shown.free_for < 60
+        second = start(world, "b", Recorder())
+        await until(
+            world, lambda: second.coordinator is not None and len(second.coordinator.workers) == 1, "it is taken"
+        )
+        await world.sleep(5.0)
+        shown = report(worker)
+        assert shown is not None
+        assert (shown.free_leases, shown.free_for) == (0, 0.0)
+        await world.finish()
+
+    world.run(whole)
+    world.check()
+
+
 def test_the_reporter_remembers_how_it_was() -> None:
     """Lag and rates of the last minutes, of a process whose reports come every second."""
     world, handler = world_of("a history"), Failing("poison")
