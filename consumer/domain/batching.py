@@ -139,7 +139,7 @@ class KeyReadyQueue:
         self._busy: dict[bytes, deque[Entry] | None] = {}  # key in a batch -> its waiting line (None: no record waits)
         self._failing: dict[bytes, _Line] = {}  # those of them that wait for another attempt, or for their dead letter
         self._full: dict[bytes, None] = {}  # those of them with too much behind them
-        self._max_waiting = max_waiting
+        self.max_waiting = max_waiting
         self._bounds = bounds
         self._waiting_bytes = 0
         self._waiting = 0
@@ -287,7 +287,7 @@ class KeyReadyQueue:
     @property
     def overflows(self) -> bool:
         """Whether ``overflowing`` has any keys."""
-        return bool(self._full) or self._waiting_bytes > self._max_waiting
+        return bool(self._full) or self._waiting_bytes > self.max_waiting
 
     def overflowing(self) -> list[bytes]:
         """Failing keys behind which more waits than may be held."""

@@ -67,6 +67,14 @@ class ItemVersions:
         self._newest: dict[bytes, _Version] = {}
         self._too_late: dict[tuple[bytes, int], Verdict] = {}
 
+    def resize(self, most: int) -> None:
+        """Remember ``most`` items from now on; what is remembered beyond that is forgotten, oldest first."""
+        self._most = max(1, most)
+        for item in list(self._newest)[: -self._most]:
+            del self._newest[item]
+        for change in list(self._too_late)[: -self._most]:
+            del self._too_late[change]
+
     def __len__(self) -> int:
         return len(self._newest)
 

@@ -20,6 +20,7 @@ from consumer.settings.model import Settings
 from consumer.worker.handler_places import HandlerPlaces
 from consumer.worker.memory_budget import ByteBudget
 from consumer.worker.parked_keys import ParkedKeys
+from consumer.worker.running_config import RunningConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,9 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
-    """One incarnation of a worker on one stream."""
+    """One incarnation of a worker on one stream. What comes from ``config`` may be different at the next look."""
 
-    settings: Settings
+    config: RunningConfig
     ports: Ports
     metrics: Metrics
     stream: StreamDescription
@@ -47,11 +48,21 @@ class WorkerContext:
     budget: ByteBudget
     places: HandlerPlaces
     start_at: float | None
-    filters: Filters
     parked: ParkedKeys
-    redaction: Redaction | None = None
     versions: ItemVersions | None = None
     bounds: KeyBounds = BOUNDS
+
+    @property
+    def settings(self) -> Settings:
+        return self.config.now.settings
+
+    @property
+    def filters(self) -> Filters:
+        return self.config.now.filters
+
+    @property
+    def redaction(self) -> Redaction | None:
+        return self.config.now.redaction
 
     @property
     def retry_policy(self) -> RetryPolicy:

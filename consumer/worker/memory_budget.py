@@ -65,6 +65,11 @@ class ByteBudget:
         """Bytes; an account that holds less is sure of a page."""
         return min(SMALL, self.page_reserve)
 
+    def resize(self, limit: int) -> None:
+        """Another limit from now on. What is held above a smaller one is not taken back: it is waited for."""
+        self._limit = limit
+        self._wake()
+
     async def reserve(self, size: int) -> None:
         """Wait until ``size`` bytes fit (first come, first served), and take them. A size above the whole budget is
         granted when nothing else is held, so that a small budget slows the daemon down but never stops it."""

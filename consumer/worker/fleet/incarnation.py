@@ -35,6 +35,7 @@ from consumer.worker.handler_places import HandlerPlaces
 from consumer.worker.memory_budget import ByteBudget
 from consumer.worker.parked_keys import ParkedKeys
 from consumer.worker.retrying import at_start, while_up
+from consumer.worker.running_config import RunningConfig
 from consumer.worker.shard.reader import ReaderState
 from consumer.worker.tasks import Died, Stopped, never_ending, until_stopped
 
@@ -91,7 +92,7 @@ class IncarnationLoop:
         registration: Registration,
     ) -> None:
         self._host = host
-        self._settings = settings
+        self._config = RunningConfig(settings)
         self._ports = ports
         self._session_store = session_store
         self._metrics = metrics
@@ -99,11 +100,8 @@ class IncarnationLoop:
         self._registration = registration
         self._places = HandlerPlaces(ports.handler)
         self._budget = ByteBudget(settings.limits.buffer)
-        self._filters = settings.compiled_filters()
-        self._redaction = settings.on_failure.redaction
         drops = settings.source.duplicates == "drop"
-        most = int(settings.limits.buffer * VERSIONS_SHARE) // BYTES_PER_ITEM
-        self._versions = ItemVersions(most) if drops else None
+        self._versions = ItemVersions(_most_versions(settings)) if drops else None
         self._remembered: Remembered | None = None
         self._successor: str | None = None
         self._has_read = False
@@ -133,7 +131,7 @@ class IncarnationLoop:
         """Read another stream of the table from now on."""
         source = self._ports.source.of(stream_id)
         stream = await describe_older(source, stream_id, self.stream)
-        position = self._settings.source.starting_position
+        position = self._config.now.settings.source.starting_position
         store, clock = self._ports.store, self._ports.clock
         self._registration = await register_start(source, store, stream, position, self._host.name, clock)
         self._ports = replace(self._ports, source=source)
@@ -142,10 +140,32 @@ class IncarnationLoop:
 
     def _warn_of_stream(self) -> None:
         """A stream that replaces another may have another view type, or be of a table that was made anew."""
-        if self._redaction is not None and (named := self._redaction.of_keys(self.stream.keys)):
+        now = self._config.now
+        if now.redaction is not None and (named := now.redaction.of_keys(self.stream.keys)):
             log.error("redaction.keys_named", stream_arn=self.stream.stream_arn, paths=named)
-        for reason in self._filters.never_match(self.stream.view_type, self.stream.keys):
+        self._warn_of_filters()
+
+    def _warn_of_filters(self) -> None:
+        for reason in self._config.now.filters.never_match(self.stream.view_type, self.stream.keys):
             log.warning("filters.never_match", stream_arn=self.stream.stream_arn, reason=reason)
+
+    @property
+    def settings(self) -> Settings:
+        """What counts now."""
+        return self._config.now.settings
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Go on with ``settings``, which differ from the present ones in what may change while the worker runs.
+        MisconfiguredResource, and nothing has changed, when they do not fit the stream."""
+        if (redaction := settings.on_failure.redaction) is not None:
+            redaction.require_no_keys(self.stream.keys, self.stream.name)
+        before = self.settings
+        self._config.replace(settings)
+        self._budget.resize(settings.limits.buffer)
+        if self._versions is not None:
+            self._versions.resize(_most_versions(settings))
+        if (settings.filters, settings.filter_options) != (before.filters, before.filter_options):
+            self._warn_of_filters()
 
     async def _register_again(self) -> None:
         """What every incarnation but the first needs. The stream may be another one, and the lease table may have been
@@ -159,9 +179,9 @@ class IncarnationLoop:
 
     async def _open(self) -> Incarnation:
         """A new incarnation for every attempt: one whose first write got no answer may exist, and must not be used."""
-        settings, ports = self._settings, self._ports
+        settings, ports = self._config.now.settings, self._ports
         context = WorkerContext(
-            settings=settings,
+            config=self._config,
             ports=ports,
             metrics=self._metrics,
             stream=self.stream,
@@ -170,9 +190,7 @@ class IncarnationLoop:
             budget=self._budget,
             places=self._places,
             start_at=self._registration.start_at,
-            filters=self._filters,
             parked=ParkedKeys(ports.store),
-            redaction=self._redaction,
             versions=self._versions if self.stream.format.repeats else None,
             bounds=self._host.bounds,
         )
@@ -193,6 +211,10 @@ class IncarnationLoop:
         await self._host.spawn(renewal.open(), "open session")
         log.info("session.opened", incarnation=context.incarnation)
         return Incarnation(self._host, context, renewal, self._registration, self._remembered, self._has_read)
+
+
+def _most_versions(settings: Settings) -> int:
+    return int(settings.limits.buffer * VERSIONS_SHARE) // BYTES_PER_ITEM
 
 
 class Incarnation:

@@ -49,7 +49,7 @@ class Dispatcher:
         self._parked = parked
         self._tasks = tasks
         self._draining = asyncio.Event()
-        self._queue = KeyReadyQueue(context.settings.limits.buffer // WAITING_SHARE, context.bounds)
+        self._queue = KeyReadyQueue(self._most_waiting, context.bounds)
         self.breaker = ShardBreaker(context, lease.shard_id, subscription.oldest_unsettled)
         self._calls = HandlerCalls(context, lease, self._draining, self.breaker)
         self._width = 1 if subscription.in_order else context.settings.batch.parallelization_factor
@@ -88,6 +88,11 @@ class Dispatcher:
         return WindowOrder(windowed, runner, forming, queue, subscription, tasks, self._start), forming
 
     @property
+    def _most_waiting(self) -> int:
+        """Bytes that may wait behind failing keys."""
+        return int(self._context.settings.limits.buffer // WAITING_SHARE)
+
+    @property
     def failing_keys(self) -> int:
         """Keys that wait for another attempt, or for their dead letter."""
         return self._order.failing_keys
@@ -115,6 +120,7 @@ class Dispatcher:
         """New records, in stream order."""
         if entries:
             self._context.metrics.in_flight_records.inc(len(entries))
+            self._queue.max_waiting = self._most_waiting
             self._queue.add(entries)
             self._start()
 

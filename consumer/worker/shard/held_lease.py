@@ -41,7 +41,7 @@ class HeldLease:
         self._label = context.stream.label
         self._validity = context.validity
         self._clock = context.ports.clock
-        self._interval: float = context.settings.checkpoint.interval
+        self._context = context
         self._subscription = subscription
         self._taken = row if row.state != "waiting" else replace(row, state="open")
         self._saved_version = subscription.version
@@ -86,7 +86,7 @@ class HeldLease:
             await unsaved.wait()
             unsaved.clear()
             while not self.is_saved:
-                await asyncio.sleep(self._interval)
+                await asyncio.sleep(self._context.settings.checkpoint.interval)
                 async with self.writing:
                     if self.is_saved:
                         continue

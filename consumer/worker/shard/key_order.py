@@ -62,7 +62,7 @@ class KeyOrder:
         self._calls = calls
         self._dead_letters = dead_letters
         self._subscription = subscription
-        self._policy = subscription.retry_policy
+        self._context = context
         self._shard_id = calls.shard_id
         self._queue = queue
         self._forming = forming
@@ -71,7 +71,6 @@ class KeyOrder:
         self._spawn = spawn
         self._start = start
         self._most_failing = context.bounds.failing_keys
-        self._max_failing_bytes = context.settings.limits.buffer // FAILING_SHARE
         self._ready: deque[Piece] = deque()  # cut off from a batch that failed, not tried yet
         self._pausing = PausingPieces(tasks, start)
         self._failing = FailingPieces(queue)
@@ -140,7 +139,7 @@ class KeyOrder:
             return None
         piece: Piece | None = None
         while piece is None and (batch := self._forming.next()) is not None:
-            piece = self._parked.separate(self._policy, batch)
+            piece = self._parked.separate(self._subscription.retry_policy, batch)
         if self._queue.overflows:  # forming a batch has moved what is not ready behind its keys
             self._bound()
         elif self._failing.by_key:
@@ -257,7 +256,8 @@ class KeyOrder:
         )
         failing_bytes = self._set_aside()
         failing_keys = self.failing_keys - self._parked.following  # what follows a parked key says nothing new
-        many = failing_keys >= self._most_failing or failing_bytes > self._max_failing_bytes
+        most_bytes = self._context.settings.limits.buffer // FAILING_SHARE
+        many = failing_keys >= self._most_failing or failing_bytes > most_bytes
         if self._breaker.is_closed:  # or keys would be parked because everything fails
             self._unblock(full=unable or many)
         is_full = unable or many or self._parked.is_full

@@ -35,7 +35,7 @@ class PageRequests:
         self._source = context.ports.source
         self._clock = context.ports.clock
         self._metrics = context.metrics
-        self._max_records: int = context.settings.source.poll.max_records
+        self._context = context
         self.shard_id = shard_id
         self._wanted_bytes = context.stream.format.reading.wanted_bytes
         self._record_bytes = 0.0
@@ -89,8 +89,9 @@ class PageRequests:
     @property
     def _most(self) -> int:
         """Records to ask for: as many as allowed, and fewer where a page of them could be very large."""
-        if not self._wanted_bytes or self._record_bytes * self._max_records <= self._wanted_bytes:
-            return self._max_records
+        most = int(self._context.settings.source.poll.max_records)
+        if not self._wanted_bytes or self._record_bytes * most <= self._wanted_bytes:
+            return most
         return max(1, int(self._wanted_bytes / self._record_bytes))
 
     def _count(self, error: StreamConsumerError) -> None:

@@ -90,7 +90,7 @@ class ShardReader:
             self._look_back = LookBack(context, seen.remember, budget, shard_id, parents, resume_from)
         self._clock = context.ports.clock
         self._random = context.ports.random
-        self._poll = context.settings.source.poll
+        self._context = context
         self._shard_id = shard_id
         self._resume_from = resume_from
         self._subscription = subscription
@@ -214,7 +214,7 @@ class ShardReader:
     async def _pace(self, page: Page, idle: int) -> None:
         """Full speed while behind; near the tip a short pause; on empty pages doubling pauses (GetRecords is billed).
         A closed shard is read at full speed: empty pages in the middle of a shard are normal."""
-        poll, limits = self._poll, self._limits
+        poll, limits = self._context.settings.source.poll, self._limits
         if idle:
             pause = min(poll.idle_backoff_max, limits.idle * 2.0 ** min(idle - 1, 30))
             if self._lineage.has_children(self._shard_id):

@@ -66,7 +66,8 @@ class InOrderRunner:
     async def _run(self, entries: Sequence[Entry], window: Window | None) -> bool:
         clock = self._clock
         born = window.part().window.end if window is not None else 0.0
-        settlement = Settlement(self._subscription.retry_policy, [entry.record for entry in entries], born)
+        policy = self._subscription.retry_policy
+        settlement = Settlement(policy, [entry.record for entry in entries], born)
         settled = 0
         request_id = ""
         batch = object()
@@ -95,8 +96,8 @@ class InOrderRunner:
                         request_id = self._random.token()
                     part = window.part() if window is not None else None
                     outcome = await self._calls.call(turn, step, request_id, part)
-                keys, bisect = {entry.key for entry in entries}, self._subscription.retry_policy.bisect
-                self._breaker.answered(outcome, keys, step.records, batch, cuts=bisect)
+                keys = {entry.key for entry in entries}
+                self._breaker.answered(outcome, keys, step.records, batch, cuts=policy.bisect)
                 done, result = settlement.answered(outcome), "handled"
                 if outcome.kind != "ok":
                     self._failing(entries[settled:])

@@ -18,6 +18,7 @@ from consumer.domain.creation_times import CreationTimes
 from consumer.domain.deferred import DeferredKeys, digest_of
 from consumer.domain.frontier import Frontier, FrontierSnapshot, SettledFilter
 from consumer.domain.replay_start import ReplayStart, StartRule
+from consumer.domain.settlement import RetryPolicy
 from consumer.domain.stream_record import StreamRecord
 from consumer.domain.windows import TumblingWindow, WindowState
 from consumer.worker.context import WorkerContext
@@ -44,7 +45,8 @@ class Subscription:
         account: BudgetAccount,
         replay: ReplayStart | None = None,
     ) -> None:
-        self.retry_policy = context.retry_policy
+        self._context = context
+        self._policy, self._policy_of = context.retry_policy, context.settings
         self.frontier = Frontier(resume_from)
         self.deferred = DeferredKeys(resume_from.deferred, context.bounds.deferred_keys)
         self.window: TumblingWindow | None = None
@@ -53,7 +55,6 @@ class Subscription:
         self.may_catch_up = asyncio.Event()
         self.tip_seen_at = 0.0  # when the request was sent that found nothing more to read; 0: there is more
         self._created = CreationTimes()
-        self._filters = context.filters or None
         self.start = StartRule(context.start_at, replay)
         self._metrics = context.metrics
         # Keys that wait are not waited for by the others, although the order is another one by now.
@@ -70,6 +71,14 @@ class Subscription:
         self._position_read_again = count(_FIRST_READ_AGAIN).__next__
         self.account = account
         self._charged = 0
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """As it is configured now. A batch keeps the one that it began with."""
+        settings = self._context.settings
+        if settings is not self._policy_of:
+            self._policy, self._policy_of = self._context.retry_policy, settings
+        return self._policy
 
     @property
     def in_order(self) -> bool:
@@ -148,7 +157,7 @@ class Subscription:
         self, records: Sequence[StreamRecord], positions: range, hold: PageHold
     ) -> tuple[list[Entry], list[int]]:
         """What is to be handled, and the positions of what is settled by being skipped."""
-        key_of, filters, deferred = self._key_of, self._filters, self.deferred
+        key_of, filters, deferred = self._key_of, self._context.filters or None, self.deferred
         top, start, seen = self._settled_before.top, self.start, self.seen
         check_settled = int(records[0].number) <= top
         plain = start.takes_all and filters is None and seen is None
@@ -260,7 +269,8 @@ class Subscription:
             return None
         if self.seen is not None and self.seen.is_superseded(record, key):
             return None
-        if self._filters is not None and not self._filters.matches(record):
+        filters = self._context.filters
+        if filters and not filters.matches(record):
             return None
         entry = Entry(self._position_read_again(), key, record, hold)
         hold.left += 1

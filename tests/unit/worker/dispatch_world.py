@@ -23,7 +23,6 @@ from consumer.domain.batching import Entry, PageHold
 from consumer.domain.deferred import digest_of
 from consumer.domain.errors import DependencyError, ExpiredIterator
 from consumer.domain.events import EVENT_FRAME, records_from_event
-from consumer.domain.filters.filters import compile_filters
 from consumer.domain.frontier import MAX_RUNS_BYTES_GIVEN_AWAY, FrontierSnapshot
 from consumer.domain.keys import partition_key_reader
 from consumer.domain.lease import LeaseRow, SessionValidity
@@ -44,6 +43,7 @@ from consumer.worker.context import Ports, WorkerContext
 from consumer.worker.handler_places import HandlerPlaces
 from consumer.worker.memory_budget import BudgetAccount, ByteBudget
 from consumer.worker.parked_keys import ParkedKeys
+from consumer.worker.running_config import RunningConfig
 from consumer.worker.shard.catch_up import CatchUp
 from consumer.worker.shard.dispatcher import Dispatcher
 from consumer.worker.shard.held_lease import HeldLease
@@ -147,6 +147,7 @@ class Shard:
             "application": "app",
             "source": {"table": "orders"},
             "handler": {"kind": "lambda", "target": "m:h"},
+            "filters": [{"eventName": ["MODIFY"]}],
             "batch": {
                 "order": plan.order,
                 "batch_size": plan.batch_size,
@@ -171,7 +172,7 @@ class Shard:
         handler = Scripted(self.invoke)
         handler.width = plan.places
         return WorkerContext(
-            settings=Settings.model_validate(config),
+            config=RunningConfig(Settings.model_validate(config)),
             ports=Ports(source, store, handler, self, clock, rng),
             metrics=Metrics(),
             stream=description,
@@ -180,7 +181,6 @@ class Shard:
             budget=ByteBudget(1 << 30),
             places=HandlerPlaces(handler),
             start_at=None,
-            filters=compile_filters([{"eventName": ["MODIFY"]}]),
             parked=ParkedKeys(MemoryLeaseStore(MemoryTable(), "app", clock.wall)),
             bounds=plan.bounds,
         )

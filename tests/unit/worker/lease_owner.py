@@ -9,7 +9,6 @@ from typing import Any
 
 from consumer.domain.batching import PageHold
 from consumer.domain.errors import LeaseDeleted
-from consumer.domain.filters.filters import compile_filters
 from consumer.domain.lease import LeaseRow, SessionRow, SessionValidity
 from consumer.domain.outcome import OK, HandlerCall, Outcome
 from consumer.domain.source_format import dynamodb_format
@@ -27,6 +26,7 @@ from consumer.worker.context import Ports, WorkerContext
 from consumer.worker.handler_places import HandlerPlaces
 from consumer.worker.memory_budget import BudgetAccount, ByteBudget
 from consumer.worker.parked_keys import ParkedKeys
+from consumer.worker.running_config import RunningConfig
 from consumer.worker.shard.held_lease import HeldLease
 from consumer.worker.shard.subscription import Subscription
 from tests.support.virtual_time import in_virtual_time
@@ -73,7 +73,7 @@ class Owner:
             MemoryStreamSource(stream), self.store, Scripted(_settles), None, clock, ProcessRandomness(random.Random(0))
         )
         self.context = WorkerContext(
-            settings=Settings.model_validate(config),
+            config=RunningConfig(Settings.model_validate(config)),
             ports=ports,
             metrics=Metrics(),
             stream=StreamDescription(stream.arn, LABEL, "orders", "ENABLED", "NEW_IMAGE", dynamodb_format("pk"), 0.0),
@@ -82,7 +82,6 @@ class Owner:
             budget=ByteBudget(1 << 20),
             places=HandlerPlaces(ports.handler),
             start_at=None,
-            filters=compile_filters([]),
             parked=ParkedKeys(self.store),
         )
 
