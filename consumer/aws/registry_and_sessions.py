@@ -154,8 +154,10 @@ class DynamoDBSessions(ApplicationRows):
         if not (written.doubtful and row.counter == counter):
             raise DependencyError("UpdateItem", "CounterNotAdvanced", f"{counter} after {row.counter}")
 
-    async def announce(self, incarnation: str, *, handoffs: int, leaving: bool) -> None:
-        changes = {"handoffs": items.number(handoffs), "leaving": {"BOOL": leaving}}
+    async def announce(self, incarnation: str, *, handoffs: int, leaving: bool, capacity: int | None = None) -> None:
+        changes: dict[str, Any] = {"handoffs": items.number(handoffs), "leaving": {"BOOL": leaving}}
+        if capacity is not None:
+            changes["capacity"] = items.number(capacity)
         written = await self._rows.update(self._sessions_pk, incarnation, changes, [PRESENT, NOT_FENCED])
         if written.refused:
             await self._live_session(written, incarnation)

@@ -5,40 +5,51 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
 from consumer.cli import signals
-from consumer.cli.failures import EX_INTERNAL, fail, one_line_errors, settings_or_exit
+from consumer.cli.failures import EX_CONFIG, EX_INTERNAL, EX_UNAVAILABLE, fail
 from consumer.cli.process_one import stand_before_the_daemon
+from consumer.domain.errors import PermissionDenied, StreamConsumerError, first_error
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
+    from consumer.settings.model import Settings
     from consumer.worker.app import Daemon
+
+_HINTS: Final = {
+    EX_UNAVAILABLE: "a restart tries again",
+    EX_INTERNAL: "a restart may help; if it does not, report it with this event",
+    PermissionDenied.exit_code: "allow what is named, or use other credentials; a restart alone does not help",
+    EX_CONFIG: "correct what is named; a restart alone does not help",
+}
 
 
 @click.command()
 @click.option("--config", "-c", type=click.Path(path_type=Path), required=True, help="The YAML config file.")
 def run(config: Path) -> None:
-    """Run the daemon until SIGTERM, SIGINT or SIGHUP, and drain. At a terminal a second Ctrl-C exits at once."""
-    signals.quit_early()
+    """Run the daemon until SIGTERM or SIGINT, and drain. At a terminal a second Ctrl-C exits at once.
+
+    SIGHUP reloads the configuration file, SIGUSR1 writes stacks and state to the log.
+    """
+    early = signals.quit_early()
     stand_before_the_daemon()
-    settings = settings_or_exit(config)
-    import structlog
+    file, environ = config.absolute(), dict(os.environ)  # user code in this process may change both
+    settings = _settings_or_failed_start(config, environ)
 
     from consumer.operate.logs import close_logging
+    from consumer.settings.load import load_settings
     from consumer.worker.app import Daemon
 
+    daemon = Daemon(settings, lambda: load_settings(file, environ))
     try:
-        with one_line_errors():
-            asyncio.run(_serve(Daemon(settings), settings.shutdown.grace))
+        asyncio.run(_serve(daemon, settings.shutdown.grace, early))
     except Exception as error:  # noqa: BLE001 - any bug ends with 70: a restart may help; its stack is in the log
-        structlog.get_logger().critical("daemon.crashed", exc_info=error, exit_code=EX_INTERNAL)
-        close_logging()
-        fail(f"internal error: {type(error).__name__}: {error}", EX_INTERNAL)
+        _failed(first_error(error) if isinstance(error, BaseExceptionGroup) else error, started=daemon.started)
     finally:
         close_logging()
     with suppress(OSError, ValueError, AttributeError):  # what an inline handler printed; there may be no such file
@@ -47,7 +58,47 @@ def run(config: Path) -> None:
     os._exit(0)
 
 
-async def _serve(daemon: Daemon, grace: float) -> None:
+def _settings_or_failed_start(path: Path, environ: Mapping[str, str]) -> Settings:
+    """The settings of ``path``, or every problem on stderr and in the log, whose format is not known, and exit 78."""
+    import structlog
+
+    from consumer.operate.logs import close_logging, configure_logging
+    from consumer.settings.errors import ConfigError
+    from consumer.settings.load import load_settings
+
+    try:
+        return load_settings(path, environ)
+    except ConfigError as error:
+        configure_logging("info", "json")
+        problems = [str(problem) for problem in error.problems]
+        about = {"error": problems[0], "problems": problems, "exit_code": EX_CONFIG, "hint": _HINTS[EX_CONFIG]}
+        structlog.get_logger().critical("daemon.start_failed", **about)
+        close_logging()
+        sys.stderr.write(f"{error}\n")
+        sys.exit(EX_CONFIG)
+
+
+def _failed(error: BaseException, *, started: bool) -> NoReturn:
+    """Why the daemon ends, as an event and as a line on stderr, and its exit code."""
+    import structlog
+
+    from consumer.operate.logs import close_logging
+
+    log = structlog.get_logger()
+    text = " ".join(str(error).split())
+    bug = None if isinstance(error, StreamConsumerError) else error
+    code = error.exit_code if isinstance(error, StreamConsumerError) else EX_INTERNAL
+    if not started:
+        log.critical("daemon.start_failed", error=text, exit_code=code, hint=_HINTS.get(code, ""), exc_info=bug)
+    elif bug is None:
+        log.critical("daemon.failed", error=text, exit_code=code, hint=_HINTS.get(code, ""))
+    else:
+        log.critical("daemon.crashed", exc_info=bug, exit_code=code)
+    close_logging()
+    fail(text if bug is None else f"internal error: {type(bug).__name__}: {bug}", code)
+
+
+async def _serve(daemon: Daemon, grace: float, early: list[int]) -> None:
     import structlog
 
     from consumer.worker.app import arm_hard_stop
@@ -65,13 +116,18 @@ async def _serve(daemon: Daemon, grace: float) -> None:
         arm_hard_stop(grace)
         on_the_loop(stop.set)
 
+    def reload() -> str:
+        on_the_loop(daemon.reload)
+        return "reload" if daemon.started else "reload, once the start is complete"
+
     def noted(name: str, effect: str) -> None:
         # A signal handler that logs could wait for a lock that its own thread holds.
         on_the_loop(lambda: log.info("signal.received", signal=name, effect=effect))
 
-    signals.handle(begin, noted)
-    try:
-        await daemon.run(stop)
-    except BaseException:
-        arm_hard_stop(grace)  # user code that ignores its cancellation must not keep a failed daemon alive
-        raise
+    with signals.tell() as arrived:
+        signals.handle(begin, reload, noted, early)
+        try:
+            await daemon.run(stop, arrived)
+        except BaseException:
+            arm_hard_stop(grace)  # user code that ignores its cancellation must not keep a failed daemon alive
+            raise

@@ -61,7 +61,7 @@ def _follow(groups: set[int], line: bytes) -> None:
 
 def main() -> None:
     """Follow the list of groups until the input ends, then kill what is left."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         # Only the death of the daemon ends the reaper: a service manager signals the whole control group at a stop.
         signal.signal(number, signal.SIG_IGN)
     groups: set[int] = set()

@@ -104,6 +104,12 @@ def close_logging() -> None:
     writer.close()
 
 
+def write_event(event: str, **fields: Any) -> None:
+    """Log an INFO event whatever the level is: it was asked for."""
+    with suppress(structlog.DropEvent):
+        _emit(None, "info", {"event": event, "level": "info", **fields})
+
+
 # --- from event to line
 
 

@@ -280,9 +280,23 @@ class Metrics:
         self.clock_ahead_seconds = self._gauge(
             "clock_ahead_seconds", "Seconds by which this machine's clock is ahead of the one of AWS."
         )
+        self._reload_successful = self._gauge(
+            "config_last_reload_successful", "Whether the configuration file could be taken over when it was last read."
+        )
+        self._reload_success_at = self._gauge(
+            "config_last_reload_success_timestamp_seconds",
+            "Unix time at which the configuration file was last taken over: at the start, or by a reload.",
+        )
+        self.config_reloaded(successful=True)
         build = self._gauges("build_info", "Always 1; the labels name the running build.", version=(), python=())
         build(__version__, platform.python_version()).set(1)
         ProcessCollector(namespace=PREFIX, registry=self.registry)
+
+    def config_reloaded(self, *, successful: bool) -> None:
+        """The configuration file was read; it counts from now on, or was refused."""
+        self._reload_successful.set(successful)
+        if successful:
+            self._reload_success_at.set_to_current_time()
 
     def shard(self, shard_id: str) -> ShardMetrics:
         """The gauges of one shard. The same object until the shard is forgotten."""

@@ -222,6 +222,11 @@ class StatusBoard:
         with self._errors_lock:
             return self._errors.groups
 
+    @property
+    def started(self) -> bool:
+        """Whether every step of the start was done."""
+        return self._steps.issuperset(_MISSING)
+
     def health(self) -> tuple[bool, str]:
         """Whether the process works at all, and a line that says why not."""
         if self._dead:

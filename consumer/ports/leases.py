@@ -102,8 +102,9 @@ class SessionStore(Protocol):
     async def bump_session(self, incarnation: str, counter: int) -> None:
         """SET counter IF the row exists and is not fenced. SessionFenced otherwise."""
 
-    async def announce(self, incarnation: str, *, handoffs: int, leaving: bool) -> None:
-        """Tell peers that leases were released or handed over (they then look at once). SessionFenced."""
+    async def announce(self, incarnation: str, *, handoffs: int, leaving: bool, capacity: int | None = None) -> None:
+        """Tell peers that leases were released or handed over (they then look at once), and how many this worker takes
+        at most (None: as before). SessionFenced."""
 
     async def close_session(self, incarnation: str) -> None:
         """Delete the row (own, or a fenced one that owns nothing any more)."""

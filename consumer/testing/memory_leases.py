@@ -120,10 +120,11 @@ class MemorySessions(MemoryClient):
         if not advanced:
             raise DependencyError("UpdateItem", "CounterNotAdvanced", f"{counter} after {found}")
 
-    async def announce(self, incarnation: str, *, handoffs: int, leaving: bool) -> None:
+    async def announce(self, incarnation: str, *, handoffs: int, leaving: bool, capacity: int | None = None) -> None:
         def apply() -> None:
             session = self._live(incarnation)
-            session.row = replace(session.row, handoffs=handoffs, leaving=leaving)
+            most = session.row.capacity if capacity is None else capacity
+            session.row = replace(session.row, handoffs=handoffs, leaving=leaving, capacity=most)
 
         await self._write("announce", apply)
 

@@ -27,7 +27,7 @@ from consumer.testing.virtual_loop import Process
 from consumer.testing.world import World, settings_of
 from consumer.worker.context import Ports, WorkerContext
 from consumer.worker.fleet.coordinator import Coordinator
-from consumer.worker.fleet.incarnation import HARD_STOP_MARGIN, Host
+from consumer.worker.fleet.incarnation import HARD_STOP_MARGIN, Host, IncarnationLoop
 from consumer.worker.start import start
 from consumer.worker.tasks import Stopped, until_stopped
 
@@ -58,6 +58,7 @@ class SimulatedWorker:
         self._starts = 0
         self._own: Settings | None = None  # of the next process; None: those of the world
         self._running: Settings | None = None
+        self._loop: IncarnationLoop | None = None
         self.rate = 1.0
         self.links: dict[str, Link] = {}
         self.process: Process | None = None
@@ -97,6 +98,15 @@ class SimulatedWorker:
         """The configuration file of the processes that are started from now on: sections, over those of the world."""
         self._own = settings_of(self._world.config, config)
 
+    def reload(self, config: Mapping[str, Any]) -> None:
+        """SIGHUP to a process that has started: sections that may change while it runs, over those of the world."""
+        if self.process is None or self._loop is None:
+            raise ValueError(f"{self.name} has not started")
+        settings, worker = settings_of(self._world.config, config), self._loop
+        self._world.history.note("configuration reloaded", self.process.name)
+        self._running = self._own = settings
+        self._world.loop.call_soon(worker.reconfigure, settings, context=self.process.main.context.copy())
+
     def start(self) -> None:
         """Start a new process; its network is the one it gets from ``simulation.fair_weather``."""
         if self.process is not None:
@@ -107,7 +117,7 @@ class SimulatedWorker:
         process = Process(world.loop, f"{self.name}#{self._starts}", rate=self.rate, base=rng.uniform(10.0, 1e5))
         process.wall_offset = rng.uniform(-0.5, 0.5)
         settings = self._running = self._own or world.settings
-        self.process, self.context, self.coordinator = process, None, None
+        self.process, self.context, self.coordinator, self._loop = process, None, None, None
         self._clock = SimulatedClock(process)
         timeouts = {"session": min(CALL_TIMEOUT, settings.leases.duration / 8)}
         self.links = {
@@ -232,7 +242,7 @@ class SimulatedWorker:
         await handler.start()
         try:
             starting = start(host, settings, ports, session_store, Metrics())
-            worker = await until_stopped(stop, starting)
+            worker = self._loop = await until_stopped(stop, starting)
             await worker.run()
         except Stopped:
             pass

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack, suppress
+from typing import Any
 
 import structlog
 
@@ -28,13 +30,16 @@ from consumer.ports.leases import LeaseTable
 from consumer.settings.model import Settings
 from consumer.worker import gc_tuning
 from consumer.worker.clock import HeardClock, SystemClock, SystemRandomness
-from consumer.worker.context import Ports
+from consumer.worker.context import Ports, WorkerContext
 from consumer.worker.control_thread import ControlThread, Watchdog, die
+from consumer.worker.fleet.coordinator import Coordinator
 from consumer.worker.fleet.incarnation import HARD_STOP_MARGIN, Host, IncarnationLoop
 from consumer.worker.process_name import process_name
+from consumer.worker.reload import Reload
 from consumer.worker.reporting import Pulse, Reporter
 from consumer.worker.retrying import at_start
 from consumer.worker.start import start
+from consumer.worker.state_report import StateReport
 from consumer.worker.tasks import Stopped, never_ending, until_stopped
 
 log = structlog.get_logger()
@@ -45,8 +50,11 @@ CLEAN_UP = 5.0  # seconds for closing what can be closed after a root task died
 class Daemon:
     """One process of the fleet. ``run`` returns after a graceful stop and raises StreamConsumerError otherwise."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, reread: Callable[[], Settings] | None = None) -> None:
+        """``reread`` gives the settings of the file as it is by then, or raises ConfigError."""
         self._settings = settings
+        self._reread = reread
+        self._reload_asked = asyncio.Event()
         self._stop = asyncio.Event()
         self._clock = HeardClock(SystemClock())
         self._metrics = Metrics()
@@ -59,9 +67,20 @@ class Daemon:
         self._overrun = ExitStack()
         configure_logging(settings.logging.level, settings.logging.format, on_error=self._board.error)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Work until ``stop`` is set. Raises StreamConsumerError when that is not possible (any more)."""
-        self._stop = stop
+    @property
+    def started(self) -> bool:
+        """Whether it has worked: up to there whatever ends it is a failed start."""
+        return self._board.started
+
+    def reload(self) -> None:
+        """Take over what may change of the configuration file, once the start is complete."""
+        self._reload_asked.set()
+
+    async def run(self, stop: asyncio.Event, signals: socket.socket | None = None) -> None:
+        """Work until ``stop`` is set. Raises StreamConsumerError when that is not possible (any more). The numbers of
+        signals come out of ``signals``."""
+        self._stop, self._signals = stop, signals
+        self._state = StateReport(asyncio.get_running_loop(), self._board)
         self._board.reached("config")
         stack = AsyncExitStack()
         try:
@@ -97,6 +116,8 @@ class Daemon:
         control.start()
         stack.push_async_callback(control.stop)
         self._root(roots, stack, "watchdog", control.spawn(self._watchdog.run()))
+        if self._signals is not None:
+            self._root(roots, stack, "state report", control.spawn(self._state.run(self._signals)))
         server = HealthServer(self._board, metrics, settings.http.host, settings.http.port)
         await control.spawn(server.start())
         stack.push_async_callback(lambda: control.spawn(server.close()))
@@ -121,10 +142,19 @@ class Daemon:
         stack.push_async_callback(lambda: control.spawn(on_control.aclose()))
         ports = Ports(adapters.source, adapters.store, handler, adapters.dead_letters, clock, SystemRandomness())
         worker = await start(self._host(), settings, ports, session_store, metrics, self._board.reached)
+        if self._reread is not None:
+            reload = Reload(self._reread, settings, lambda changed: self._reconfigure(worker, changed), metrics)
+            self._root(roots, stack, "configuration", reload.run(self._reload_asked))
         gc_tuning.tune()
         arn = worker.stream.stream_arn
         log.info("daemon.started", application=settings.application, stream_arn=arn, pid=os.getpid())
         return worker
+
+    def _reconfigure(self, worker: IncarnationLoop, settings: Settings) -> None:
+        worker.reconfigure(settings)
+        if settings.logging.level != self._settings.logging.level:
+            configure_logging(settings.logging.level, settings.logging.format, on_error=self._board.error)
+        self._settings = settings
 
     async def _start_handler(self) -> Handler:
         """A started handler. One that could not be started has ended, and the next attempt has a new one."""
@@ -144,11 +174,15 @@ class Daemon:
             stop=self._stop,
             spawn=self._control.spawn,
             may_renew=lambda: not self._watchdog.wedged,
-            companion=lambda context, coordinator: Reporter(context, coordinator, self._board, self._started_at).run(),
+            companion=self._companion,
             on_stopping=self._on_stopping,
             task_died=self._task_died,
             end_within=self._end_within,
         )
+
+    def _companion(self, context: WorkerContext, coordinator: Coordinator) -> Coroutine[Any, Any, None]:
+        self._state.follow(context, coordinator)
+        return Reporter(context, coordinator, self._board, self._started_at).run()
 
     def _on_stopping(self) -> None:
         self._board.stopping()

@@ -337,6 +337,13 @@ class TestSessions:
         await store.announce("s", handoffs=2, leaving=True)
         assert await store.sessions() == [SessionRow("s", counter=1, handoffs=2, leaving=True)]
 
+    async def test_an_announcement_may_say_how_many_shards_are_taken(self, leases):
+        store = leases.store()
+        await store.open_session(SessionRow("s", capacity=3))
+        for capacity, known in ((None, 3), (5, 5), (None, 5), (0, 0)):
+            await store.announce("s", handoffs=1, leaving=False, capacity=capacity)
+            assert [session.capacity for session in await store.sessions()] == [known]
+
     async def test_a_counter_never_stands_still_or_goes_back(self, leases):
         store = leases.store()
         await store.open_session(SessionRow("s"))

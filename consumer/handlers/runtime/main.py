@@ -25,7 +25,7 @@ from .lambda_runner import LambdaRunner, Reply
 from .target import TargetError, load_target
 
 _PR_SET_PDEATHSIG = 1
-_HELD_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_HELD_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _BROKEN = 70  # the exit status of a worker that cannot go on (sysexits.h EX_SOFTWARE)
 _OLDEST_FOR_RECORDS = (3, 11)
 _PYTHONS_THRESHOLDS = gc.get_threshold()  # before user code is imported
@@ -58,7 +58,8 @@ def _die_with(parent: int) -> None:
 
 
 def _ignore_signals() -> None:
-    """The daemon decides when a worker ends: a Ctrl-C or a stop of the whole control group must not tear a batch.
+    """The daemon decides when a worker ends: a Ctrl-C or a stop of the whole control group must not tear a batch,
+    nor a request to the daemon that reaches all processes of its service.
 
     An empty handler instead of ``SIG_IGN``, because exec() resets handlers but not ignored signals: programs that
     user code starts get the defaults. Forked children get them explicitly, with the signals held back around the

@@ -32,6 +32,7 @@ class Membership:
     """
 
     def __init__(self, context: WorkerContext) -> None:
+        self._context = context
         self._me = context.incarnation
         self._stream_id = context.stream.stream_id
         self._store = context.ports.store
@@ -41,7 +42,7 @@ class Membership:
         self._read_at = 0.0
         self._members: frozenset[str] = frozenset()
         self._members_since = float("-inf")
-        self._gave_away = asyncio.Event()
+        self._has_news = asyncio.Event()
         self._leaving = False
         self.sessions: list[SessionRow] = []
         self.dead: frozenset[str] = frozenset()
@@ -56,7 +57,13 @@ class Membership:
             return False
         self.sessions = await self._store.sessions()
         self._read_at = self._clock.monotonic()
+        if any(one.capacity != self._capacity for one in self.sessions if one.incarnation == self._me):
+            self._has_news.set()
         return True
+
+    @property
+    def _capacity(self) -> int:
+        return int(self._context.settings.limits.max_shards)
 
     @property
     def digest(self) -> object:
@@ -137,7 +144,7 @@ class Membership:
     def gave_away(self) -> None:
         """A lease was released: peers look at the leases at once when they see it announced."""
         self.handoffs += 1
-        self._gave_away.set()
+        self._has_news.set()
 
     async def leave(self) -> None:
         """Announce that this worker is shutting down and gets no new leases."""
@@ -145,16 +152,16 @@ class Membership:
         await self.announce()
 
     async def announce_for_ever(self) -> None:
-        """Announce what was given away."""
+        """Announce what was given away, and how many shards this worker takes when that has changed."""
         while True:
-            await self._gave_away.wait()
-            self._gave_away.clear()
+            await self._has_news.wait()
+            self._has_news.clear()
             await self.announce()
             await asyncio.sleep(ANNOUNCE_PAUSE)
 
     async def announce(self) -> None:
         """One attempt; without it peers find out by their regular reading."""
         try:
-            await self._store.announce(self._me, handoffs=self.handoffs, leaving=self._leaving)
+            await self._store.announce(self._me, handoffs=self.handoffs, leaving=self._leaving, capacity=self._capacity)
         except (Unavailable, SessionFenced) as error:
             log.warning("session.announce_failed", error=str(error))

@@ -94,6 +94,11 @@ class ShardWorker:
         return self._reader
 
     @property
+    def settled_up_to(self) -> str | None:
+        """The number up to which everything is settled, but for deferred keys; None when nothing is."""
+        return self._subscription.frontier.low
+
+    @property
     def outstanding(self) -> int:
         """Records that were read and are not settled."""
         return self.subscription.held
