@@ -99,13 +99,14 @@ class SimulatedWorker:
         self._own = settings_of(self._world.config, config)
 
     def reload(self, config: Mapping[str, Any]) -> None:
-        """SIGHUP to a process that has started: sections that may change while it runs, over those of the world."""
+        """SIGHUP to a process that has started: sections that may change while it runs, over those of the world. Raises
+        what the worker raises when it refuses them."""
         if self.process is None or self._loop is None:
             raise ValueError(f"{self.name} has not started")
-        settings, worker = settings_of(self._world.config, config), self._loop
-        self._world.history.note("configuration reloaded", self.process.name)
+        settings, process = settings_of(self._world.config, config), self.process
+        self._world.history.note("configuration reloaded", process.name)
+        process.main.context.copy().run(self._loop.reconfigure, settings)
         self._running = self._own = settings
-        self._world.loop.call_soon(worker.reconfigure, settings, context=self.process.main.context.copy())
 
     def start(self) -> None:
         """Start a new process; its network is the one it gets from ``simulation.fair_weather``."""
