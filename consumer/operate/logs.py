@@ -105,7 +105,7 @@ def close_logging() -> None:
 
 
 def write_event(event: str, **fields: Any) -> None:
-    """Log an INFO event whatever the level is: it was asked for."""
+    """Log an INFO event whatever the level is: a person has asked for it."""
     with suppress(structlog.DropEvent):
         _emit(None, "info", {"event": event, "level": "info", **fields})
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import structlog
 
 from consumer.domain.errors import StreamConsumerError
+from consumer.operate.logs import write_event
 from consumer.operate.metrics import Metrics
 from consumer.settings.errors import ConfigError
 from consumer.settings.model import Settings
@@ -65,7 +66,7 @@ class Reload:
         else:
             self._current = found
             self._metrics.config_reloaded(successful=True)
-            log.info("config.reloaded", changed={change.key: _shown(change) for change in changed})
+            write_event("config.reloaded", changed={change.key: _shown(change) for change in changed})
 
     def _refused(self, reason: str, **about: object) -> None:
         self._metrics.config_reloaded(successful=False)

@@ -53,7 +53,7 @@ def _at_work(aws: Aws, fleet: Fleet, worker: Worker) -> set[tuple[str, int]]:
     return written
 
 
-@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda one: one.name)
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT], ids=lambda one: one.name)
 def test_nothing_shortens_the_drain_and_all_of_it_is_logged(aws: Aws, fleet: Fleet, first: signal.Signals) -> None:
     worker = fleet.start("w", SLOW)
     _at_work(aws, fleet, worker)
@@ -68,7 +68,7 @@ def test_nothing_shortens_the_drain_and_all_of_it_is_logged(aws: Aws, fleet: Fle
     assert worker.wait(20) == 0
     arrived = [(one["signal"], one["effect"]) for one in worker.events() if one["event"] == "signal.received"]
     assert arrived == [
-        ("SIGUSR1", "none"),
+        ("SIGUSR1", "the state is written to the log"),
         (first.name, "drain"),
         *((signum.name, "none, the drain goes on") for signum in AGAIN),
     ]
@@ -93,6 +93,21 @@ def test_a_second_ctrl_c_at_a_terminal_ends_at_once(aws: Aws, fleet: Fleet) -> N
         assert worker.wait(5) == 128 + signal.SIGINT
     finally:
         os.close(master)
+
+
+def test_a_daemon_whose_terminal_is_closed_drains(aws: Aws, fleet: Fleet) -> None:
+    """With a terminal SIGHUP reloads; the one that comes with its end is no wish for that."""
+    master, terminal = pty.openpty()
+    worker = fleet.start("w", SLOW, stdin=terminal)
+    os.close(terminal)
+    _at_work(aws, fleet, worker)
+    worker.send(signal.SIGHUP)
+    wait_until(lambda: has_event(worker, "config.reloaded"), 10, "it reloads")
+    os.close(master)
+    worker.send(signal.SIGHUP)
+    assert worker.wait(20) == 0
+    arrived = [(one["signal"], one["effect"]) for one in worker.events() if one["event"] == "signal.received"]
+    assert arrived == [("SIGHUP", "reload"), ("SIGHUP", "drain")]
 
 
 def _patient(fleet: Fleet) -> dict[str, Any]:

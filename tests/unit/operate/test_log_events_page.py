@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-LOGGED = re.compile(r'\b(?:log|level|_log|logger|get_logger\(\))(?:\.\w+)?\(\s*"([a-z_]+\.[a-z_]+)"')
+LOGGED = re.compile(r'\b(?:log|level|_log|logger|write_event|get_logger\(\))(?:\.\w+)?\(\s*"([a-z_]+\.[a-z_]+)"')
 CONDITIONAL = re.compile(r'"([a-z_]+\.[a-z_]+)" if [\w .]+ else "([a-z_]+\.[a-z_]+)",\s*\n\s*shard_id')
 
 

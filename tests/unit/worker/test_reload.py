@@ -19,6 +19,18 @@ from consumer.worker.reload import Reload
 from tests.unit.settings.reload_keys import MAY_CHANGE, NEEDS_RESTART, document
 
 
+def logged(reload: Reload) -> list[dict[str, Any]]:
+    """The events of one reload, at whatever level."""
+    events: list[dict[str, Any]] = []
+    with pytest.MonkeyPatch.context() as patch, capture_logs() as filtered:
+        patch.setattr(
+            "consumer.worker.reload.write_event",
+            lambda event, **fields: events.append({"event": event, "log_level": "info", **fields}),
+        )
+        asyncio.run(reload.reload())
+    return [*events, *map(dict, filtered)]
+
+
 class File:
     """A configuration file that runs, and what reloads of it come to."""
 
@@ -43,10 +55,8 @@ class File:
     def reload(self, content: Any) -> dict[str, Any]:
         """The one event of a reload of this content."""
         self.write(content)
-        with capture_logs() as events:
-            asyncio.run(self._reload.reload())
-        (event,) = events
-        return dict(event)
+        (event,) = logged(self._reload)
+        return event
 
     @property
     def successful(self) -> float | None:
@@ -78,8 +88,7 @@ def test_what_needs_a_restart_is_refused_with_all_else(file: File) -> None:
         )
         before = Settings.model_validate(document(), context={"base_dir": Path.cwd()})
         applied: list[Settings] = []
-        with capture_logs() as events:
-            asyncio.run(Reload(lambda found=changed: found, before, applied.append, file.metrics).reload())  # type: ignore[misc]  # a lambda's default has no type
+        events = logged(Reload(iter([changed]).__next__, before, applied.append, file.metrics))
         assert [(event["event"], event["log_level"]) for event in events] == [("config.reload_refused", "error")]
         assert events[0]["needs_restart"] == [key]
         assert applied == []
@@ -117,8 +126,7 @@ def test_a_file_with_mistakes_changes_nothing(file: File, content: Any, says: st
 
 def test_a_file_that_is_gone_changes_nothing(file: File, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").unlink()
-    with capture_logs() as events:
-        asyncio.run(file._reload.reload())
+    events = logged(file._reload)
     assert [event["event"] for event in events] == ["config.reload_refused"]
     assert file.applied == []
 
