@@ -16,6 +16,7 @@ from consumer.cli import signals
 from consumer.cli.failures import EX_CONFIG, EX_INTERNAL, EX_UNAVAILABLE, fail
 from consumer.cli.process_one import stand_before_the_daemon
 from consumer.domain.errors import PermissionDenied, StreamConsumerError, first_error
+from consumer.domain.urls import redact_urls
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
     from consumer.settings.model import Settings
@@ -85,7 +86,7 @@ def _failed(error: BaseException, *, started: bool) -> NoReturn:
     from consumer.operate.logs import close_logging
 
     log = structlog.get_logger()
-    text = " ".join(str(error).split())
+    text = redact_urls(" ".join(str(error).split()))
     bug = None if isinstance(error, StreamConsumerError) else error
     code = error.exit_code if isinstance(error, StreamConsumerError) else EX_INTERNAL
     if not started:

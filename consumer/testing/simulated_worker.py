@@ -220,14 +220,18 @@ class SimulatedWorker:
         world, links, settings = self._world, self.links, self.settings
         checkers = world.checkers
         clock = self._clock
+
+        def who() -> str:
+            return self.incarnation
+
         store = MemoryLeaseStore(world.table, settings.application, clock.wall, links["table"])
         session_store = MemoryLeaseStore(world.table, settings.application, clock.wall, links["session"])
         source = world.source(links["stream"], clock)
         letters = ObservedDeadLetters(
-            checkers, self._who, world.dead_letters, links["dead_letters"], world.table, world.parking
+            checkers, who, world.dead_letters, links["dead_letters"], world.table, world.parking
         )
         dead_letters = letters if settings.on_failure.destination else None
-        handler = ObservedHandler(checkers, self._who, self.handler, world.parking)
+        handler = ObservedHandler(checkers, who, self.handler, world.parking)
         host = Host(
             name=f"{self.name}/{process.name.partition('#')[2]}",
             stop=stop,
@@ -253,9 +257,6 @@ class SimulatedWorker:
         self._world.checkers.opened(context.incarnation, self.settings)
         self.context, self.coordinator = context, coordinator
         await asyncio.Event().wait()
-
-    def _who(self) -> str:
-        return self.incarnation
 
 
 class Scripted:

@@ -66,6 +66,7 @@ class WorkerContext:
 
     @property
     def retry_policy(self) -> RetryPolicy:
+        """For a batch that begins now, which keeps it."""
         retry = self.settings.retry
         return RetryPolicy(
             max_retries=retry.max_retry_attempts,

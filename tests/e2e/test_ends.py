@@ -72,6 +72,8 @@ def test_a_start_that_may_not_read_ends_with_77(aws: Aws, fleet: Fleet, proxy: P
         )
     for operation, worker in workers.items():
         assert worker.wait(40) == 77, operation
+        ends = [event for event in worker.events() if event["level"] == "critical"]
+        assert [(event["event"], event["exit_code"]) for event in ends] == [("daemon.start_failed", 77)]
         last = worker.log.read_text().splitlines()[-1]
         assert last.startswith("stream-consumer: permission denied: dynamodb:")
         assert operation in last

@@ -1,5 +1,6 @@
 """What a user sees when something is wrong at the start: one clear line, the right exit code, no traceback."""
 
+import json
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from tests.e2e.hurt import impatient
 
 
 def run(fleet: Fleet, config: dict[str, Any] | str, environment: dict[str, str] | None = None) -> tuple[int, str]:
-    """Exit code and stderr of ``run`` with this config."""
+    """Exit code and stderr of ``run`` with this config. Whatever it fails for, its last event says so."""
     path = fleet.folder / "config.yaml"
     path.write_text(config if isinstance(config, str) else yaml.safe_dump(config))
     path.chmod(0o600)
@@ -36,6 +37,10 @@ def run(fleet: Fleet, config: dict[str, Any] | str, environment: dict[str, str] 
         },
     )
     assert "Traceback" not in done.stdout + done.stderr
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (last["event"], last["level"], last["exit_code"]) == ("daemon.start_failed", "critical", done.returncode)
+    assert last["hint"]
+    assert f"stream-consumer: {last['error']}\n" == done.stderr or last.get("problems") or "exception" in last
     return done.returncode, done.stderr
 
 

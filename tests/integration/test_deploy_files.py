@@ -140,6 +140,7 @@ def test_systemd_unit_settings() -> None:
     settings = dict(line.split("=", 1) for line in text.splitlines() if re.match(r"[A-Z][A-Za-z]+=", line))
     assert settings["Type"] == "notify"
     assert settings["NotifyAccess"] == "main"
+    assert settings["ExecReload"] == "/bin/kill -HUP $MAINPID"
     assert settings["Restart"] == "on-failure"
     codes = {
         error.exit_code for error in (PermissionDenied, MisconfiguredResource, HandlerImportError, ResourceMissing)

@@ -139,7 +139,7 @@ class KeyOrder:
             return None
         piece: Piece | None = None
         while piece is None and (batch := self._forming.next()) is not None:
-            piece = self._parked.separate(self._subscription.retry_policy, batch)
+            piece = self._parked.separate(self._context.retry_policy, batch)
         if self._queue.overflows:  # forming a batch has moved what is not ready behind its keys
             self._bound()
         elif self._failing.by_key:

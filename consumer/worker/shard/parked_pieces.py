@@ -52,6 +52,7 @@ class ParkedPieces:
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         ended: Callable[[Piece | None], None],
     ) -> None:
+        self._context = context
         self._token = context.ports.random.token
         # Keys may be parked from before, whatever the option says now: nothing follows them to where it is not kept.
         self._can_keep = context.settings.on_failure.destination_kind in ("sqs", "s3")
@@ -140,7 +141,7 @@ class ParkedPieces:
         self._failing.end(piece, piece.keys)
         if not piece.entries:
             self._queue.free(piece.keys)
-        self._ended(Piece(self._subscription.retry_policy, piece.entries, piece.keys) if piece.entries else None)
+        self._ended(Piece(self._context.retry_policy, piece.entries, piece.keys) if piece.entries else None)
         if self._rows.is_unanswered(piece.digest):  # it began to close meanwhile, and has nothing under way now
             self._rows.closing.set()
 

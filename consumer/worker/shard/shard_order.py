@@ -43,6 +43,7 @@ class InOrderRunner:
         subscription: Subscription,
         draining: asyncio.Event,
     ) -> None:
+        self._context = context
         self._clock = context.ports.clock
         self._random = context.ports.random
         self._calls = calls
@@ -66,7 +67,7 @@ class InOrderRunner:
     async def _run(self, entries: Sequence[Entry], window: Window | None) -> bool:
         clock = self._clock
         born = window.part().window.end if window is not None else 0.0
-        policy = self._subscription.retry_policy
+        policy = self._context.retry_policy
         settlement = Settlement(policy, [entry.record for entry in entries], born)
         settled = 0
         request_id = ""

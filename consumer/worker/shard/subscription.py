@@ -1,5 +1,4 @@
-"""What one handler has to see of one shard, and what of it is settled: filters, retry policy, frontier, deferred keys
-and window.
+"""What one handler has to see of one shard, and what of it is settled: filters, frontier, deferred keys and window.
 
 A reader offers its pages to a subscription; what the subscription accepts goes to the handler, and everything else is
 settled at once. Only what is settled here may ever be checkpointed.
@@ -18,7 +17,6 @@ from consumer.domain.creation_times import CreationTimes
 from consumer.domain.deferred import DeferredKeys, digest_of
 from consumer.domain.frontier import Frontier, FrontierSnapshot, SettledFilter
 from consumer.domain.replay_start import ReplayStart, StartRule
-from consumer.domain.settlement import RetryPolicy
 from consumer.domain.stream_record import StreamRecord
 from consumer.domain.windows import TumblingWindow, WindowState
 from consumer.worker.context import WorkerContext
@@ -46,7 +44,6 @@ class Subscription:
         replay: ReplayStart | None = None,
     ) -> None:
         self._context = context
-        self._policy, self._policy_of = context.retry_policy, context.settings
         self.frontier = Frontier(resume_from)
         self.deferred = DeferredKeys(resume_from.deferred, context.bounds.deferred_keys)
         self.window: TumblingWindow | None = None
@@ -71,14 +68,6 @@ class Subscription:
         self._position_read_again = count(_FIRST_READ_AGAIN).__next__
         self.account = account
         self._charged = 0
-
-    @property
-    def retry_policy(self) -> RetryPolicy:
-        """As it is configured now. A batch keeps the one that it began with."""
-        settings = self._context.settings
-        if settings is not self._policy_of:
-            self._policy, self._policy_of = self._context.retry_policy, settings
-        return self._policy
 
     @property
     def in_order(self) -> bool:

@@ -234,6 +234,21 @@ class TestMemory:
         assert judge(versions, seen(12, 1, key=keys[1])) == "new"
         assert len(versions) == 2
 
+    def test_with_less_room_what_changed_first_is_forgotten(self) -> None:
+        versions = ItemVersions(10)
+        keys = [{"id": {"S": name}} for name in "abcd"]
+        for number, key in enumerate(keys):
+            judge(versions, seen(number, 10, key=key))
+        versions.resize(2)
+        assert len(versions) == 2
+        assert [judge(versions, seen(number, 1, key=key)) for number, key in ((10, keys[2]), (11, keys[3]))] == [
+            "older"
+        ] * 2
+        versions.resize(3)
+        for number, key in ((12, keys[0]), (13, keys[1])):
+            assert judge(versions, seen(number, 20, key=key)) == "new"
+        assert len(versions) == 3
+
     def test_what_is_late_does_not_keep_an_item(self) -> None:
         versions = ItemVersions(2)
         keys = [{"id": {"S": name}} for name in "abc"]

@@ -342,3 +342,33 @@ async def test_the_sum_stays_below_the_buffer_and_a_page_for_each_shard(seed: in
         account.close()
     assert budget.used == 0
     assert not budget.short.is_set()
+
+
+async def test_who_waits_gets_room_when_the_limit_is_raised() -> None:
+    """Without anything being released: what is held may be held for hours."""
+    budget, served = ByteBudget(100), list[int]()
+
+    async def reader(size: int) -> None:
+        await budget.reserve(size)
+        served.append(size)
+
+    budget.charge(100)
+    readers = [asyncio.create_task(reader(size)) for size in (30, 30, 100)]
+    await asyncio.sleep(0)
+    budget.resize(160)
+    await asyncio.sleep(0)
+    assert (served, budget.used, budget.short.is_set()) == ([30, 30], 160, True)
+    for waiting in readers:
+        waiting.cancel()
+
+
+async def test_a_smaller_limit_takes_nothing_back_and_grants_nothing_until_it_fits() -> None:
+    budget = ByteBudget(100)
+    budget.charge(80)
+    budget.resize(50)
+    claim = budget.claim(20)
+    assert (budget.used, claim is None) == (80, False)
+    budget.release(40)
+    assert budget.used == 40, "the claim does not fit into what is left"
+    budget.release(10)
+    assert budget.used == 50, "it does now, and has taken it"

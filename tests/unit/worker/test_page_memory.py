@@ -63,7 +63,6 @@ def context_on(source: OnePage) -> Any:
         filters=(),
         versions=None,
         bounds=KeyBounds(),
-        retry_policy=None,
     )
 
 
