@@ -228,6 +228,6 @@ def test_a_bug_ends_with_70_and_its_stack_in_the_log(fleet: Fleet, tmp_path: Pat
         "    raise ZeroDivisionError('a bug')\n"
         "build.build_handler = broken\n"
     )
-    code, error = run(fleet, fleet.config(http={"port": 0}), {"PYTHONPATH": str(tmp_path)})
+    code, error = run(fleet, fleet.config(http={"port": 0}), {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"})
     assert (code, error.count("\n")) == (70, 1)
     assert "ZeroDivisionError: a bug" in error
