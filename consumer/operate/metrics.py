@@ -285,7 +285,7 @@ class Metrics:
         )
         self._reload_success_at = self._gauge(
             "config_last_reload_success_timestamp_seconds",
-            "Unix time at which the configuration file was last taken over: at the start, or by a reload.",
+            "Seconds since 1970 at which the configuration file was last taken over: at the start, or by a reload.",
         )
         self.config_reloaded(successful=True)
         build = self._gauges("build_info", "Always 1; the labels name the running build.", version=(), python=())

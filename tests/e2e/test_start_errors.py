@@ -190,14 +190,19 @@ def test_the_port_is_taken(fleet: Fleet) -> None:
     assert str(worker.port) in error
 
 
-def test_sigterm_during_the_start_exits_0(fleet: Fleet) -> None:
-    """A stop that comes while dependencies are waited for ends at once and gracefully."""
+def test_signals_during_the_start(fleet: Fleet) -> None:
+    """A reload waits for the end of the start; a stop that comes while dependencies are waited for ends at once and
+    gracefully."""
     worker = fleet.start("w", aws={"endpoints": dict.fromkeys(("dynamodb", "dynamodb_streams"), "http://127.0.0.1:9")})
     wait_until(lambda: any(e["event"] == "start.waiting" for e in worker.events()), 20, "it waits for the stream")
+    worker.send(signal.SIGHUP)
+    wait_until(lambda: any(e["event"] == "signal.received" for e in worker.events()), 10, "it is heard")
     started = time.monotonic()
     worker.send(signal.SIGTERM)
     assert worker.wait(10) == 0
     assert time.monotonic() - started < 10
+    effects = [e["effect"] for e in worker.events() if e["event"] == "signal.received"]
+    assert effects == ["reload, once the start is complete", "drain"]
 
 
 def test_sigterm_as_pid_1_right_after_the_start_exits_0(fleet: Fleet) -> None:
