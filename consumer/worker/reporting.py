@@ -15,7 +15,6 @@ from consumer.operate import sd_notify
 from consumer.operate.metrics import BREAKER_STATES, LEASE_STATES, SHARD_STATES, Metrics
 from consumer.operate.status import ShardStatus, Status, StatusBoard
 from consumer.ports.time import Clock, ServiceClock
-from consumer.settings.printed import changed_settings
 from consumer.worker.context import WorkerContext
 from consumer.worker.fleet.coordinator import Coordinator
 from consumer.worker.shard.shard_worker import Ages, ShardWorker
@@ -80,7 +79,6 @@ class Reporter:
         self._started_at = started_at
         self._clock_watch = ClockWatch(context.ports.clock, context.metrics)
         self._snapshots = ShardSnapshots(context)
-        self._changed_settings = changed_settings(context.settings)
 
     async def run(self) -> None:
         """Report for ever; the first time as soon as the first plan is carried out."""
@@ -202,7 +200,7 @@ class Reporter:
             credentials_end=metrics.credentials.end,
             endless_retries=context.settings.retry.max_retry_attempts < 0 and context.settings.retry.max_record_age < 0,
             history=self._board.history.past,
-            changed_settings=self._changed_settings,
+            changed_settings=context.config.now.printed,
         )
 
 

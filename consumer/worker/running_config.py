@@ -7,20 +7,27 @@ the life of a shard. Which keys may change is said in ``settings/reload.py``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cached_property
+
 from consumer.domain.filters.filters import Filters
 from consumer.domain.redaction import Redaction
 from consumer.settings.model import Settings
+from consumer.settings.printed import changed_settings
 
 
 class Edition:
     """One configuration, with what is made of it once: it is never changed, only followed by another one."""
 
-    __slots__ = ("filters", "redaction", "settings")
-
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.filters: Filters = settings.compiled_filters()
         self.redaction: Redaction | None = settings.on_failure.redaction
+
+    @cached_property
+    def printed(self) -> Mapping[str, str]:
+        """What differs from the defaults, for people."""
+        return changed_settings(self.settings)
 
 
 class RunningConfig:

@@ -53,6 +53,7 @@ def test_a_daemon_reloads_and_reports_while_records_flow(aws: Aws, fleet: Fleet)
     wait_until(lambda: events(worker, "config.reloaded"), 10, "the file is taken over")
     (reloaded,) = events(worker, "config.reloaded")
     assert set(reloaded["changed"]) == {"logging.level", "filters"}
+    wait_until(lambda: worker.status()["changed_settings"].get("logging.level") == "warning", 10, "the page shows it")
     skipped = aws.write(fleet.table, 10, range(6, 9))
     fleet.wait_for({(key, version) for key, version in skipped if key != "k0001"}, 30)
 

@@ -96,7 +96,7 @@ class ShardWorker:
     @property
     def settled_up_to(self) -> str | None:
         """The number up to which everything is settled, but for deferred keys; None when nothing is."""
-        return self._subscription.frontier.low
+        return self.subscription.frontier.low
 
     @property
     def outstanding(self) -> int:

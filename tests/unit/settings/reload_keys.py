@@ -55,6 +55,7 @@ NEEDS_RESTART: dict[str, Any] = {
     "shutdown.grace": "26s",
     "http.host": "0.0.0.0",
     "http.port": 1,
+    "http.show_errors": True,
     "logging.format": "console",
 }
 
