@@ -5,24 +5,27 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from consumer.cli.config_file import config_options
 from consumer.cli.failures import EX_CONFIG, checked_or_exit, one_line_errors
 from consumer.domain.errors import HandlerImportError, HandlerImportMayPass
 from consumer.domain.urls import redact_urls
-from consumer.settings.model import Settings
-from consumer.settings.printed import effective_yaml
+
+if TYPE_CHECKING:  # imported on use: --help must not wait for it
+    from consumer.settings.model import Settings
 
 
 @click.command("check-config")
-@click.argument("file", type=click.Path(path_type=Path))
+@config_options
 @click.option("--print-effective", is_flag=True, help="Print the YAML with every default, secrets redacted.")
 @click.option("--aws", is_flag=True, help="Also ask AWS: stream, lease table, destination, permissions.")
 @click.option("--strict", is_flag=True, help="Warnings are errors.")
 @click.option("--no-import", is_flag=True, help="Leave the handler alone: do not start it to see whether it can be.")
-def check_config(file: Path, print_effective: bool, aws: bool, strict: bool, no_import: bool) -> None:
-    """Check the configuration FILE and report every problem with its line.
+def check_config(config: Path, print_effective: bool, aws: bool, strict: bool, no_import: bool) -> None:
+    """Check a configuration file and report every problem with its line.
 
     The handler is started in a process of its own, as the daemon would, and ended before any call: one that cannot be
     imported, or takes other arguments, is a problem; one that only lacks the network here is a warning.
@@ -32,9 +35,9 @@ def check_config(file: Path, print_effective: bool, aws: bool, strict: bool, no_
     stream is read once, writes are asked for on a condition that never holds, and nothing is sent to the destination.
     With --print-effective standard output is only the YAML, so that it can be piped.
     """
-    settings, warnings = checked_or_exit(file)
+    settings, warnings = checked_or_exit(config)
     said = [str(warning) for warning in warnings]
-    problem = None if no_import else _import_problem(file, settings)
+    problem = None if no_import else _import_problem(config, settings)
     if isinstance(problem, HandlerImportMayPass):
         said.append(str(problem))
         problem = None
@@ -44,8 +47,10 @@ def check_config(file: Path, print_effective: bool, aws: bool, strict: bool, no_
     if aws:
         _warn(_probe(settings), strict=strict)
     if print_effective:
+        from consumer.settings.printed import effective_yaml
+
         click.echo(effective_yaml(settings), nl=False)
-    click.echo(f"{click.format_filename(file)}: ok", err=print_effective)
+    click.echo(f"{click.format_filename(config)}: ok", err=print_effective)
 
 
 def _warn(warnings: list[str], *, strict: bool, is_bad: bool = False) -> None:

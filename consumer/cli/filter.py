@@ -4,32 +4,40 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from consumer.cli.config_file import config_options
 from consumer.cli.failures import records_or_exit, settings_or_exit
-from consumer.domain.filters.filters import Explanation
-from consumer.domain.stream_record import StreamRecord
+from consumer.cli.output import output_option, plain
+from consumer.cli.verbs import Verb, Verbs
+
+if TYPE_CHECKING:  # imported on use: --help must not wait for it
+    from consumer.domain.filters.filters import Explanation
+    from consumer.domain.stream_record import StreamRecord
 
 EXIT_NO_MATCH = 1
 _FOUND_MAX = 60
 
 
-@click.group("filter")
+_VERBS = {"test": Verb("consumer.cli.filter", "test", "Does this event pass, and which clause decided?")}
+
+
+@click.command("filter", cls=Verbs, verbs=_VERBS)
 def filter_group() -> None:
     """Try filters without running anything."""
 
 
-@filter_group.command("test")
-@click.option("--config", type=click.Path(path_type=Path), required=True, help="The configuration file.")
+@click.command("test")
+@config_options
 @click.option(
     "--event",
     type=click.Path(path_type=Path),
     required=True,
     help="JSON: a Lambda event, a record or a list of them, an answer of the CLI, or a dead letter.",
 )
-@click.option("--output", type=click.Choice(["table", "json"]), default="table", help="Default table.")
+@output_option
 def test(config: Path, event: Path, output: str) -> None:
     """Say whether the records of --event pass the filters of --config, and which clause decided.
 
@@ -80,12 +88,12 @@ def _as_json(index: int, record: StreamRecord, explanation: Explanation) -> dict
 
 def _as_table(index: int, record: StreamRecord, explanation: Explanation) -> str:
     verdict = "passes" if explanation.matched else "is skipped"
-    lines = [_plain(f"record {index} ({record.event_name or '-'} {record.event_id or '-'}) {verdict}")]
-    lines[0] += f": {_plain(explanation.reason)}"
+    lines = [plain(f"record {index} ({record.event_name or '-'} {record.event_id or '-'}) {verdict}")]
+    lines[0] += f": {plain(explanation.reason)}"
     rows = [
         (
             "yes" if clause.matched else "no",
-            _plain(clause.place),
+            plain(clause.place),
             _listed(clause.wanted),
             _listed(clause.found) if clause.found else f"({clause.note})",
         )
@@ -105,8 +113,3 @@ def _as_table(index: int, record: StreamRecord, explanation: Explanation) -> str
 def _listed(values: tuple[Any, ...]) -> str:
     text = ", ".join(map(json.dumps, values))
     return text if len(text) <= _FOUND_MAX else f"{text[: _FOUND_MAX - 3]}..."
-
-
-def _plain(text: str) -> str:
-    """Text from a record cannot reach the terminal as control characters."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

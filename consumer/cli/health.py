@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from consumer.cli.config_file import optional_config
 from consumer.cli.failures import EX_INTERNAL, EX_UNAVAILABLE, settings_or_exit
 
 DEFAULT_ADDRESS: Final = ("127.0.0.1", 9464)
@@ -24,10 +25,10 @@ _WILDCARDS: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1", "*": 
 
 
 @click.command("health")
-@click.option("--config", "-c", type=click.Path(dir_okay=False), help="Take the address from this file's http section.")
+@optional_config
 @click.option("--url", help=f"Address of the daemon, http://HOST:PORT. Also {VARIABLE}=HOST:PORT.")
-def health(config: str | None, url: str | None) -> None:
-    """Ask the local daemon whether it is healthy.
+def health(config: Path | None, url: str | None) -> None:
+    """Ask the local daemon whether it is healthy: at --url, or where the http section of the config file says.
 
     Exit codes: 0 healthy, 69 it cannot be reached, 70 it is wedged, 78 the configuration is bad.
     """
@@ -62,12 +63,12 @@ def ask(host: str, port: int, timeout: float = TIMEOUT_SECONDS) -> tuple[int, st
     return EX_UNAVAILABLE, f"unreachable: {where} answers {response.status}, so it is something else"
 
 
-def _address(config: str | None, url: str | None) -> tuple[str, int]:
+def _address(config: Path | None, url: str | None) -> tuple[str, int]:
     given = url or os.environ.get(VARIABLE)
     if given:
         return _parse(given, "--url" if url else VARIABLE)
     if config:
-        section = settings_or_exit(Path(config)).http
+        section = settings_or_exit(config).http
         return _WILDCARDS.get(section.host, section.host), section.port
     return DEFAULT_ADDRESS
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from consumer.cli.config_file import config_options
 from consumer.cli.failures import one_line_errors, settings_or_exit
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
@@ -15,7 +16,7 @@ if TYPE_CHECKING:  # imported on use: --help must not wait for it
 
 
 @click.command()
-@click.option("--config", "-c", type=click.Path(path_type=Path), required=True, help="The YAML config file.")
+@config_options
 def init(config: Path) -> None:
     """Create the lease table if it is missing, and check it if it is not."""
     settings = settings_or_exit(config)

@@ -15,6 +15,7 @@ import click
 
 from consumer.cli.config_file import config_options
 from consumer.cli.failures import EX_CONFIG, EX_USAGE, fail, one_line_errors, settings_or_exit
+from consumer.cli.output import output_option
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
     from consumer.domain.lease import LeaseRow
@@ -59,7 +60,7 @@ class _Result(NamedTuple):
 @click.option("--as", "another", metavar="APPLICATION", help="Start another application there, beside this one.")
 @click.option("--dry-run", is_flag=True, help="Count the records and show the rows; write nothing.")
 @click.option("--yes", is_flag=True, help="Write it.")
-@click.option("--output", type=click.Choice(["table", "json"]), default="table", help="Default table.")
+@output_option
 def replay(
     config: Path,
     since: str | None,

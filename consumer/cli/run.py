@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import click
 
 from consumer.cli import signals
+from consumer.cli.config_file import config_options
 from consumer.cli.failures import EX_CONFIG, EX_INTERNAL, EX_UNAVAILABLE, fail
 from consumer.cli.process_one import stand_before_the_daemon
 from consumer.domain.errors import PermissionDenied, StreamConsumerError, first_error
@@ -31,7 +32,7 @@ _HINTS: Final = {
 
 
 @click.command()
-@click.option("--config", "-c", type=click.Path(path_type=Path), required=True, help="The YAML config file.")
+@config_options
 def run(config: Path) -> None:
     """Run the daemon until SIGTERM or SIGINT, and drain. At a terminal a second Ctrl-C exits at once.
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import click
 
-from consumer.settings.printed import json_schema_text
-
 
 @click.command("schema")
 def schema() -> None:
@@ -14,4 +12,6 @@ def schema() -> None:
     Editors with a YAML language server use it for completion and documentation; see the first line of
     config/consumer.yaml.
     """
+    from consumer.settings.printed import json_schema_text
+
     click.echo(json_schema_text(), nl=False)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from .letter_reading import ReadLetter
-from .parking import ParkedKey
+if TYPE_CHECKING:  # commands import this before they know that there is something to do
+    from .letter_reading import ReadLetter
+    from .parking import ParkedKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,16 +12,16 @@ import click
 
 from consumer.cli.config_file import config_options
 from consumer.cli.dlq.options import (
-    output_option,
     place_option,
     place_or_exit,
     selection_options,
     show_values_option,
 )
 from consumer.cli.failures import one_line_errors, settings_or_exit
-from consumer.domain.letter_selection import Selection
+from consumer.cli.output import output_option
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
+    from consumer.domain.letter_selection import Selection
     from consumer.redrive.gathering import GatheredLetter, Gathering
     from consumer.settings.model import Settings
 
@@ -105,7 +105,7 @@ def _groups(letters: Sequence[GatheredLetter], gathering: Gathering | None) -> l
 
 
 def _as_text(shown: dict[str, Any]) -> str:
-    from consumer.cli.dlq.text import table
+    from consumer.cli.output import table
 
     tables = [_parked_table(shown["parked_keys"])] if shown["parked_keys"] else []
     if not shown["groups"]:
@@ -122,7 +122,7 @@ def _as_text(shown: dict[str, Any]) -> str:
 
 
 def _parked_table(keys: Sequence[dict[str, Any]]) -> str:
-    from consumer.cli.dlq.text import table
+    from consumer.cli.output import table
 
     rows = [["PARKED KEY", "STATE", "SINCE", "REASON", "LETTERS", "HANDLED", "SHARDS", "REDRIVE"]]
     for one in keys:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from consumer.cli.failures import EX_CONFIG, fail
-from consumer.domain.letter_selection import Selection
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
     from consumer.settings.model import Settings
@@ -49,6 +48,8 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def with_selection(
         *, key: str | None, reason: str | None, before: float | None, after: float | None, **others: Any
     ) -> Any:
+        from consumer.domain.letter_selection import Selection
+
         earliest, latest = -math.inf if after is None else after, math.inf if before is None else before
         return command(which=Selection(key, reason, earliest, latest), **others)
 
@@ -67,7 +68,6 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
 place_option = click.option(
     "--from", "place", metavar="ARN|s3://", help="Another queue or folder than on_failure.destination."
 )
-output_option = click.option("--output", type=click.Choice(["table", "json"]), default="table", help="Default table.")
 show_values_option = click.option("--show-values", is_flag=True, help="Show keys and payloads in plain text.")
 
 

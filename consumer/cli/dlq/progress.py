@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from consumer.cli.dlq.text import key_name, letter_id, plain
+from consumer.cli.dlq.text import key_name, letter_id
+from consumer.cli.output import plain
 from consumer.redrive.parked import KeyResult
 from consumer.redrive.redrive import LetterResult
 

@@ -11,15 +11,15 @@ import click
 
 from consumer.cli.config_file import config_options
 from consumer.cli.dlq.options import (
-    output_option,
     place_option,
     place_or_exit,
     selection_options,
 )
 from consumer.cli.failures import EX_USAGE, fail, one_line_errors, settings_or_exit
-from consumer.domain.letter_selection import Selection
+from consumer.cli.output import output_option
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
+    from consumer.domain.letter_selection import Selection
     from consumer.redrive.gathering import GatheredLetter
     from consumer.settings.model import Settings
 

@@ -11,17 +11,17 @@ import click
 
 from consumer.cli.config_file import config_options
 from consumer.cli.dlq.options import (
-    output_option,
     place_option,
     place_or_exit,
     selection_options,
 )
 from consumer.cli.dlq.request import Request
 from consumer.cli.failures import EX_UNAVAILABLE, fail, one_line_errors, settings_or_exit
+from consumer.cli.output import output_option
 from consumer.domain.errors import PermissionDenied
-from consumer.domain.letter_selection import Selection
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
+    from consumer.domain.letter_selection import Selection
     from consumer.redrive.parked_keys import ParkedSummary
     from consumer.redrive.redrive import Summary
 

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from consumer.cli.dlq.options import output_option, place_option, place_or_exit, show_values_option
+from consumer.cli.config_file import config_and
+from consumer.cli.dlq.options import place_option, place_or_exit, show_values_option
 from consumer.cli.failures import EX_USAGE, fail, one_line_errors, settings_or_exit
-from consumer.domain.letter_selection import Selection
+from consumer.cli.output import output_option
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
     from consumer.settings.model import Settings
 
 
 @click.command()
-@click.argument("name", metavar="[ID]", required=False)
-@click.option("--config", "-c", type=click.Path(path_type=Path), required=True, help="The YAML config file.")
+@config_and("name", "ID")
 @place_option
 @click.option("--key", metavar="DIGEST", help="The letters of this key.")
 @show_values_option
 @output_option
-def show(name: str | None, config: Path, place: str | None, key: str | None, show_values: bool, output: str) -> None:
+def show(config: Path, name: str | None, place: str | None, key: str | None, show_values: bool, output: str) -> None:
     """Show the letter ID, or all of --key: where its records are from, and why they are there.
 
     ID is what `dlq list` shows, an idempotency key, a message id or the URL of an object. With --show-values also the
@@ -55,6 +55,8 @@ async def _found(
 
     if name is not None and len(name) < ID_DIGITS:
         fail(f"the ID of a letter has {ID_DIGITS} characters or more, as `stream-consumer dlq list` shows it", EX_USAGE)
+    from consumer.domain.letter_selection import Selection
+
     shown = []
     async with looked(settings, place, Selection(key=key), None, payloads=show_values) as look:
         for one in look.gathered.letters:
@@ -69,7 +71,7 @@ async def _found(
 
 
 def _as_text(fields: dict[str, Any]) -> str:
-    from consumer.cli.dlq.text import plain
+    from consumer.cli.output import plain
 
     rows = []
     for name, value in fields.items():

@@ -101,16 +101,3 @@ def keys_in_plain(records: Sequence[StreamRecord]) -> str:
         for record in records
     }
     return ", ".join(sorted(shown))
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns, the first row their names."""
-    plain_rows = [[plain(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in plain_rows) for column in range(len(rows[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in plain_rows)
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def plain(text: str) -> str:
-    """Nothing out of a letter reaches the terminal as control characters."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from consumer.cli.config_file import the_config_file
+from consumer.cli.config_file import optional_config, the_config_file
 from consumer.cli.failures import EX_CONFIG, EX_USAGE, fail, one_line_errors, settings_or_exit
+from consumer.cli.output import output_option
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
     from consumer.cli.kcl_import.survey import Request, Survey
@@ -45,8 +46,7 @@ def _starting_position(_context: click.Context, _option: click.Parameter, value:
 
 
 @click.command("import-kcl")
-@click.argument("file", type=click.Path(path_type=Path), required=False)
-@click.option("--config", "-c", type=click.Path(path_type=Path), help="The YAML config file (or as the argument).")
+@optional_config
 @click.option("--table", help="The KCL's lease table, by name or ARN; its name is that of the KCL's application.")
 @click.option("--table-region", help="The region of that table, if it is not that of the stream.")
 @click.option("--dry-run", is_flag=True, help="Show what would be written, and write nothing.")
@@ -71,14 +71,13 @@ def _starting_position(_context: click.Context, _option: click.Parameter, value:
     help="The old fleet had processed everything when it was stopped: where a checkpoint's record was trimmed since, "
     "nothing was lost.",
 )
-@click.option("--output", type=click.Choice(["table", "json"]), default="table", help="Default table.")
+@output_option
 @click.option(
     "--properties",
     type=click.Path(path_type=Path, allow_dash=True),
     help="A properties file of the MultiLangDaemon: print it as a config file, and do nothing else.",
 )
 def import_kcl(
-    file: Path | None,
     config: Path | None,
     table: str | None,
     table_region: str | None,
@@ -102,11 +101,11 @@ def import_kcl(
     69 and 77 as for run.
     """
     if properties is not None:
-        if table is not None or config is not None or file is not None:
+        if table is not None or config is not None:
             raise click.UsageError("--properties prints a config file: it goes with neither --table nor --config")
         _print_configuration(properties)
         return
-    path = the_config_file(config, file)
+    path = the_config_file(config, None)
     if table is None:
         raise click.UsageError("give the KCL's lease table with --table, or its properties file with --properties")
     if dry_run and yes:

@@ -6,10 +6,10 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from consumer.cli.lambda_import.command import import_chosen
 from consumer.cli.lambda_import.intrinsics import as_intrinsics
 from consumer.cli.lambda_import.mapping import Imported
 from consumer.cli.lambda_import.parameters import Parameters
+from consumer.cli.lambda_import.printing import import_chosen
 from consumer.cli.lambda_import.sources.detect import contents_of, contents_of_text
 from consumer.settings import Settings
 from consumer.settings.rules import RULES
