@@ -14,6 +14,7 @@ VERBS: Final = {
     "check-config": Verb("consumer.cli.check_config", "check_config", "Check a config file; every error at once."),
     "schema": Verb("consumer.cli.schema", "schema", "Print the JSON Schema of the config file."),
     "init": Verb("consumer.cli.init", "init", "Create the lease table; idempotent."),
+    "leases": Verb("consumer.cli.leases.command", "leases", "Leases: list, show, release and reset them."),
     "import-esm": Verb(
         "consumer.cli.lambda_import.command",
         "import_event_source_mapping",

@@ -9,19 +9,17 @@ failing) is still to be handled, so where that is older than the position of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from .frontier import FrontierSnapshot
 from .lease import LeaseRow
+from .lineage import Lineage
 from .replay_start import NOTHING, ReplayStart
-from .shards import DAY, ShardInfo, settled_before
+from .shards import ShardInfo, settled_before
 
-# Seconds: records of a shard may be as much younger than its children, and clocks as far apart.
-MARGIN: Final = 3600.0
-_CLOCKS: Final = 60.0
-_OLDEST: Final = 2 * DAY  # by which a shard that is listed may be older than its records: other ids are no times
+_CLOCKS: Final = 60.0  # seconds that clocks may be apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,7 @@ def plan_in_place(
         rows: the lease rows.
         created: ``SourceFormat.created``.
     """
-    graph = _Graph(listed, rows)
+    graph = Lineage(listed, rows)
     roots, problems = _roots(position, chosen, graph, rows)
     ended = graph.ended_before(position.since, created) if position.number is None else set()
     ended = {shard_id for shard_id in ended if shard_id not in rows or rows[shard_id].settled}
@@ -94,13 +92,34 @@ def plan_in_place(
             found.append(_set_back(row, position) if row else _added(graph, shard_id, position))
         except ValueError as problem:
             problems.append(str(problem))
-    begun = settled_before(row for row in rows.values() if row.shard_id in lineage)
-    done = sorted((begun & graph.listed.keys()) - rows.keys() - lineage)
     return ReplayPlan(
         tuple(found),
-        tuple(replace(_new(graph.listed[shard_id]), state="done") for shard_id in done),
+        _done_before(graph, lineage, rows),
         passed=tuple(sorted((roots & ended) - lineage)),
         left=tuple(sorted((roots | lineage) - graph.listed.keys())),
+        problems=tuple(problems),
+    )
+
+
+def plan_reset(
+    start: ReplayStart, chosen: Collection[str], listed: Collection[ShardInfo], rows: Mapping[str, LeaseRow]
+) -> ReplayPlan:
+    """The rows of the chosen shards (none: of all) and of all that come after them, as if nothing of them had been
+    read: each begins at ``start``. What a row holds is forgotten, also what keeps a shard halted or quarantined."""
+    graph = Lineage(listed, rows)
+    roots, problems = _roots(Position(0.0), chosen, graph, rows)
+    lineage = graph.descendants(roots)
+    found = []
+    for shard_id in graph.parents_first(lineage):
+        if shard_id in graph.listed:
+            row = rows.get(shard_id)
+            before = row or _new(graph.listed[shard_id])
+            cleared = replace(_cleared(before), corrupt="", state="waiting", frontier=FrontierSnapshot(), replay=start)
+            found.append(SetBack(row, cleared, _forgotten(row) if row else ""))
+    return ReplayPlan(
+        tuple(found),
+        _done_before(graph, lineage, rows),
+        left=tuple(sorted(lineage - graph.listed.keys())),
         problems=tuple(problems),
     )
 
@@ -114,7 +133,7 @@ def plan_for_another(
 ) -> ReplayPlan:
     """The rows of an application that has none. Shards outside of the replay begin ``now`` (Unix seconds) where shards
     were ``chosen``, and otherwise at the time of the position; their finished ancestors are done."""
-    graph = _Graph(listed, {})
+    graph = Lineage(listed, {})
     roots, problems = _roots(position, chosen, graph, {})
     lineage = graph.descendants(roots)
     others_from = position.since if position.number is not None and not chosen else now
@@ -159,6 +178,13 @@ def is_replaying(row: LeaseRow) -> bool:
     return int(row.frontier.low or 0) < int(row.replay.settled)
 
 
+def _done_before(graph: Lineage, lineage: Collection[str], rows: Mapping[str, LeaseRow]) -> tuple[LeaseRow, ...]:
+    """Rows for shards outside of the lineage that were done before shards of it began, and have none any more."""
+    begun = settled_before(row for row in rows.values() if row.shard_id in lineage)
+    done = sorted((begun & graph.listed.keys()) - rows.keys() - set(lineage))
+    return tuple(replace(_new(graph.listed[shard_id]), state="done") for shard_id in done)
+
+
 # --- one row -----------------------------------------------------------------------------------------
 
 
@@ -180,6 +206,17 @@ def _set_back(row: LeaseRow, position: Position) -> SetBack:
     if start.since and not older_settled and row.frontier.deferred:
         note = "keys of it failed before the replay: goes back to the oldest of their records"
     return SetBack(row, after, note)
+
+
+def _forgotten(row: LeaseRow) -> str:
+    """What goes with a row that should be known before."""
+    if row.corrupt:
+        return f"its row cannot be read ({row.corrupt}): what it held is given up"
+    if row.state == "halted":
+        return f"is halted ({row.note}): the gap leaves no other trace than this reset"
+    if row.frontier.deferred:
+        return f"{len(row.frontier.deferred)} keys of it were failing"
+    return ""
 
 
 def _to_number(row: LeaseRow, number: str) -> SetBack:
@@ -254,7 +291,7 @@ def _from(since: float) -> ReplayStart | None:
 
 
 def _roots(
-    position: Position, chosen: Collection[str], graph: _Graph, rows: Mapping[str, LeaseRow]
+    position: Position, chosen: Collection[str], graph: Lineage, rows: Mapping[str, LeaseRow]
 ) -> tuple[set[str], list[str]]:
     """The shards that were asked for, and what is wrong with them."""
     wanted = set(chosen)
@@ -269,67 +306,7 @@ def _roots(
     return (wanted or graph.listed.keys() | rows.keys()) & graph.all, problems
 
 
-class _Graph:
-    """Who comes from whom, by the listing and the rows."""
-
-    def __init__(self, listed: Iterable[ShardInfo], rows: Mapping[str, LeaseRow]) -> None:
-        self.listed = {shard.shard_id: shard for shard in listed}
-        self._parents: dict[str, tuple[str, ...]] = {row.shard_id: row.parents for row in rows.values()}
-        self._parents |= {shard.shard_id: shard.parents for shard in self.listed.values()}
-        self.all = self._parents.keys()
-        self._children: dict[str, list[str]] = {}
-        for shard_id, parents in self._parents.items():
-            for parent in parents:
-                self._children.setdefault(parent, []).append(shard_id)
-
-    def descendants(self, roots: Iterable[str]) -> set[str]:
-        """The roots and all that come after them."""
-        return _reached(roots, lambda shard_id: self._children.get(shard_id, ()))
-
-    def ancestors(self, roots: Iterable[str]) -> set[str]:
-        """All that come before the roots."""
-        found = set(roots)
-        return _reached(found, lambda shard_id: self._parents.get(shard_id, ())) - found
-
-    def parents_first(self, shards: Collection[str]) -> list[str]:
-        """A shard comes after all of its parents."""
-        ordered: dict[str, None] = {}
-        chain = sorted(shards, reverse=True)
-        on_the_way: set[str] = set()
-        while chain:
-            shard_id = chain[-1]
-            before = [p for p in self._parents[shard_id] if p in shards and p not in ordered and p not in on_the_way]
-            if before and shard_id not in ordered:
-                on_the_way.add(shard_id)
-                chain += before
-            else:
-                chain.pop()
-                ordered.setdefault(shard_id)
-        return list(ordered)
-
-    def ended_before(self, since: float, created: Callable[[str], float | None]) -> set[str]:
-        """Shards of which all records are older, because their children were made long before."""
-        young = since - MARGIN
-        old = young - _OLDEST
-        return {
-            shard_id
-            for shard_id, children in self._children.items()
-            if all((made := created(child)) is not None and old < made < young for child in children)
-        }
-
-
-def _reached(roots: Iterable[str], following: Callable[[str], Sequence[str]]) -> set[str]:
-    found: set[str] = set()
-    left = list(roots)
-    while left:
-        shard_id = left.pop()
-        if shard_id not in found:
-            found.add(shard_id)
-            left += following(shard_id)
-    return found
-
-
-def _added(graph: _Graph, shard_id: str, position: Position) -> SetBack:
+def _added(graph: Lineage, shard_id: str, position: Position) -> SetBack:
     """A shard that was not discovered yet: nothing of it was handled, so only the application's own start matters."""
     start = ReplayStart(position.since if position.number is None else 0.0)
     return SetBack(None, replace(_new(graph.listed[shard_id]), replay=start))

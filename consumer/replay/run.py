@@ -24,15 +24,18 @@ async def in_place(
     words: str,
     waiting: Callable[[float], None],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    *,
+    purpose: str = "replay",
 ) -> int:
     """Set the rows of ``found`` back; returns how many. ``duration``: ``leases.duration`` (seconds); ``words``: the
-    position, for the trace; ``waiting`` is told how many seconds it takes to see whether workers run.
+    position, for the trace; ``waiting`` is told how many seconds it takes to see whether workers run, and people for
+    what ``purpose`` they are to be stopped.
 
     Raises what ``require_stopped`` and ``set_back`` raise.
     """
     await require_nothing_parked(store)
     owners = {row.owner for row in found.rows.values() if row.owner is not None and not row.finished}
-    await require_stopped(store, clock, duration, owners, "replay", waiting, sleep)
+    await require_stopped(store, clock, duration, owners, purpose, waiting, sleep)
     session = RedriveSession(store, clock, process_name(), uuid.uuid4().hex, duration)
     try:
         async with session.opened():

@@ -36,8 +36,8 @@ async def stream_of(source: StreamSource, store: LeaseTable) -> tuple[StreamSour
     pinned = await store.pinned()
     if pinned is None:
         raise MisconfiguredResource(
-            "this application has no rows yet, so there is nothing to replay in place: start it with "
-            "source.starting_position, or give --as NAME"
+            "this application has no rows yet, so nothing can be set back: start it with source.starting_position, or "
+            "replay with --as NAME"
         )
     if pinned.source_id != stream.source_id:
         raise MisconfiguredResource(f"this application reads {pinned.source_id}, not {stream.source_id}")

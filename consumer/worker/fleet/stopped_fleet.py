@@ -46,21 +46,28 @@ async def require_stopped(
     purpose: str,
     waiting: Callable[[float], None],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    *,
+    only_owners: bool = False,
 ) -> None:
     """Returns when no session is left that could still renew: the silent ones are fenced. ``owners`` of leases are
-    waited for also without a session. ``waiting`` is told for how many seconds.
+    waited for also without a session. ``waiting`` is told for how many seconds. With ``only_owners`` no other session
+    matters.
 
     Raises:
         MisconfiguredResource: some live. ``purpose`` is what they are to be stopped for.
         Unavailable: the table cannot be reached.
     """
-    watch, sessions = FleetWatch(default), await store.sessions()
+
+    async def watched() -> list[SessionRow]:
+        return [one for one in await store.sessions() if not only_owners or one.incarnation in owners]
+
+    watch, sessions = FleetWatch(default), await watched()
     watch.look(sessions, owners, clock.monotonic())
     pause = watch.pause(sessions, owners)
     if pause:
         waiting(pause)
         await sleep(pause)
-    sessions = await store.sessions()
+    sessions = await watched()
     now = clock.monotonic()
     watch.look(sessions, owners, now)
     alive = watch.alive(sessions, now)

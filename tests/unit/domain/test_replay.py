@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from consumer.domain.deferred import BEGINNING, DeferredKey
 from consumer.domain.frontier import FrontierSnapshot, SettledFilter
 from consumer.domain.lease import LeaseRow
-from consumer.domain.replay import MARGIN, Position, is_replaying, levels, plan_for_another, plan_in_place
+from consumer.domain.lineage import MARGIN
+from consumer.domain.replay import Position, is_replaying, levels, plan_for_another, plan_in_place
 from consumer.domain.replay_start import ReplayStart, StartRule
 from consumer.domain.shards import ShardInfo
 
