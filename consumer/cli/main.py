@@ -15,6 +15,8 @@ VERBS: Final = {
     "schema": Verb("consumer.cli.schema", "schema", "Print the JSON Schema of the config file."),
     "init": Verb("consumer.cli.init", "init", "Create the lease table; idempotent."),
     "leases": Verb("consumer.cli.leases.command", "leases", "Leases: list, show, release and reset them."),
+    "shards": Verb("consumer.cli.shards", "shards", "The lineage of the stream as a tree, with owner and lag."),
+    "lag": Verb("consumer.cli.lag", "lag", "Lag per shard and in total; --watch."),
     "import-esm": Verb(
         "consumer.cli.lambda_import.command",
         "import_event_source_mapping",

@@ -26,6 +26,9 @@ class Lineage:
             for parent in parents:
                 self._children.setdefault(parent, []).append(shard_id)
 
+    def parents(self, shard_id: str) -> tuple[str, ...]:
+        return self._parents[shard_id]
+
     def descendants(self, roots: Iterable[str]) -> set[str]:
         """The roots and all that come after them."""
         return _reached(roots, lambda shard_id: self._children.get(shard_id, ()))

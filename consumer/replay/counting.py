@@ -80,7 +80,7 @@ async def _count(
     progress: Callable[[Counts], None],
 ) -> None:
     rule, found = StartRule(None, row.replay), counts.shards[row.shard_id]
-    place, first = _place(row, rule), True
+    place, first = place_of(row, rule), True
     iterator: str | None = None
     quiet = failures = 0
     while quiet < QUIET:
@@ -116,7 +116,8 @@ async def _count(
         await asyncio.sleep(stream.format.reading.pause_after(page.wire_bytes, full=True, patience=0.0))
 
 
-def _place(row: LeaseRow, rule: StartRule) -> Position:
+def place_of(row: LeaseRow, rule: StartRule) -> Position:
+    """Where an owner of the row would begin to read."""
     if row.frontier.low is not None:
         return Position("AFTER_SEQUENCE_NUMBER", row.frontier.low)
     if row.frontier.first is not None:

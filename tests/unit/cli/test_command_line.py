@@ -66,6 +66,8 @@ def test_the_config_file_is_an_option_or_the_argument(path: tuple[str, ...], tmp
         ("import-kcl",): ("--table", "old"),
         ("replay",): ("--from", "trim_horizon"),
         ("dlq", "show"): ("--key", "digest"),
+        ("leases", "show"): ("shardId-1",),
+        ("leases", "reset"): ("--all",),
     }.get(path, ())
     missing, other = str(tmp_path / "missing.yaml"), str(tmp_path / "other.yaml")
     for config in ([missing], ["--config", missing], ["-c", missing]):
