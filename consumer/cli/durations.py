@@ -1,4 +1,4 @@
-"""Options that take a duration, as the config file has them."""
+"""Options that take a duration or a time, as the config file has them."""
 
 from __future__ import annotations
 
@@ -24,3 +24,23 @@ def seconds_option(name: str, *, default: str, least: float, help: str) -> Calla
         return seconds
 
     return click.option(name, default=default, callback=parsed, metavar="DURATION", help=help)
+
+
+def position_or_ago(text: str) -> float | None:
+    """What --from says, in Unix seconds: 0 for trim_horizon, negative for so many seconds ago, None for latest.
+    UsageError."""
+    from consumer.settings.errors import Refused
+    from consumer.settings.kinds import POSITION
+    from consumer.settings.units import parse_duration
+
+    if text == "trim_horizon":
+        return 0.0
+    try:
+        return -parse_duration(text)
+    except Refused:
+        pass
+    try:
+        moment = POSITION.check(text)
+    except Refused as error:
+        raise click.UsageError(f"--from {error}, or how long ago, such as 45m") from error
+    return None if moment == "latest" else float(moment.timestamp())

@@ -17,6 +17,7 @@ VERBS: Final = {
     "leases": Verb("consumer.cli.leases.command", "leases", "Leases: list, show, release and reset them."),
     "shards": Verb("consumer.cli.shards", "shards", "The lineage of the stream as a tree, with owner and lag."),
     "lag": Verb("consumer.cli.lag", "lag", "Lag per shard and in total; --watch."),
+    "tail": Verb("consumer.cli.tail", "tail", "Print the records of the stream as they come, without leases."),
     "import-esm": Verb(
         "consumer.cli.lambda_import.command",
         "import_event_source_mapping",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import click
 
 from consumer.cli.config_file import config_options
+from consumer.cli.durations import position_or_ago
 from consumer.cli.failures import EX_CONFIG, EX_USAGE, fail, one_line_errors, settings_or_exit
 from consumer.cli.output import output_option
 
@@ -127,23 +128,10 @@ def _wanted(
 
 
 def _time(text: str) -> float:
-    from consumer.settings.errors import Refused
-    from consumer.settings.kinds import POSITION
-    from consumer.settings.units import parse_duration
-
-    if text == "trim_horizon":
-        return 0.0
-    try:
-        return -parse_duration(text)
-    except Refused:
-        pass
-    try:
-        moment = POSITION.check(text)
-    except Refused as error:
-        raise click.UsageError(f"--from {error}, or how long ago, such as 45m") from error
-    if moment == "latest":
+    since = position_or_ago(text)
+    if since is None:
         raise click.UsageError("--from latest leaves nothing to replay")
-    return float(moment.timestamp())
+    return since
 
 
 def _read_letter(path: Path) -> ReadLetter:
