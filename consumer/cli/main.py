@@ -28,6 +28,7 @@ VERBS: Final = {
     "filter": Verb("consumer.cli.filter", "filter_group", "Try the filters of a config file on an event."),
     "invoke": Verb("consumer.cli.invoke", "invoke", "Call the handler once on an event, and say what would come next."),
     "dlq": Verb("consumer.cli.dlq.command", "dlq", "Dead letters: look at them, run them again, delete them."),
+    "cost": Verb("consumer.cli.cost", "cost", "What reading, leases and dead letters cost a month."),
     "health": Verb("consumer.cli.health", "health", "Exit 0 if the local daemon is healthy."),
     "completion": Verb("consumer.cli.completion", "completion", "Print the completion script of a shell."),
 }

@@ -1,0 +1,149 @@
+"""Requests of a fleet times list prices."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Final, NamedTuple
+
+from consumer.domain.fleet_cost import (
+    MONTH,
+    Fleet,
+    Pace,
+    lambda_invocations,
+    message_requests,
+    requests,
+)
+from consumer.domain.kinesis_format import KINESIS_FORMAT
+from consumer.domain.source_format import ReadingLimits
+from consumer.settings.model import Batch, Checkpoint, Leases, Poll, Settings
+from consumer.worker.fleet.session_renewal import RENEWALS_PER_DURATION
+
+_MILLION: Final = 1e6
+_GB: Final = 1e9
+
+
+def list_prices() -> dict[str, Any]:
+    """Dollars, with their date: ``prices.json``, the one place where they are."""
+    found: dict[str, Any] = json.loads(files("consumer.cli").joinpath("prices.json").read_text(encoding="utf-8"))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Assumed:
+    """What the estimate rests on. ``settings`` None: the defaults. ``lambda_seconds`` is the time of an invocation,
+    ``lambda_gb`` the memory of the function."""
+
+    fleet: Fleet
+    settings: Settings | None = None
+    kind: str | None = None
+    region_factor: float = 1.0
+    lambda_seconds: float = 0.1
+    lambda_gb: float = 0.5
+
+    @property
+    def source(self) -> str:
+        return self.kind or (self.settings.source.kind if self.settings else "dynamodb")
+
+    @property
+    def batch(self) -> Batch:
+        return self.settings.batch if self.settings else Batch()
+
+    @property
+    def pace(self) -> Pace:
+        poll = self.settings.source.poll if self.settings else Poll()
+        checkpoint = self.settings.checkpoint if self.settings else Checkpoint()
+        leases = self.settings.leases if self.settings else Leases()
+        reading = KINESIS_FORMAT.reading if self.source == "kinesis" else ReadingLimits()
+        return Pace(
+            reading,
+            poll.idle_backoff_max,
+            poll.max_records,
+            checkpoint.interval,
+            leases.duration,
+            RENEWALS_PER_DURATION,
+        )
+
+
+class Line(NamedTuple):
+    """One kind of request, a month."""
+
+    what: str
+    requests: float
+    dollars: float
+    note: str = ""
+
+
+class Estimate(NamedTuple):
+    """``lines`` are ours, ``rival`` those of a Lambda event source mapping."""
+
+    assumed: Assumed
+    lines: list[Line]
+    rival: list[Line]
+    prices: dict[str, Any]
+
+    def document(self) -> dict[str, Any]:
+        fleet = self.assumed.fleet
+
+        def group(lines: list[Line]) -> dict[str, Any]:
+            each = [
+                {"what": one.what, "requests": round(one.requests), "dollars": round(one.dollars, 4), "note": one.note}
+                for one in lines
+            ]
+            return {"dollars_a_month": round(sum(one.dollars for one in lines), 2), "lines": each}
+
+        return {
+            "shards": fleet.shards,
+            "workers": fleet.workers,
+            "records_per_second": fleet.rate,
+            "source": self.assumed.source,
+            "stream_consumer": group(self.lines),
+            "lambda": group(self.rival),
+            "prices": {name: self.prices[name] for name in ("as_of", "region", "note")},
+        }
+
+
+def estimated(assumed: Assumed) -> Estimate:
+    """A month of the fleet, and of a Lambda trigger in its place."""
+    prices, fleet, factor = list_prices(), assumed.fleet, assumed.region_factor
+    found = requests(fleet, assumed.pace)
+    writes, reads = prices["table_writes_per_million"] / _MILLION, prices["table_reads_per_million"] / _MILLION
+
+    def line(what: str, a_second: float, price: float, note: str = "") -> Line:
+        count = a_second * MONTH
+        return Line(what, count, count * price * factor, note)
+
+    lines = [
+        _reading(assumed, found.get_records * MONTH, prices),
+        line("checkpoints", found.checkpoints, writes, "writes of the lease table"),
+        line("session renewals", found.renewals, writes, "writes of the lease table"),
+        line("looks at the fleet", found.looks, reads, "reads of bulletin and sessions"),
+        line("lease rows", found.lease_rows, reads, "read units, all rows twice per leases.duration"),
+    ]
+    if fleet.letters_a_month:
+        sent = fleet.letters_a_month * message_requests(fleet.record_bytes)
+        dollars = sent * prices["sqs_requests_per_million"] / _MILLION * factor
+        lines.append(Line("dead letters", sent, dollars, "requests of SQS, of 64 KB each"))
+    calls = lambda_invocations(fleet, assumed.batch.batch_size, assumed.batch.batching_window)
+    seconds = calls * assumed.lambda_seconds
+    rival = [
+        line("invocations", calls, prices["lambda_requests_per_million"] / _MILLION, "its reads are not billed"),
+        Line(
+            "GB-seconds",
+            seconds * assumed.lambda_gb * MONTH,
+            seconds * assumed.lambda_gb * MONTH * prices["lambda_gb_second"] * factor,
+            f"{assumed.lambda_seconds * 1000:g} ms of {assumed.lambda_gb * 1024:g} MB each",
+        ),
+    ]
+    return Estimate(assumed, lines, rival, prices)
+
+
+def _reading(assumed: Assumed, calls: float, prices: dict[str, Any]) -> Line:
+    if assumed.source == "kinesis":
+        gigabytes = assumed.fleet.rate * assumed.fleet.record_bytes * MONTH / _GB
+        dollars = gigabytes * prices["kinesis_on_demand_out_per_gb"] * assumed.region_factor
+        return Line("GetRecords", calls, dollars, "on demand, by the GB; nothing of a provisioned stream")
+    billed = max(0.0, calls - prices["streams_free_reads_a_month"])
+    dollars = billed / 1e5 * prices["streams_read_requests_per_100k"] * assumed.region_factor
+    return Line("GetRecords", calls, dollars, f"less {prices['streams_free_reads_a_month'] / _MILLION:g} million free")

@@ -1,0 +1,114 @@
+"""What a fleet asks of AWS in a second, by its settings: for estimates of what a month costs.
+
+A model, not a measurement: records come evenly over the shards and by chance in time (as a Poisson process), nothing
+fails but what is said to, and nothing is behind.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from .reading_pace import LEASE_BYTES, READ_BUDGET, REGULAR_ROUNDS, SESSION_BYTES, UNIT_BYTES
+from .source_format import ReadingLimits
+
+MONTH: Final = 730 * 3600.0  # seconds, as AWS counts
+LOOKS_EVERY: Final = 1.0  # seconds: a worker reads the bulletin and the sessions so often
+LAMBDA_POLLS: Final = 4.0  # a second and shard
+MESSAGE_BYTES: Final = 64 * 1024  # of one billed request of SQS
+LETTER_FRAME: Final = 2048  # bytes of a dead letter around its record
+_MOST_IDLE: Final = 64  # doublings until the longest pause is reached whatever it is
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """``shards`` are open ones, ``rate`` is in records a second over all of them, ``record_bytes`` of one record."""
+
+    shards: int
+    workers: int
+    rate: float
+    record_bytes: int
+    letters_a_month: float = 0.0
+
+    @property
+    def rate_of_shard(self) -> float:
+        return self.rate / self.shards
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The settings that decide how often AWS is asked. Seconds; ``renewals`` of a session in one ``lease_duration``."""
+
+    reading: ReadingLimits
+    idle_backoff_max: float
+    max_records: int
+    checkpoint_interval: float
+    lease_duration: float
+    renewals: int
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """A second, of the whole fleet. Reads and writes of the lease table in billed units."""
+
+    get_records: float
+    checkpoints: float
+    renewals: float
+    looks: float
+    lease_rows: float
+
+
+def requests(fleet: Fleet, pace: Pace) -> Requests:
+    """What the fleet asks for."""
+    sessions = math.ceil(max(1, fleet.workers * SESSION_BYTES) / UNIT_BYTES)
+    rows = math.ceil(max(1, fleet.shards * LEASE_BYTES) / UNIT_BYTES)
+    readings = fleet.workers * rows / (pace.lease_duration / 2)
+    return Requests(
+        get_records=fleet.shards * reads_of_shard(fleet.rate_of_shard, fleet.record_bytes, pace),
+        checkpoints=fleet.shards * checkpoints_of_shard(fleet.rate_of_shard, pace.checkpoint_interval),
+        renewals=fleet.workers * pace.renewals / pace.lease_duration,
+        looks=fleet.workers * (1 + sessions) / min(LOOKS_EVERY, pace.lease_duration / 10),
+        lease_rows=min(readings, READ_BUDGET / REGULAR_ROUNDS) if fleet.workers > 1 else readings,
+    )
+
+
+def reads_of_shard(rate: float, record_bytes: int, pace: Pace) -> float:
+    """GetRecords a second of one shard. After a page with records the next read follows soon; after empty ones the
+    pauses double up to ``idle_backoff_max``. So a read is in state 0 (the one before found records), 1, 2, ... and the
+    share of each follows from the chance that nothing came in its pause."""
+    limits = pace.reading
+    fullest = max(1.0, min(pace.max_records, limits.page_bytes / max(1, record_bytes)))
+    near_tip = limits.pause_after(0, full=False, patience=pace.idle_backoff_max)
+    pauses = [near_tip]
+    for doublings in range(_MOST_IDLE):
+        pauses.append(max(limits.interval, min(pace.idle_backoff_max, limits.idle * 2.0**doublings)))
+        if pauses[-1] >= pace.idle_backoff_max:
+            break
+    share, shares = 1.0, []
+    for pause in pauses[:-1]:
+        shares.append(share)
+        share *= math.exp(-rate * pause)
+    stays = math.exp(-rate * pauses[-1])  # in the last state
+    shares.append(share / (1.0 - stays) if stays < 1.0 else math.inf)
+    if math.isinf(shares[-1]):
+        return 1.0 / pauses[-1]
+    mean = sum(s * p for s, p in zip(shares, pauses, strict=True)) / sum(shares)
+    return max(1.0 / mean, rate / fullest)
+
+
+def checkpoints_of_shard(rate: float, interval: float) -> float:
+    """Writes a second: one, ``interval`` after something has moved."""
+    return 1.0 / (interval + 1.0 / rate) if rate > 0 else 0.0
+
+
+def lambda_invocations(fleet: Fleet, batch_size: int, batching_window: float) -> float:
+    """Invocations a second of a Lambda event source mapping of the same stream: it gathers what comes between two of
+    its polls, or in its window."""
+    gathered = fleet.rate_of_shard * max(batching_window, 1.0 / LAMBDA_POLLS)
+    return fleet.rate / max(1.0, min(float(batch_size), gathered)) if fleet.rate > 0 else 0.0
+
+
+def message_requests(record_bytes: int) -> int:
+    """Billed requests of one dead letter with one record."""
+    return math.ceil((record_bytes + LETTER_FRAME) / MESSAGE_BYTES)
