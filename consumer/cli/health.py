@@ -66,14 +66,15 @@ def ask(host: str, port: int, timeout: float = TIMEOUT_SECONDS) -> tuple[int, st
 def _address(config: Path | None, url: str | None) -> tuple[str, int]:
     given = url or os.environ.get(VARIABLE)
     if given:
-        return _parse(given, "--url" if url else VARIABLE)
+        return parse_address(given, "--url" if url else VARIABLE)
     if config:
         section = settings_or_exit(config).http
         return _WILDCARDS.get(section.host, section.host), section.port
     return DEFAULT_ADDRESS
 
 
-def _parse(text: str, source: str) -> tuple[str, int]:
+def parse_address(text: str, source: str) -> tuple[str, int]:
+    """Host and port of ``HOST:PORT`` or an http:// URL, which came from ``source``. UsageError."""
     try:
         parts = urlsplit(text if "://" in text else f"//{text}", scheme="http")
         host, port = parts.hostname or "", parts.port or DEFAULT_ADDRESS[1]

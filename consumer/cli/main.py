@@ -18,6 +18,7 @@ VERBS: Final = {
     "shards": Verb("consumer.cli.shards", "shards", "The lineage of the stream as a tree, with owner and lag."),
     "lag": Verb("consumer.cli.lag", "lag", "Lag per shard and in total; --watch."),
     "tail": Verb("consumer.cli.tail", "tail", "Print the records of the stream as they come, without leases."),
+    "top": Verb("consumer.cli.top", "top", "The fleet live in the terminal; --once."),
     "import-esm": Verb(
         "consumer.cli.lambda_import.command",
         "import_event_source_mapping",
