@@ -6,6 +6,7 @@ import json
 import signal
 from typing import Any
 
+import click
 import pytest
 
 from consumer.domain.errors import DependencyError, PermissionDenied
@@ -148,3 +149,14 @@ def test_records_that_were_trimmed_meanwhile_are_told(world: FleetWorld) -> None
     assert done.exit_code == 0
     assert versions(shown(done.stdout)) == {f"k{n}": [3] for n in range(6)}
     assert "records were trimmed before they could be shown" in done.stderr
+
+
+def test_a_reader_that_has_enough_is_a_good_end(world: FleetWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `tail | head`."""
+    put(world, 1)
+
+    def closed(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(click, "echo", closed)
+    assert world.run("tail", "--from", "trim_horizon").exit_code == 0
