@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from consumer.cli.completed import completed
 from consumer.cli.config_file import config_options
 from consumer.cli.failures import EX_CONFIG, checked_or_exit, one_line_errors
 from consumer.domain.errors import HandlerImportError, HandlerImportMayPass
@@ -67,7 +67,7 @@ def _import_problem(file: Path, settings: Settings) -> HandlerImportError | None
     from consumer.settings.load import line_of
 
     with output_on_stderr():
-        problem = asyncio.run(import_problem(settings))
+        problem = completed(import_problem(settings))
     if problem is None:
         return None
     text = redact_urls(" ".join(str(problem).split()))  # user code likes to quote them, with their passwords
@@ -82,7 +82,7 @@ def _probe(settings: Settings) -> list[str]:
     from consumer.worker.clock import HeardClock, SystemClock
 
     with one_line_errors():
-        findings, warnings = asyncio.run(probe(settings, HeardClock(SystemClock())))
+        findings, warnings = completed(probe(settings, HeardClock(SystemClock())))
     for what, error in findings:
         answer = "ok" if error is None else " ".join(str(error).split()).removeprefix(f"{what} ")
         click.echo(f"{what}: {answer}", err=True)

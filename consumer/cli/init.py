@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from consumer.cli.completed import completed
 from consumer.cli.config_file import config_options
 from consumer.cli.failures import one_line_errors, settings_or_exit
 
@@ -21,7 +21,7 @@ def init(config: Path) -> None:
     """Create the lease table if it is missing, and check it if it is not."""
     settings = settings_or_exit(config)
     with one_line_errors():
-        created = asyncio.run(_create(settings))
+        created = completed(_create(settings))
     click.echo(f"lease table {settings.leases.table}: {'created' if created else 'already there, and usable'}")
 
 

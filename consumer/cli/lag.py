@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from consumer.cli.completed import completed
 from consumer.cli.config_file import config_options
 from consumer.cli.durations import seconds_option
 from consumer.cli.failures import one_line_errors, settings_or_exit
@@ -44,7 +44,7 @@ def lag(config: Path, watch: bool, interval: float, every: bool, output: str) ->
     from consumer.cli.stderr_log import warnings_on_stderr
 
     with suppress(KeyboardInterrupt), warnings_on_stderr(), one_line_errors():
-        asyncio.run(_looks(settings, interval if watch else None, every=every, as_json=output == "json"))
+        completed(_looks(settings, interval if watch else None, every=every, as_json=output == "json"))
 
 
 async def _looks(settings: Settings, interval: float | None, *, every: bool, as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import json
 import sys
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
+from consumer.cli.completed import completed
 from consumer.cli.config_file import config_options
 from consumer.cli.durations import position_or_ago
 from consumer.cli.failures import EX_CONFIG, EX_USAGE, fail, one_line_errors, settings_or_exit
@@ -96,7 +96,7 @@ def replay(
     from consumer.cli.stderr_log import warnings_on_stderr
 
     with warnings_on_stderr(lambda name, _: name == "replay.written"), one_line_errors():
-        result = asyncio.run(_replay(wanted))
+        result = completed(_replay(wanted))
     _show(wanted, result, output)
     _end(wanted, result)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import click
 
 from consumer.cli import signals
+from consumer.cli.completed import completed
 from consumer.cli.config_file import config_options
 from consumer.cli.failures import EX_CONFIG, EX_INTERNAL, EX_UNAVAILABLE, fail
 from consumer.cli.process_one import stand_before_the_daemon
@@ -49,7 +49,7 @@ def run(config: Path) -> None:
 
     daemon = Daemon(settings, lambda: load_settings(file, environ))
     try:
-        asyncio.run(_serve(daemon, settings.shutdown.grace, early))
+        completed(_serve(daemon, settings.shutdown.grace, early))
     except Exception as error:  # noqa: BLE001 - any bug ends with 70: a restart may help; its stack is in the log
         _failed(first_error(error) if isinstance(error, BaseExceptionGroup) else error, started=daemon.started)
     finally:
@@ -101,6 +101,8 @@ def _failed(error: BaseException, *, started: bool) -> NoReturn:
 
 
 async def _serve(daemon: Daemon, grace: float, early: list[int]) -> None:
+    import asyncio
+
     import structlog
 
     from consumer.worker.app import arm_hard_stop

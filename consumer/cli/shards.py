@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
+from consumer.cli.completed import completed
 from consumer.cli.config_file import config_options
 from consumer.cli.failures import one_line_errors, settings_or_exit
 from consumer.cli.output import Styled, echo_json, output_option, table
@@ -47,7 +47,7 @@ def shards(config: Path, finished: bool, no_lag: bool, output: str) -> None:
     from consumer.cli.stderr_log import warnings_on_stderr
 
     with warnings_on_stderr(), one_line_errors():
-        found = asyncio.run(_read(settings, finished=finished, with_lag=not no_lag))
+        found = completed(_read(settings, finished=finished, with_lag=not no_lag))
     if output == "json":
         echo_json(_document(found))
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from consumer.cli.completed import completed
 from consumer.cli.config_file import config_options
 from consumer.cli.durations import position_or_ago
 from consumer.cli.failures import one_line_errors, settings_or_exit
@@ -46,7 +46,7 @@ def tail(config: Path, since: str, shards: tuple[str, ...], limit: int | None, f
 
     try:
         with suppress(KeyboardInterrupt), warnings_on_stderr(), one_line_errors():
-            asyncio.run(_tail(settings, start, frozenset(shards), limit, filtered=filtered))
+            completed(_tail(settings, start, frozenset(shards), limit, filtered=filtered))
         sys.stdout.flush()
     except* BrokenPipeError:
         _leave_stdout()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from consumer.cli.completed import completed
 from consumer.cli.config_file import config_options
 from consumer.cli.durations import seconds_option
 from consumer.cli.failures import EX_USAGE, fail, one_line_errors, settings_or_exit
@@ -46,7 +46,7 @@ def top(config: Path, workers: tuple[str, ...], once: bool, interval: float) -> 
     from consumer.cli.stderr_log import warnings_on_stderr
 
     with suppress(KeyboardInterrupt), warnings_on_stderr(), one_line_errors():
-        asyncio.run(_shown(settings, addresses, None if once else interval))
+        completed(_shown(settings, addresses, None if once else interval))
 
 
 def _addresses(settings: Settings, workers: Sequence[str]) -> list[tuple[str, int]]:
@@ -88,6 +88,8 @@ def _room(workers: int) -> int:
 
 
 async def _frame(there: Reach, frames: Frames, addresses: Sequence[tuple[str, int]], most: int) -> Group:
+    import asyncio
+
     from rich.console import Group
     from rich.text import Text
 
@@ -109,6 +111,8 @@ async def _frame(there: Reach, frames: Frames, addresses: Sequence[tuple[str, in
 
 
 async def _asked(addresses: Sequence[tuple[str, int]], application: str) -> list[WorkerStatus]:
+    import asyncio
+
     from consumer.cli.worker_status import worker_status
 
     return list(

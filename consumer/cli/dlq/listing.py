@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from consumer.cli.completed import completed
 from consumer.cli.config_file import config_options
 from consumer.cli.dlq.options import (
     place_option,
@@ -50,7 +50,7 @@ def list_letters(
     from consumer.cli.stderr_log import warnings_on_stderr
 
     with warnings_on_stderr(), one_line_errors():
-        shown = asyncio.run(_listed(settings, where, which, limit, show_values))
+        shown = completed(_listed(settings, where, which, limit, show_values))
     click.echo(json.dumps(shown, indent=2, ensure_ascii=False) if output == "json" else _as_text(shown))
 
 

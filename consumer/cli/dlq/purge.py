@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from consumer.cli.completed import completed
 from consumer.cli.config_file import config_options
 from consumer.cli.dlq.options import (
     place_option,
@@ -52,7 +52,7 @@ def purge(
     from consumer.cli.stderr_log import warnings_on_stderr
 
     with warnings_on_stderr(), one_line_errors():
-        shown = asyncio.run(_purged(settings, where, which, limit, yes, accept_loss))
+        shown = completed(_purged(settings, where, which, limit, yes, accept_loss))
     if output == "json":
         click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
     else:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from consumer.cli.completed import completed
 from consumer.cli.config_file import config_options
 from consumer.cli.dlq.options import (
     place_option,
@@ -103,7 +103,7 @@ def redrive(
 
     with output_on_stderr(), one_line_errors():
         try:
-            summary, parked = asyncio.run(redriven(request))
+            summary, parked = completed(redriven(request))
         except PermissionDenied as error:
             if error.action == "dynamodb:GetItem" and request.check:
                 click.echo("to redrive without a look at the items: --check none", err=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from consumer.cli.completed import completed
 from consumer.cli.config_file import config_and
 from consumer.cli.dlq.options import place_option, place_or_exit, show_values_option
 from consumer.cli.failures import EX_USAGE, fail, one_line_errors, settings_or_exit
@@ -38,7 +38,7 @@ def show(config: Path, name: str | None, place: str | None, key: str | None, sho
     from consumer.cli.stderr_log import warnings_on_stderr
 
     with warnings_on_stderr(), one_line_errors():
-        shown = asyncio.run(_found(settings, where, name, key, show_values))
+        shown = completed(_found(settings, where, name, key, show_values))
     if not shown:
         fail(f"no letter {name or f'of the key {key}'} in {where}: see `stream-consumer dlq list`", 1)
     if output == "json":

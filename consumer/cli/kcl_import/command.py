@@ -3,13 +3,13 @@ and the properties file of a MultiLangDaemon as a configuration file."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from consumer.cli.completed import completed
 from consumer.cli.config_file import optional_config, the_config_file
 from consumer.cli.failures import EX_CONFIG, EX_USAGE, fail, one_line_errors, settings_or_exit
 from consumer.cli.output import output_option
@@ -117,7 +117,7 @@ def import_kcl(
 
     request = Request(settings, table, failover_time, start, caught_up)
     with warnings_on_stderr(), one_line_errors():
-        found, written = asyncio.run(_imported(request, table_region, is_meant=yes))
+        found, written = completed(_imported(request, table_region, is_meant=yes))
     _show(request, found, written, output)
     if found.refusals:
         _refuse(found)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from consumer.cli.completed import completed
 from consumer.cli.config_file import config_options
 from consumer.cli.failures import one_line_errors, settings_or_exit
 from consumer.cli.output import Styled, echo_json, output_option, table
@@ -29,7 +29,7 @@ def list_leases(config: Path, finished: bool, output: str) -> None:
     """
     settings = settings_or_exit(config)
     with one_line_errors():
-        found = asyncio.run(_read(settings))
+        found = completed(_read(settings))
     if output == "json":
         from consumer.cli.leases.rows import fleet_document
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from consumer.cli.completed import completed
 from consumer.cli.config_file import config_options
 from consumer.cli.failures import EX_USAGE, fail, one_line_errors, settings_or_exit
 from consumer.cli.output import echo_json, output_option, table
@@ -47,7 +47,7 @@ def release(config: Path, shards: tuple[str, ...], yes: bool, output: str) -> No
     from consumer.cli.stderr_log import warnings_on_stderr
 
     with warnings_on_stderr(), one_line_errors():
-        result = asyncio.run(_released(settings, frozenset(shards), is_meant=yes))
+        result = completed(_released(settings, frozenset(shards), is_meant=yes))
     _show(result, output)
     if result.released is not None:
         click.echo(f"{len(result.released)} leases are free", err=True)

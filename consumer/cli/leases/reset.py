@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from consumer.cli.completed import completed
 from consumer.cli.config_file import config_options
 from consumer.cli.failures import EX_CONFIG, EX_USAGE, fail, one_line_errors, settings_or_exit
 from consumer.cli.output import echo_json, output_option, table
@@ -48,7 +48,7 @@ def reset(config: Path, shards: tuple[str, ...], every: bool, yes: bool, output:
     from consumer.cli.stderr_log import warnings_on_stderr
 
     with warnings_on_stderr(lambda name, _: name == "replay.written"), one_line_errors():
-        result = asyncio.run(_reset(settings, frozenset(shards), is_meant=yes))
+        result = completed(_reset(settings, frozenset(shards), is_meant=yes))
     _show(settings, result, output)
     plan = result.found.plan
     if plan.problems:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from consumer.cli.completed import completed
 from consumer.cli.config_file import config_and
 from consumer.cli.failures import EX_USAGE, fail, one_line_errors, settings_or_exit
 from consumer.cli.output import echo_json, output_option, plain, table
@@ -28,7 +28,7 @@ def show(config: Path, shard_id: str | None, output: str) -> None:
         raise click.UsageError("give the id of a shard, as `stream-consumer leases list` shows it")
     settings = settings_or_exit(config)
     with one_line_errors():
-        found = asyncio.run(_read(settings, shard_id))
+        found = completed(_read(settings, shard_id))
     if found is None:
         fail(f"{shard_id} has no lease: see `stream-consumer leases list --all`", EX_USAGE)
     if output == "json":

@@ -14,7 +14,18 @@ from click.testing import CliRunner
 from consumer.cli.main import main
 from consumer.cli.output import Styled, table
 
-SLOW = ("pydantic", "yaml", "msgspec", "structlog", "aiohttp", "botocore", "aioboto3", "rich", "prometheus_client")
+SLOW = ("asyncio", "pydantic", "yaml", "msgspec", "structlog", "aiohttp", "botocore", "aioboto3", "rich")
+    "asyncio",
+    "pydantic",
+    "yaml",
+    "msgspec",
+    "structlog",
+    "aiohttp",
+    "botocore",
+    "aioboto3",
+    "rich",
+    "prometheus_client",
+)
 WITHOUT_CONFIG = {"schema", "import-esm", "completion"}
 
 
