@@ -15,17 +15,6 @@ from consumer.cli.main import main
 from consumer.cli.output import Styled, table
 
 SLOW = ("asyncio", "pydantic", "yaml", "msgspec", "structlog", "aiohttp", "botocore", "aioboto3", "rich")
-    "asyncio",
-    "pydantic",
-    "yaml",
-    "msgspec",
-    "structlog",
-    "aiohttp",
-    "botocore",
-    "aioboto3",
-    "rich",
-    "prometheus_client",
-)
 WITHOUT_CONFIG = {"schema", "import-esm", "completion"}
 
 
