@@ -51,24 +51,39 @@ async def _looks(settings: Settings, interval: float | None, *, every: bool, as_
     from consumer.cli import reach
     from consumer.cli.fleet_reading import fleet_rows, the_source
     from consumer.cli.lag_reading import lag_meter
+    from consumer.domain.errors import DependencyError
 
     async with reach.reached(settings) as there:
         while True:
-            fleet = await fleet_rows(there)
-            meter = await lag_meter(there, await the_source(there, fleet.stream_id), fleet.label)
-            lags = await meter.measure(fleet.leases)
-            document = _document(settings, lags)
-            if not as_json:
-                if interval is not None and sys.stdout.isatty():
-                    click.clear()
-                click.echo(_as_text(lags, document, every=every))
-            elif interval is None:
-                echo_json(document)
-            else:
-                click.echo(json.dumps(document, ensure_ascii=False))
+            try:
+                fleet = await fleet_rows(there)
+                meter = await lag_meter(there, await the_source(there, fleet.stream_id), fleet.label)
+                _show(
+                    settings,
+                    await meter.measure(fleet.leases),
+                    every=every,
+                    as_json=as_json,
+                    again=interval is not None,
+                )
+            except DependencyError as error:
+                if interval is None:
+                    raise
+                click.echo(f"{error}: looking again in {interval:g} s", err=True)
             if interval is None:
                 return
             await there.sleep(interval)
+
+
+def _show(settings: Settings, lags: Sequence[ShardLag], *, every: bool, as_json: bool, again: bool) -> None:
+    document = _document(settings, lags)
+    if not as_json:
+        if again and sys.stdout.isatty():
+            click.clear()
+        click.echo(_as_text(lags, document, every=every))
+    elif again:
+        click.echo(json.dumps(document, ensure_ascii=False))
+    else:
+        echo_json(document)
 
 
 def _document(settings: Settings, lags: Sequence[ShardLag]) -> dict[str, Any]:

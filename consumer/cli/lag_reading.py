@@ -6,7 +6,13 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from consumer.cli.reach import Reach
-from consumer.domain.errors import DependencyError, ExpiredIterator, ResourceMissing, TrimmedData
+from consumer.domain.errors import (
+    DependencyError,
+    ExpiredIterator,
+    PermissionDenied,
+    ResourceMissing,
+    TrimmedData,
+)
 from consumer.domain.lease import LeaseRow
 from consumer.domain.outside_lag import ShardLag
 from consumer.domain.replay_start import StartRule
@@ -39,6 +45,8 @@ class LagMeter:
             found[row.shard_id] = await self._of(row, rows)
 
         for row, error in await each(wanted, one, at_once=AT_ONCE):
+            if isinstance(error, PermissionDenied):
+                raise error
             found[row.shard_id] = ShardLag(row.shard_id, "not known", detail=str(error))
         return [found[row.shard_id] for row in wanted]
 

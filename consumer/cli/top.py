@@ -65,9 +65,11 @@ def _bracketed(host: str) -> str:
 async def _shown(settings: Settings, addresses: Sequence[tuple[str, int]], interval: float | None) -> None:
     from rich.console import Console
     from rich.live import Live
+    from rich.text import Text
 
     from consumer.cli import reach
     from consumer.cli.top_frames import Frames
+    from consumer.domain.errors import DependencyError
 
     console, frames = Console(), Frames()
     if interval is not None and not console.is_terminal:
@@ -79,7 +81,10 @@ async def _shown(settings: Settings, addresses: Sequence[tuple[str, int]], inter
             return
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
-                live.update(await _frame(there, frames, addresses, _room(len(addresses))), refresh=True)
+                try:
+                    live.update(await _frame(there, frames, addresses, _room(len(addresses))), refresh=True)
+                except DependencyError as error:
+                    live.update(Text(f"{error}: looking again in {interval:g} s", style="red"), refresh=True)
                 await there.sleep(interval)
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from consumer.domain.deferred import DeferredKey
-from consumer.domain.errors import DependencyError
+from consumer.domain.errors import DependencyError, PermissionDenied
 from consumer.ports.leases import Registration
 from consumer.ports.source import Page
 from tests.unit.cli.fleet_world import APPLICATION, FleetWorld, world
@@ -156,6 +156,42 @@ def test_watch_goes_on_until_ctrl_c(world: FleetWorld) -> None:
     lags = [json.loads(line)["lag_seconds"] for line in done.stdout.splitlines()]
     assert len(lags) == 3
     assert lags[2] > lags[1] > lags[0]
+
+
+def test_watch_outlives_what_passes(world: FleetWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look fails with 69, the next ones of --watch come."""
+    left, _ = world.stream.open_shards()
+    world.lease(left, state="done")
+    inner, asked = world.source.describe, [0]
+
+    async def fails_at_first() -> object:
+        asked[0] += 1
+        if asked[0] in (1, 2):
+            raise DependencyError("DescribeTable", "InternalServerError", "try again")
+        return await inner()
+
+    def meanwhile(_seconds: float) -> None:
+        if len(world.time.slept) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(world.source, "describe", fails_at_first)
+    world.time.meanwhile = meanwhile
+    assert world.run("lag").exit_code == 69
+    done = world.run("lag", "--watch", "--output", "json")
+    assert (done.exit_code, len(done.stdout.splitlines())) == (0, 1)
+    assert "looking again in 10 s" in done.stderr
+
+
+def test_a_permission_that_is_missing_is_no_lag(world: FleetWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, _ = world.stream.open_shards()
+    world.lease(left)
+
+    async def refused(shard_id: str, position: object) -> str:
+        raise PermissionDenied("dynamodb:GetShardIterator", "orders", "AccessDenied")
+
+    monkeypatch.setattr(world.source, "iterator", refused)
+    done = world.run("lag")
+    assert (done.exit_code, "dynamodb:GetShardIterator" in done.output) == (77, True)
 
 
 def test_watch_is_gentle(world: FleetWorld) -> None:
