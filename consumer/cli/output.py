@@ -51,8 +51,10 @@ def grid(rows: Sequence[Sequence[str]], *, shrink: bool = False) -> Table:
     from rich.text import Text
 
     found = Table(box=None, pad_edge=False, show_header=True, header_style="bold", padding=(0, 2, 0, 0))
-    for name in rows[0]:
-        found.add_column(Text(name), no_wrap=True, overflow="ellipsis" if shrink else "ignore")
+    names = max(len(plain(row[0])) for row in rows)
+    for place, name in enumerate(rows[0]):
+        least = None if place else names  # what a row is about stays whole: ids differ at their ends
+        found.add_column(Text(name), no_wrap=True, overflow="ellipsis" if shrink else "ignore", min_width=least)
     for row in rows[1:]:
         found.add_row(*(Text(plain(cell), style=cell.style if isinstance(cell, Styled) else "") for cell in row))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,9 +11,10 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from consumer.cli.main import main
-from consumer.cli.output import Styled, table
+from consumer.cli.output import Styled, grid, table
 
 SLOW = ("asyncio", "pydantic", "yaml", "msgspec", "structlog", "aiohttp", "botocore", "aioboto3", "rich")
 WITHOUT_CONFIG = {"schema", "import-esm", "completion"}
@@ -150,3 +152,14 @@ def test_tables_have_colours_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> N
     assert "\x1b[31mhalted" in table(rows)
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[31m" not in table(rows)
+
+
+def test_on_a_narrow_screen_the_ids_stay_whole() -> None:
+    """The other cells are cut."""
+    shard_id = "shardId-00000001790000000000-5b1e7c2d"
+    text = io.StringIO()
+    rows = [["SHARD", "OWNER", "NOTE"], [shard_id, "host-a/11/01234567", "records were trimmed before they were read"]]
+    Console(file=text, width=60).print(grid(rows, shrink=True))
+    assert max(map(len, text.getvalue().splitlines())) <= 60
+    assert shard_id in text.getvalue()
+    assert "…" in text.getvalue()
