@@ -49,10 +49,10 @@ def tail(config: Path, since: str, shards: tuple[str, ...], limit: int | None, f
             completed(_tail(settings, start, frozenset(shards), limit, filtered=filtered))
         sys.stdout.flush()
     except* BrokenPipeError:
-        _leave_stdout()
+        leave_stdout()
 
 
-def _leave_stdout() -> None:
+def leave_stdout() -> None:
     """So that the interpreter does not fail once more when it flushes."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

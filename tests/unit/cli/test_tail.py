@@ -9,6 +9,7 @@ from typing import Any
 import click
 import pytest
 
+from consumer.cli import tail
 from consumer.domain.errors import DependencyError, PermissionDenied
 from tests.unit.cli.fleet_world import FleetWorld, world
 
@@ -152,11 +153,14 @@ def test_records_that_were_trimmed_meanwhile_are_told(world: FleetWorld) -> None
 
 
 def test_a_reader_that_has_enough_is_a_good_end(world: FleetWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `tail | head`."""
+    """As `tail | head`. Standard output is closed, but not that of the tests."""
     put(world, 1)
+    left: list[int] = []
 
     def closed(*_: object, **__: object) -> None:
         raise BrokenPipeError
 
     monkeypatch.setattr(click, "echo", closed)
+    monkeypatch.setattr(tail, "leave_stdout", lambda: left.append(1))
     assert world.run("tail", "--from", "trim_horizon").exit_code == 0
+    assert left == [1]
