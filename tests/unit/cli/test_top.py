@@ -153,7 +153,7 @@ def test_a_thousand_shards_fit_the_screen_and_the_worst_are_on_it() -> None:
 def test_the_screen_goes_on_until_ctrl_c(world: FleetWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """rich takes standard output for a terminal here."""
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    monkeypatch.setattr(os, "get_terminal_size", lambda: os.terminal_size((120, 40)))
+    monkeypatch.setattr(os, "get_terminal_size", lambda *_: os.terminal_size((120, 40)))
     left, _ = world.stream.open_shards()
     world.lease(left, owner=world.session("host-a/11"))
 
