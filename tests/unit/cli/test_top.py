@@ -20,7 +20,7 @@ from consumer.domain.fleet_rows import FleetRows
 from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.operate.metrics import RECORD_RESULTS
 from consumer.operate.status import ShardStatus, Status, StatusBoard
-from consumer.operate.status_page import status_json
+from consumer.operate.status_json import status_json
 from tests.unit.cli.fleet_world import APPLICATION, DURATION, FleetWorld, world
 
 __all__ = ["world"]
