@@ -128,6 +128,8 @@ class Shard:
         event = Record(Change("1", Keys=Raw(b'{"id":{"S":"a"}}')), event_source_arn="arn").event_size
         self.max_event = EVENT_FRAME + plan.room * (event + 8)
         self.context = self._context()
+        self.dispatcher: Dispatcher | None = None
+        self.breaker_opened = False
         self._subscribe(FrontierSnapshot(), WindowState())
         self._newest = 0.0
 
@@ -191,7 +193,9 @@ class Shard:
         model, plan = self.model, self.plan
         self.checkpoint()
         assert call.attempt == model.attempts_of(call) + 1, "a retry keeps its request id, a throttle its attempt"
-        assert call.attempt <= plan.retries + 1, "more calls than retries allow"
+        self.breaker_opened |= self.dispatcher is not None and not self.dispatcher.breaker.is_closed
+        # While it is open no record is given up because of its retries, and once it has closed each is tried once more.
+        assert call.attempt <= plan.retries + 1 or self.breaker_opened, "more calls than retries allow"
         assert len(call.records) <= plan.batch_size
         assert len(call.records) == 1 or len(call.event()) <= self.max_event or call.window is not None
         if call.window is not None and call.window.final:
@@ -316,7 +320,7 @@ class Shard:
         async with asyncio.TaskGroup() as tasks:
             lease = HeldLease(self.context, row, subscription)
             parked = ParkedRows(self.context, lease)
-            one = Dispatcher(self.context, lease, subscription, parked, tasks, self.max_event)
+            one = self.dispatcher = Dispatcher(self.context, lease, subscription, parked, tasks, self.max_event)
             reader = ShardReader(self.context, SHARD, self.resume_from, subscription, account, lineage)
             catch_up = CatchUp(self.context, lease, reader, subscription, parked, account, lineage)
             beside = [tasks.create_task(self._checkpoint_for_ever()), tasks.create_task(catch_up.run(one))]
