@@ -27,6 +27,7 @@ from .record import Record
 from .stream_record import StreamRecord
 
 MOST_BYTES: Final = 256 << 20  # of a payload that was compressed
+ANY_ATTRIBUTE: Final = "*"
 PAYLOAD_SUFFIX: Final = ".payload.json"  # of objects that hold records alone; they are no letters
 
 Fields = Mapping[str, Any]
@@ -39,8 +40,8 @@ class ReadLetter:
     ``key`` is its idempotency key. ``given_up_at`` in Unix seconds, 0 when unknown. ``first_number`` as the handler saw
     it; empty for the last call of a window. ``key_digest`` is None when the letter does not say it: its records are of
     several keys, or an older version wrote it. ``location`` says where the payload is while it is not in ``payload``.
-    ``in_window``: the handler saw the records with the state of a tumbling window. ``redacted``: attributes were
-    removed, so the records are not what the handler would get.
+    ``in_window``: the handler saw the records with the state of a tumbling window. ``redacted``: the paths of what was
+    removed, so that the records are not what the handler would get; empty when they are.
     """
 
     key: str
@@ -58,7 +59,7 @@ class ReadLetter:
     key_digest: str | None = None
     parked: Parked | None = None
     in_window: bool = False
-    redacted: bool = False
+    redacted: tuple[str, ...] = ()
     through_kinesis: bool = False
     location: str = ""
     payload: bytes = b""
@@ -126,7 +127,7 @@ def read_letter(document: bytes, attributes: Mapping[str, str]) -> ReadLetter:
         key_digest=_text(own.get("keyDigest") or attributes.get("key_digest")),
         parked=_parked(own, attributes),
         in_window="timeWindowInfo" in fields,
-        redacted=bool(fields.get("redacted") or own.get("redacted")),
+        redacted=_redacted(fields) or _redacted(own),
         through_kinesis="KinesisBatchInfo" in fields,
         location="" if payload else location,
         payload=payload,
@@ -209,6 +210,15 @@ def _parked(own: Fields, attributes: Mapping[str, str]) -> Parked | None:
     if not ordinal.isdecimal():
         raise ValueError(f"is a letter of a parked key without its place: ordinal is {ordinal!r}")
     return Parked(str(park_id), int(ordinal))
+
+
+def _redacted(fields: Fields) -> tuple[str, ...]:
+    """Any attribute, where it is not said which."""
+    if not fields.get("redacted"):
+        return ()
+    named = fields.get("redactedAttributes")
+    paths = tuple(path for path in named if isinstance(path, str)) if isinstance(named, list) else ()
+    return paths or (ANY_ATTRIBUTE,)
 
 
 def _seconds(timestamp: object) -> float:

@@ -90,6 +90,11 @@ class Redaction:
         copies = [self._redacted(record, hit) if isinstance(record, Record) else record for record in records]
         return RedactedRecords(copies, tuple(path for steps, path in self._by_steps.items() if steps in hit))
 
+    def leaves(self, image: Raw, keys: Raw) -> bool:
+        """Whether an image of an item with these keys is whole: no path names anything in it, now or before its value
+        was replaced."""
+        return self._without(image, _names(keys), set()) is image
+
     def hidden_values(self, records: Sequence[StreamRecord]) -> HiddenValues:
         """The values in these records that no text may show. They are looked for when the first text comes."""
         return HiddenValues(lambda: self._values(records))

@@ -13,12 +13,12 @@ from consumer.domain.stream_record import StreamRecord
 @dataclass(frozen=True, slots=True)
 class ParkedLetter:
     """One letter: its records (one, as this program writes them), with their numbers in the books, and what the
-    destination knows it by. ``redacted``: attributes of the records were left out. ``problem`` says why the records
-    cannot be had; then there are none."""
+    destination knows it by. ``redacted``: the paths of attributes that the records lack. ``problem`` says why the
+    records cannot be had; then there are none."""
 
     records: Sequence[StreamRecord]
     handle: object
-    redacted: bool = False
+    redacted: tuple[str, ...] = ()
     problem: str = ""
 
 

@@ -21,6 +21,7 @@ from consumer.domain.parking import Parked, ParkedKey, ParkedShard
 from consumer.domain.stream_record import StreamRecord
 from consumer.ports.parked_letters import ParkedLetter, ParkedLetterBox
 from consumer.ports.parking import MOST_FREED, ParkedRedrives
+from consumer.redrive.reading_again import ReadingAgain, events_of
 
 log = structlog.get_logger()
 
@@ -79,7 +80,8 @@ NoteLoss = Callable[[ParkedShard, int, str], Awaitable[None]]
 @dataclass(frozen=True, slots=True)
 class ParkedRedrive:
     """Redrives parked keys, each by itself. ``token`` never gives the same twice. Without ``note_loss`` a letter that
-    is not there, or cannot be read, leaves its key parked; with it the letter is passed over."""
+    is not there, or cannot be read, leaves its key parked; with it the letter is passed over. ``again`` reads the items
+    of redacted letters."""
 
     store: RedriveStore
     box: ParkedLetterBox
@@ -87,6 +89,7 @@ class ParkedRedrive:
     member: Member
     token: Callable[[], str]
     note_loss: NoteLoss | None = None
+    again: ReadingAgain = ReadingAgain(None)
     _living: set[str] = field(default_factory=set)  # other redrives
 
     async def redrive(self, digest: str) -> KeyResult:
@@ -132,6 +135,7 @@ class _Key:
         self._member = work.member
         self._token = work.token
         self._note_loss = work.note_loss
+        self._again = work.again
         self._key = key
         self._handled = 0
 
@@ -230,16 +234,15 @@ class _Key:
             what = found[0][0].problem if found else "it is not there"
             return await self._without(row, done, why, f"letter {done + 1} of {row.letters} of {row.shard_id}: {what}")
         found = list(takewhile(_readable, found))
-        if any(letter.redacted for letters in found for letter in letters):
-            return done, self._left("redacted", f"attributes were left out of letter {done + 1} of {row.shard_id}")
-        records: dict[int, StreamRecord] = {}
-        ends = []  # how many records there are up to each letter
-        for letters in map(_readable, found):
-            own = {int(record.number): record for letter in letters for record in letter.records}
-            records.update({number: record for number, record in sorted(own.items()) if number not in records})
-            ends.append(len(records))
+        events = await events_of([_readable(copies) for copies in found], self._again)
+        ends = events.ends
+        if not ends:
+            return await self._without(
+                row, done, "redacted", f"letter {done + 1} of {row.letters} of {row.shard_id} {events.problem}"
+            )
+        found = found[: len(ends)]
         self._member.require()
-        handled = await self._handle(list(records.values()), row)
+        handled = await self._handle(events.records, row)
         through = sum(end <= handled for end in ends)
         if through:
             self._handled += through

@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from consumer.domain.deferred import digest_of
 from consumer.domain.errors import StreamConsumerError
+from consumer.domain.read_again import Marked
 from consumer.domain.redrive_plan import KeyWork, Place, RecordId, key_work
 from consumer.domain.stream_record import StreamRecord
 from consumer.redrive.attempts import STOPPED, Attempts
@@ -22,7 +23,6 @@ from consumer.redrive.letter_deletion import LetterDeletion
 
 PARKED: Final = "is of a parked key, which comes back as a whole"
 IN_WINDOW: Final = "is of a tumbling window, whose state has gone on without it: no call can bring that back"
-REDACTED: Final = "was redacted, so the handler would not get what it should: read the item again instead"
 
 Result = Literal["handled", "left", "not_deleted"]
 
@@ -58,9 +58,7 @@ def why_not(found: GatheredLetter) -> str:
         return found.problem
     if letter.parked is not None:
         return PARKED
-    if letter.in_window:
-        return IN_WINDOW
-    return REDACTED if letter.redacted else ""
+    return IN_WINDOW if letter.in_window else ""
 
 
 class Redrive:
@@ -144,20 +142,22 @@ class Redrive:
             for one in self._open[number]:
                 self._letters_of.setdefault(one, []).append(number)
             places += of_letter
-        return places
+        # Of a record that lies there redacted and whole the last one counts.
+        return sorted(places, key=lambda place: not self._letters[place.letter].letter.redacted)
 
     def _place(self, letter: int, index: int, record: StreamRecord) -> Place:
         where = self._letters[letter].letter
         number = RecordId(where.stream_label, int(record.number), where.shard_id)
         return Place(number, digest_of(self._key_of(record)), letter, index)
 
-    def _records(self, key: KeyWork) -> dict[RecordId, StreamRecord]:
+    def _records(self, key: KeyWork) -> dict[RecordId, Marked]:
         """Read when it is their turn: memory holds the keys that are worked on."""
         by_letter: dict[int, Sequence[StreamRecord]] = {}
         for place in key.places:
             if place.letter not in by_letter:
                 by_letter[place.letter] = self._gathering.records(self._letters[place.letter])
-        return {place.id: by_letter[place.letter][place.index] for place in key.places}
+        lacks = {letter: self._letters[letter].letter.redacted for letter in by_letter}
+        return {place.id: (by_letter[place.letter][place.index], lacks[place.letter]) for place in key.places}
 
     async def _ended(self, key: KeyWork, run: KeyRun) -> None:
         self._summary.records_handled += len(run.settled)

@@ -42,14 +42,15 @@ def _no_letters(settings: Settings) -> Iterator[Violation]:
         )
 
 
-def _keys_that_stay(settings: Settings) -> Iterator[Violation]:
+def _versions_that_are_skipped(settings: Settings) -> Iterator[Violation]:
     order = settings.on_failure.order
     if settings.on_failure.redact and order != "continue":
         yield Violation(
             _PATH,
-            f"leaves keys parked with on_failure.order {order}: a redrive cannot handle letters that lack attributes,"
-            " so a key stays parked once one of its letters was redacted",
-            "use order: continue, or encrypt these attributes in the item and redact nothing",
+            f"takes versions away from parked keys (on_failure.order {order}): a redrive can only read the item again,"
+            " so of several redacted letters of an item the handler gets one event, with the newest image",
+            "leave it so when the newest state is what counts; else encrypt these attributes in the item and redact"
+            " nothing",
         )
 
 
@@ -88,7 +89,7 @@ REDACT_RULES: Final = (Rule((_PATH, "on_failure.format"), _lambda_format),)
 REDACT_WARNINGS: Final = (
     Rule((_PATH,), _misread_paths),
     Rule((_PATH, "on_failure.destination"), _no_letters),
-    Rule((_PATH, "on_failure.order"), _keys_that_stay),
+    Rule((_PATH, "on_failure.order"), _versions_that_are_skipped),
     Rule((_PATH, "source.kind", "source.table"), _opaque_data),
     Rule((_PATH, "handler.kind", "handler.isolation"), _output),
     Rule((_PATH, "batch.tumbling_window"), _window_state),

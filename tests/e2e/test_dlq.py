@@ -92,6 +92,23 @@ def test_what_is_older_than_its_item_is_left_unless_it_is_forced(aws: Aws, fleet
     assert dead.list()["letters"] == 0
 
 
+def test_a_redacted_letter_comes_back_with_its_item_as_it_is_now(aws: Aws, fleet: Fleet) -> None:
+    """The handler cannot do without the attribute: it gets the value from the table, once for both letters."""
+    dead = made("s3", aws, fleet, redact=["version"])
+    bad = dead.poison(range(1), range(1, 3))
+    dead.letters_of(len(bad))
+    assert [one["redacted_attributes"] for one in dead.list()["each"]] == [["version"], ["version"]]
+
+    refused = dead.run("redrive", "--check", "none", environment=MENDED)
+    assert refused.returncode == 1
+    assert "--check none reads no items" in refused.stderr
+    done = dead.run("redrive", environment=MENDED)
+    assert done.returncode == 0, done.stderr
+    assert "2 letters (2 records) handled, 0 left" in done.stdout
+    assert by_worker(fleet.journal(), "redrive") == [("bad000", 2)]
+    assert dead.list()["letters"] == 0
+
+
 @BOTH
 def test_a_letter_is_shown_without_its_values_and_deleted_when_somebody_means_it(fleet: Fleet, dead: Dead) -> None:
     dead.poison(range(1), range(1, 2))

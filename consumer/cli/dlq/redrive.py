@@ -78,6 +78,8 @@ def redrive(
     of the same item have been handled since, so every item is read from the table first: a record is handled when its
     item still is as the newest of its letters left it.
 
+    Of a redacted letter the item is read again, and handled as it is now.
+
     Then come parked keys (order: park_key): each as a whole, from its first letter on, while its new records go on
     coming; it is free when all are handled. --check and --force do not matter to them.
 

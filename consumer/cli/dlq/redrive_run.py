@@ -29,6 +29,7 @@ from consumer.redrive.letter_deletion import LetterDeletion
 from consumer.redrive.parked import KeyResult, ParkedRedrive
 from consumer.redrive.parked_in_queue import ParkedInQueue
 from consumer.redrive.parked_keys import ParkedHandling, ParkedKeys, ParkedSummary, letters_waiting, selected_keys
+from consumer.redrive.reading_again import ReadingAgain
 from consumer.redrive.redrive import LetterResult, Redrive, Summary
 from consumer.redrive.session import RedriveSession
 
@@ -113,7 +114,7 @@ class _Run:
         progress: Progress,
     ) -> Summary:
         reach, key_of = self._reach, self._stream.format.key_of
-        rules = Rules(self._filters, await self._items() if letters else None)
+        rules = Rules(self._filters, await self._items() if letters else None, await self._again())
         deletion = LetterDeletion(reach.held, reach.payloads, session) if session is not None else None
         work = Redrive(self._gathering, deletion, key_of, progress.letter)
         return await work.run(letters, rules, attempts, self._stop, self._request.concurrency)
@@ -123,10 +124,22 @@ class _Run:
             why = "--force" if self._request.check else "--check none"
             click.echo(f"the source is not compared with ({why}): records may be older than their item", err=True)
             return None
-        table = self._request.settings.source.table or self._stream.table_name
+        table = self._table
         if not table:
             fail("the stream has no table of which items could be read: use --force to handle its records", EX_CONFIG)
         return await self._reach.adapters.items(table)
+
+    async def _again(self) -> ReadingAgain:
+        """For redacted letters, whatever is compared otherwise."""
+        if not self._request.check:
+            return ReadingAgain(None, "--check none reads no items")
+        if not self._table:
+            return ReadingAgain(None, "the stream names no table (source.table does)")
+        return ReadingAgain(await self._reach.adapters.items(self._table))
+
+    @property
+    def _table(self) -> str:
+        return self._request.settings.source.table or self._stream.table_name
 
     # --- parked keys -------------------------------------------------------------------------------------
 
@@ -150,6 +163,7 @@ class _Run:
             session,
             lambda: str(uuid.uuid4()),
             claims.note_lost_letter if self._request.accept_loss else None,
+            await self._again(),
         )
         work = ParkedKeys(redrive, handling, self._stop)
         return await work.run(keys, self._request.concurrency, progress.key)

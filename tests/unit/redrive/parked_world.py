@@ -10,9 +10,11 @@ from dataclasses import dataclass, field, replace
 from consumer.domain.events import records_from_event
 from consumer.domain.lease import LeaseRow
 from consumer.domain.parking import ParkedKey, ParkedShard
+from consumer.domain.record import Record
 from consumer.domain.stream_record import StreamRecord
 from consumer.ports.parked_letters import ParkedLetter
 from consumer.redrive.parked import KeyResult, ParkedRedrive
+from consumer.redrive.reading_again import ReadingAgain
 from consumer.redrive.session import RedriveSession
 from consumer.testing.memory_claims import MemoryRedriveClaims
 from consumer.testing.memory_leases import MemoryLeaseStore
@@ -24,9 +26,30 @@ LABEL, SHARD = "2026-09-17T13:26:53.746", "shardId-1"
 DIGEST = "digest"
 
 
-def letter(ordinal: int, problem: str = "", digest: str = DIGEST) -> ParkedLetter:
-    event = b'{"Records":[{"eventID":"1","eventName":"INSERT","dynamodb":{"SequenceNumber":"%d"}}]}' % ordinal
-    return ParkedLetter(() if problem else records_from_event(event), (digest, ordinal), problem=problem)
+def letter(
+    ordinal: int, problem: str = "", digest: str = DIGEST, *, item: str = "a", lacks: tuple[str, ...] = ()
+) -> ParkedLetter:
+    change = b'{"SequenceNumber":"%d","Keys":{"id":{"S":"%b"}}}' % (ordinal, item.encode())
+    event = b'{"Records":[{"eventID":"1","eventName":"INSERT","dynamodb":%b}]}' % change
+    records = () if problem else records_from_event(event)
+    return ParkedLetter(records, (digest, ordinal), lacks, problem)
+
+
+class Items:
+    """``ports.SourceItems``: ``versions`` of items by their key, which every reading makes one more."""
+
+    table = "t"
+
+    def __init__(self, **versions: int) -> None:
+        self.versions = versions
+
+    async def item(self, keys: dict[str, dict[str, str]]) -> dict[str, dict[str, str]] | None:
+        await asyncio.sleep(0.01)
+        key = keys["id"]["S"]
+        if key not in self.versions:
+            return None
+        self.versions[key] += 1
+        return {"id": {"S": key}, "v": {"N": str(self.versions[key])}}
 
 
 class Box:
@@ -62,6 +85,9 @@ class RedriveWorld:
     lease: LeaseRow
     claims: MemoryRedriveClaims = field(default_factory=MemoryRedriveClaims)
     handled: list[str] = field(default_factory=list)
+    images: list[tuple[str, object]] = field(default_factory=list)  # event names and versions, as they were handled
+    failing: set[str] = field(default_factory=set)
+    again: ReadingAgain = ReadingAgain(None)
 
     async def park(self, letters: int, digest: str = DIGEST) -> None:
         """A key with so many counted letters of one shard."""
@@ -74,14 +100,19 @@ class RedriveWorld:
     def redrive(self, *, accept_loss: bool = False) -> ParkedRedrive:
         tokens = iter(map(str, range(1000)))
         note = self.claims.note_lost_letter if accept_loss else None
-        return ParkedRedrive(self.store, self.box, self._handle, self.session, lambda: next(tokens), note)
+        return ParkedRedrive(self.store, self.box, self._handle, self.session, lambda: next(tokens), note, self.again)
 
     async def is_free(self, digest: str = DIGEST) -> bool:
         return (await self.store.parked_key(digest)).key is None
 
     async def _handle(self, records: Sequence[StreamRecord], shard: ParkedShard) -> int:
         await asyncio.sleep(0.05)
-        self.handled.extend(record.number for record in records)
+        for count, record in enumerate(records):
+            if record.number in self.failing:
+                return count
+            assert isinstance(record, Record)
+            self.handled.append(record.number)
+            self.images.append((record.event_name, (record.new_image or {}).get("v")))
         return len(records)
 
 
@@ -100,11 +131,15 @@ def in_redrive_world(box: Box, body: Callable[[RedriveWorld], Awaitable[None]]) 
     in_virtual_time(whole)
 
 
-def redriven(box: Box, letters: int, *, accept_loss: bool) -> tuple[KeyResult, RedriveWorld, bool]:
+def redriven(
+    box: Box, letters: int, *, accept_loss: bool = False, again: ReadingAgain | None = None, failing: str = ""
+) -> tuple[KeyResult, RedriveWorld, bool]:
     """One key with so many counted letters: the result, the world, and whether it is free."""
     ended: list[tuple[KeyResult, RedriveWorld, bool]] = []
 
     async def body(world: RedriveWorld) -> None:
+        world.again = again or world.again
+        world.failing = {failing}
         await world.park(letters)
         result = await world.redrive(accept_loss=accept_loss).redrive(DIGEST)
         ended.append((result, world, await world.is_free()))

@@ -6,12 +6,15 @@ import asyncio
 import json
 import math
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 
-from consumer.domain.filters.filters import Filters
+from consumer.domain.errors import PermissionDenied
+from consumer.domain.filters.filters import compile_filters
 from consumer.domain.letter_selection import Selection
 from consumer.domain.outcome import HandlerCall, HandlerFault, Outcome
+from consumer.domain.record import Record
 from consumer.domain.redaction import Redaction
 from consumer.domain.settlement import RetryPolicy
 from consumer.domain.source_format import dynamodb_format
@@ -21,6 +24,7 @@ from consumer.redrive.gathering import Gathering, Spool, whole_keys
 from consumer.redrive.held_letters import HeldLetters
 from consumer.redrive.key_run import Rules
 from consumer.redrive.letter_deletion import LetterDeletion
+from consumer.redrive.reading_again import ReadingAgain
 from consumer.redrive.redrive import Redrive, Summary
 from consumer.testing.simulated_worker import Scripted
 from consumer.testing.virtual_loop import Process
@@ -29,16 +33,22 @@ from tests.support.virtual_time import in_virtual_time
 FORMAT = dynamodb_format("id")
 
 
-def stored(name: str, *records: tuple[str, int], at: int = 0) -> StoredLetter:
-    """A letter of records ``(key, sequence number)``."""
-    event = {
+def stored(
+    name: str, *records: tuple[str, int], at: int = 0, lacks: Sequence[str] = (), event: str = "MODIFY"
+) -> StoredLetter:
+    """A letter of records ``(key, sequence number)``, redacted when it ``lacks`` something."""
+    payload = {
         "Records": [
             {
                 "eventID": str(number),
-                "eventName": "MODIFY",
+                "eventName": event,
                 "dynamodb": {
                     "Keys": {"id": {"S": key}},
-                    "NewImage": {"id": {"S": key}, "v": {"N": str(number)}},
+                    **(
+                        {}
+                        if event == "REMOVE"
+                        else {"NewImage": {"id": {"S": key}, "v": {"S": "[redacted]"} if lacks else {"N": str(number)}}}
+                    ),
                     "SequenceNumber": str(number),
                 },
             }
@@ -51,7 +61,8 @@ def stored(name: str, *records: tuple[str, int], at: int = 0) -> StoredLetter:
         "DDBStreamBatchInfo": {"shardId": "shard", "batchSize": len(records), "streamArn": "t/stream/label"},
         "application": "app",
         "idempotencyKey": name,
-        "payload": event,
+        **({"redacted": True, "redactedAttributes": list(lacks)} if lacks else {}),
+        "payload": payload,
     }
     return StoredLetter(name, name, json.dumps(document, separators=(",", ":")).encode(), {})
 
@@ -123,8 +134,18 @@ class Session:
 class Run:
     """One redrive over some letters: ``failing`` are the numbers that the handler cannot handle."""
 
-    def __init__(self, *letters: StoredLetter, failing: Sequence[str] = (), items: Items | None = None) -> None:
+    def __init__(
+        self,
+        *letters: StoredLetter,
+        failing: Sequence[str] = (),
+        items: Items | None = None,
+        again: ReadingAgain | None = None,
+        filters: Sequence[dict[str, Any]] = (),
+    ) -> None:
         self.place = Place(letters)
+        self.again = again or ReadingAgain(items)
+        self.filters = compile_filters(filters)
+        self.images: dict[str, tuple[str, object]] = {}  # event names and versions by number
         self.calls: list[list[str]] = []
         self.failing = set(failing)
         self.items = items
@@ -145,6 +166,9 @@ class Run:
                 if self.failing & set(numbers):
                     return Outcome("failed", fault=HandlerFault("raised", "ValueError", self.says))
                 self.calls.append(numbers)
+                for record in call.records:
+                    assert isinstance(record, Record)
+                    self.images[record.number] = (record.event_name, (record.new_image or {}).get("v"))
                 if len(self.calls) >= self.stop_after:
                     stop.set()
                 return Outcome("ok")
@@ -158,7 +182,7 @@ class Run:
                 deletion = None if dry else LetterDeletion(held, NoPayloads(), self.session)  # type: ignore[arg-type]  # the same
                 work = Redrive(gathering, deletion, FORMAT.key_of, lambda _: None)
                 attempts = None if dry else Attempts(calls, Pace(clock, math.inf), stop)
-                found.append(await work.run(letters, Rules(Filters([]), self.items), attempts, stop, 1))
+                found.append(await work.run(letters, Rules(self.filters, self.items, self.again), attempts, stop, 1))
 
         in_virtual_time(body)
         return found[0]
@@ -243,3 +267,91 @@ def test_a_limit_takes_whole_keys(limit: int, expected: list[str]) -> None:
     run = Run(stored("3", ("a", 3), at=3), stored("2", ("b", 2), at=2), stored("1", ("a", 1), at=1))
     run.summary(limit=limit)
     assert sorted(run.handled) == expected
+
+
+SECRET = ["v"]
+
+
+def reasons(summary: Summary) -> dict[str, str]:
+    return {one.found.name: one.reason for one in summary.results if one.result == "left"}
+
+
+def test_a_redacted_letter_is_handled_with_its_item_as_it_is_now() -> None:
+    run = Run(stored("1", ("a", 1), lacks=SECRET, event="INSERT"), stored("2", ("b", 2)), items=Items(a=7, b=2))
+    assert run.summary().count("handled") == 2
+    assert run.images == {"1": ("INSERT", 7), "2": ("MODIFY", 2)}
+    assert run.place.there == {}
+
+
+def test_consecutive_redacted_records_of_an_item_are_one_event_and_all_letters_go() -> None:
+    letters = [stored("1", ("a", 1), lacks=SECRET), stored("2", ("a", 2), lacks=SECRET), stored("3", ("b", 3))]
+    run = Run(*letters, items=Items(a=5, b=3))
+    summary = run.summary()
+    assert run.images == {"2": ("MODIFY", 5), "3": ("MODIFY", 3)}
+    assert (summary.count("handled"), run.place.there) == (3, {})
+
+
+def test_an_item_that_is_gone_or_came_back_is_left_unless_it_is_forced() -> None:
+    letters = [stored("1", ("a", 1), lacks=SECRET), stored("2", ("b", 2), lacks=SECRET, event="REMOVE")]
+    run = Run(*letters, items=Items(b=9))
+    found = reasons(run.summary())
+    assert (run.handled, set(run.place.there)) == ([], {"1", "2"})
+    assert "deleted since" in found["1"]
+    assert "written again since" in found["2"]
+    forced = Run(*letters, again=ReadingAgain(Items(b=9)))
+    assert forced.summary().count("handled") == 2
+    assert forced.images == {"1": ("REMOVE", None), "2": ("REMOVE", None)}
+
+
+def test_a_redacted_letter_is_left_where_no_item_can_be_read() -> None:
+    class Denied(Items):
+        async def item(self, keys: dict[str, dict[str, str]]) -> dict[str, dict[str, str]] | None:
+            raise PermissionDenied("dynamodb:GetItem", "table t")
+
+    letters = [stored("1", ("a", 1), lacks=SECRET), stored("2", ("b", 2))]
+    for again, why in (
+        (ReadingAgain(None, "--check none reads no items"), "--check none"),
+        (ReadingAgain(Denied()), "GetItem"),
+    ):
+        run = Run(*letters, again=again)
+        found = reasons(run.summary())
+        assert (run.handled, set(run.place.there)) == (["2"], {"1"})
+        assert why in found["1"], "and what is whole goes on"
+
+
+def test_what_follows_a_redacted_record_that_fails_again_is_not_tried() -> None:
+    run = Run(
+        stored("1", ("a", 1), lacks=SECRET),
+        stored("2", ("a", 2), lacks=SECRET),
+        stored("3", ("a", 3)),
+        failing=["2"],
+        items=Items(a=3),
+    )
+    found = reasons(run.summary())
+    assert (run.handled, set(run.place.there)) == ([], {"1", "2", "3"})
+    assert "failed again" in found["1"]
+    assert "waits behind" in found["3"]
+
+
+def test_filters_look_at_the_item_and_not_at_what_is_left_of_it() -> None:
+    pattern = {"dynamodb": {"NewImage": {"v": {"N": ["7"]}}}}
+    letters = [stored("1", ("a", 1), lacks=SECRET), stored("2", ("b", 2), lacks=SECRET)]
+    run = Run(*letters, items=Items(a=7, b=8), filters=[pattern])
+    found = reasons(run.summary())
+    assert run.handled == ["1"]
+    assert "filters" in found["2"]
+
+
+def test_of_a_record_that_lies_there_whole_and_redacted_the_whole_one_counts() -> None:
+    letters = [stored("whole", ("a", 1)), stored("lacks", ("a", 1), lacks=SECRET)]
+    for one, other in (letters, reversed(letters)):
+        run = Run(one, other)
+        assert run.summary().count("handled") == 2
+        assert run.images == {"1": ("MODIFY", 1)}
+
+
+def test_a_dry_run_says_of_a_redacted_letter_what_would_become_of_it() -> None:
+    run = Run(stored("1", ("a", 1), lacks=SECRET), stored("2", ("b", 2), lacks=SECRET), items=Items(a=7))
+    summary = run.summary(dry=True)
+    assert (summary.count("handled"), run.handled) == (1, [])
+    assert "deleted since" in reasons(summary)["2"]

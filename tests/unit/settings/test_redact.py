@@ -54,7 +54,10 @@ def test_without_paths_any_format_will_do(load: Load) -> None:
         (redacting("[ssn]", ""), "no dead letter is sent without on_failure.destination"),
         (redacting("[NewImage.ssn]"), "write what is below NewImage or OldImage"),
         (redacting("[address.M.street, address.S]"), "redact[1]: ends with an attribute 'S'"),
-        (redacting("[ssn]", f"{S3}, order: park_key"), "leaves keys parked with on_failure.order park_key"),
+        (
+            redacting("[ssn]", f"{S3}, order: park_key"),
+            "takes versions away from parked keys (on_failure.order park_key)",
+        ),
         (redacting("[ssn]", base=OF_KINESIS), "data and no attributes"),
         (redacting("[ssn]") + "batch: {tumbling_window: 10s, parallelization_factor: 1}\n", "tumbling windows"),
     ],
