@@ -262,7 +262,7 @@ class MemoryLeases:
         *("close_session", "fence_session", "add_lease", "take", "save", "release", "remove_lease", "record_loss"),
         *("store_part", "put_back", "raise_epoch", "begin_listing", "end_listing", "post"),
         *("park", "join_parked", "count_letters", "close_parked", "end_closing", "claim_parked", "redriven"),
-        *("begin_closing", "close_for_owner", "free_parked", "release_parked"),
+        *("begin_closing", "close_for_owner", "drop_finished", "free_parked", "release_parked"),
     )
 
     def __init__(self) -> None:

@@ -33,6 +33,10 @@ PARTITION: Final = "parked"
 CHANGES: Final = "!changes"
 SHARDS: Final = "shards"  # of a key row
 PARKED_AGAIN: Final[Changes] = {"state": items.text("parked"), "nonce": None}
+IS_READ: Final[tuple[Clause, ...]] = (  # the lease of a shard that may get further letters
+    ("state", "<>", items.text("draining")),
+    ("state", "<>", items.text("done")),
+)
 LEFT: Final[Changes] = {**PARKED_AGAIN, "redriver": None}  # to any redrive
 
 _STATES: Final = frozenset(get_args(ParkedState))
@@ -198,9 +202,13 @@ def has_fewer_letters(row: ParkedShard) -> list[Clause]:
 
 def is_done(row: ParkedShard, nonce: str) -> list[Clause]:
     """Closed with the nonce, and all of as many letters as ``row`` has are done."""
+    return [*has_all_done(row), ("closed", "=", items.text(nonce))]
+
+
+def has_all_done(row: ParkedShard) -> list[Clause]:
+    """All of as many letters as ``row`` has are done."""
     all_of_them = items.number(row.letters)
-    done: list[Clause] = [("letters", "=", all_of_them), ("done", "=", all_of_them)]
-    return [*is_parked_as(row.park_id), ("closed", "=", items.text(nonce)), *done]
+    return [*is_parked_as(row.park_id), ("letters", "=", all_of_them), ("done", "=", all_of_them)]
 
 
 def _closing_with(nonce: str) -> list[Clause]:

@@ -16,13 +16,13 @@ from typing import Any
 from consumer.aws import lease_items as items
 from consumer.aws import parked_items
 from consumer.aws.errors import Unanswered
-from consumer.aws.held_leases import HeldLeases, as_seen
-from consumer.aws.table_rows import NEW, AttributeMap, Changes, Clause, Written, expressions
+from consumer.aws.held_leases import HeldLeases, as_seen, held_by_owner
+from consumer.aws.table_rows import NEW, PRESENT, AttributeMap, Changes, Clause, Written, expressions
 from consumer.aws.table_rows import key as place_of
 from consumer.domain.errors import DependencyError
 from consumer.domain.lease import LeaseRow
 from consumer.domain.parking import Parked, ParkedKey, ParkedShard
-from consumer.ports.parking import MOST_COUNTED, MOST_FREED
+from consumer.ports.parking import MOST_COUNTED, MOST_DROPPED, MOST_FREED
 
 Part = dict[str, dict[str, Any]]  # of a transaction
 
@@ -100,7 +100,10 @@ class DynamoDBParking(ParkedRows):
     async def join_parked(self, label: str, held: LeaseRow, key: ParkedKey, shard: ParkedShard) -> bool:
         more = self._update(key.digest, parked_items.is_parked(key), {}, {parked_items.SHARDS: items.number(1)})
         row = self._put(parked_items.shard_item(self._parked_pk, shard), parked_items.has_other_park_id(shard))
-        written = await self._transact_held(label, held, more, row)
+        reads_on = self._check_lease(label, held.shard_id, [*held_by_owner(held), *parked_items.IS_READ])
+        written = await self._rows.transact([reads_on, more, row])
+        if written.refused:
+            await self._require_held(label, held)
         return not written.refused or await self._parked_shard(shard) == shard
 
     async def count_letters(self, label: str, held: LeaseRow, shards: Sequence[ParkedShard]) -> list[str]:
@@ -191,6 +194,25 @@ class DynamoDBParking(ParkedRows):
             ]
         )
         return not written.refused
+
+    async def drop_finished(self, key: ParkedKey, shards: Sequence[tuple[ParkedShard, LeaseRow | None]]) -> bool:
+        if len(shards) > MOST_DROPPED:
+            raise ValueError(f"{len(shards)} shard rows in one transaction, {MOST_DROPPED} at most")
+        parts = []
+        for row, lease in shards:
+            if lease is not None and not lease.settled:
+                raise ValueError(f"{row.shard_id} is not settled to its end")
+            seen = [NEW] if lease is None else [PRESENT, items.READABLE, ("state", "=", items.text(lease.state))]
+            parts.append(self._check_lease(row.label, row.shard_id, seen))
+            parts.append(self._delete(parked_items.shard_sk(row), parked_items.has_all_done(row)))
+        where = [*parked_items.is_claimed(key), *parked_items.is_parked(key)]
+        fewer = self._update(key.digest, where, {}, {parked_items.SHARDS: items.number(-len(shards))})
+        written = await self._rows.transact([fewer, *parts])
+        if not (written.refused and written.doubtful):
+            return not written.refused
+        known = await self.parked_key(key.digest)  # nobody else drops them as long as the claim holds
+        gone = all(known.of(row.label, row.shard_id) is None for row, _ in shards)
+        return gone and known.key is not None and _claim_of(known.key) == _claim_of(key)
 
     async def free_parked(self, key: ParkedKey, shards: Sequence[ParkedShard]) -> bool:
         if len(shards) > MOST_FREED:

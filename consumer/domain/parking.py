@@ -9,6 +9,8 @@ the application: they outlive owners, shards and streams. The rules, searched in
   the books of the shard, so a record that is read again is a letter already, or becomes one with the same ordinal;
 * what is read again from before ``first`` was handled before the key was parked;
 * a shard without a row of its own makes one at the first record of a parked key, unless the key is closing;
+* the row of a shard that is settled to its end gets no further letters and is never made again; its redrive may delete
+  it, when all of its letters are done and while the key stays parked;
 * to free a key, its redrive sets it ``closing`` with a nonce. Each owner of a shard that has a row finishes the letters
   under way, holds back what follows, and writes the nonce into its row: it is *closed*. When all rows are, and all of
   their letters are done, one transaction deletes them. An owner that has held for too long sets the key back to

@@ -11,6 +11,8 @@ from consumer.domain.parking import Parked, ParkedKey, ParkedShard
 MOST_COUNTED: Final = 50  # rows in one write
 MOST_FREED: Final = 98  # shard rows in one write, which has the key and the number of changes in it, too
 
+MOST_DROPPED: Final = 45  # shard rows in one write, which has the lease of each and the key in it, too
+
 
 class ParkedReads(Protocol):
     """Consistent reads. A listing may run while a write is being applied, and then sees a part of it: rows that do not
@@ -37,8 +39,8 @@ class ParkedLetters(ParkedReads, Protocol):
 
     async def join_parked(self, label: str, held: LeaseRow, key: ParkedKey, shard: ParkedShard) -> bool:
         """Create the row of a shard (or replace one of another ``park_id``), IF the key is ``parked`` with the park id
-        of ``key`` and the shard has no row of that. False when refused; writing the same row once more is a
-        success."""
+        of ``key``, the shard has no row of that, and it is not settled to its end: a row that was dropped does not come
+        back with a request that arrives late. False when refused; writing the same row once more is a success."""
 
     async def count_letters(self, label: str, held: LeaseRow, shards: Sequence[ParkedShard]) -> list[str]:
         """Write ``letters`` and ``last`` of at most MOST_COUNTED rows of one shard, each IF it is there with its
@@ -71,6 +73,11 @@ class ParkedRedrives(ParkedReads, Protocol):
         """Write the nonce of a ``closing`` key into a shard row as ``closed``, in the place of an owner, IF the lease
         is as it was seen: settled to its end, not owned, or owned by an incarnation that is fenced (the caller knows);
         None: there is no lease row. False when refused."""
+
+    async def drop_finished(self, key: ParkedKey, shards: Sequence[tuple[ParkedShard, LeaseRow | None]]) -> bool:
+        """Delete rows of shards that get no further letters, IF the key is ``parked``, each lease still is settled to
+        its end (None: absent), and each row has ``done`` as many as ``letters``, as given. All or nothing: False when
+        refused. At most MOST_DROPPED. ValueError for a lease that is not settled."""
 
     async def free_parked(self, key: ParkedKey, shards: Sequence[ParkedShard]) -> bool:
         """Delete the key row, IF it is ``closing`` with its nonce and has no other shards than these, and all

@@ -20,7 +20,7 @@ from consumer.domain.lease import LeaseRow, duration_of
 from consumer.domain.parking import Parked, ParkedKey, ParkedShard
 from consumer.domain.stream_record import StreamRecord
 from consumer.ports.parked_letters import ParkedLetter, ParkedLetterBox
-from consumer.ports.parking import MOST_FREED, ParkedRedrives
+from consumer.ports.parking import MOST_DROPPED, MOST_FREED, ParkedRedrives
 from consumer.redrive.reading_again import ReadingAgain, events_of
 
 log = structlog.get_logger()
@@ -33,6 +33,7 @@ MOST_UNCOUNTED = 10  # letters of a key under way at a time
 SURE_AFTER = 1.5  # durations of another redrive within which it is alive again, or fenced
 ROUNDS = 20  # closings that end without the key being freed, because records come faster
 TAKEN_OVER = "another redrive has taken over"
+_UNFINISHED = LeaseRow("")
 
 Left = Literal["failed", "missing", "unreadable", "redacted", "claimed", "busy", "too_many_shards", "lost"]
 
@@ -151,7 +152,7 @@ class _Key:
         for _ in range(ROUNDS):
             found, left = await self._nearly_all()
             if left is None and len(found.shards) > MOST_FREED:
-                left = self._left("too_many_shards", f"{len(found.shards)} shards have letters of it")
+                left = await self._drop_finished(found)
             if left is not None:
                 return left
             self._member.require()
@@ -174,6 +175,24 @@ class _Key:
             if sum(row.letters - row.done for row in found.shards) <= AT_ONCE:
                 break
         return found, self._not_mine(found)
+
+    async def _drop_finished(self, found: Parked) -> KeyResult | None:
+        """One transaction frees a key, and takes only so many rows: those of shards that get no further letters go
+        before. None when there are few enough then."""
+        finished: list[tuple[ParkedShard, LeaseRow | None]] = []
+        for row in found.shards:
+            lease = await self._store.lease(row.label, row.shard_id) if row.done == row.letters else _UNFINISHED
+            if lease is None or (lease.settled and not lease.corrupt):
+                finished.append((row, lease))
+        for start in range(0, len(finished), MOST_DROPPED):
+            self._member.require()
+            await self._store.drop_finished(self._key, finished[start : start + MOST_DROPPED])
+        found = await self._view()
+        left = self._not_mine(found)
+        if left is None and len(found.shards) > MOST_FREED:
+            what = f"{len(found.shards)} shards that are not read to their end have letters of it"
+            left = self._left("too_many_shards", f"{what}, and {MOST_FREED} can be closed together: try again later")
+        return left
 
     async def _close(self, closing: ParkedKey) -> KeyResult | None:
         """Until the key is free (a result), or parked again (None)."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from consumer.domain.errors import DependencyError, LeaseDeleted, LeaseLost, Throttled
 from consumer.domain.lease import LeaseRow
 from consumer.domain.parking import Parked, ParkedKey, ParkedShard
-from consumer.ports.parking import MOST_COUNTED, MOST_FREED
+from consumer.ports.parking import MOST_COUNTED, MOST_DROPPED, MOST_FREED
 from consumer.testing.memory_client import MemoryClient
 
 
@@ -70,11 +70,14 @@ class MemoryParkedRows(MemoryClient):
             return None
         return known
 
+    def _lease(self, label: str, shard_id: str) -> LeaseRow | None:
+        found = self._table.leases.get((self._application, label), {}).get(shard_id)
+        return found.row if found is not None else None
+
     def _require_held(self, label: str, held: LeaseRow) -> None:
-        lease = self._table.leases.get((self._application, label), {}).get(held.shard_id)
-        if lease is None:
+        row = self._lease(label, held.shard_id)
+        if row is None:
             raise LeaseDeleted(held.shard_id, held.epoch)
-        row = lease.row
         if held.owner is None or (row.owner, row.epoch) != (held.owner, held.epoch):
             raise LeaseLost(held.shard_id, held.epoch, f"owner {row.owner or 'nobody'}, epoch {row.epoch}")
 
@@ -102,6 +105,8 @@ class MemoryParking(MemoryParkedRows):
             if mine == shard:
                 return True
             absent = mine is None or mine.park_id != shard.park_id
+            lease = self._lease(label, held.shard_id)
+            absent = absent and lease is not None and not lease.settled
             may_join = known is not None and known.state == "parked" and known.park_id == key.park_id and absent
             if may_join:
                 self._put_shard(shard)
@@ -200,8 +205,7 @@ class MemoryParking(MemoryParkedRows):
 
     async def close_for_owner(self, key: ParkedKey, shard: ParkedShard, lease: LeaseRow | None) -> bool:
         def apply() -> bool:
-            found = self._table.leases.get((self._application, shard.label), {}).get(shard.shard_id)
-            row = found.row if found is not None else None
+            row = self._lease(shard.label, shard.shard_id)
             same = (row is None) == (lease is None)
             if row is not None and lease is not None:
                 same = (row.owner, row.epoch, row.state) == (lease.owner, lease.epoch, lease.state)
@@ -214,6 +218,35 @@ class MemoryParking(MemoryParkedRows):
             return True
 
         return await self._write("close_for_owner", apply)
+
+    async def drop_finished(self, key: ParkedKey, shards: Sequence[tuple[ParkedShard, LeaseRow | None]]) -> bool:
+        if len(shards) > MOST_DROPPED:
+            raise ValueError(f"{len(shards)} shard rows in one transaction, {MOST_DROPPED} at most")
+        for row, lease in shards:
+            if lease is not None and not lease.settled:
+                raise ValueError(f"{row.shard_id} is not settled to its end")
+        dropped = False
+
+        def apply() -> bool:
+            nonlocal dropped
+            if dropped:
+                return True
+            known = self._claimed(key)
+            if known is None or known.state != "parked":
+                return False
+            for row, lease in shards:
+                now, mine = self._lease(row.label, row.shard_id), self._shard(row)
+                if (now.state if now is not None else None) != (lease.state if lease is not None else None):
+                    return False
+                if mine is None or mine.park_id != key.park_id or not mine.done == mine.letters == row.letters:
+                    return False
+            for row, _ in shards:
+                del self._table.parked_shards[self._place(row)]
+            self._noted(key.digest)
+            dropped = True
+            return True
+
+        return await self._write("drop_finished", apply)
 
     async def free_parked(self, key: ParkedKey, shards: Sequence[ParkedShard]) -> bool:
         if len(shards) > MOST_FREED:

@@ -12,7 +12,7 @@ import pytest
 from consumer.domain.deferred import digest_of
 from consumer.domain.errors import LeaseDeleted, LeaseLost
 from consumer.domain.parking import Parked, ParkedKey, ParkedShard
-from consumer.ports.parking import MOST_COUNTED, MOST_FREED
+from consumer.ports.parking import MOST_COUNTED, MOST_DROPPED, MOST_FREED
 from tests.contract.test_lease_store import LABEL, LONG, NUMBER, SHARD, held
 
 DIGEST = digest_of(b"customer#1")
@@ -430,6 +430,90 @@ class TestRedrives:
             await store.free_parked(key, [*rows, row_of(key, "more")])
         assert await store.free_parked(key, rows) is True
         assert await store.parked() == []
+
+    async def finished(self, leases, *, letters=2, state="done", rows=1):
+        """A claimed key with rows of so many shards, all of their letters done, and the leases of these."""
+        store = leases.store()
+        owners = [await held(store, shard=f"s{n:02}") for n in range(rows)]
+        key, _ = await parked(store, owners[0])
+        found = []
+        for number, owner in enumerate(owners):
+            row = row_of(key, owner.shard_id)
+            if number:
+                assert await store.join_parked(LABEL, owner, key, row)
+            if letters:
+                row = replace(row, letters=letters, last=LONG)
+                assert await store.count_letters(LABEL, owner, [row]) == []
+            found.append((replace(row, done=letters), replace(owner, state=state)))
+            await store.save(LABEL, replace(owner, state=state))
+        key = await claimed(store, key)
+        for row, _ in found:
+            assert await store.redriven(key, row)
+        return store, key, found
+
+    @pytest.mark.parametrize("state", ["draining", "done", "absent"])
+    async def test_the_rows_of_shards_that_get_no_further_letters_are_dropped(self, leases, state):
+        absent = state == "absent"
+        store, key, found = await self.finished(leases, state="done" if absent else state, rows=3)
+        if absent:
+            for row, _ in found:
+                await leases.delete_lease(LABEL, row.shard_id)
+            found = [(row, None) for row, _ in found]
+        assert await store.drop_finished(key, found[:2]) is True
+        assert await store.parked_key(DIGEST) == Parked(key, (found[2][0],)), "and the key stays parked"
+        assert await store.drop_finished(key, found[:2]) is False
+        now = await store.begin_closing(key, "n1")
+        assert await store.close_for_owner(now, *found[2]) is True
+        assert await store.free_parked(now, [replace(found[2][0], closed="n1")]) is True, "it knows of one row only"
+
+    async def test_a_key_is_free_without_any_row(self, leases):
+        store, key, found = await self.finished(leases)
+        assert await store.drop_finished(key, found) is True
+        assert await store.parked() == [Parked(key)]
+        now = await store.begin_closing(key, "n1")
+        assert await store.free_parked(now, []) is True
+        assert await store.parked() == []
+
+    async def test_no_row_is_dropped_that_could_get_letters_or_has_some(self, leases):
+        store, key, found = await self.finished(leases)
+        ((row, lease),) = found
+
+        async def refused(key, row, lease):
+            before = await store.parked_key(DIGEST)
+            assert await store.drop_finished(key, [(row, lease)]) is False
+            assert await store.parked_key(DIGEST) == before
+
+        with pytest.raises(ValueError, match="not settled"):
+            await store.drop_finished(key, [(row, replace(lease, state="open"))])
+        await refused(key, row, None)
+        await refused(key, row, replace(lease, state="draining"))
+        await refused(key, replace(row, letters=1), lease)
+        await refused(key, replace(row, shard_id="unknown"), None)
+        await refused(replace(key, claim=0), row, lease)
+        await refused(replace(key, park_id="p0"), row, lease)
+        assert await store.count_letters(LABEL, lease, [replace(row, letters=3, last=LONG)]) == []
+        await refused(key, replace(row, letters=3), lease)  # not done
+        assert await store.redriven(key, replace(row, done=3))
+        now = await store.begin_closing(key, "n1")
+        await refused(now, replace(row, letters=3), lease)
+        assert await store.end_closing(LABEL, lease, now)
+        assert await store.drop_finished(key, [(replace(row, letters=3), lease)]) is True
+
+    @pytest.mark.parametrize("state", ["draining", "done"])
+    async def test_a_row_that_was_dropped_does_not_come_back_with_a_late_request(self, leases, state):
+        store, key, found = await self.finished(leases, state=state)
+        ((row, lease),) = found
+        assert await store.drop_finished(key, found) is True
+        late = row_of(key, row.shard_id)
+        assert await store.join_parked(LABEL, replace(lease, state="open"), key, late) is False
+        assert await store.parked() == [Parked(key)]
+
+    async def test_rows_are_dropped_by_the_dozen(self, leases):
+        store, key, found = await self.finished(leases, letters=0, rows=MOST_DROPPED)
+        with pytest.raises(ValueError, match=f"{MOST_DROPPED + 1} shard rows"):
+            await store.drop_finished(key, [*found, found[0]])
+        assert await store.drop_finished(key, found) is True
+        assert await store.parked() == [Parked(key)]
 
 
 class TestRaces:

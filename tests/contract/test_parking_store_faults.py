@@ -55,7 +55,13 @@ class Story:
         first = replace(first, done=3)
         assert await write(lambda: store.redriven(now, first)) is True
         await self.shows(now, first, second)
-        assert await write(lambda: store.free_parked(now, [first, second])) is True
+        await store.save(LABEL, replace(child, state="done"))
+        seen = await store.lease(LABEL, CHILD)
+        assert await store.end_closing(LABEL, lease, now)
+        assert await write(lambda: store.drop_finished(key, [(second, seen)])) is True
+        await self.shows(key, first)
+        now = await store.begin_closing(key, "n2")
+        assert await write(lambda: store.free_parked(now, [first])) is True
         assert await store.parked_key(DIGEST) == Parked(None)
         again, _ = await parked(store, lease, park_id="p2")
         now = await closing(store, again)

@@ -2,7 +2,8 @@
 
 The parent shard A holds its records 1 to 3, the child B record 4. Every attempt may fail, in a worker or in a redrive;
 owners and redrives end at any moment; a letter under way arrives late, also after its sender is gone; an owner that has
-held the key for too long parks it again; a closing is given up when its redrive is fenced. What becomes of a record
+held the key for too long parks it again; a closing is given up when its redrive is fenced; the row of a shard that is
+settled to its end may go before the key is free. What becomes of a record
 says ``consumer.domain.parking.fate``. Nothing may take effect before an earlier record, and when all is settled and the
 key is free everything has.
 """
@@ -24,8 +25,11 @@ Mistake = Literal[
     "a key is freed without the answers of owners",
     "owners do not hold back what follows",
     "a shard makes its row while the key is closing, and believes that row alone",
+    "a row is removed before its shard is settled",
+    "a row is removed before its letters are done",
 ]
 MISTAKES: tuple[Mistake, ...] = get_args(Mistake)
+BELIEVES_ITS_ROW = MISTAKES[5]
 
 FIRST = {"A": 1, "B": 4}
 LAST = {"A": 3, "B": 4}
@@ -204,7 +208,7 @@ def _follow(state: State, owner: Owner, mistake: Mistake | None) -> Iterator[tup
     becomes = _fate(key, row, first, owner.last, owner.at)
     if mistake == "owners do not hold back what follows" and becomes == "hold" and row is not None:
         becomes = "letter"
-    if mistake == MISTAKES[-1]:
+    if mistake == BELIEVES_ITS_ROW:
         if becomes == "hold" and row is None:
             becomes = "join"
         if key is None and row is not None:
@@ -287,6 +291,10 @@ def _redrive(state: State, redrive: Redrive, mistake: Mistake | None) -> Iterato
         else:
             yield "the redrive begins anew", state._replace(redrive=Redrive())
     elif key.state == "parked":
+        for shard, row in rows:
+            is_settled = state.settled[shard == "B"] == LAST[shard] or mistake == MISTAKES[6]
+            if is_settled and (row.done == row.letters or mistake == MISTAKES[7]):
+                yield f"the row of {shard}, which gets no further letters, is removed", state.with_row(shard, None)
         if state.serial < MOST_NONCES:
             nonce = state.serial + 1
             closing = Key("closing", key.park, nonce)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from consumer.domain.events import records_from_event
-from consumer.domain.lease import LeaseRow
+from consumer.domain.lease import LeaseRow, LeaseState
 from consumer.domain.parking import ParkedKey, ParkedShard
 from consumer.domain.record import Record
 from consumer.domain.stream_record import StreamRecord
@@ -96,6 +96,20 @@ class RedriveWorld:
         assert await self.store.park(LABEL, self.lease, key, shard)
         counted = replace(shard, letters=letters, last=str(letters))
         assert await self.store.count_letters(LABEL, self.lease, [counted]) == []
+
+    async def join(self, shard_id: str, first: int, letters: int, *, state: LeaseState) -> None:
+        """The parked key goes on in another shard, which is in this state then."""
+        await self.store.add_lease(LABEL, LeaseRow(shard_id))
+        lease = await self.store.take(LABEL, LeaseRow(shard_id), "worker", "nonce")
+        key = (await self.store.parked_key(DIGEST)).key
+        assert lease is not None
+        assert key is not None
+        shard = ParkedShard(DIGEST, LABEL, shard_id, key.park_id, first=str(first))
+        assert await self.store.join_parked(LABEL, lease, key, shard)
+        if letters:
+            counted = replace(shard, letters=letters, last=str(first + letters - 1))
+            assert await self.store.count_letters(LABEL, lease, [counted]) == []
+        await self.store.save(LABEL, replace(lease, state=state))
 
     def redrive(self, *, accept_loss: bool = False) -> ParkedRedrive:
         tokens = iter(map(str, range(1000)))

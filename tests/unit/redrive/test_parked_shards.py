@@ -1,0 +1,40 @@
+"""What the shards of a parked key are while it is freed: many of them, and some that nobody works on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from consumer.ports.parking import MOST_DROPPED, MOST_FREED
+from tests.unit.redrive.parked_world import DIGEST, LABEL, Box, RedriveWorld, in_redrive_world, letter
+
+
+async def with_many_shards(world: RedriveWorld, count: int, open_ones: int) -> None:
+    """A key with rows of so many shards beside its first one, the latest ``open_ones`` of them still being read."""
+    await world.park(1)
+    await world.store.save(LABEL, replace(world.lease, state="done"))
+    for number in range(count):
+        state = "open" if number >= count - open_ones else "done"
+        await world.join(f"shard-{number:03d}", 10 + number, 0, state=state)
+
+
+def test_a_key_with_letters_from_more_shards_than_a_transaction_takes_is_freed() -> None:
+    """Of all but a few nothing comes any more: two weeks and longer on S3."""
+
+    async def body(world: RedriveWorld) -> None:
+        await with_many_shards(world, MOST_FREED + MOST_DROPPED + 10, open_ones=3)
+        result = await world.redrive().redrive(DIGEST)
+        assert (result.left, result.handled) == (None, 1)
+        assert await world.store.parked() == []
+
+    in_redrive_world(Box(letter(1)), body)
+
+
+def test_a_key_with_letters_from_too_many_shards_that_are_read_stays_parked_and_says_so() -> None:
+    async def body(world: RedriveWorld) -> None:
+        await with_many_shards(world, MOST_FREED + 5, open_ones=MOST_FREED + 1)
+        result = await world.redrive().redrive(DIGEST)
+        assert result.left == "too_many_shards"
+        assert f"{MOST_FREED + 1} shards that are not read to their end" in result.detail
+        assert len((await world.store.parked_key(DIGEST)).shards) == MOST_FREED + 1, "of the others nothing is left"
+
+    in_redrive_world(Box(letter(1)), body)
