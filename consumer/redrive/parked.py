@@ -28,14 +28,25 @@ log = structlog.get_logger()
 LOOK = 0.5  # seconds between looks at the answers of owners
 ANSWERS_WITHIN = 20.0  # seconds for all owners to answer; they look every second
 LETTER_WITHIN = 10.0  # seconds for a letter that is counted to be found
+LOOKED_FOR = 200  # letters at a time, once one was missing
 AT_ONCE = 10  # letters of a key that the handler gets together; so many may be handled again after a crash
 MOST_UNCOUNTED = 10  # letters of a key under way at a time
 SURE_AFTER = 1.5  # durations of another redrive within which it is alive again, or fenced
 ROUNDS = 20  # closings that end without the key being freed, because records come faster
 TAKEN_OVER = "another redrive has taken over"
+HALTED = (
+    "{} has letters of it and is halted: {} (set source.on_gap: continue and restart its worker, which leaves a gap "
+    "row and goes on; then redrive again)"
+)
+QUARANTINED = (
+    "{} has letters of it and is quarantined, because its lease row cannot be read: {} (put the row right, as "
+    "shard.quarantined in the log says; then redrive again)"
+)
 _UNFINISHED = LeaseRow("")
 
-Left = Literal["failed", "missing", "unreadable", "redacted", "claimed", "busy", "too_many_shards", "lost"]
+Left = Literal[
+    "failed", "missing", "unreadable", "redacted", "claimed", "busy", "halted", "quarantined", "too_many_shards", "lost"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +150,8 @@ class _Key:
         self._again = work.again
         self._key = key
         self._handled = 0
+        self._counted: dict[tuple[str, str], list[tuple[int, float]]] = {}  # letters of a shard, and since when
+        self._missing: set[tuple[str, str, int]] = set()  # ordinals of a shard that were looked for in vain
 
     async def remove_done(self) -> None:
         """Letters that an earlier redrive has handled, and did not come to remove."""
@@ -210,7 +223,9 @@ class _Key:
             found = await self._view()
             unanswered = [row for row in found.shards if row.closed != closing.nonce]
             for row in unanswered:
-                await self._answer_for_owner(closing, row)
+                left = await self._answer_for_owner(closing, row)
+                if left is not None:
+                    return left
             all_done = not unanswered and all(row.done == row.letters for row in found.shards)
             if all_done:
                 self._member.require()
@@ -226,12 +241,18 @@ class _Key:
                 return self._left("busy", why)
             await asyncio.sleep(LOOK if unanswered or all_done else 0)
 
-    async def _answer_for_owner(self, closing: ParkedKey, row: ParkedShard) -> None:
-        """A shard that nobody works on gets no further letters: what it has is final."""
+    async def _answer_for_owner(self, closing: ParkedKey, row: ParkedShard) -> KeyResult | None:
+        """A shard that nobody works on gets no further letters: what it has is final. The result is for one that a
+        person has to look after first: its owner, if it has any, does not answer."""
         lease = await self._store.lease(row.label, row.shard_id)
+        if lease is not None and lease.corrupt:
+            return self._left("quarantined", QUARANTINED.format(row.shard_id, lease.corrupt))
         if lease is None or lease.settled or lease.owner is None or await self._member.is_dead(lease.owner):
             self._member.require()
             await self._store.close_for_owner(closing, row, lease)
+        elif lease.state == "halted":
+            return self._left("halted", HALTED.format(row.shard_id, lease.note))
+        return None
 
     # --- letters ---------------------------------------------------------------------------------------
 
@@ -247,7 +268,11 @@ class _Key:
 
     async def _next(self, row: ParkedShard, done: int) -> tuple[int, KeyResult | None]:
         """Handle the next letters of a shard; returns up to which ordinal they are done."""
-        found = await self._find(row, range(done + 1, min(done + AT_ONCE, row.letters) + 1))
+        found: list[list[ParkedLetter]] = []
+        if (row.label, row.shard_id, done + 1) not in self._missing:
+            found = await self._find(row, range(done + 1, min(done + AT_ONCE, row.letters) + 1))
+            if not found and self._note_loss is not None:
+                await self._look_for_more(row, done)
         if not found or not _readable(found[0]):
             why: Left = "unreadable" if found else "missing"
             what = found[0][0].problem if found else "it is not there"
@@ -291,14 +316,25 @@ class _Key:
         """Those of the letters that are there, without a gap. One is durable before it is counted, but a queue may show
         it late."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + LETTER_WITHIN
+        counted = self._counted[row.label, row.shard_id]
+        deadline = LETTER_WITHIN + next(since for letters, since in counted if letters >= ordinals[0])
         while True:
-            async with asyncio.TaskGroup() as tasks:
-                finding = [tasks.create_task(self._box.find(row, ordinal)) for ordinal in ordinals]
-            found = list(takewhile(bool, (task.result() for task in finding)))
+            found = list(takewhile(bool, await self._all(row, ordinals)))
             if found or loop.time() > deadline:
                 return found
             await asyncio.sleep(LOOK)
+
+    async def _look_for_more(self, row: ParkedShard, done: int) -> None:
+        """Which of the next letters are missing, too: so that a queue is not looked through for each of them."""
+        ordinals = range(done + 1, min(done + LOOKED_FOR, row.letters) + 1)
+        for ordinal, found in zip(ordinals, await self._all(row, ordinals), strict=True):
+            if not found:
+                self._missing.add((row.label, row.shard_id, ordinal))
+
+    async def _all(self, row: ParkedShard, ordinals: range) -> list[list[ParkedLetter]]:
+        async with asyncio.TaskGroup() as tasks:  # at once: a queue is looked through for all of them together
+            finding = [tasks.create_task(self._box.find(row, ordinal)) for ordinal in ordinals]
+        return [task.result() for task in finding]
 
     async def _remove(self, places: Iterable[tuple[ParkedShard, int]]) -> None:
         """Letters with these ordinals, as far as they are there."""
@@ -311,7 +347,12 @@ class _Key:
     # --- results ---------------------------------------------------------------------------------------
 
     async def _view(self) -> Parked:
-        return await self._store.parked_key(self._key.digest)
+        found = await self._store.parked_key(self._key.digest)
+        for row in found.shards:
+            counted = self._counted.setdefault((row.label, row.shard_id), [])
+            if not counted or row.letters > counted[-1][0]:
+                counted.append((row.letters, asyncio.get_running_loop().time()))
+        return found
 
     def _not_mine(self, found: Parked) -> KeyResult | None:
         if found.key is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from consumer.domain.events import records_from_event
-from consumer.domain.lease import LeaseRow, LeaseState
+from consumer.domain.lease import LeaseRow, LeaseState, SessionRow
 from consumer.domain.parking import ParkedKey, ParkedShard
 from consumer.domain.record import Record
 from consumer.domain.stream_record import StreamRecord
@@ -79,6 +80,7 @@ class Box:
 class RedriveWorld:
     """``handled`` are the numbers of records, in the order of their calls."""
 
+    table: MemoryTable
     store: MemoryLeaseStore
     session: RedriveSession
     box: Box
@@ -96,6 +98,13 @@ class RedriveWorld:
         assert await self.store.park(LABEL, self.lease, key, shard)
         counted = replace(shard, letters=letters, last=str(letters))
         assert await self.store.count_letters(LABEL, self.lease, [counted]) == []
+
+    async def live(self) -> None:
+        """The owner of the first shard renews its session, for ever."""
+        await self.store.open_session(SessionRow("worker"))
+        for counter in itertools.count(1):
+            await asyncio.sleep(1.0)
+            await self.store.bump_session("worker", counter)
 
     async def join(self, shard_id: str, first: int, letters: int, *, state: LeaseState) -> None:
         """The parked key goes on in another shard, which is in this state then."""
@@ -134,13 +143,14 @@ def in_redrive_world(box: Box, body: Callable[[RedriveWorld], Awaitable[None]]) 
     """Run ``body`` with an open session, beside a lease that nobody renews."""
 
     async def whole(clock: Process) -> None:
-        store = MemoryLeaseStore(MemoryTable(service_time=time.time), "app", time.time)
+        table = MemoryTable(service_time=time.time)
+        store = MemoryLeaseStore(table, "app", time.time)
         await store.add_lease(LABEL, LeaseRow(SHARD))
         lease = await store.take(LABEL, LeaseRow(SHARD), "worker", "nonce")
         assert lease is not None
         session = RedriveSession(store, clock, "host/1", "token", 10.0)
         async with session.opened():
-            await body(RedriveWorld(store, session, box, lease))
+            await body(RedriveWorld(table, store, session, box, lease))
 
     in_virtual_time(whole)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
+import pytest
+
 from consumer.ports.parking import MOST_DROPPED, MOST_FREED
-from tests.unit.redrive.parked_world import DIGEST, LABEL, Box, RedriveWorld, in_redrive_world, letter
+from tests.unit.redrive.parked_world import DIGEST, LABEL, SHARD, Box, RedriveWorld, in_redrive_world, letter
 
 
 async def with_many_shards(world: RedriveWorld, count: int, open_ones: int) -> None:
@@ -36,5 +39,42 @@ def test_a_key_with_letters_from_too_many_shards_that_are_read_stays_parked_and_
         assert result.left == "too_many_shards"
         assert f"{MOST_FREED + 1} shards that are not read to their end" in result.detail
         assert len((await world.store.parked_key(DIGEST)).shards) == MOST_FREED + 1, "of the others nothing is left"
+
+    in_redrive_world(Box(letter(1)), body)
+
+
+@pytest.mark.parametrize(("why", "advice"), [("halted", "on_gap: continue"), ("quarantined", "put the row right")])
+def test_a_shard_that_a_person_has_to_look_after_is_named_at_once_and_its_key_stays_parked(
+    why: str, advice: str
+) -> None:
+    async def body(world: RedriveWorld) -> None:
+        await world.park(1)
+        renewed = asyncio.create_task(world.live())
+        if why == "halted":
+            await world.store.save(LABEL, replace(world.lease, state="halted", note="trimmed before it was read"))
+        else:
+            world.table.edit("app", LABEL, SHARD, corrupt="low is not a number")
+        began = asyncio.get_running_loop().time()
+        result = await world.redrive().redrive(DIGEST)
+        assert (result.left, result.handled) == (why, 1)
+        assert SHARD in result.detail
+        assert advice in result.detail
+        assert asyncio.get_running_loop().time() - began < 5.0
+        found = (await world.store.parked_key(DIGEST)).key
+        assert found is not None
+        assert (found.state, found.redriver) == ("parked", None), "any redrive may go on"
+        renewed.cancel()
+
+    in_redrive_world(Box(letter(1)), body)
+
+
+def test_an_owner_that_lives_and_does_not_answer_is_waited_for_and_named() -> None:
+    async def body(world: RedriveWorld) -> None:
+        await world.park(1)
+        renewed = asyncio.create_task(world.live())
+        result = await world.redrive().redrive(DIGEST)
+        assert (result.left, result.handled) == ("busy", 1)
+        assert f"the owners of {SHARD} have not answered" in result.detail
+        renewed.cancel()
 
     in_redrive_world(Box(letter(1)), body)
