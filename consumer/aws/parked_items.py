@@ -15,7 +15,8 @@ follow in a longer one: the rows of a key stand together, its own first.
 ``shards`` counts the rows of a key, because a listing is no proof that there are no others: a Query may run while a
 transaction is being applied, and then sees a part of it. A key is freed only with all of its rows.
 
-Reading never guesses: a key that counts as free is handled before its letters.
+Reading never guesses: a key that counts as free is handled before its letters. A row that cannot be read holds up its
+own key, and nothing else.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from consumer.aws import lease_items as items
 from consumer.aws.item_values import NotAFrontier, read_count, read_number, read_sequence_number, read_text
 from consumer.aws.table_rows import PRESENT, AttributeMap, Changes, Clause, Item, key
 from consumer.domain.errors import MisconfiguredResource
-from consumer.domain.parking import Parked, ParkedKey, ParkedShard, ParkedState
+from consumer.domain.parking import Damage, Parked, ParkedKey, ParkedShard, ParkedState
 
 PARTITION: Final = "parked"
 CHANGES: Final = "!changes"
@@ -89,20 +90,26 @@ def counted(row: ParkedShard) -> AttributeMap:
 
 
 def parked_rows(found: Iterable[Item]) -> list[Parked]:
-    """All keys in the items of a partition, or of a part of it, in the order of their digests. MisconfiguredResource
-    when a row cannot be read."""
-    keys: dict[str, ParkedKey | None] = {}
+    """All keys in the items of a partition, or of a part of it, in the order of their digests. A row that cannot be
+    read says which key it is of, and of which shard."""
+    keys: dict[str, ParkedKey] = {}
     shards: dict[str, list[ParkedShard]] = {}
+    damaged: dict[str, list[Damage]] = {}
     for item in found:
         sk = _place(item)[1]
-        if sk == CHANGES:
-            continue
-        if "#" in sk:
-            shard = parked_shard(item)
-            shards.setdefault(shard.digest, []).append(shard)
-        else:
-            keys[sk] = parked_key(item)
-    return [Parked(keys.get(digest), tuple(shards.get(digest, ()))) for digest in sorted(keys.keys() | shards.keys())]
+        digest, _, rest = sk.partition("#")
+        try:
+            if rest or sk != digest:
+                shards.setdefault(digest, []).append(parked_shard(item))
+            elif sk != CHANGES:
+                keys[digest] = parked_key(item)
+        except MisconfiguredResource as problem:
+            label, _, shard_id = rest.partition("#")
+            damaged.setdefault(digest, []).append(Damage(digest, str(problem), label, shard_id))
+    return [
+        Parked(keys.get(digest), tuple(shards.get(digest, ())), tuple(damaged.get(digest, ())))
+        for digest in sorted(keys.keys() | shards.keys() | damaged.keys())
+    ]
 
 
 def parked_key(item: Item) -> ParkedKey:
@@ -159,7 +166,7 @@ def changes(item: Item) -> int:
     try:
         return read_count(item, "changes")
     except NotAFrontier as problem:
-        raise _unreadable(item, problem) from problem
+        raise _unreadable(item, problem, "delete it: the next redrive makes it anew") from problem
 
 
 # --- conditions ------------------------------------------------------------------------------------
@@ -241,7 +248,9 @@ def _require_readable(item: Item) -> None:
         raise NotAFrontier(version)
 
 
-def _unreadable(item: Item, problem: Exception) -> MisconfiguredResource:
+_KEEP: Final = "put it right, and do not delete it: without it the key counts as free, and its letters as handled"
+
+
+def _unreadable(item: Item, problem: Exception, advice: str = _KEEP) -> MisconfiguredResource:
     pk, sk = _place(item)
-    advice = "put it right, and do not delete it: without it the key counts as free, and its letters as handled"
     return MisconfiguredResource(f"the row pk={pk}, sk={sk} of a parked key cannot be used: {problem} ({advice})")

@@ -31,12 +31,9 @@ class ParkedRows(HeldLeases):
     """Reads, and what the writes have in common."""
 
     async def parked(self) -> list[Parked]:
-        """MisconfiguredResource when a row was damaged: a key that seems to be free would be handled before its
-        letters."""
         return parked_items.parked_rows(await self._rows.query(self._parked_pk))
 
     async def parked_key(self, digest: str) -> Parked:
-        """MisconfiguredResource when a row of it was damaged."""
         found = parked_items.parked_rows(await self._rows.query_between(self._parked_pk, *parked_items.between(digest)))
         return found[0] if found else Parked(None)
 
@@ -94,8 +91,8 @@ class DynamoDBParking(ParkedRows):
         first = self._put(parked_items.shard_item(self._parked_pk, shard), [items.READABLE])
         if not (await self._transact_held(label, held, row, first)).refused:
             return True
-        known, mine = await asyncio.gather(self._parked_key(key.digest), self._parked_shard(shard))
-        return known is not None and known.park_id == key.park_id and mine == shard
+        found = await self.parked_key(key.digest)
+        return found.key is not None and found.key.park_id == key.park_id and shard in found.shards
 
     async def join_parked(self, label: str, held: LeaseRow, key: ParkedKey, shard: ParkedShard) -> bool:
         more = self._update(key.digest, parked_items.is_parked(key), {}, {parked_items.SHARDS: items.number(1)})
@@ -104,7 +101,7 @@ class DynamoDBParking(ParkedRows):
         written = await self._rows.transact([reads_on, more, row])
         if written.refused:
             await self._require_held(label, held)
-        return not written.refused or await self._parked_shard(shard) == shard
+        return not written.refused or shard in (await self.parked_key(key.digest)).shards
 
     async def count_letters(self, label: str, held: LeaseRow, shards: Sequence[ParkedShard]) -> list[str]:
         """One transaction. When it is refused, the rows are read, and those that are still behind make another one.
@@ -130,8 +127,8 @@ class DynamoDBParking(ParkedRows):
         return gone
 
     async def _letters(self, shard: ParkedShard) -> int | None:
-        """How many letters the row of a shard counts; None when it is gone."""
-        row = await self._parked_shard(shard)
+        """How many letters the row of a shard counts; None when it is gone, or cannot be read."""
+        row = (await self.parked_key(shard.digest)).of(shard.label, shard.shard_id)
         return row.letters if row is not None and row.park_id == shard.park_id else None
 
     async def close_parked(self, label: str, held: LeaseRow, key: ParkedKey, shard: ParkedShard) -> bool:
@@ -146,7 +143,7 @@ class DynamoDBParking(ParkedRows):
         written = await self._transact_held(label, held, row)
         if not (written.refused and written.doubtful):
             return not written.refused
-        known = await self._parked_key(key.digest)
+        known = (await self.parked_key(key.digest)).key
         return known is not None and (known.park_id, known.state) == (key.park_id, "parked")
 
     # --- redrives --------------------------------------------------------------------------------------

@@ -66,11 +66,36 @@ class ParkedShard:
 
 
 @dataclass(frozen=True, slots=True)
+class Damage:
+    """A row that cannot be read: of the key itself, or of its letters from a shard. ``problem`` names the row, what is
+    wrong with it and what to do."""
+
+    digest: str
+    problem: str
+    label: str = ""
+    shard_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Parked:
-    """A key row (None: the key is free) and its shard rows, read at one moment."""
+    """A key row (None: the key is free, unless that row is among the ``damaged`` ones) and its shard rows, read at one
+    moment."""
 
     key: ParkedKey | None
     shards: tuple[ParkedShard, ...] = ()
+    damaged: tuple[Damage, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Of the key; empty when there is no row at all."""
+        names = (self.key, *self.shards, *self.damaged)
+        return next((one.digest for one in names if one is not None), "")
+
+    def is_unsure(self, label: str, shard_id: str) -> bool:
+        """Whether nothing can be said of the key's records in a shard: they wait until the row is put right."""
+        return any(
+            not one.label or not one.shard_id or (one.label, one.shard_id) == (label, shard_id) for one in self.damaged
+        )
 
     def of(self, label: str, shard_id: str) -> ParkedShard | None:
         """The row of one shard."""

@@ -18,7 +18,7 @@ class ParkedReads(Protocol):
     """Consistent reads. A listing may run while a write is being applied, and then sees a part of it: rows that do not
     have the ``park_id`` of their key, or are not there yet. No write rests on a listing being complete.
 
-    Raise MisconfiguredResource when a row was damaged: a key is never taken for free by guessing."""
+    A row that was damaged is told with its key: a key is never taken for free by guessing."""
 
     async def parked(self) -> list[Parked]:
         """All parked keys of the application with their shard rows, in the order of their digests."""
@@ -27,14 +27,16 @@ class ParkedReads(Protocol):
         """One key."""
 
     async def parked_changes(self) -> int:
-        """A number that grows with every step of a redrive that owners of shards have to notice; 0 at first."""
+        """A number that grows with every step of a redrive that owners of shards have to notice; 0 at first.
+        MisconfiguredResource when it was damaged."""
 
 
 class ParkedLetters(ParkedReads, Protocol):
     """What owners of shards write. Every write is conditional on the lease of ``held``: LeaseLost, LeaseDeleted."""
 
     async def park(self, label: str, held: LeaseRow, key: ParkedKey, shard: ParkedShard) -> bool:
-        """Create the rows of a key and of its first shard, IF there is no row of the key. False when there is one.
+        """Create the rows of a key and of its first shard, IF there is no row of the key. False when there is one,
+        whether it can be read or not.
         Writing the same rows once more is a success."""
 
     async def join_parked(self, label: str, held: LeaseRow, key: ParkedKey, shard: ParkedShard) -> bool:
@@ -45,7 +47,7 @@ class ParkedLetters(ParkedReads, Protocol):
     async def count_letters(self, label: str, held: LeaseRow, shards: Sequence[ParkedShard]) -> list[str]:
         """Write ``letters`` and ``last`` of at most MOST_COUNTED rows of one shard, each IF it is there with its
         ``park_id`` and has fewer letters: a request that arrives late changes nothing. Returns the digests of rows that
-        are gone; a row that has as many letters already is a success."""
+        are gone, or cannot be read; a row that has as many letters already is a success."""
 
     async def close_parked(self, label: str, held: LeaseRow, key: ParkedKey, shard: ParkedShard) -> bool:
         """Write the nonce of ``key`` into the row of a shard as ``closed``, with its counts, IF the key is ``closing``

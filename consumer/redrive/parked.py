@@ -44,9 +44,10 @@ QUARANTINED = (
 )
 _UNFINISHED = LeaseRow("")
 
-Left = Literal[
-    "failed", "missing", "unreadable", "redacted", "claimed", "busy", "halted", "quarantined", "too_many_shards", "lost"
-]
+Left = (
+    Literal["failed", "missing", "unreadable", "redacted", "claimed", "busy"]
+    | Literal["halted", "quarantined", "damaged", "too_many_shards", "lost"]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,10 @@ class ParkedRedrive:
     async def redrive(self, digest: str) -> KeyResult:
         """One key, until it is free or cannot be freed now. Unavailable, and what ``Member.require`` raises: then the
         key stays as it is, and another redrive may go on with it."""
-        found = (await self.store.parked_key(digest)).key
+        parked = await self.store.parked_key(digest)
+        if parked.damaged:
+            return KeyResult(digest, 0, "damaged", parked.damaged[0].problem)
+        found = parked.key
         if found is None:
             return KeyResult(digest, 0)
         other = (found.redriver or "").partition("#")[0]
@@ -355,6 +359,8 @@ class _Key:
         return found
 
     def _not_mine(self, found: Parked) -> KeyResult | None:
+        if found.damaged:
+            return self._left("damaged", found.damaged[0].problem)
         if found.key is None:
             return KeyResult(self._key.digest, self._handled)
         if (found.key.park_id, found.key.redriver, found.key.claim) != (

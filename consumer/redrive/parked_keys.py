@@ -48,11 +48,18 @@ def letters_waiting(parked: Parked) -> int:
     return sum(row.letters - row.done for row in parked.shards)
 
 
+def would_be(parked: Parked) -> KeyResult:
+    """What a redrive would do for a key, as far as its rows say."""
+    if parked.damaged:
+        return KeyResult(parked.digest, 0, "damaged", parked.damaged[0].problem)
+    return KeyResult(parked.digest, letters_waiting(parked))
+
+
 def selected_keys(parked: Sequence[Parked], selection: Selection, limit: int | None) -> list[Parked]:
     """The keys that a command is about, those that are parked for longest first. A key comes back as a whole, so the
-    last one may have more letters than ``limit`` has left."""
+    last one may have more letters than ``limit`` has left. Those whose rows cannot be read are told in any case."""
     keys = [(one.key.since, one) for one in parked if one.key is not None and selection.takes_parked(one.key)]
-    taken: list[Parked] = []
+    taken = [one for one in parked if one.key is None and one.damaged and selection.key in (None, one.digest)]
     letters = 0
     for _, one in sorted(keys, key=lambda pair: pair[0]):
         if limit is not None and letters >= limit:
@@ -121,8 +128,7 @@ class ParkedKeys:
 
         async with asyncio.TaskGroup() as tasks:
             for parked in keys:
-                if parked.key is not None:
-                    tasks.create_task(one(parked.key.digest))
+                tasks.create_task(one(parked.digest))
         if failures:
             raise failures[0]
         summary.filtered = self._handling.filtered

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from consumer.domain.errors import DependencyError, LeaseDeleted, LeaseLost, Throttled
 from consumer.domain.lease import LeaseRow
-from consumer.domain.parking import Parked, ParkedKey, ParkedShard
+from consumer.domain.parking import Damage, Parked, ParkedKey, ParkedShard
 from consumer.ports.parking import MOST_COUNTED, MOST_DROPPED, MOST_FREED
 from consumer.testing.memory_client import MemoryClient
 
@@ -37,13 +37,24 @@ class MemoryParkedRows(MemoryClient):
             for (app, name, _, _), row in sorted(self._table.parked_shards.items())
             if app == self._application and name == digest
         ]
-        return Parked(self._key(digest), tuple(rows))
+        damaged = [
+            Damage(digest, problem, label, shard_id)
+            for (app, name, label, shard_id), problem in self._table.parked_damage.items()
+            if app == self._application and name == digest
+        ]
+        unreadable = {(one.label, one.shard_id) for one in damaged}
+        rows = [row for row in rows if (row.label, row.shard_id) not in unreadable]
+        return Parked(self._key(digest), tuple(rows), tuple(damaged))
 
     def _key(self, digest: str) -> ParkedKey | None:
-        return self._table.parked.get((self._application, digest))
+        """As far as it can be read."""
+        known = self._table.parked.get((self._application, digest))
+        return None if (self._application, digest, "", "") in self._table.parked_damage else known
 
     def _shard(self, shard: ParkedShard) -> ParkedShard | None:
-        return self._table.parked_shards.get(self._place(shard))
+        """As far as it can be read."""
+        place = self._place(shard)
+        return None if place in self._table.parked_damage else self._table.parked_shards.get(place)
 
     def _place(self, shard: ParkedShard) -> tuple[str, str, str, str]:
         return self._application, shard.digest, shard.label, shard.shard_id
@@ -90,7 +101,7 @@ class MemoryParking(MemoryParkedRows):
     async def park(self, label: str, held: LeaseRow, key: ParkedKey, shard: ParkedShard) -> bool:
         def apply() -> bool:
             self._require_held(label, held)
-            known = self._key(key.digest)
+            known = self._table.parked.get((self._application, key.digest))
             if known is None:
                 self._put_key(key)
                 self._put_shard(shard)
@@ -104,7 +115,8 @@ class MemoryParking(MemoryParkedRows):
             known, mine = self._key(key.digest), self._shard(shard)
             if mine == shard:
                 return True
-            absent = mine is None or mine.park_id != shard.park_id
+            absent = self._place(shard) not in self._table.parked_damage
+            absent = absent and (mine is None or mine.park_id != shard.park_id)
             lease = self._lease(label, held.shard_id)
             absent = absent and lease is not None and not lease.settled
             may_join = known is not None and known.state == "parked" and known.park_id == key.park_id and absent

@@ -60,6 +60,7 @@ class MemoryTable:
     letters: dict[tuple[str, str, str], dict[int, PayloadPart]] = field(default_factory=dict)
     parked: dict[tuple[str, str], ParkedKey] = field(default_factory=dict)  # by application and digest
     parked_shards: dict[tuple[str, str, str, str], ParkedShard] = field(default_factory=dict)  # and label and shard
+    parked_damage: dict[tuple[str, str, str, str], str] = field(default_factory=dict)  # problems of rows; "" of the key
     parked_changes: dict[str, int] = field(default_factory=dict)
     service_time: Callable[[], float] = time.time  # Unix seconds, by the clock of the service
     replays: dict[tuple[str, str], list[ReplayTrace]] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import structlog
 
-from consumer.domain.errors import StreamConsumerError
+from consumer.domain.errors import MisconfiguredResource, StreamConsumerError
 from consumer.domain.parking import Parked
 from consumer.ports.parking import ParkedReads
 
@@ -25,6 +25,7 @@ log = structlog.get_logger()
 
 LOOK = 1.0  # seconds between looks at the row of changes
 _UNDER_WAY = sys.maxsize
+UNKNOWN = -1  # changes
 READ_AGAIN = 30.0  # seconds after which all is read again: other workers park keys, too
 
 
@@ -33,7 +34,7 @@ class Reading:
 
     def __init__(self, began: int, found: Iterable[Parked]) -> None:
         self.began = began
-        self.by_digest: Mapping[str, Parked] = {_digest(one): one for one in found}
+        self.by_digest: Mapping[str, Parked] = {one.digest: one for one in found}
         self._of_shards: dict[tuple[str, str], list[str]] = defaultdict(list)
         for digest, one in self.by_digest.items():
             for row in one.shards:
@@ -60,7 +61,8 @@ class ParkedKeys:
         self._reading = asyncio.Lock()
         self._some = asyncio.Event()
         self._listeners: dict[Listener, None] = {}
-        self._changes = 0
+        self._changes: int | None = 0
+        self._damaged: set[str] = set()  # what was said of rows that cannot be read
         self._parking: dict[str, int] = {}  # digests that no reading has shown so far: when their writes had ended
         self.moment = count(1).__next__  # orders what happens on this loop
 
@@ -109,6 +111,7 @@ class ParkedKeys:
             if self._last.began < asked:
                 began = self.moment()
                 self._last = Reading(began, await self._store.parked())
+                self._tell_damage()
                 self._parking = {digest: ended for digest, ended in self._parking.items() if ended > began}
                 if self._last.by_digest:
                     self._some.set()
@@ -116,10 +119,27 @@ class ParkedKeys:
                     listener.parked_changed(self._last)
             return self._last
 
+    def _tell_damage(self) -> None:
+        """Once of each row, and again when it was put right and is damaged anew."""
+        damaged = {one.problem: one for found in self._last.by_digest.values() for one in found.damaged}
+        for problem, one in damaged.items():
+            if problem not in self._damaged:
+                log.error("parked_key.damaged", key_digest=one.digest, shard_id=one.shard_id or None, problem=problem)
+        self._damaged = set(damaged)
+
     async def look(self, digest: str) -> tuple[int, Parked]:
         """One key: the moment before it was read, and what was found. Unavailable."""
         began = self.moment()
         return began, await self._store.parked_key(digest)
+
+    async def _number_of_changes(self) -> int | None:
+        """None when its row was damaged, so that nobody waits for it to grow. Unavailable."""
+        try:
+            return await self._store.parked_changes()
+        except MisconfiguredResource as error:
+            log.warning("parked_keys.read_failed", error=str(error))
+            self._changes = UNKNOWN
+            return None
 
     async def watch(self) -> None:
         """While keys are parked, notice the steps of redrives; for ever."""
@@ -130,7 +150,7 @@ class ParkedKeys:
             # Reading thousands of keys takes a while, of this process and of one partition: it gets a tenth at most.
             await asyncio.sleep(max(LOOK, 10.0 * took))
             try:
-                changes = await self._store.parked_changes()
+                changes = await self._number_of_changes()
                 if changes == self._changes and loop.time() - read_at < READ_AGAIN:
                     continue
                 began = loop.time()
@@ -142,7 +162,3 @@ class ParkedKeys:
             self._changes, read_at = changes, loop.time()
             if not self._last.by_digest:
                 self._some.clear()
-
-
-def _digest(one: Parked) -> str:
-    return one.key.digest if one.key is not None else one.shards[0].digest

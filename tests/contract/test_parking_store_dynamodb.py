@@ -1,5 +1,6 @@
 """What only a real table has of parked keys: items and their damage, versions, pages, conflicts, permissions."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -112,16 +113,28 @@ async def test_a_shard_row_of_another_time_gives_way(table):
         (SK, "last", {"N": "1"}),
     ],
 )
-async def test_a_damaged_row_is_an_error_wherever_it_is_read(table, sk, name, value):
+async def test_a_damaged_row_is_told_with_its_key_and_concerns_no_other(table, sk, name, value):
     store = table.store()
-    lease = await held(store)
+    lease, child = await held(store), await held(store, shard=CHILD)
     key, shard = await parked(store, lease)
-    await parked(store, lease, "intact")
+    assert await store.join_parked(LABEL, child, key, row_of(key, CHILD))
+    other, others = await parked(store, lease, "intact")
     await table.set_attribute(PK, sk, name, value)
-    for read in (store.parked(), store.parked_key(DIGEST), store.park(LABEL, lease, key, shard)):
-        with pytest.raises(MisconfiguredResource, match=rf"pk={PK}, sk={sk} .*{name}.*do not delete it"):
-            await read
-    assert (await store.parked_key("intact")).key is not None
+    found = await store.parked_key(DIGEST)
+    assert {one.digest: one for one in await store.parked()} == {DIGEST: found, "intact": Parked(other, (others,))}
+    (damage,) = found.damaged
+    assert re.search(rf"pk={PK}, sk={sk} .*{name}.*do not delete it", damage.problem)
+    assert found.digest == damage.digest == DIGEST
+    if sk == DIGEST:
+        assert found == Parked(None, (shard, row_of(key, CHILD)), (damage,))
+        assert found.is_unsure(LABEL, SHARD)
+        assert found.is_unsure(LABEL, CHILD)
+    else:
+        assert found == Parked(key, (row_of(key, CHILD),), (damage,))
+        assert found.is_unsure(LABEL, SHARD)
+        assert not found.is_unsure(LABEL, CHILD)
+    assert await store.park(LABEL, lease, key, shard) is False, "it is parked, whatever its rows say"
+    assert (await store.parked_key(DIGEST)) == found
 
 
 async def test_a_damaged_number_of_changes_is_an_error(table):
@@ -142,8 +155,9 @@ async def test_a_row_that_a_newer_version_has_written_is_left_alone(table, sk):
     row = await done(store, lease, key, shard)
     await table.set_attribute(PK, sk, "v", {"N": "4"})
     before = await rows(table)
-    explained = [lambda: store.park(LABEL, lease, key, shard), lambda: store.redriven(key, replace(row, done=9))]
+    explained = [lambda: store.redriven(key, replace(row, done=9))]
     refused = [
+        lambda: store.park(LABEL, lease, key, shard),
         lambda: store.close_parked(LABEL, lease, key, replace(row, letters=9)),
         lambda: store.close_for_owner(key, row, lease),
         lambda: store.free_parked(key, [row]),
@@ -154,7 +168,9 @@ async def test_a_row_that_a_newer_version_has_written_is_left_alone(table, sk):
         refused.append(lambda: store.begin_closing(key, "n2"))
         refused.append(lambda: store.release_parked(key))
     else:
-        explained.append(lambda: store.count_letters(LABEL, lease, [replace(row, letters=9)]))
+        assert await store.count_letters(LABEL, lease, [replace(row, letters=9)]) == [DIGEST]
+    (damage,) = (await store.parked_key(DIGEST)).damaged
+    assert "schema version 4, this program knows 3: upgrade" in damage.problem
     for write in explained:
         with pytest.raises(MisconfiguredResource, match=rf"sk={sk} .*schema version 4, this program knows 3: upgrade"):
             await write()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from consumer.domain.batching import KeyBounds
 from consumer.domain.outcome import OK, HandlerCall, Outcome
 from consumer.domain.shards import DAY
@@ -15,7 +17,7 @@ from consumer.testing.simulated_worker import SimulatedWorker
 from consumer.testing.simulation import APPLICATION, Simulation
 from consumer.worker.shard.blocked_pieces import PROBE
 from tests.support.simulated_fleet import LogEvents
-from tests.support.simulated_shards import FAILED, Recorder, keys, letters, run, shard_world, start, until
+from tests.support.simulated_shards import ALONE, FAILED, Recorder, keys, letters, run, shard_world, start, until
 
 PARK = {"order": "park_key"}
 BLOCK = {"order": "block"}
@@ -312,6 +314,43 @@ def test_a_closing_is_not_answered_while_a_letter_is_under_way() -> None:
         assert (row.closed, row.letters) == ("nonce-2", 2)
         handler.bad.clear()
         await redrive.release_parked(key)
+        await redriven(world, handler)
+
+    run(world, scenario)
+    world.parking.at_the_end()
+    world.check()
+
+
+# --- rows that cannot be read --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("of_key", [True, False], ids=["key", "shard"])
+def test_a_damaged_row_holds_up_its_key_and_nothing_else(of_key: bool) -> None:
+    """Also when another worker takes the shard over; once it is put right everything goes on, in order."""
+    world, events = parking_world("damaged", ALONE)
+    handler = Mendable("poison")
+
+    async def scenario() -> None:
+        worker = start(world, "a", handler)
+        world.put("poison")
+        world.put("poison")
+        await until(world, lambda: sum(row.letters for row in world.table.parked_shards.values()) == 2, "letters", 30.0)
+        ((app, digest, label, shard_id),) = world.table.parked_shards
+        place = (app, digest, "", "") if of_key else (app, digest, label, shard_id)
+        world.table.parked_damage[place] = f"row {digest} is damaged"
+        await worker.stop()
+        worker.start()
+        for key in ("poison", "other", "poison", "another"):
+            world.put(key)
+        await until(world, lambda: {"other", "another"} <= set(handler.handled), "other keys are handled", 30.0)
+        await asyncio.sleep(120.0)
+        assert len(letters(world)) == 2, "its later records wait"
+        assert len(events.of("parked_key.damaged")) == 1, "said once"
+        assert not events.of("lease.lost")
+
+        del world.table.parked_damage[place]
+        await until(world, lambda: len(letters(world)) == 4, "they follow", 60.0)
+        handler.bad.clear()
         await redriven(world, handler)
 
     run(world, scenario)

@@ -128,4 +128,5 @@ def _parked_table(keys: Sequence[dict[str, Any]]) -> str:
     for one in keys:
         numbers = [str(one["letters"]), str(one["handled"]), str(len(one["shards"]))]
         rows.append([one["key"], one["state"], one["since"], one["reason"], *numbers, one["redrive"] or "-"])
-    return f"{table(rows)}\n{len(keys)} keys are parked\n"
+    problems = "".join(f"damaged: {one['problem']}\n" for one in keys if one["problem"])
+    return f"{table(rows)}\n{len(keys)} keys are parked\n{problems}"

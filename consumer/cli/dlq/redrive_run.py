@@ -26,9 +26,16 @@ from consumer.redrive.attempts import Attempts, Calls, Pace
 from consumer.redrive.gathering import GatheredLetter, whole_keys
 from consumer.redrive.key_run import Rules
 from consumer.redrive.letter_deletion import LetterDeletion
-from consumer.redrive.parked import KeyResult, ParkedRedrive
+from consumer.redrive.parked import ParkedRedrive
 from consumer.redrive.parked_in_queue import ParkedInQueue
-from consumer.redrive.parked_keys import ParkedHandling, ParkedKeys, ParkedSummary, letters_waiting, selected_keys
+from consumer.redrive.parked_keys import (
+    ParkedHandling,
+    ParkedKeys,
+    ParkedSummary,
+    letters_waiting,
+    selected_keys,
+    would_be,
+)
 from consumer.redrive.reading_again import ReadingAgain
 from consumer.redrive.redrive import LetterResult, Redrive, Summary
 from consumer.redrive.session import RedriveSession
@@ -68,7 +75,7 @@ class _Run:
         keys = selected_keys(await self._parked(), self._request.which, self._limit_after(letters))
         with self._progress(letters, keys) as progress:
             summary = await self._letters(letters, None, None, progress)
-            results = [KeyResult(one.key.digest, letters_waiting(one)) for one in keys if one.key is not None]
+            results = [would_be(one) for one in keys]
             for result in results:
                 progress.key(result)
         return summary, ParkedSummary(results)
@@ -87,7 +94,8 @@ class _Run:
             )
             after = await self._keys(keys, attempts, session, box, progress)
             if isinstance(box, ParkedInQueue):
-                for found in box.others(one.key.park_id for one in parked if one.key is not None):
+                known = [row.park_id for one in parked for row in (one.key, *one.shards) if row is not None]
+                for found in box.others(known):
                     result = LetterResult(found, "left", ORPHAN)
                     summary.results.append(result)
                     progress.letter(result)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from consumer.domain.parking import Parked
+from consumer.domain.parking import Parked, ParkedKey
 from consumer.domain.record import Record
 from consumer.domain.stream_record import StreamRecord
 from consumer.redrive.gathering import GatheredLetter
@@ -74,14 +74,13 @@ def described(found: GatheredLetter) -> dict[str, Any]:
 
 def parked_key(parked: Parked) -> dict[str, Any]:
     """A parked key: since when and why, and its letters shard by shard."""
-    key = parked.key
-    if key is None:
-        raise ValueError("the key is not parked")
+    key = parked.key or ParkedKey(parked.digest, "")
     return {
         "key": key.digest,
-        "state": key.state,
+        "state": "damaged" if parked.damaged else key.state,
         "since": moment(key.since),
         "reason": key.reason,
+        "problem": parked.damaged[0].problem if parked.damaged else None,
         "letters": sum(row.letters for row in parked.shards),
         "handled": sum(row.done for row in parked.shards),
         "redrive": key.redriver,

@@ -67,10 +67,12 @@ class KnownParkedKeys:
     def is_parked(self, digest: str) -> bool:
         """Whether the records of a key may have to follow it. Not being so is certain, being so is not."""
         found = self._own.get(digest)
-        return digest in self._read.by_digest if found is None else found.key is not None
+        return digest in self._read.by_digest if found is None else found.key is not None or bool(found.damaged)
 
     def fate(self, digest: str, number: int) -> Fate:
-        """What becomes of the next record of a key."""
+        """What becomes of the next record of a key. While a row of it cannot be read it waits."""
+        if self._view(digest).is_unsure(self._label, self._lease.shard_id):
+            return "hold"
         return fate(self._view(digest).key, self._row(digest), number)
 
     def is_full_for(self, digest: str) -> bool:
@@ -113,14 +115,15 @@ class KnownParkedKeys:
                 self.closing.set()
             return
         mine, theirs = self._row(digest), found.of(self._label, self._lease.shard_id)
+        damaged = found.damaged
         if mine is not None and theirs is not None and mine.park_id == theirs.park_id and mine.letters > theirs.letters:
             theirs = replace(theirs, letters=mine.letters, last=mine.last)  # under way
             found = Parked(found.key, (theirs,))
-        if found.key is None and digest not in self._read.by_digest:
+        if found.key is None and not damaged and digest not in self._read.by_digest:
             self._own.pop(digest, None)
             self._known_at.pop(digest, None)
         else:
-            self._own[digest] = Parked(found.key, (theirs,) if theirs is not None else ())
+            self._own[digest] = Parked(found.key, (theirs,) if theirs is not None else (), damaged)
             self._known_at[digest] = began
         if self.is_unanswered(digest):
             self.closing.set()

@@ -114,10 +114,12 @@ def test_a_long_reason_is_cut():
 def test_a_damaged_key_is_never_guessed(name, value, said):
     item = {**items.key_item(PK, KEY), name: value}
     item = {name: value for name, value in item.items() if value is not None}
-    with pytest.raises(MisconfiguredResource) as caught:
-        items.parked_rows([item])
-    assert f"the row pk={PK}, sk=digest of a parked key cannot be used: {said}" in str(caught.value)
-    assert "do not delete it" in str(caught.value)
+    (found,) = items.parked_rows([item])
+    (damage,) = found.damaged
+    assert (found.key, found.digest) == (None, "digest")
+    assert f"the row pk={PK}, sk=digest of a parked key cannot be used: {said}" in damage.problem
+    assert "do not delete it" in damage.problem
+    assert found.is_unsure(LABEL, SHARD)
 
 
 @pytest.mark.parametrize(
@@ -140,9 +142,12 @@ def test_a_damaged_key_is_never_guessed(name, value, said):
 def test_a_damaged_shard_row_is_never_guessed(name, value, said):
     item = {**items.shard_item(PK, ROW), name: value}
     item = {name: value for name, value in item.items() if value is not None}
-    with pytest.raises(MisconfiguredResource) as caught:
-        items.parked_rows([items.key_item(PK, KEY), item])
-    assert f"the row pk={PK}, sk={item['sk']['S']} of a parked key cannot be used: {said}" in str(caught.value)
+    (found,) = items.parked_rows([items.key_item(PK, KEY), item])
+    (damage,) = found.damaged
+    assert (found.key, found.shards) == (KEY, ())
+    assert f"the row pk={PK}, sk={item['sk']['S']} of a parked key cannot be used: {said}" in damage.problem
+    assert found.is_unsure(LABEL, SHARD)
+    assert found.is_unsure(LABEL, "another") is (name == "sk"), "whoever it belongs to"
 
 
 @pytest.mark.parametrize("damage", [{"S": "7"}, {"N": "7.5"}, {"N": "-1"}])

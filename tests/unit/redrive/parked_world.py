@@ -15,6 +15,7 @@ from consumer.domain.record import Record
 from consumer.domain.stream_record import StreamRecord
 from consumer.ports.parked_letters import ParkedLetter
 from consumer.redrive.parked import KeyResult, ParkedRedrive
+from consumer.redrive.parked_keys import ParkedHandling
 from consumer.redrive.reading_again import ReadingAgain
 from consumer.redrive.session import RedriveSession
 from consumer.testing.memory_claims import MemoryRedriveClaims
@@ -74,6 +75,14 @@ class Box:
         await asyncio.sleep(0.01)
         if self.failures:
             raise self.failures.pop(0)
+
+
+class NoHandling(ParkedHandling):
+    """The redrive of the world handles by itself."""
+
+    def __init__(self) -> None:
+        self.reasons = {}
+        self.filtered = 0
 
 
 @dataclass(slots=True)

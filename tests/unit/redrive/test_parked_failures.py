@@ -9,23 +9,15 @@ import pytest
 from consumer.domain.errors import DependencyError, PermissionDenied, Throttled
 from consumer.domain.parking import Parked
 from consumer.redrive.parked import KeyResult
-from consumer.redrive.parked_keys import MOST_FAILURES, ParkedHandling, ParkedKeys, ParkedSummary
+from consumer.redrive.parked_keys import MOST_FAILURES, ParkedKeys, ParkedSummary
 from consumer.redrive.session import RedriveFenced
-from tests.unit.redrive.parked_world import DIGEST, Box, RedriveWorld, in_redrive_world, letter
+from tests.unit.redrive.parked_world import DIGEST, Box, NoHandling, RedriveWorld, in_redrive_world, letter
 
 UNANSWERED = DependencyError("GetObject", "InternalError", "try again")
 
 
 class EndingError(Exception):
     """No error of ours."""
-
-
-class NoHandling(ParkedHandling):
-    """The redrive of the world handles by itself."""
-
-    def __init__(self) -> None:
-        self.reasons = {}
-        self.filtered = 0
 
 
 async def redriven(world: RedriveWorld, keys: list[Parked]) -> ParkedSummary:

@@ -7,8 +7,19 @@ from dataclasses import replace
 
 import pytest
 
+from consumer.domain.letter_selection import Selection
 from consumer.ports.parking import MOST_DROPPED, MOST_FREED
-from tests.unit.redrive.parked_world import DIGEST, LABEL, SHARD, Box, RedriveWorld, in_redrive_world, letter
+from consumer.redrive.parked_keys import ParkedKeys, selected_keys, would_be
+from tests.unit.redrive.parked_world import (
+    DIGEST,
+    LABEL,
+    SHARD,
+    Box,
+    NoHandling,
+    RedriveWorld,
+    in_redrive_world,
+    letter,
+)
 
 
 async def with_many_shards(world: RedriveWorld, count: int, open_ones: int) -> None:
@@ -78,3 +89,41 @@ def test_an_owner_that_lives_and_does_not_answer_is_waited_for_and_named() -> No
         renewed.cancel()
 
     in_redrive_world(Box(letter(1)), body)
+
+
+@pytest.mark.parametrize("of_key", [True, False], ids=["key", "shard"])
+def test_a_key_with_a_damaged_row_is_left_with_the_row_and_others_are_freed(of_key: bool) -> None:
+    """It must not be taken for free, nor may letters be handled that come after those that nobody can count."""
+
+    async def body(world: RedriveWorld) -> None:
+        await world.park(1)
+        await world.join("child", 5, 1, state="done")
+        await world.park(1, "other")
+        await world.store.release(LABEL, world.lease)
+        place = ("", "") if of_key else (LABEL, SHARD)
+        world.table.parked_damage["app", DIGEST, *place] = "the row of it is damaged: put it right"
+        work = ParkedKeys(world.redrive(), NoHandling(), asyncio.Event())
+        keys = selected_keys(await world.store.parked(), Selection(), None)
+        assert {one.digest: would_be(one).left for one in keys} == {DIGEST: "damaged", "other": None}
+        summary = await work.run(keys, 2, lambda _: None)
+        results = {one.digest: one for one in summary.results}
+        assert (results[DIGEST].left, results[DIGEST].handled) == ("damaged", 0)
+        assert "put it right" in results[DIGEST].detail
+        assert results["other"].left is None
+        assert await world.is_free("other")
+        assert ("app", DIGEST) in world.table.parked
+
+    in_redrive_world(Box(letter(1), letter(1, digest="other")), body)
+
+
+def test_a_row_that_is_damaged_meanwhile_frees_nothing() -> None:
+    async def body(world: RedriveWorld) -> None:
+        await world.park(20)
+        redriving = asyncio.create_task(world.redrive().redrive(DIGEST))
+        await asyncio.sleep(0.3)
+        world.table.parked_damage["app", DIGEST, "", ""] = "the row of it is damaged"
+        result = await redriving
+        assert result.left in ("damaged", "lost"), "and never free"
+        assert ("app", DIGEST) in world.table.parked
+
+    in_redrive_world(Box(*(letter(ordinal) for ordinal in range(1, 21))), body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -137,6 +138,71 @@ def test_a_row_that_cannot_be_read_ends_no_watching() -> None:
         damaged = False
         await asyncio.sleep(2 * READ_AGAIN)
         assert len(known) == 1
+        watching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await watching
+
+    with_owner(work)
+
+
+def test_a_damaged_row_is_told_once_with_its_key_and_again_when_it_is_damaged_anew() -> None:
+    async def work(owner: Owner, lease: HeldLease) -> None:
+        rows, known = await parked_rows(owner, lease), owner.context.parked
+        await park(owner, rows)
+        await park(owner, rows, "other")
+        said = []
+        for damaged in (True, True, False, True):
+            owner.table.parked_damage.clear()
+            if damaged:
+                owner.table.parked_damage[APPLICATION, D, "", ""] = "row app#parked/digest: put it right"
+            with capture_logs() as logs:
+                await known.read()
+            said.append([(one["event"], one["key_digest"], one["problem"]) for one in logs])
+            assert rows.is_parked(D)
+            assert rows.fate(D, 9) == ("hold" if damaged else "letter")
+            assert rows.fate("other", 9) == "letter"
+            assert rows.fate("third", 9) == "handle"
+        told = [("parked_key.damaged", D, "row app#parked/digest: put it right")]
+        assert said == [told, [], [], told]
+
+    with_owner(work)
+
+
+def test_letters_are_not_counted_in_a_row_that_cannot_be_read() -> None:
+    """So their records stay in the books, and become the same letters when it was put right."""
+
+    async def work(owner: Owner, lease: HeldLease) -> None:
+        rows = await parked_rows(owner, lease)
+        await park(owner, rows)
+        assert await rows.count(D, 1, "5", NEVER)
+        ((place),) = owner.table.parked_shards
+        owner.table.parked_damage[place] = "damaged"
+        assert not await rows.count(D, 2, "6", NEVER)
+        assert rows.fate(D, 6) == "hold"
+        owner.table.parked_damage.clear()
+        await rows.look(D)
+        assert (rows.fate(D, 6), rows.letters(D)[1]) == ("letter", 1)
+
+    with_owner(work)
+
+
+def test_steps_of_redrives_are_noticed_although_their_number_was_damaged() -> None:
+    async def work(owner: Owner, lease: HeldLease) -> None:
+        rows, known = await parked_rows(owner, lease), owner.context.parked
+        await park(owner, rows)
+        await known.read()
+
+        async def damaged() -> int:
+            raise MisconfiguredResource("row app#parked/!changes is damaged")
+
+        owner.store.parked_changes = damaged  # type: ignore[method-assign]  # a damaged table
+        watching = asyncio.create_task(known.watch())
+        with capture_logs():
+            for state, fate in (("closing", "hold"), ("parked", "letter"), ("closing", "hold")):
+                key = owner.table.parked[APPLICATION, D]
+                owner.table.parked[APPLICATION, D] = replace(key, state=state, nonce="n" if state == "closing" else "")
+                await asyncio.sleep(3.0)
+                assert rows.fate(D, 9) == fate
         watching.cancel()
         with pytest.raises(asyncio.CancelledError):
             await watching
