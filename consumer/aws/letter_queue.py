@@ -20,6 +20,7 @@ from consumer.ports.letter_store import StoredLetter, Waiting
 HIDDEN: Final = 300  # seconds for which a taken message stays hidden, unless it is kept
 LONG_POLL: Final = 2  # seconds that an empty answer takes: shorter polls ask some of the queue's servers only
 EMPTY_ANSWERS: Final = 3  # in a row, or with new messages only, and the queue counts as read
+TRIES: Final = 2  # to change how long messages stay hidden
 BATCH: Final = 10  # messages in one call, which is SQS's limit
 
 
@@ -118,8 +119,22 @@ class LetterQueue:
         return attributes
 
     async def _change(self, letters: Sequence[StoredLetter], seconds: int) -> list[StoredLetter]:
-        """Set how long messages stay hidden from now on; returns those that refuse, because their time is over."""
+        """Set how long messages stay hidden from now on; returns those that refuse, because their time is over. What
+        fails is tried once more, and costs no other message."""
         refused: list[StoredLetter] = []
+        todo = list(letters)
+        for _ in range(TRIES):
+            todo, problems = await self._change_once(todo, seconds, refused)
+            if not problems:
+                return refused
+        raise problems[0]
+
+    async def _change_once(
+        self, letters: Sequence[StoredLetter], seconds: int, refused: list[StoredLetter]
+    ) -> tuple[list[StoredLetter], list[DependencyError]]:
+        """What has failed, and why; ``refused`` gets those whose time is over."""
+        left: list[StoredLetter] = []
+        problems: list[DependencyError] = []
         for start in range(0, len(letters), BATCH):
             part = letters[start : start + BATCH]
             entries = [
@@ -127,12 +142,20 @@ class LetterQueue:
                 for place, letter in enumerate(part)
             ]
             changing = self._client.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
-            answer = await self._caller.call("ChangeMessageVisibilityBatch", self.place, changing)
-            failed: list[dict[str, Any]] = answer.get("Failed") or []
-            refused += [part[int(one["Id"])] for one in failed if one.get("SenderFault")]
-            if any(not one.get("SenderFault") for one in failed):
-                raise DependencyError("ChangeMessageVisibilityBatch", str(failed[0].get("Code")), self.place)
-        return refused
+            try:
+                answer = await self._caller.call("ChangeMessageVisibilityBatch", self.place, changing)
+            except DependencyError as error:
+                problems.append(error)
+                left += part
+                continue
+            for one in answer.get("Failed") or ():
+                letter = part[int(one["Id"])]
+                if one.get("SenderFault"):
+                    refused.append(letter)
+                else:
+                    problems.append(DependencyError("ChangeMessageVisibilityBatch", str(one.get("Code")), self.place))
+                    left.append(letter)
+        return left, problems
 
 
 def _stored(message: Mapping[str, Any]) -> StoredLetter:

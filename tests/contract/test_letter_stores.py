@@ -19,6 +19,9 @@ from consumer.domain.dead_letter import Letter, Parked, location_in_table, paylo
 from consumer.domain.errors import MisconfiguredResource, PermissionDenied, ResourceMissing
 from consumer.domain.lease import LeaseRow
 from consumer.domain.letter_reading import read_letter
+from consumer.domain.letter_selection import Selection
+from consumer.redrive.gathering import Gathering, Spool
+from consumer.redrive.held_letters import HeldLetters
 from tests.conftest import unique
 from tests.support.destination_worlds import BIG, CONTEXT, LIMIT, NOW, bucket_of, give_up, objects, refused
 
@@ -71,6 +74,28 @@ class Bucket:
         store = LetterObjects(self.client, ApiCaller(), self.url, APPLICATION, **options)
         await store.prepare()
         return store
+
+
+class Unreliable:
+    """An sqs client whose first batch of changes fails: the whole call, or the first of its entries."""
+
+    def __init__(self, client, fault):
+        self._client = client
+        self._faults = [fault] if fault != "nothing" else []
+
+    def __getattr__(self, name):
+        return getattr(self._client, name)
+
+    async def change_message_visibility_batch(self, **request):
+        fault = self._faults.pop() if self._faults else ""
+        if fault == "a call":
+            raise refused("InternalError", 500, "ChangeMessageVisibilityBatch")[0]
+        if fault != "an entry":
+            return await self._client.change_message_visibility_batch(**request)
+        entries = request.pop("Entries")
+        answer = await self._client.change_message_visibility_batch(Entries=entries[1:], **request)
+        failed = {"Id": entries[0]["Id"], "Code": "InternalError", "SenderFault": False}
+        return answer | {"Failed": [failed]}
 
 
 @pytest.fixture(params=[Queue, Bucket], ids=["sqs", "s3"])
@@ -153,6 +178,23 @@ class TestQueue:
         await reading.aclose()
         await store.put_back([first])
         assert numbers((await read(await world.store())).values()) == list(range(8))
+
+    @pytest.mark.parametrize("fault", ["nothing", "a call", "an entry"])
+    async def test_what_is_not_ours_comes_into_sight_again_with_the_rest(self, world, fault):
+        """In a queue that others use, too: at the end of a command, not when its five minutes are over."""
+        url = (await world.client.get_queue_url(QueueName=world.queue.arn.rpartition(":")[2]))["QueueUrl"]
+        for number in range(24):
+            await world.client.send_message(QueueUrl=url, MessageBody=f"{number} of somebody else")
+        await send(world.destination, letter(1))
+        store = await world.store()
+        store._client = Unreliable(world.client, fault)
+        held = HeldLetters(store)
+        async with held.kept():
+            gathered = await Gathering(store, None, held, Spool(), APPLICATION, None).gather(Selection())
+            assert (len(gathered.letters), len(gathered.foreign)) == (1, 24)
+            assert (await store.waiting()).hidden == 25
+        waiting = await store.waiting()
+        assert (waiting.visible, waiting.hidden) == (25, 0)
 
     async def test_how_often_a_letter_was_taken(self, world):
         await send(world.destination, letter(1))
