@@ -130,7 +130,10 @@ class ParkedKeys:
     async def look(self, digest: str) -> tuple[int, Parked]:
         """One key: the moment before it was read, and what was found. Unavailable."""
         began = self.moment()
-        return began, await self._store.parked_key(digest)
+        found = await self._store.parked_key(digest)
+        if found.digest:
+            self._some.set()  # it was parked by another worker, and its steps are to be noticed from now on
+        return began, found
 
     async def _number_of_changes(self) -> int | None:
         """None when its row was damaged, so that nobody waits for it to grow. Unavailable."""
