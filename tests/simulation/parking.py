@@ -173,3 +173,65 @@ def parking(seed: int | str, on_event: Callable[[str], None] | None = None) -> A
         world.parking.at_the_end()
 
     return world, scenario
+
+
+def parked_child(seed: int | str, on_event: Callable[[str], None] | None = None) -> Any:
+    """A child holds back a key that fails in its parent, which another worker has, and which parks the key in the end.
+    No other key is parked, and nobody tells the child's worker: it has to look before it goes on, and to notice the
+    redrive."""
+    rng = random.Random(f"{seed}/parked child")
+    retries = rng.randint(8, 14)
+    config: dict[str, dict[str, Any]] = {
+        "source": {"table": "orders", "poll": {"idle_backoff_max": "1s"}},
+        "retry": {"max_retry_attempts": retries, "backoff": {"initial": "5s", "max": "5s"}},
+        "batch": {"batch_size": 1, "parallelization_factor": rng.choice((1, 4))},
+        "on_failure": {"order": "park_key"},
+    }
+    bounds = KeyBounds(line_records=rng.choice((5, 40)), line_bytes=64 * 1024, failing_keys=16, deferred_keys=16)
+    world = Simulation(seed, shards=1, config=config, on_event=on_event, bounds=bounds)
+    user_code = UserCode(world, busy=0.01, failing=0.0)
+    user_code.failing_keys = failing = {"bad"}
+    user_code.calm = True
+
+    async def behave(call: HandlerCall) -> Outcome:
+        return await user_code.outcome(call)
+
+    def handles(shard_id: str, number: str) -> bool:
+        return world.checkers.item(shard_id, number).key not in failing
+
+    redrive = SimulatedRedrive(world, "r", handles)
+
+    def free() -> bool:
+        if world.table.parked and redrive.process is None:
+            redrive.start()
+        return not world.table.parked
+
+    def apart() -> bool:
+        return len({row.owner for row in world.rows().values()}) == 2
+
+    def put(records: int) -> None:
+        for number in range(records):
+            world.put("bad")
+            world.put(f"k{number % 3}")
+
+    async def scenario(world: Simulation) -> None:
+        (parent,) = world.stream.open_shards()
+        world.add_worker("w0", Scripted(behave)).start()
+        put(rng.randint(2, 20))
+        await asyncio.sleep(rng.uniform(3.0, 8.0))
+        world.stream.roll(parent)
+        put(rng.randint(1, 10))
+        world.add_worker("w1", Scripted(behave)).start()
+        await world.until(apart, 60.0, "each worker has one of them")
+        await world.until(lambda: bool(world.table.parked), 60.0 + 6.0 * retries, "the parent parks the key")
+        failing.clear()
+        await world.until(lambda: world.rows()[parent].settled, SETTLED_WITHIN, "the parent is through")
+        put(rng.randint(0, 2))
+        await world.until(world.everything_settled, SETTLED_WITHIN, "everything settled")
+        await world.until(free, FREED_WITHIN, "the key is free")
+        await world.until(world.everything_settled, SETTLED_WITHIN, "everything settled")
+        redrive.kill()
+        await world.finish()
+        world.parking.at_the_end()
+
+    return world, scenario

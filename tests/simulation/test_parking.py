@@ -16,7 +16,6 @@ from consumer.testing.simulated_redrive import SimulatedRedrive
 from consumer.testing.simulated_worker import SimulatedWorker
 from consumer.testing.simulation import APPLICATION, Simulation
 from consumer.worker.shard.blocked_pieces import PROBE
-from tests.support.failing_keys import SMALL
 from tests.support.simulated_fleet import LogEvents
 from tests.support.simulated_shards import ALONE, FAILED, Recorder, keys, letters, run, shard_world, start, until
 
@@ -352,41 +351,6 @@ def test_a_damaged_row_holds_up_its_key_and_nothing_else(of_key: bool) -> None:
         del world.table.parked_damage[place]
         await until(world, lambda: len(letters(world)) == 4, "they follow", 60.0)
         handler.bad.clear()
-        await redriven(world, handler)
-
-    run(world, scenario)
-    world.parking.at_the_end()
-    world.check()
-
-
-# --- shards that follow each other ---------------------------------------------------------------------
-
-
-def test_a_child_follows_a_key_that_its_parent_has_parked_meanwhile() -> None:
-    """Another worker has it, and nobody told that one: it held the key back for the parent, and looks when that is
-    through."""
-    retries = {"max_retry_attempts": 12, "backoff": {"initial": "5s", "max": "5s"}}
-    world, _ = parking_world("child", ALONE | {"retry": retries})
-    world.bounds = SMALL
-    handler = Mendable("poison")
-
-    async def scenario() -> None:
-        (parent,) = world.stream.open_shards()
-        start(world, "a", handler)
-        for _ in range(20):
-            world.put("poison")
-        await asyncio.sleep(5.0)
-        child = world.stream.roll(parent)
-        world.put("poison")
-        await until(world, lambda: world.rows()[parent].state == "deferred", "the parent is at its end", 30.0)
-        start(world, "b", handler)
-        await until(world, lambda: world.rows()[child].owner != world.rows()[parent].owner, "b has one of them", 60.0)
-        await until(world, lambda: bool(world.rows()[child].frontier.deferred), "it holds the key back", 30.0)
-        await until(world, lambda: parked(world) == 1, "the parent parks the key", 120.0)
-        handler.bad.clear()
-        await until(world, world.everything_settled, "all of it is settled", 120.0)
-        assert len(letters(world)) == 21, "the child's record is one of them"
-        assert handler.handled.count("poison") == 0
         await redriven(world, handler)
 
     run(world, scenario)

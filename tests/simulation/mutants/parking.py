@@ -71,7 +71,17 @@ PARKING = (
         "                if key.waits_for_parent:\n                    await self._parked.look",
         "                if False:\n                    await self._parked.look",
         ANY_HARM,
-        family="parking",
+        family="parked_child",
+        quick=True,
+    ),
+    Mutant(
+        "a worker that has parked no key looks for no steps of redrives",
+        "consumer/worker/parked_keys.py",
+        "            self._some.set()  # it was parked",
+        "            pass  # it was parked",
+        ("liveness",),
+        family="parked_child",
+        quick=True,
     ),
     Mutant(
         "an older view of a key is believed",
