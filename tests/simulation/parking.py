@@ -235,3 +235,50 @@ def parked_child(seed: int | str, on_event: Callable[[str], None] | None = None)
         world.parking.at_the_end()
 
     return world, scenario
+
+
+def blocked(seed: int | str, on_event: Callable[[str], None] | None = None) -> Any:
+    """More keys fail than may be blocked, and their worker lives on: a restart would try all of them afresh, and hide
+    that one was forgotten. Those beyond the bound are parked; when the handler is mended all get through."""
+    rng = random.Random(f"{seed}/blocked")
+    most, count = rng.choice((1, 2, 3)), rng.randint(4, 8)
+    config: dict[str, dict[str, Any]] = {
+        "source": {"table": "orders", "poll": {"idle_backoff_max": "1s"}},
+        "retry": {"max_retry_attempts": rng.choice((0, 2)), "backoff": {"initial": "100ms", "max": "1s"}},
+        "batch": {"batch_size": rng.choice((1, 10)), "parallelization_factor": rng.choice((1, 4))},
+        "on_failure": {"order": "block", "breaker": False},
+    }
+    world = Simulation(seed, shards=1, config=config, on_event=on_event, bounds=KeyBounds(blocked_keys=most))
+    user_code = UserCode(world, busy=0.01, failing=0.0)
+    user_code.failing_keys = failing = {f"bad{number}" for number in range(count)}
+    user_code.calm = True
+
+    async def behave(call: HandlerCall) -> Outcome:
+        return await user_code.outcome(call)
+
+    def handles(shard_id: str, number: str) -> bool:
+        return world.checkers.item(shard_id, number).key not in failing
+
+    redrive = SimulatedRedrive(world, "r", handles)
+
+    def free() -> bool:
+        if world.table.parked and redrive.process is None:
+            redrive.start()
+        return not world.table.parked
+
+    async def scenario(world: Simulation) -> None:
+        world.add_worker("w0", Scripted(behave)).start()
+        for _ in range(rng.randint(1, 3)):
+            for key in rng.sample([*sorted(failing), "k0", "k1"], count + 2):
+                world.put(key)
+                await asyncio.sleep(rng.uniform(0.0, 2.0))
+        parked = count - most
+        await world.until(lambda: len(world.table.parked) == parked, 120.0, f"{parked} of {count} keys are parked")
+        failing.clear()
+        await world.until(world.everything_settled, SETTLED_WITHIN, "everything settled")
+        await world.until(free, FREED_WITHIN, "all keys free")
+        redrive.kill()
+        await world.finish()
+        world.parking.at_the_end()
+
+    return world, scenario

@@ -21,6 +21,7 @@ import pytest
         ("kinesis", 0, 5),
         ("parking", 0, 8),
         ("parked_child", 0, 3),
+        ("blocked", 0, 3),
     ],
 )
 def test_no_promise_is_broken(family: str, first: int, seeds: int) -> None:

@@ -106,6 +106,7 @@ PARKING = (
         "self._parked.give_up(*oldest)",
         "oldest[0]",
         ANY_HARM,
-        family="parking",
+        family="blocked",
+        quick=True,
     ),
 )
