@@ -56,7 +56,7 @@ class _Result(NamedTuple):
 @config_options
 @click.option("--from", "since", metavar="TIME", help="trim_horizon, an ISO-8601 time, or how long ago (45m).")
 @click.option("--from-sequence-number", "number", metavar="NUMBER", help="That record first; with one --shard.")
-@click.option("--from-letter", "letter", type=click.Path(path_type=Path), help="The records of a dead letter first.")
+@click.option("--from-letter", "letter", metavar="ID|FILE", help="The records of a dead letter first.")
 @click.option("--shard", "shards", multiple=True, help="This shard and all that come after it; may be repeated.")
 @click.option("--as", "another", metavar="APPLICATION", help="Start another application there, beside this one.")
 @click.option("--dry-run", is_flag=True, help="Count the records and show the rows; write nothing.")
@@ -66,7 +66,7 @@ def replay(
     config: Path,
     since: str | None,
     number: str | None,
-    letter: Path | None,
+    letter: str | None,
     shards: tuple[str, ...],
     another: str | None,
     dry_run: bool,
@@ -105,7 +105,7 @@ def _wanted(
     settings: Settings,
     since: str | None,
     number: str | None,
-    letter: Path | None,
+    letter: str | None,
     shards: frozenset[str],
     another: str | None,
     *,
@@ -115,7 +115,7 @@ def _wanted(
     if since is not None:
         return _Wanted(settings, _time(since), None, "", shards, another, is_meant, dry_run, f"from {since}")
     if letter is not None:
-        found = _read_letter(letter)
+        found = _read_letter(Path(letter)) if Path(letter).is_file() else _find_letter(settings, letter)
         number, shard_id = found.first_number, found.shard_id
     else:
         if len(shards) != 1:
@@ -144,6 +144,29 @@ def _read_letter(path: Path) -> ReadLetter:
         fail(f"{name}: cannot be read: {error.strerror or error}", EX_USAGE)
     except ValueError as error:
         fail(f"{name} {error}", EX_USAGE)
+
+
+def _find_letter(settings: Settings, name: str) -> ReadLetter:
+    """The letter at the destination that `dlq show` shows by this name."""
+    from consumer.cli.dlq.options import place_or_exit
+    from consumer.cli.dlq.reach import looked
+    from consumer.cli.dlq.text import ID_DIGITS, is_named
+    from consumer.cli.stderr_log import warnings_on_stderr
+    from consumer.domain.letter_selection import Selection
+
+    if len(name) < ID_DIGITS:
+        fail(f"{name}: there is no such file, and the ID of a letter has {ID_DIGITS} characters or more", EX_USAGE)
+    place = place_or_exit(settings, None)
+
+    async def found() -> ReadLetter | None:
+        async with looked(settings, place, Selection(), None, payloads=False) as look:
+            return next((one.letter for one in look.gathered.letters if is_named(one, name)), None)
+
+    with warnings_on_stderr(), one_line_errors():
+        letter = asyncio.run(found())
+    if letter is None:
+        fail(f"{name}: there is no such file, and no such letter in {place}: see `stream-consumer dlq list`", EX_USAGE)
+    return letter
 
 
 async def _replay(wanted: _Wanted) -> _Result:

@@ -49,6 +49,9 @@ class Dead:
         command = ("dlq", verb, "--config", str(self.config()), *options)
         return in_this_process(command, {**self._journal, **(environment or {})})
 
+    def replay(self, *options: str) -> subprocess.CompletedProcess[str]:
+        return in_this_process(("replay", "--config", str(self.config()), *options), {})
+
     @property
     def _journal(self) -> dict[str, str]:
         return {"JOURNAL": str(self.fleet.journal_path), "WORKER": "redrive"}

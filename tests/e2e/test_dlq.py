@@ -123,6 +123,14 @@ def test_a_letter_is_shown_without_its_values_and_deleted_when_somebody_means_it
     (record,) = json.loads(fields["payload"])["Records"]
     assert record["dynamodb"]["Keys"] == {"pk": {"S": "bad000"}}
     assert dead.run("show", "0" * 12).returncode == 1
+    number = record["dynamodb"]["SequenceNumber"]
+    replayed = dead.replay("--from-letter", group["id"], "--dry-run")
+    assert replayed.returncode == 0, replayed.stderr
+    assert f"from record {number} of shardId-" in replayed.stdout
+    assert "1 records" in replayed.stdout
+    unknown = dead.replay("--from-letter", "0" * 12, "--dry-run")
+    assert unknown.returncode == 2
+    assert "no such letter" in unknown.stderr
     assert "bad000" in json.dumps(dead.list("--show-values"))
 
     asked = dead.run("purge")
