@@ -163,7 +163,7 @@ def _find_letter(settings: Settings, name: str) -> ReadLetter:
             return next((one.letter for one in look.gathered.letters if is_named(one, name)), None)
 
     with warnings_on_stderr(), one_line_errors():
-        letter = asyncio.run(found())
+        letter = completed(found())
     if letter is None:
         fail(f"{name}: there is no such file, and no such letter in {place}: see `stream-consumer dlq list`", EX_USAGE)
     return letter
