@@ -13,9 +13,7 @@ docs/metrics.md explains each of them; a test keeps the two lists equal.
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import product
 from typing import Final, Generic, TypeVar
 
@@ -27,9 +25,8 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from consumer import __version__
-from consumer.operate.counters import Durations, PlainCounters, PlainNumber
-
-PREFIX: Final = "stream_consumer"
+from consumer.operate.collectors import ConfigReloads, CredentialsEnd, OptionalGauge, ShardGauges, ShardMetrics
+from consumer.operate.counters import PREFIX, Durations, PlainCounters, PlainNumber
 
 RECORD_RESULTS: Final = ("handled", "dead_lettered", "before_start", "superseded")
 BATCH_RESULTS: Final = ("ok", "partial", "failed", "not_invoked")
@@ -37,7 +34,8 @@ DEAD_LETTER_REASONS: Final = ("RetryAttemptsExhausted", "RecordAgeExceeded", "Ke
 REFUSALS: Final = ("throttled", "denied", "missing", "misconfigured", "unfit", "lease_in_doubt", "error")
 GET_RECORDS_OUTCOMES: Final = ("data", "empty", "throttled", "expired", "trimmed", "error")
 LEASE_STATES: Final = ("owned", "target", "free", "total")
-LEASE_EVENTS: Final = ("acquired", "released", "handed_over", "finished", "lost", "fenced")
+LEASE_EVENTS: Final = ("acquired", "received", "released", "handed_over", "finished", "lost", "peer_fenced")
+ERROR_KINDS: Final = ("raised", "timeout", "crashed", "bad_response", "reported", "cancelled")
 BREAKER_STATES: Final = ("closed", "probing", "open")  # breaker_state is the place in this list
 SHARD_STATES: Final = ("waiting", "open", "deferred", "draining", "done", "halted", "quarantined")
 API_OUTCOMES: Final = (
@@ -45,6 +43,7 @@ API_OUTCOMES: Final = (
     "throttled",
     "denied",
     "condition_failed",
+    "conflict",
     "missing",
     "expired",
     "trimmed",
@@ -103,93 +102,18 @@ class Family(Generic[_Child]):
         return sums
 
 
-@dataclass(slots=True)
-class ShardMetrics:
-    """The gauges of one shard, in seconds but for the breaker's state; None until measured, so that no alert fires on a
-    made-up 0."""
-
-    lag_seconds: float | None = None
-    oldest_unsettled_seconds: float | None = None
-    iterator_age_seconds: float | None = None
-    retention_headroom_seconds: float | None = None
-    checkpoint_age_seconds: float | None = None
-    breaker_state: int | None = None
-
-
-_SHARD_GAUGES: Final = {
-    "lag_seconds": (
-        "Seconds that a shard is behind: the age of its oldest unsettled record, read or not; 0 with all settled."
-    ),
-    "oldest_unsettled_seconds": (
-        "Age in seconds of the oldest record of a shard that was read or deferred and is not settled; 0 without one."
-    ),
-    "iterator_age_seconds": (
-        "Seconds by which reading is behind: age of the last record read, or since the tip was seen; 0 at the tip."
-    ),
-    "retention_headroom_seconds": (
-        "Seconds until the oldest unsettled record of a shard is trimmed by the service; less than 0 is loss."
-    ),
-    "checkpoint_age_seconds": "Seconds since everything settled in a shard was last durable; 0 when it all is.",
-    "breaker_state": "Whether most of a shard fails, so that it is paused: 0 closed, 1 probing, 2 open.",
-}
-
-
-class _ShardGauges(Collector):
-    """The gauges of all shards that ``shards`` holds at the time of the scrape."""
-
-    def __init__(self, shards: Mapping[str, ShardMetrics]) -> None:
-        self._shards = shards
-
-    def collect(self) -> Iterator[Metric]:
-        shards = list(self._shards.items())  # atomic: the main loop adds and removes shards meanwhile
-        for name, text in _SHARD_GAUGES.items():
-            family = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=("shard",))
-            for shard_id, shard in shards:
-                value = getattr(shard, name)
-                if value is not None:
-                    family.add_metric((shard_id,), value)
-            yield family
-
-
-class CredentialsEnd(Collector):
-    """The gauge of the AWS credentials. The loops of a process renew theirs independently: the first end counts."""
-
-    def __init__(self) -> None:
-        self._ends: dict[str, float | None] = {}
-
-    def of(self, loop: str) -> Callable[[float | None], None]:
-        """Takes the end (Unix time; None for keys without one) of the credentials that ``loop`` signs with from now
-        on."""
-
-        def ends(at: float | None) -> None:
-            self._ends[loop] = at
-
-        return ends
-
-    @property
-    def end(self) -> float | None:
-        """The first end (Unix time); None without one."""
-        ends = [at for at in list(self._ends.values()) if at is not None]  # a copy: the loops run in threads
-        return min(ends, default=None)
-
-    def collect(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily(
-            f"{PREFIX}_credentials_expiry_seconds",
-            "Seconds until the AWS credentials end; absent when they have no end.",
-        )
-        end = self.end
-        if end is not None:
-            family.add_metric((), end - time.time())
-        yield family
-
-
 class Metrics:
-    """All metrics of one worker process. Thread-safe: updated by the main loop, rendered by the control thread."""
+    """All metrics of one worker process. Thread-safe: updated by the main loop, rendered by the control thread.
 
-    def __init__(self) -> None:
+    ``labels`` are put on every series of this program: ``application`` and ``table``, because one scrape job may hold
+    the workers of several, which must not be added up.
+    """
+
+    def __init__(self, **labels: str) -> None:
         self.registry = CollectorRegistry()
+        self._labels = labels
         self._shards: dict[str, ShardMetrics] = {}
-        self.registry.register(_ShardGauges(self._shards))
+        self.registry.register(ShardGauges(self._shards))
         self._add_record_metrics()
         self._add_aws_metrics()
         self._add_process_metrics()
@@ -197,14 +121,28 @@ class Metrics:
     def _add_record_metrics(self) -> None:
         self.records = PlainCounters(f"{PREFIX}_records", "Records by what became of them.", "result", RECORD_RESULTS)
         self.batches = PlainCounters(f"{PREFIX}_batches", "Handler calls by outcome.", "result", BATCH_RESULTS)
+        self.handler_errors = PlainCounters(
+            f"{PREFIX}_handler_errors", "Handler calls with a fault, by its kind.", "kind", ERROR_KINDS
+        )
         self.handler_seconds = Durations(
             f"{PREFIX}_handler_seconds", "Duration of handler calls in seconds.", _HANDLER_BUCKETS
         )
         self.in_flight_records = PlainNumber(
             GaugeMetricFamily, f"{PREFIX}_in_flight_records", "Records read and not yet settled."
         )
-        for collector in (self.records, self.batches, self.handler_seconds, self.in_flight_records):
+        for collector in (
+            self.records,
+            self.batches,
+            self.handler_errors,
+            self.handler_seconds,
+            self.in_flight_records,
+        ):
             self.registry.register(collector)
+        self.handler_saturation = OptionalGauge(
+            f"{PREFIX}_handler_saturation",
+            "Share of the handler's places taken, 0 to 1, lately; absent when it takes any number of calls at once.",
+        )
+        self.registry.register(self.handler_saturation)
         self.retries = self._total("retries", "Handler calls that were repeats after a failure.")
         self.dead_letters = self._counters(
             "dead_letters",
@@ -269,6 +207,9 @@ class Metrics:
         )
         self.credentials = CredentialsEnd()
         self.registry.register(self.credentials)
+        self.checkpoint_failures = self._total(
+            "checkpoint_failures", "Writes of a frontier that failed, and were repeated."
+        )
         self.leases = self._gauges("leases", "Leases as this worker sees them.", state=LEASE_STATES)
         self.lease_events = self._counters("lease_events", "What happened to this worker's leases.", event=LEASE_EVENTS)
         self.shards = self._gauges("shards", "Shards of the stream with a lease row, by state.", state=SHARD_STATES)
@@ -290,7 +231,9 @@ class Metrics:
         self.config_reloaded(successful=True)
         build = self._gauges("build_info", "Always 1; the labels name the running build.", version=(), python=())
         build(__version__, platform.python_version()).set(1)
-        ProcessCollector(namespace=PREFIX, registry=self.registry)
+        self.config = ConfigReloads()
+        self.registry.register(self.config)
+        ProcessCollector(registry=self.registry)  # its names have no prefix, so that every dashboard knows them
 
     def config_reloaded(self, *, successful: bool) -> None:
         """The configuration file was read; it counts from now on, or was refused."""
@@ -324,13 +267,26 @@ class Metrics:
         }
         return {name: int(counter.value) for name, counter in totals.items()}
 
+    def families(self) -> Iterator[Metric]:
+        """Everything as it stands, with ``application`` and ``table``. Without the ``_created`` sample of every
+        counter: a third more lines, which Prometheus does not use. The library's own switch is global to the process,
+        which may hold metrics of other code, too."""
+        for family in self.registry.collect():
+            own = self._labels if family.name.startswith(PREFIX) else {}
+            family.samples = [
+                sample._replace(labels=own | sample.labels)
+                for sample in family.samples
+                if not sample.name.endswith("_created")
+            ]
+            yield family
+
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The exposition and its content type: OpenMetrics if ``accept`` (a request header) asks for it."""
         try:
             encode, content_type = choose_encoder(accept)
         except (ValueError, TypeError):  # a version that is none; the library does not check
             encode, content_type = choose_encoder("")
-        return encode(_WithoutCreationTimes(self.registry)), content_type
+        return encode(_Families(self.families)), content_type
 
     def _total(self, name: str, text: str) -> PlainNumber:
         counter = PlainNumber(CounterMetricFamily, f"{PREFIX}_{name}", text)
@@ -347,14 +303,11 @@ class Metrics:
         return Family(Gauge(name, text, labels, namespace=PREFIX, registry=self.registry), labels)
 
 
-class _WithoutCreationTimes(Collector):
-    """Drops the ``_created`` sample of every counter: a third more lines, which Prometheus does not use. The library's
-    own switch is global to the process, which may hold metrics of other code, too."""
+class _Families(Collector):
+    """What the encoders take for a registry."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
+    def __init__(self, collect: Callable[[], Iterator[Metric]]) -> None:
+        self._collect = collect
 
     def collect(self) -> Iterator[Metric]:
-        for family in self._registry.collect():
-            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
-            yield family
+        return self._collect()

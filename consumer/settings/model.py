@@ -8,6 +8,7 @@ makes settings of a file and `load.settings_from` of a mapping; both apply those
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -49,6 +50,7 @@ from consumer.settings.on_failure import OnFailure
 from consumer.settings.section import Section
 
 _DAY = 86400.0
+_NAME_IN_ARN = re.compile(r":(?:table|stream)/([^/]+)")
 _MIB = 1024**2
 _PATH_OR_NULL = {"anyOf": [{"type": "string"}, {"type": "null"}]}
 
@@ -131,6 +133,13 @@ class Source(Section):
     with the oldest record left."""
     poll: Poll = Field(default_factory=Poll)
     """How shards are read."""
+
+    @property
+    def name(self) -> str:
+        """The name of the table, or of the Kinesis stream when its tables are not told apart: for people."""
+        named = self.table or self.stream or self.stream_arn or ""
+        resource = _NAME_IN_ARN.search(named)
+        return resource[1] if resource else named
 
 
 _TARGET = text_like(r"(\S(.*\S)?)?", "must be module:attribute, or a URL")

@@ -57,7 +57,7 @@ class Daemon:
         self._reload_asked = asyncio.Event()
         self._stop = asyncio.Event()
         self._clock = HeardClock(SystemClock())
-        self._metrics = Metrics()
+        self._metrics = Metrics(application=settings.application, table=settings.source.name)
         self._board = StatusBoard(show_errors=settings.http.show_errors)
         self._pulse = Pulse(self._clock, self._metrics)
         self._watchdog = Watchdog(lambda: self._pulse.beats, self._board, wedged_after(settings))

@@ -137,6 +137,8 @@ class Reporter:
         lag = gauges.lag_seconds = ages.lag
         gauges.retention_headroom_seconds = self._context.ports.source.retention - lag
         gauges.checkpoint_age_seconds = worker.lease.checkpoint_age
+        hottest = worker.hot_keys.hottest(self._context.ports.clock.monotonic())
+        gauges.hot_key_share = hottest[1] if hottest else None
         gauges.breaker_state = BREAKER_STATES.index(worker.breaker.state if worker.breaker else "closed")
         return ages
 
@@ -157,6 +159,7 @@ class Reporter:
         }
         for state in LEASE_STATES:
             metrics.leases(state).set(counts[state])
+        metrics.handler_saturation.value = self._context.places.saturation()
         metrics.buffered_bytes.set(self._context.budget.used)
         metrics.retrying_keys.set(sum(shard.retrying_keys or 0 for shard in shards))
         metrics.deferred_keys.set(sum(shard.deferred_keys or 0 for shard in shards))

@@ -116,7 +116,7 @@ class Membership:
             if session is None or await self._store.fence_session(incarnation, session.counter):
                 dead.add(incarnation)
                 if incarnation not in self.dead:
-                    self._metrics.lease_events("fenced").inc()
+                    self._metrics.lease_events("peer_fenced").inc()
                     log.warning("session.expired", incarnation=incarnation, fenced=session is not None)
 
         expired = self._observer.expired(self._read_at)

@@ -50,6 +50,7 @@ class ShardSupervisor:
         self._workers: dict[str, ShardWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._not_before: dict[str, float] = {}
+        self._counted: set[str] = set()  # shards whose arrival was: it is not a new one after a bug
         self._outdated: set[str] = set()
         self._memory_errors = 0
         self._out_of_memory = asyncio.Event()
@@ -104,6 +105,7 @@ class ShardSupervisor:
         self._memory.note(row)
         self._feed.tell([row])
         self._outdated.discard(row.shard_id)
+        self._counted.add(row.shard_id)
         self._context.metrics.lease_events("acquired").inc()
         log.info("lease.acquired", shard_id=row.shard_id, epoch=row.epoch, previous_owner=seen.owner)
         self.adopt([row], tasks)
@@ -122,6 +124,10 @@ class ShardSupervisor:
                 continue  # since the take a parent has lost its row, which says what this shard must hold back
             if shard_id in self._tasks or shard_id in self._outdated or now < self._not_before.get(shard_id, now):
                 continue
+            if shard_id not in self._counted:
+                self._counted.add(shard_id)
+                self._context.metrics.lease_events("received").inc()
+                log.info("lease.received", shard_id=shard_id, epoch=row.epoch)
             worker = self._workers[shard_id] = ShardWorker(self._context, row, self._lineage)
             self._tasks[shard_id] = tasks.create_task(self._run(worker), name=f"shard {shard_id}")
 
@@ -143,6 +149,8 @@ class ShardSupervisor:
         finally:
             del self._workers[shard_id], self._tasks[shard_id]
             self._context.metrics.forget_shard(shard_id)
+            if end is not None:
+                self._counted.discard(shard_id)
             if end != "released":  # its next owner knows more
                 self._memory.remember(worker.lease.row)
             self._outdated.add(shard_id)  # the row as last read is out of date: only a new reading may start it again

@@ -130,6 +130,8 @@ class HandlerCalls:
 
     def _failed(self, step: Invoke, outcome: Outcome, request_id: str) -> None:
         fault = outcome.fault
+        if fault is not None:
+            self._context.metrics.handler_errors(fault.kind).inc()
         log.warning(
             "batch.failed",
             shard_id=self._lease.shard_id,

@@ -42,6 +42,7 @@ class HeldLease:
         self._validity = context.validity
         self._clock = context.ports.clock
         self._context = context
+        self.failures = context.metrics.checkpoint_failures
         self._subscription = subscription
         self._taken = row if row.state != "waiting" else replace(row, state="open")
         self._saved_version = subscription.version
@@ -93,7 +94,7 @@ class HeldLease:
                     try:
                         await self._save()
                     except Unavailable as error:
-                        log.warning("checkpoint.failed", shard_id=self.shard_id, error=str(error))
+                        _checkpoint_failed(self, error)
 
     def reopen(self) -> None:
         """Read a shard again that is halted, or was read to its end before: its next write says so."""
@@ -104,7 +105,7 @@ class HeldLease:
         self._taken = replace(self._taken, state=state, note=note)
 
         def failed(error: Exception, _: int) -> None:
-            log.warning("checkpoint.failed", shard_id=self.shard_id, error=str(error))
+            _checkpoint_failed(self, error)
 
         await self._until_durable(self._save, Backoff(0.5, 0.5), failed)
 
@@ -208,6 +209,11 @@ class HeldLease:
                 raise LeaseLost(self.shard_id, self.epoch, "the session is fenced") from error
 
         return await retrying(attempt, backoff, check, stop=stop)
+
+
+def _checkpoint_failed(lease: HeldLease, error: Exception) -> None:
+    lease.failures.inc()
+    log.warning("checkpoint.failed", shard_id=lease.shard_id, error=str(error))
 
 
 async def release_idle(context: WorkerContext, row: LeaseRow) -> None:

@@ -16,6 +16,7 @@ from consumer.domain.completeness import Completeness
 from consumer.domain.creation_times import CreationTimes
 from consumer.domain.deferred import DeferredKeys, digest_of
 from consumer.domain.frontier import Frontier, FrontierSnapshot, SettledFilter
+from consumer.domain.heavy_hitters import HeavyHitters
 from consumer.domain.replay_start import ReplayStart, StartRule
 from consumer.domain.stream_record import StreamRecord
 from consumer.domain.windows import TumblingWindow, WindowState
@@ -32,6 +33,7 @@ class Subscription:
     ``unsaved`` is set when something has to be stored, ``settled`` when records were settled or a batch has ended:
     each has one waiting task, which clears it; ``may_catch_up`` likewise when a deferred key may be read again.
     ``seen`` remembers versions of items, and ``complete`` when the shard was complete, for sources that need it.
+    ``hot_keys`` counts the keys of what the handler is to see.
     ``start`` says what is older than the start of the shard, which a ``replay`` may have moved.
     ``window`` is the open tumbling window; None without the feature. ``account`` pays for the records and the books.
     """
@@ -51,6 +53,7 @@ class Subscription:
         self.settled = asyncio.Event()
         self.may_catch_up = asyncio.Event()
         self.tip_seen_at = 0.0  # when the request was sent that found nothing more to read; 0: there is more
+        self.hot_keys = HeavyHitters()
         self._created = CreationTimes()
         self.start = StartRule(context.start_at, replay)
         self._metrics = context.metrics
@@ -136,6 +139,7 @@ class Subscription:
         self._created.add(positions.start, [record.created for record in records])
         entries, skipped = self._entries(records, positions, hold)
         hold.left = len(entries)
+        self.hot_keys.add([entry.key for entry in entries], len(entries))
         if skipped:
             self.frontier.settle(skipped, [numbers[position - positions.start] for position in skipped])
         self._charge_books()

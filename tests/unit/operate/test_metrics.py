@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 import threading
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from consumer.domain.outcome import HandlerFault
+from consumer.operate import collectors
 from consumer.operate.metrics import (
     API_OUTCOMES,
     BATCH_RESULTS,
     DEAD_LETTER_REASONS,
+    ERROR_KINDS,
     GET_RECORDS_OUTCOMES,
     LEASE_EVENTS,
     LEASE_STATES,
@@ -34,8 +38,11 @@ CONTRACT = {
     "retention_headroom_seconds": ("gauge", {"shard"}),
     "checkpoint_age_seconds": ("gauge", {"shard"}),
     "breaker_state": ("gauge", {"shard"}),
+    "hot_key_share": ("gauge", {"shard"}),
     "records_total": ("counter", {"result"}),
     "batches_total": ("counter", {"result"}),
+    "handler_errors_total": ("counter", {"kind"}),
+    "handler_saturation": ("gauge", set()),
     "handler_seconds": ("histogram", set()),
     "retries_total": ("counter", set()),
     "dead_letters_total": ("counter", {"reason"}),
@@ -49,14 +56,19 @@ CONTRACT = {
     "api_calls_total": ("counter", {"operation", "outcome"}),
     "leases": ("gauge", {"state"}),
     "lease_events_total": ("counter", {"event"}),
+    "checkpoint_failures_total": ("counter", set()),
     "in_flight_records": ("gauge", set()),
     "buffered_bytes": ("gauge", set()),
     "retrying_keys": ("gauge", set()),
     "deferred_keys": ("gauge", set()),
+    "parked_keys": ("gauge", set()),
     "paused_shards": ("gauge", set()),
     "shards": ("gauge", {"state"}),
     "loop_stall_seconds": ("gauge", set()),
     "build_info": ("gauge", {"version", "python"}),
+    "config_last_reload_successful": ("gauge", set()),
+    "config_last_reload_success_timestamp_seconds": ("gauge", set()),
+    "credentials_expiry_seconds": ("gauge", set()),
 }
 
 
@@ -86,7 +98,9 @@ def measured(metrics: Metrics) -> Metrics:
     shard = metrics.shard("shardId-1")
     shard.lag_seconds = shard.oldest_unsettled_seconds = shard.iterator_age_seconds = 1
     shard.retention_headroom_seconds = shard.checkpoint_age_seconds = 1
-    shard.breaker_state = 0
+    shard.breaker_state = shard.hot_key_share = 0
+    metrics.handler_saturation.value = 0.5
+    metrics.credentials.of("main")(2e9)
     return metrics
 
 
@@ -103,7 +117,7 @@ def test_every_metric_of_the_contract_has_its_name_type_and_labels(measured: Met
 
 def test_all_names_are_prefixed_and_total_appears_once(measured: Metrics) -> None:
     names = re.findall(r"^# TYPE (\S+) ", exposition(measured), re.MULTILINE)
-    assert all(name.startswith("stream_consumer_") for name in names)
+    assert all(name.startswith(("stream_consumer_", "process_")) for name in names)
     assert len(names) == len(set(names))
     assert "_total_total" not in exposition(measured)
     assert "_created" not in exposition(measured)
@@ -111,10 +125,45 @@ def test_all_names_are_prefixed_and_total_appears_once(measured: Metrics) -> Non
 
 def test_every_metric_is_documented_and_the_other_way_round(measured: Metrics) -> None:
     documented = set(re.findall(r"`stream_consumer_([a-z_]+?)(?:\{[^`]*\})?`", DOCUMENT.read_text()))
-    exposed = {n[len("stream_consumer_") :] for n in re.findall(r"^# TYPE (\S+) ", exposition(measured), re.MULTILINE)}
-    exposed = {n for n in exposed if not n.startswith("process_")} | {"api_seconds"}
-    assert {n for n in documented if not n.startswith("process_")} == exposed
+    names = re.findall(r"^# TYPE (\S+) ", exposition(measured), re.MULTILINE)
+    exposed = {n.removeprefix("stream_consumer_") for n in names if n.startswith("stream_consumer_")} | {"api_seconds"}
+    assert documented == exposed
     assert set(CONTRACT) <= exposed
+    assert set(re.findall(r"`(process_[a-z_]+)`", DOCUMENT.read_text())) == set(names) - {
+        f"stream_consumer_{name}" for name in exposed
+    }
+
+
+def test_what_every_dashboard_knows_of_a_process_has_no_prefix_and_no_labels_of_ours(metrics: Metrics) -> None:
+    exposed = samples(metrics)
+    assert exposed["process_resident_memory_bytes", frozenset()] > 1e6
+    assert ("process_cpu_seconds_total", frozenset()) in exposed
+    assert ("process_start_time_seconds", frozenset()) in exposed
+
+
+def test_application_and_table_are_on_every_series_of_the_program(metrics: Metrics) -> None:
+    """One scrape job may hold the workers of several applications; their lags must not be taken together."""
+    labelled = Metrics(application="projector", table="orders")
+    labelled.shard("s").lag_seconds = 1
+    labelled.observe_api("GetRecords", "ok", 0.01)
+    whose = {("application", "projector"), ("table", "orders")}
+    found = samples(labelled)
+    assert value(labelled, "lag_seconds", shard="s", application="projector", table="orders") == 1
+    assert [name for name, labels in found if name.startswith("stream_consumer_") and not whose <= labels] == []
+    assert [name for name, labels in found if name.startswith("process_") and labels] == []
+    body, _ = labelled.render("application/openmetrics-text; version=1.0.0")
+    samples_of = {s.name: s.labels for family in parse_openmetrics(body.decode()) for s in family.samples}
+    assert whose <= samples_of["stream_consumer_build_info"].items()
+
+
+def test_a_scrape_leaves_the_labels_of_the_next_one_alone() -> None:
+    labelled = Metrics(application="projector", table="orders")
+    labelled.retries.inc()
+    first = exposition(labelled)
+    assert [line for line in first.splitlines() if "build_info" in line] == [
+        line for line in exposition(labelled).splitlines() if "build_info" in line
+    ]
+    assert labelled.totals()["retries"] == 1
 
 
 @pytest.mark.parametrize(
@@ -122,6 +171,7 @@ def test_every_metric_is_documented_and_the_other_way_round(measured: Metrics) -
     [
         ("records_total", RECORD_RESULTS),
         ("batches_total", BATCH_RESULTS),
+        ("handler_errors_total", ERROR_KINDS),
         ("dead_letters_total", DEAD_LETTER_REASONS),
         ("dead_letters_refused_total", REFUSALS),
         ("get_records_total", GET_RECORDS_OUTCOMES),
@@ -138,7 +188,7 @@ def test_every_value_of_a_label_is_documented(name: str, values: tuple[str, ...]
 
 def test_help_names_the_unit_of_seconds_and_bytes(metrics: Metrics) -> None:
     for name, text in re.findall(r"^# HELP (\S+) (.+)$", exposition(metrics), re.MULTILINE):
-        if "process_" in name:
+        if name.startswith("process_"):
             continue
         if "_seconds" in name:
             assert "second" in text.lower(), name
@@ -165,6 +215,25 @@ def test_known_labels_start_at_zero(metrics: Metrics) -> None:
     for reason in REFUSALS:
         assert value(metrics, "dead_letters_refused_total", reason=reason) == 0
     assert value(metrics, "gaps_total") == 0
+
+
+def test_a_reload_that_was_refused_is_seen_until_one_succeeds(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collectors.time, "time", lambda: 5e9)
+    started = value(metrics, "config_last_reload_success_timestamp_seconds")
+    assert value(metrics, "config_last_reload_successful") == 1
+    metrics.config.reloaded(successful=False)
+    assert value(metrics, "config_last_reload_successful") == 0
+    assert value(metrics, "config_last_reload_success_timestamp_seconds") == started
+    metrics.config.reloaded(successful=True)
+    assert value(metrics, "config_last_reload_successful") == 1
+    assert value(metrics, "config_last_reload_success_timestamp_seconds") == 5e9
+
+
+def test_every_kind_of_fault_can_be_counted(metrics: Metrics) -> None:
+    assert set(ERROR_KINDS) == set(get_args(get_type_hints(HandlerFault)["kind"]))
+    assert [value(metrics, "handler_errors_total", kind=kind) for kind in ERROR_KINDS] == [0] * len(ERROR_KINDS)
 
 
 def test_counting(metrics: Metrics) -> None:

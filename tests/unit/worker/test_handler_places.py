@@ -9,7 +9,9 @@ import pytest
 from consumer.domain.outcome import OK, HandlerCall, Outcome
 from consumer.ports.handler import Reservation
 from consumer.testing.simulated_processes import ScriptedProcesses
-from consumer.worker.handler_places import HandlerPlaces
+from consumer.worker.handler_places import LOOKS, HandlerPlaces
+from tests.support.simulated_shards import Recorder
+from tests.support.virtual_time import in_virtual_time
 
 
 async def settle() -> None:
@@ -50,6 +52,38 @@ async def test_retries_get_half_of_the_places_and_one_at_least(width: int, retri
     for task in (*again, *fresh):
         task.cancel()
     await settle()
+
+
+def test_saturation_is_what_was_taken_since_the_last_look() -> None:
+    """Also what was taken and given back between two of them; and the mean of the last looks."""
+
+    async def work() -> None:
+        places, loop = await places_of(4), asyncio.get_running_loop()
+        shares = [places.saturation()]
+        held = [await places.reserve(again=False) for _ in range(2)]
+        for count in range(LOOKS):
+            await asyncio.sleep(1.0)
+            if count == 4:
+                for reservation in held:
+                    reservation.release()
+                    reservation.release()
+            shares.append(places.saturation())
+        assert shares[0] == 0.0
+        assert shares[5] == pytest.approx(0.5 * 5 / 6)
+        for _ in range(LOOKS):
+            taken = await places.reserve(again=True)
+            await asyncio.sleep(0.5)
+            taken.release()
+            await asyncio.sleep(0.5)
+            shares.append(places.saturation())
+        assert shares[-1] == pytest.approx(0.25 * 0.5)
+        assert loop.time() > 2 * LOOKS
+
+    in_virtual_time(lambda _: work())
+
+
+def test_a_handler_without_a_limit_has_no_saturation() -> None:
+    assert HandlerPlaces(Recorder()).saturation() is None
 
 
 async def test_calls_wait_in_line() -> None:

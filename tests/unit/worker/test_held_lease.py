@@ -229,3 +229,24 @@ def test_a_deferred_key_is_written_with_the_frontier_and_put_back_with_a_deleted
         assert row.frontier.deferred == (DeferredKey(digest_of(entries[0].key), "5", passed=True),)
 
     with_owner(work)
+
+
+@pytest.mark.parametrize("how", ["a checkpoint", "a state"])
+def test_every_write_of_a_frontier_that_failed_is_counted(how: str) -> None:
+    async def work(owner: Owner, lease: HeldLease) -> None:
+        failures = owner.context.metrics.checkpoint_failures
+        owner.table.exists = False
+        owner.settle(5)
+        write = lease.checkpoint_for_ever() if how == "a checkpoint" else lease.change_state("draining")
+        writing = asyncio.create_task(write)
+        await asyncio.sleep(10.2)
+        assert failures.value == (10 if how == "a checkpoint" else 21)
+        owner.table.exists = True
+        await asyncio.sleep(2.0)
+        before = failures.value
+        owner.settle(6)
+        await asyncio.sleep(10.0)
+        assert failures.value == before
+        writing.cancel()
+
+    with_owner(work)
