@@ -6,10 +6,7 @@ The series are what a Prometheus would have scraped; ``promtool test rules`` jud
 from __future__ import annotations
 
 import asyncio
-import json
 import re
-import shutil
-import subprocess
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,17 +18,14 @@ from consumer.domain.batching import BOUNDS, KeyBounds
 from consumer.domain.errors import PermissionDenied
 from consumer.domain.outcome import OK, HandlerCall, Outcome
 from consumer.testing.simulation import Simulation
+from tests.support.promtool import RULES, needs_promtool, run_rule_tests
 from tests.support.reported import Recording
 from tests.support.simulated_shards import FAILED, Recorder, Refusal, append, keys, start
 
-PROMTOOL = shutil.which("promtool")
-RULES = Path(__file__).parents[2] / "deploy" / "prometheus" / "alerts.yaml"
 INTERVAL = 15.0  # seconds between two scrapes
 MINUTE = 60.0
 
-pytestmark = pytest.mark.skipif(
-    PROMTOOL is None, reason="promtool is not installed (Debian and Ubuntu: package prometheus)"
-)
+pytestmark = needs_promtool
 
 Alerts = Mapping[float, set[str]]
 """The alerts that fire, by minutes since the start of the recording."""
@@ -56,11 +50,7 @@ def judge(tmp_path: Path) -> Callable[[Recording, Alerts], None]:
                 for minutes, names in expected.items()
             ],
         }
-        document = {"rule_files": [str(RULES)], "evaluation_interval": f"{INTERVAL:g}s", "tests": [test]}
-        path = tmp_path / "alerts.test.yaml"
-        path.write_text(json.dumps(document))  # JSON is YAML
-        done = subprocess.run([str(PROMTOOL), "test", "rules", str(path)], capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stdout + done.stderr
+        run_rule_tests(tmp_path, [test], f"{INTERVAL:g}s")
 
     return judged
 
@@ -220,4 +210,4 @@ def test_a_clock_that_is_four_minutes_off(judge: Callable[[Recording, Alerts], N
 
 def test_nobody_reports(judge: Callable[[Recording, Alerts], None]) -> None:
     """Also an alert that no series of a dead fleet can raise."""
-    judge(Recording(INTERVAL), {4: set(), 6: {"Down"}})
+    judge(Recording(INTERVAL), {4: set(), 6: {"Absent"}})

@@ -73,7 +73,7 @@ def test_a_key_with_half_of_the_records_is_seen_and_not_named() -> None:
         assert share == pytest.approx(0.5, abs=1 / COUNTERS)
         assert worker.context is not None
         assert b"hot" not in worker.context.metrics.render()[0].replace(b"hot_key_share", b"")
-        await world.sleep(1200.0)
+        await world.sleep(240.0)
         report(worker)
         assert _share(worker, shard_id) is None
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
-import click
 import pytest
 import yaml
 
-from consumer.cli.main import main
+from tests.support.commands import require_command
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "incident.md").read_text()
@@ -19,14 +17,7 @@ COMMANDS = sorted(set(re.findall(r"^ *(?:\$ )?stream-consumer ([^|\n#]+)", PAGE,
 
 @pytest.mark.parametrize("typed", COMMANDS)
 def test_every_command_has_these_options(typed: str) -> None:
-    words = shlex.split(typed)
-    context, command = click.Context(main), main
-    while isinstance(command, click.Group):
-        found = command.get_command(context, words.pop(0))
-        assert found is not None
-        command = found  # type: ignore[assignment]  # the last one is no group
-    known = {option for parameter in command.params for option in parameter.opts}
-    assert {word for word in words if word.startswith("--")} <= known
+    require_command(typed)
 
 
 def test_it_names_several_commands() -> None:
