@@ -1,5 +1,5 @@
-"""Every alert of ``deploy/prometheus/alerts.yaml``, one by one: it fires for its reason, for the one application that has
-it and through a deploy and a shard that is replaced, and it stays silent for all that a healthy fleet does.
+"""Every alert of ``deploy/prometheus/alerts.yaml``, alone: it fires for its reason, for the application that has it,
+through a deploy and through a shard that is replaced, and it stays silent for all that a healthy fleet does.
 
 ``test_alerts.py`` has recorded runs of a whole fleet; here the series are written down, one value a minute.
 """
