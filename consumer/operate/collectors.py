@@ -98,32 +98,6 @@ class CredentialsEnd(Collector):
         yield family
 
 
-class ConfigReloads(Collector):
-    """Whether the configuration that is in force is the one of the file, as of its last reading."""
-
-    def __init__(self) -> None:
-        self._successful = True
-        self._succeeded_at = time.time()
-
-    def reloaded(self, *, successful: bool) -> None:
-        """The file was read again: it is in force now, or was refused and the one before it stays."""
-        self._successful = successful
-        if successful:
-            self._succeeded_at = time.time()
-
-    def collect(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily(
-            f"{PREFIX}_config_last_reload_successful",
-            "1 when the configuration file was in force after its last reading, 0 when it was refused.",
-            float(self._successful),
-        )
-        yield GaugeMetricFamily(
-            f"{PREFIX}_config_last_reload_success_timestamp_seconds",
-            "Unix time in seconds at which the configuration in force was read.",
-            self._succeeded_at,
-        )
-
-
 class OptionalGauge(Collector):
     """A gauge without labels whose series is absent while ``value`` is None."""
 

@@ -318,6 +318,9 @@ class Logging(Section):
     """Least level. Default info."""
     format: Literal["console", "json"] = "json"
     """json (default, one object a line) or console."""
+    emf: Boolean = False
+    """true: every minute a line with metrics in CloudWatch's embedded metric format, of which CloudWatch Logs makes
+    metrics, for ECS without a scraper. Default false: each name is a metric that is paid for."""
 
 
 class FilterOptions(Section):

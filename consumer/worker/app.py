@@ -21,6 +21,7 @@ from consumer.aws.adapters import MainAdapters, lease_table
 from consumer.domain.errors import PermissionDenied, StreamConsumerError, first_error
 from consumer.handlers.build import build_handler
 from consumer.operate import sd_notify
+from consumer.operate.emf import EmfLines
 from consumer.operate.health_server import HealthServer
 from consumer.operate.logs import configure_logging
 from consumer.operate.metrics import Metrics
@@ -126,6 +127,9 @@ class Daemon:
         await control.spawn(server.start())
         stack.push_async_callback(lambda: control.spawn(server.close()))
         self._root(roots, stack, "http server", control.spawn(server.run()))
+        if settings.logging.emf:
+            lines = EmfLines(metrics, settings.application, settings.source.name)
+            self._root(roots, stack, "metric lines", control.spawn(lines.run()))
         log.info("http.listening", host=settings.http.host, port=server.port)
 
         handler = await at_start(clock, "the handler", self._start_handler)

@@ -1,9 +1,10 @@
-"""The queries of the Grafana dashboard on a real Prometheus that scrapes a real worker."""
+"""What a real worker reports: the queries of the Grafana dashboard on a real Prometheus, and lines for CloudWatch."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import urllib.parse
 import urllib.request
@@ -77,12 +78,11 @@ def _has_series(port: int) -> bool:
 
 def test_every_query_is_answered(aws: Aws, fleet: Fleet, tmp_path: Path) -> None:
     """Without an error, and with series where there is something to say."""
-    worker = fleet.start("w1")
+    worker = fleet.start("w1", logging={"emf": True})
     with scraping(worker.port, tmp_path) as port:
         fleet.wait_for(aws.write(fleet.table, 5, range(1, 3)))
         wait_until(worker.owned, 30, "it owns a shard")
-        written = aws.write(fleet.table, 20, range(3, 10))
-        assert written
+        aws.write(fleet.table, 20, range(3, 10))
         wait_until(lambda: _has_series(port), 60, "Prometheus has seen records that were handled")
         empty = set()
         for title, expr in queries():
@@ -93,3 +93,9 @@ def test_every_query_is_answered(aws: Aws, fleet: Fleet, tmp_path: Path) -> None
         assert empty <= MAY_BE_EMPTY
         assert ask(port, "label/application/values") == [f"app-{fleet.table}"]
         assert ask(port, "label/table/values") == [fleet.table]
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0
+    lines = [event for event in map(json.loads, worker.log.read_text().splitlines()) if "_aws" in event]
+    assert lines, "metrics for CloudWatch, at the latest at the end"
+    assert sum(line["stream_consumer_records_handled"] for line in lines) == 5 * 2 + 20 * 7
+    assert {line["Application"] for line in lines} == {f"app-{fleet.table}"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -12,7 +13,6 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from consumer.domain.outcome import HandlerFault
-from consumer.operate import collectors
 from consumer.operate.metrics import (
     API_OUTCOMES,
     BATCH_RESULTS,
@@ -225,13 +225,13 @@ def test_known_labels_start_at_zero(metrics: Metrics) -> None:
 def test_a_reload_that_was_refused_is_seen_until_one_succeeds(
     metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collectors.time, "time", lambda: 5e9)
     started = value(metrics, "config_last_reload_success_timestamp_seconds")
     assert value(metrics, "config_last_reload_successful") == 1
-    metrics.config.reloaded(successful=False)
+    metrics.config_reloaded(successful=False)
     assert value(metrics, "config_last_reload_successful") == 0
     assert value(metrics, "config_last_reload_success_timestamp_seconds") == started
-    metrics.config.reloaded(successful=True)
+    monkeypatch.setattr(time, "time", lambda: 5e9)
+    metrics.config_reloaded(successful=True)
     assert value(metrics, "config_last_reload_successful") == 1
     assert value(metrics, "config_last_reload_success_timestamp_seconds") == 5e9
 
