@@ -323,6 +323,14 @@ class Logging(Section):
     metrics, for ECS without a scraper. Default false: each name is a metric that is paid for."""
 
 
+class Tracing(Section):
+    """OpenTelemetry spans. Where they go and which are sampled is said by OTEL_* variables."""
+
+    enabled: Boolean = False
+    """true: a span for every read with records, handler call, checkpoint and dead letter, by OTLP over HTTP. Needs the
+    extra otel. Default false."""
+
+
 class FilterOptions(Section):
     """Where filters go beyond Lambda's. All of it is off until it is asked for."""
 
@@ -368,6 +376,8 @@ class Settings(Section):
     """Health, metrics and status page."""
     logging: Logging = Field(default_factory=Logging)
     """What is logged, and how."""
+    tracing: Tracing = Field(default_factory=Tracing)
+    """OpenTelemetry spans, off by default."""
 
     def compiled_filters(self) -> Filters:
         """``filters`` ready to run, with their options and the table that Kinesis records have to be of. PatternError,

@@ -8,6 +8,7 @@ every rule none of whose keys is itself wrong.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from operator import attrgetter
 
 from consumer.domain.filters.filters import filter_problems
@@ -187,6 +188,18 @@ def _cut_off(settings: Settings) -> Iterator[Violation]:
         )
 
 
+def _tracing(settings: Settings) -> Iterator[Violation]:
+    if not settings.tracing.enabled:
+        return
+    try:
+        installed = find_spec("opentelemetry.sdk") and find_spec("opentelemetry.exporter.otlp.proto.http")
+    except ModuleNotFoundError:  # not even what they are in
+        installed = None
+    if installed is None:
+        hint = "pip install 'dynamodb-stream-consumer[otel]'"
+        yield Violation("tracing.enabled", "needs OpenTelemetry, which is not installed", hint)
+
+
 RULES: tuple[Rule, ...] = (
     Rule(("filters",), _filters),  # what a filter may say does not depend on filter_options
     *SOURCE_RULES,
@@ -198,6 +211,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("on_failure.format", "on_failure.destination", "on_failure.overflow"), _lambda_format),
     *ORDER_RULES,
     *REDACT_RULES,
+    Rule(("tracing.enabled",), _tracing),
     Rule(("batch.order", "batch.parallelization_factor"), _batch_order),
     Rule(("batch.tumbling_window", "batch.parallelization_factor", "handler.kind"), _tumbling_window),
 )

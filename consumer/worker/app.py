@@ -149,6 +149,12 @@ class Daemon:
         session_store = await at_start(clock, "the AWS credentials", control_adapters)
         stack.push_async_callback(lambda: control.spawn(on_control.aclose()))
         ports = Ports(adapters.source, adapters.store, handler, adapters.dead_letters, clock, SystemRandomness())
+        if settings.tracing.enabled:
+            from consumer.worker.tracing import start_tracing  # of the extra otel
+
+            tracing = start_tracing(settings)
+            stack.push_async_callback(tracing.close)
+            ports = tracing.around(ports)
         worker = await start(self._host(), settings, ports, session_store, metrics, self._board.reached)
         if self._reread is not None:
             reload = Reload(self._reread, settings, lambda changed: self._reconfigure(worker, changed), metrics)
