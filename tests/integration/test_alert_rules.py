@@ -137,7 +137,7 @@ def judge(folder: Path, series: Series, expected: Mapping[int, set[str]]) -> Non
             for minute, alerts in expected.items()
         ],
     }
-    run_rule_tests(folder, [test], "30s")
+    run_rule_tests(folder, [test], "1m")
 
 
 def falling(start: float, per_minute: float) -> Values:
