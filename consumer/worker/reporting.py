@@ -137,7 +137,7 @@ class Reporter:
         lag = gauges.lag_seconds = ages.lag
         gauges.retention_headroom_seconds = self._context.ports.source.retention - lag
         gauges.checkpoint_age_seconds = worker.lease.checkpoint_age
-        hottest = worker.hot_keys.hottest(self._context.ports.clock.monotonic())
+        hottest = worker.subscription.hot_keys.hottest(self._context.ports.clock.monotonic())
         gauges.hot_key_share = hottest[1] if hottest else None
         gauges.breaker_state = BREAKER_STATES.index(worker.breaker.state if worker.breaker else "closed")
         return ages

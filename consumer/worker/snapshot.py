@@ -18,6 +18,7 @@ from consumer.worker.shard.shard_worker import Ages, ShardWorker
 MOST_KEYS = 20  # of a kind that are listed
 MOST_OF_SHARD = 5  # of them of one shard
 MOST_FINISHED = 200  # shards that are listed
+HOT = 0.1  # of a shard's records: a key with less is like any other
 BEHIND = 2.0  # seconds; less is no lag, but the pause between two reads
 
 
@@ -46,6 +47,8 @@ class ShardSnapshots:
         breaker = worker.breaker
         is_closed = breaker is None or breaker.is_closed
         reader = worker.reader.state
+        key, share = worker.subscription.hot_keys.hottest(self._context.ports.clock.monotonic()) or (b"", 0.0)
+        is_hot = share >= HOT
         return ShardStatus(
             shard_id=row.shard_id,
             state=worker.lease.state,
@@ -65,6 +68,8 @@ class ShardSnapshots:
             headroom=self._context.ports.source.retention - ages.lag,
             slow_because=self._slow_because(worker, ages, retrying_keys),
             read_rate=self._rates.observe(now, row.shard_id, reader.read),
+            hot_key=digest_of(key) if is_hot else None,
+            hot_key_share=share if is_hot else None,
         )
 
     def _slow_because(self, worker: ShardWorker, ages: Ages, retrying_keys: int) -> SlowReason | None:

@@ -11,7 +11,7 @@ from consumer.domain.heavy_hitters import COUNTERS
 from consumer.domain.outcome import OK, HandlerCall, HandlerFault, Outcome
 from consumer.testing.simulated_worker import SimulatedWorker
 from consumer.testing.simulation import Simulation
-from tests.support.reported import report
+from tests.support.reported import report, shard_status
 from tests.support.simulated_fleet import LogEvents
 from tests.support.simulated_shards import Recorder, keys, metric, start
 
@@ -68,13 +68,16 @@ def test_a_key_with_half_of_the_records_is_seen_and_not_named() -> None:
         for number in range(400):
             world.put("hot" if number % 2 else f"k{number}")
         await world.sleep(10.0)
-        report(worker)
+        shown = shard_status(worker, shard_id)
         share = _share(worker, shard_id)
+        assert shown.hot_key_share == share
+        assert shown.hot_key is not None
+        assert "hot" not in shown.hot_key, "a digest"
         assert share == pytest.approx(0.5, abs=1 / COUNTERS)
         assert worker.context is not None
         assert b"hot" not in worker.context.metrics.render()[0].replace(b"hot_key_share", b"")
         await world.sleep(240.0)
-        report(worker)
+        assert shard_status(worker, shard_id).hot_key is None
         assert _share(worker, shard_id) is None
 
     world.run(scenario)

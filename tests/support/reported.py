@@ -64,7 +64,7 @@ class Recording:
                 continue
             for family in worker.context.metrics.registry.collect():
                 for sample in family.samples:
-                    if not sample.name.startswith("stream_consumer_process_"):
+                    if not sample.name.startswith("process_"):
                         labels = sample.labels | {"job": JOB, "instance": worker.name}
                         found[sample.name, tuple(sorted(labels.items()))] = sample.value
         return found

@@ -64,7 +64,6 @@ class ShardWorker:
         self._reader = ShardReader(
             context, row.shard_id, frontier, self.subscription, self._budget, lineage, row.parents
         )
-        self.hot_keys = self._subscription.hot_keys
         self._release_wish = Release()
         self.lease = HeldLease(context, row, self.subscription)
         self.parked = ParkedRows(context, self.lease)
