@@ -231,14 +231,6 @@ class Metrics:
         self.config_reloaded(successful=True)
         build = self._gauges("build_info", "Always 1; the labels name the running build.", version=(), python=())
         build(__version__, platform.python_version()).set(1)
-        self._reload_successful = self._gauge(
-            "config_last_reload_successful", "Whether the configuration file could be taken over when it was last read."
-        )
-        self._reload_success_at = self._gauge(
-            "config_last_reload_success_timestamp_seconds",
-            "Unix time, in seconds, at which the configuration file was last taken over: at the start, or by a reload.",
-        )
-        self.config_reloaded(successful=True)
         ProcessCollector(registry=self.registry)  # its names have no prefix, so that every dashboard knows them
 
     def config_reloaded(self, *, successful: bool) -> None:

@@ -57,6 +57,8 @@ NEEDS_RESTART: dict[str, Any] = {
     "http.port": 1,
     "http.show_errors": True,
     "logging.format": "console",
+    "logging.emf": True,
+    "tracing.enabled": True,
 }
 
 MAY_CHANGE: dict[str, Any] = {
