@@ -36,6 +36,10 @@ VERBS = dict(verbs())
 
 
 def run(*words: str) -> tuple[int, str]:
+    if words[0] == "run":  # the daemon takes over signals and logging of its process
+        command = [sys.executable, "-m", "consumer", *words]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return ended.returncode, ended.stdout + ended.stderr
     done = CliRunner().invoke(main, list(words))
     return done.exit_code, done.output
 
