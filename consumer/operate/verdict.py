@@ -111,6 +111,7 @@ def _halted(status: Status) -> Iterator[Problem]:
             f"{_shards(halted)} stopped: records were trimmed before they were read.",
             "Find out what was lost (rows gap# in the lease table). Then set source.on_gap: continue and restart: "
             "the shard goes on with the oldest record that is left.",
+            f"stream-consumer leases show {halted[0]} {CONFIG}",
             shards=halted,
         )
 
@@ -122,6 +123,7 @@ def _quarantined(status: Status) -> Iterator[Problem]:
             "quarantined",
             f"{_shards(found)} quarantined: the stored checkpoint cannot be read.",
             "The note of the shard says what was found. Mend the row in the lease table, or restore the table.",
+            f"stream-consumer leases show {found[0]} {CONFIG}",
             shards=found,
         )
 
