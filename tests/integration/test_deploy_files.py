@@ -29,10 +29,11 @@ from tests.support.iam_policies import actions, policy, require_least_privilege
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-KUBERNETES = DEPLOY / "kubernetes"
+KUBERNETES = DEPLOY / "kubernetes" / "base"
 GRACE = 25  # shutdown.grace of every configuration here
 
 LEAST_ACTIONS = {statement["Sid"]: actions(statement) for statement in policy("policy.json")}
+OF_THE_STACK = LEAST_ACTIONS | {statement["Sid"]: actions(statement) for statement in policy("s3-policy.json")}
 
 
 def load(path: Path) -> Any:
@@ -156,6 +157,16 @@ def test_systemd_unit_settings() -> None:
     for name in ("DynamicUser", "NoNewPrivileges", "PrivateTmp", "RestrictNamespaces"):
         assert settings[name] == "yes"
     assert settings["ProtectSystem"] == "strict"
+    # It hides /proc/stat, which the process metrics need.
+    assert "ProcSubset" not in settings
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_systemd_judges_the_exposure_of_the_unit_as_low() -> None:
+    unit = DEPLOY / "systemd" / "stream-consumer@.service"
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=20", str(unit)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 # --- Kubernetes
@@ -182,7 +193,7 @@ def test_kustomization_names_every_file_and_the_optional_one_stays_out() -> None
     kustomization = load(KUBERNETES / "kustomization.yaml")
     assert kustomization["kind"] == "Kustomization"
     assert sorted(kustomization["resources"]) == sorted(f"{name}.yaml" for name in MANIFESTS)
-    monitor = load(KUBERNETES / "podmonitor.yaml")
+    monitor = load(DEPLOY / "kubernetes" / "podmonitor" / "podmonitor.yaml")
     assert (monitor["apiVersion"], monitor["kind"]) == ("monitoring.coreos.com/v1", "PodMonitor")
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     assert (endpoint["port"], endpoint["path"]) == ("http", "/metrics")
@@ -227,10 +238,10 @@ def test_selectors_match_the_pods() -> None:
         load(KUBERNETES / "deployment.yaml")["spec"]["selector"]["matchLabels"],
         load(KUBERNETES / "poddisruptionbudget.yaml")["spec"]["selector"]["matchLabels"],
         load(KUBERNETES / "networkpolicy.yaml")["spec"]["podSelector"]["matchLabels"],
-        load(KUBERNETES / "podmonitor.yaml")["spec"]["selector"]["matchLabels"],
+        load(DEPLOY / "kubernetes" / "podmonitor" / "podmonitor.yaml")["spec"]["selector"]["matchLabels"],
     ]
     for selector in selectors:
-        assert selector.items() <= labels
+        assert selector.items() == labels
 
 
 # --- ECS
@@ -276,11 +287,71 @@ def test_task_definition_settings() -> None:
 def test_template_and_task_definition_say_the_same() -> None:
     (plain,) = json.loads((DEPLOY / "ecs" / "task-definition.json").read_text())["containerDefinitions"]
     resources = cloudformation("service.yaml")["Resources"]
-    (container,) = resources["TaskDefinition"]["Properties"]["ContainerDefinitions"]
+    container = resources["TaskDefinition"]["Properties"]["ContainerDefinitions"][0]
     assert container["StopTimeout"] == plain["stopTimeout"]
     assert container["User"] == plain["user"]
     assert container["HealthCheck"]["Command"] == plain["healthCheck"]["command"]
     assert [entry["Name"] for entry in container["Environment"]] == [entry["name"] for entry in plain["environment"]]
+
+
+def test_template_and_task_definition_are_for_the_same_architecture() -> None:
+    template = cloudformation("service.yaml")
+    platform = template["Resources"]["TaskDefinition"]["Properties"]["RuntimePlatform"]
+    assert platform == {"CpuArchitecture": {"Ref": "Architecture"}, "OperatingSystemFamily": "LINUX"}
+    plain = json.loads((DEPLOY / "ecs" / "task-definition.json").read_text())["runtimePlatform"]
+    parameter = template["Parameters"]["Architecture"]
+    assert plain == {"cpuArchitecture": parameter["Default"], "operatingSystemFamily": "LINUX"}
+    model = botocore.session.get_session().get_service_model("ecs")
+    assert set(parameter["AllowedValues"]) == set(model.shape_for("CPUArchitecture").enum)
+
+
+def test_the_stack_scales_on_reading_and_rings_on_lag_or_silence() -> None:
+    resources = cloudformation("service.yaml")["Resources"]
+    alarms = {
+        name: resource["Properties"] for name, resource in resources.items() if resource["Type"].endswith("::Alarm")
+    }
+    out, inwards, lag = alarms["Behind"], alarms["CaughtUp"], alarms["Lag"]
+    assert out["AlarmActions"] == [{"Ref": "ScaleOut"}]
+    assert inwards["AlarmActions"] == [{"Ref": "ScaleIn"}]
+    assert out["MetricName"] == inwards["MetricName"] == "stream_consumer_iterator_age_seconds"
+    assert inwards["Threshold"] < out["Threshold"]
+    assert lag["Threshold"] == {"Ref": "LagAlarmSeconds"}
+    assert inwards["Period"] * inwards["EvaluationPeriods"] >= 3 * 300  # three of the longest leases
+    # Silence adds and removes nobody, and rings.
+    assert out["TreatMissingData"] == inwards["TreatMissingData"] == "notBreaching"
+    assert (lag["MetricName"], lag["TreatMissingData"]) == ("stream_consumer_lag_seconds", "breaching")
+    steps = [
+        resources[name]["Properties"]["StepScalingPolicyConfiguration"]["StepAdjustments"]
+        for name in ("ScaleOut", "ScaleIn")
+    ]
+    assert [step["ScalingAdjustment"] for (step,) in steps] == [2, -1]
+
+
+def test_the_collector_sends_metrics_that_the_daemon_has_and_the_alarms_ask_for() -> None:
+    resources = cloudformation("service.yaml")["Resources"]
+    daemon, collector = resources["TaskDefinition"]["Properties"]["ContainerDefinitions"]
+    assert daemon["Essential"] is True
+    assert collector["Essential"] is False
+    (variable,) = collector["Environment"]
+    assert variable["Name"] == "AOT_CONFIG_CONTENT"
+    text = re.sub(r"\$\{[A-Za-z:]+\}", "x", variable["Value"]["Sub"])
+    settings = yaml.safe_load(text)
+    (scrape,) = settings["receivers"]["prometheus"]["config"]["scrape_configs"]
+    (static,) = scrape["static_configs"]
+    assert static["targets"] == [f"127.0.0.1:{load(DEPLOY / 'ecs' / 'config.yaml')['http']['port']}"]
+    (kept,) = scrape["metric_relabel_configs"]
+    exporter = settings["exporters"]["awsemf"]
+    (declared,) = exporter["metric_declarations"]
+    exposed = shard_metrics()
+    sent = {name for name in exposed if re.fullmatch(kept["regex"], name)}
+    assert all(re.search(declared["metric_name_selectors"][0], name) for name in sent)
+    for resource in resources.values():
+        if resource["Type"].endswith("::Alarm") and resource["Properties"]["Namespace"] == exporter["namespace"]:
+            assert resource["Properties"]["MetricName"] in sent
+            (dimension,) = resource["Properties"]["Dimensions"]
+            assert declared["dimensions"] == [[dimension["Name"]]]
+            assert dimension["Name"] in static["labels"]
+    assert set(settings["service"]["pipelines"]["metrics"]["exporters"]) == set(settings["exporters"])
 
 
 def test_every_variable_of_the_ecs_configuration_is_set_by_the_task() -> None:
@@ -305,6 +376,8 @@ def test_lease_table_has_the_key_schema_and_survives_the_stack() -> None:
     keys = [(key["AttributeName"], key["KeyType"]) for key in table["Properties"]["KeySchema"]]
     assert keys == [("pk", "HASH"), ("sk", "RANGE")]
     assert table["DeletionPolicy"] == table["UpdateReplacePolicy"] == "Retain"
+    assert table["Properties"]["DeletionProtectionEnabled"] is True
+    assert table["Properties"]["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
 
 
 # --- IAM
@@ -312,21 +385,28 @@ def test_lease_table_has_the_key_schema_and_survives_the_stack() -> None:
 
 def test_the_task_role_has_the_daemons_policy_and_nothing_else() -> None:
     role = cloudformation("service.yaml")["Resources"]["TaskRole"]["Properties"]
-    (inline,) = role["Policies"]
+    consume, send_metrics = role["Policies"]
     assert "ManagedPolicyArns" not in role
-    require_least_privilege(inline["PolicyDocument"]["Statement"], LEAST_ACTIONS)
+    require_least_privilege(consume["PolicyDocument"]["Statement"], OF_THE_STACK)
+    (statement,) = send_metrics["PolicyDocument"]["Statement"]
+    assert actions(statement) == {"logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"}
 
 
 # --- Prometheus and the configurations
 
 
-def test_alerts_use_metrics_that_exist() -> None:
-    groups = load(DEPLOY / "prometheus" / "alerts.yaml")["groups"]
+def shard_metrics() -> set[str]:
+    """The names of all metrics, also of those that appear with a shard's first measurement."""
     metrics = Metrics()
     shard = metrics.shard("s")
     shard.lag_seconds = shard.oldest_unsettled_seconds = shard.retention_headroom_seconds = 0
     shard.checkpoint_age_seconds = shard.iterator_age_seconds = 0
-    exposed = set(re.findall(r"^# TYPE (\S+)", metrics.render()[0].decode(), re.MULTILINE))
+    return set(re.findall(r"^# TYPE (\S+)", metrics.render()[0].decode(), re.MULTILINE))
+
+
+def test_alerts_use_metrics_that_exist() -> None:
+    groups = load(DEPLOY / "prometheus" / "alerts.yaml")["groups"]
+    exposed = shard_metrics()
     for rule in groups[0]["rules"]:
         assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
         names = set(re.findall(r"stream_consumer_\w+", rule["expr"]))
@@ -334,7 +414,7 @@ def test_alerts_use_metrics_that_exist() -> None:
         assert names <= exposed
 
 
-@pytest.mark.parametrize("path", ["kubernetes/config.yaml", "ecs/config.yaml"])
+@pytest.mark.parametrize("path", ["kubernetes/base/config.yaml", "ecs/config.yaml"])
 def test_configurations_fit_their_containers(path: str) -> None:
     config = load(DEPLOY / path)
     assert config["http"] == {"host": "0.0.0.0", "port": 9464}
