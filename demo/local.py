@@ -1,8 +1,9 @@
 """``make local``: the embedded AWS alone, for your own handler, on one port until Ctrl-C.
 
-Creates a table with a stream and a dead-letter queue, prints what to export and what to run next. With Kinesis as the
-source there is a Kinesis stream, too, into which the changes of the table go as DynamoDB puts them there. All is in
-memory and gone at the end. Exit code 0; 69 when the server cannot be started, for example because the port is in use.
+Creates a table with a stream, a dead-letter queue and a bucket for large letters, prints what to export and what to run
+next. With Kinesis as the source there is a Kinesis stream, too, into which the changes of the table go as DynamoDB puts
+them there. All is in memory and gone at the end. Exit code 0; 69 when the server cannot be started, for example because
+the port is in use.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from consumer.aws.session import AwsSession
-from demo.demo import SERVICES as CLIENTS
+from demo.demo import SERVICES as DEMO_SERVICES
 from demo.demo import SOURCES, Kind, say
 from demo.kinesis_feed import KinesisFeed
 from demo.local_aws import SERVICES, LocalAws, LocalAwsError, find_local_aws_python
 from demo.resources import (
     CREDENTIALS,
     REGION,
+    create_bucket,
     create_queue,
     create_stream,
     create_table,
@@ -30,6 +32,7 @@ from demo.resources import (
 )
 
 PORT = 4566  # where local AWS servers usually listen
+CLIENTS = (*DEMO_SERVICES, "s3")
 CONFIGS: dict[Kind, str] = {"dynamodb": "config/local-emulator.yaml", "kinesis": "config/local-kinesis.yaml"}
 PUT = "import boto3; boto3.client('dynamodb').put_item(TableName='{table}', Item={{'pk': {{'S': 'a'}}}})"
 
@@ -61,6 +64,7 @@ async def _created(endpoint: str, table: str, kind: Kind) -> AsyncIterator[Kines
         dynamodb = await session.client("dynamodb")
         await create_table(dynamodb, table)
         await create_queue(await session.client("sqs"), f"{table}-dlq")
+        await create_bucket(await session.client("s3"), f"{table}-letters")
         if kind != "kinesis":
             yield None
             return
@@ -78,7 +82,7 @@ def _explain(endpoint: str, table: str, kind: Kind) -> None:
     for name, value in exports.items():
         say(f"  export {name}={value}")
     if table:
-        there = [f"a table {table} (key pk, a stream)", f"a queue {table}-dlq"]
+        there = [f"a table {table} (key pk, a stream)", f"a queue {table}-dlq", f"a bucket {table}-letters"]
         if kind == "kinesis":
             there.insert(1, f"a Kinesis stream {table}-changes, into which the changes of the table go")
         say(f"\nThere are {', '.join(there[:-1])} and {there[-1]}. Run the daemon, then write:\n")

@@ -48,3 +48,8 @@ async def create_queue(sqs: Any, name: str) -> tuple[str, str]:
     url = (await sqs.create_queue(QueueName=name))["QueueUrl"]
     attributes = await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
     return url, attributes["Attributes"]["QueueArn"]
+
+
+async def create_bucket(s3: Any, name: str) -> None:
+    """A bucket in ``REGION``."""
+    await s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
