@@ -94,7 +94,9 @@ class TableRows:
             return False
         except ResourceMissing:
             pass
-        request = {"TableName": self._table, "BillingMode": "PAY_PER_REQUEST", **TABLE_KEYS}
+        # Without its leases the application starts again from source.starting_position.
+        protected = {"BillingMode": "PAY_PER_REQUEST", "DeletionProtectionEnabled": True}
+        request = {"TableName": self._table, **protected, **TABLE_KEYS}
         try:
             await self._caller.call("CreateTable", self._resource, self._client.create_table(**request))
         except DependencyError as error:

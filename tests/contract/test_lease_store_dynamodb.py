@@ -38,6 +38,7 @@ class TestPrepare:
         assert await store.prepare(create=True) is False
         described = (await dynamodb_leases.client.describe_table(TableName=dynamodb_leases.table))["Table"]
         assert described["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
+        assert described["DeletionProtectionEnabled"] is True
 
     async def test_many_workers_may_create_it_at_the_same_time(self, dynamodb_leases):
         made = await asyncio.gather(*(dynamodb_leases.store().prepare(create=True) for _ in range(8)))
@@ -65,6 +66,7 @@ class TestPrepare:
 
     async def test_a_table_deleted_meanwhile_is_missing(self, table):
         row = await held(table.store())
+        await table.client.update_table(TableName=table.table, DeletionProtectionEnabled=False)
         await table.client.delete_table(TableName=table.table)
         with pytest.raises(ResourceMissing):
             await table.store().save(LABEL, row)
