@@ -1,7 +1,9 @@
 """The Terraform module, parsed: its references, its variables, and that it makes what the CloudFormation template does.
 
-``terraform validate`` needs the AWS provider, which cannot be downloaded here, so no argument of a resource is held
-against the provider's schema. ``terraform fmt`` is run when there is a terraform.
+``terraform validate`` needs the AWS provider, which cannot be downloaded here. Instead the names of arguments are held
+against those in the provider's documentation (tests/support/terraform_arguments.json, out of the npm package
+@cdktf/provider-aws 21.22.1); their types and which of them are required are not. ``terraform fmt`` is run when there is
+a terraform.
 """
 
 from __future__ import annotations
@@ -75,6 +77,29 @@ def test_every_reference_resolves_and_every_variable_is_used(folder: Path) -> No
         made = {f"{one}.{name}" for one, block in named(blocks.get(kind, [])) for name in block}
         used = set(re.findall(rf"(?<![\w.]){prefix}(aws_\w+\.\w+)", text))
         assert used <= made, kind
+
+
+def unknown(body: Block, known: set[str]) -> Iterator[str]:
+    """The arguments and blocks in ``body``, at any depth of blocks, that the provider does not have."""
+    for name, value in body.items():
+        if name.startswith("__") or name in ("count", "lifecycle"):  # Terraform's own
+            continue
+        if name not in known:
+            yield name
+        for block in value if isinstance(value, list) else ():
+            if isinstance(block, dict):
+                yield from unknown(block, known)
+
+
+def test_the_provider_knows_every_argument(module: dict[str, list[Block]]) -> None:
+    arguments = json.loads((Path(__file__).parents[1] / "support" / "terraform_arguments.json").read_text())
+    checked = 0
+    for keyword, prefix in (("resource", ""), ("data", "data.")):
+        for kind, block in named(module[keyword]):
+            for name, body in block.items():
+                assert list(unknown(body, set(arguments[prefix + kind].split()))) == [], f"{kind}.{name}"
+                checked += 1
+    assert checked > 25
 
 
 def test_every_variable_and_output_is_described_and_every_variable_typed(module: dict[str, list[Block]]) -> None:
