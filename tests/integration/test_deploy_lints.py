@@ -20,13 +20,13 @@ def lint(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_yamllint_finds_nothing() -> None:
-    result = lint("yamllint", "--strict", "-c", ".yamllint.yaml", "config", "deploy")
+    result = lint("yamllint", "--strict", "-c", "deploy/.yamllint.yaml", "config", "deploy")
     assert result.returncode == 0, result.stdout
 
 
 def test_yamllint_would_find_a_key_that_is_there_twice(tmp_path: Path) -> None:
     (tmp_path / "twice.yaml").write_text("a: 1\na: 2\n")
-    assert lint("yamllint", "-c", ".yamllint.yaml", str(tmp_path)).returncode != 0
+    assert lint("yamllint", "-c", "deploy/.yamllint.yaml", str(tmp_path)).returncode != 0
 
 
 @pytest.mark.parametrize("file", DOCKERFILES, ids=lambda path: path.name)

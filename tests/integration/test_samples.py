@@ -35,6 +35,11 @@ def test_a_configuration_has_neither_errors_nor_warnings(path: Path, tmp_path: P
     assert warnings(path.read_text(), tmp_path) == []
 
 
+def test_neither_has_that_of_the_readme(tmp_path: Path) -> None:
+    (sample,) = re.findall(r"```yaml\n(# consumer.yaml.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert warnings(sample, tmp_path) == []
+
+
 @pytest.mark.parametrize("path", CHART_VALUES, ids=lambda path: path.name)
 def test_the_values_of_the_chart_hold_one_without_warnings(path: Path, tmp_path: Path) -> None:
     config = yaml.safe_load(path.read_text())["config"]
