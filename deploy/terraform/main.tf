@@ -177,13 +177,13 @@ data "aws_iam_policy_document" "consume" {
   }
 
   statement {
-    sid       = "KeepLargeLetters"
+    sid       = "WriteToTheBucket"
     actions   = ["s3:PutObject"]
     resources = ["${aws_s3_bucket.large_letters.arn}/${var.application}/*"]
   }
 
   statement {
-    sid       = "TellMissingFromForbidden"
+    sid       = "FindTheBucket"
     actions   = ["s3:ListBucket"]
     resources = [aws_s3_bucket.large_letters.arn]
   }
