@@ -142,7 +142,8 @@ def test_the_user_can_write_nowhere_but_in_tmp_and_finds_no_installer(buildah: B
 
 
 def descendants(pid: int) -> list[int]:
-    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    lists = Path(f"/proc/{pid}/task").glob("*/children")  # of each thread: buildah starts processes from any
+    children = [int(child) for each in lists for child in each.read_text().split()]
     return [*children, *(deeper for child in children for deeper in descendants(child))]
 
 
