@@ -1,9 +1,9 @@
 """The Dockerfile, really built, and the daemon in it, really run: with buildah, which needs no container engine.
 
 Its base is made with debootstrap, because no registry of images is asked. The container shares this machine's network,
-as buildah's chroot isolation does, so that the daemon reaches the local AWS. What this does not show: a read-only root
-file system, limits, and the HEALTHCHECK being called by an engine. `make soak` runs it: 40 CPU seconds, most of them in
-debootstrap, which needs Debian's mirror, and pip.
+as buildah's chroot isolation does, so that the daemon reaches the local AWS. What this does not show: process 1, a
+read-only root file system, limits, and the HEALTHCHECK being called by an engine. `make soak` runs it: 40 CPU seconds,
+most of them in debootstrap, which needs Debian's mirror, and pip.
 """
 
 from __future__ import annotations
