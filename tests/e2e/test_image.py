@@ -70,10 +70,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(folder: Path, *arguments: str) -> list[str]:
-    return ["buildah", "--root", str(folder / "store"), "--runroot", str(folder / "run"), *arguments]
+    places = ["--root", str(folder / "store"), "--runroot", str(folder / "run"), "--storage-driver", "vfs"]
+    return ["buildah", *places, *arguments]
 
 
-ENVIRONMENT = {**os.environ, "BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "vfs"}
+ENVIRONMENT = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,8 @@ def buildah(folder: Path) -> Iterator[Buildah]:
         return result.stdout.strip()
 
     yield call
-    shutil.rmtree(folder, ignore_errors=True)
+    call("rm", "--all")  # what is mounted cannot be deleted
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
