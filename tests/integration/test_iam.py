@@ -204,6 +204,7 @@ def of_a_table(world: Everything, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def of_a_kinesis_stream(world: Everything) -> None:
     """The same application on another source, so with other lease rows."""
+    world.dynamodb.update_table(TableName="stream-consumer", DeletionProtectionEnabled=False)
     world.dynamodb.delete_table(TableName="stream-consumer")
     world.command("init", "init", "--config", "{config}")
     world.kinesis.create_stream(StreamName="orders-changes", ShardCount=1)
