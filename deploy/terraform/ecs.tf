@@ -2,37 +2,6 @@
 
 locals {
   ecs_count = var.ecs == null ? 0 : 1
-
-  # Reads the daemon's /metrics in the task's own network, and writes these few to the log group as metric lines.
-  collector_config = yamlencode({
-    receivers = {
-      prometheus = {
-        config = {
-          scrape_configs = [{
-            job_name        = "stream-consumer"
-            scrape_interval = "30s"
-            static_configs  = [{ targets = ["127.0.0.1:9464"], labels = { Application = var.application } }]
-            metric_relabel_configs = [{
-              source_labels = ["__name__"]
-              regex         = "stream_consumer_(lag|iterator_age|retention_headroom)_seconds"
-              action        = "keep"
-            }]
-          }]
-        }
-      }
-    }
-    exporters = {
-      awsemf = {
-        region                  = local.region
-        namespace               = "StreamConsumer"
-        log_group_name          = "/ecs/${var.application}"
-        log_stream_name         = "metrics"
-        dimension_rollup_option = "NoDimensionRollup"
-        metric_declarations     = [{ dimensions = [["Application"]], metric_name_selectors = ["^stream_consumer_.*"] }]
-      }
-    }
-    service = { pipelines = { metrics = { receivers = ["prometheus"], exporters = ["awsemf"] } } }
-  })
 }
 
 resource "aws_cloudwatch_log_group" "ecs" {
@@ -41,24 +10,6 @@ resource "aws_cloudwatch_log_group" "ecs" {
   name              = "/ecs/${var.application}"
   retention_in_days = var.ecs.log_retention_days
   tags              = var.tags
-}
-
-data "aws_iam_policy_document" "metrics" {
-  count = local.ecs_count
-
-  statement {
-    sid       = "WriteMetricLines"
-    actions   = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
-    resources = ["${aws_cloudwatch_log_group.ecs[0].arn}:*"]
-  }
-}
-
-resource "aws_iam_role_policy" "metrics" {
-  count = local.ecs_count
-
-  name   = "send-metrics"
-  role   = aws_iam_role.daemon.id
-  policy = data.aws_iam_policy_document.metrics[0].json
 }
 
 data "aws_iam_policy_document" "execution_trust" {
@@ -145,24 +96,6 @@ resource "aws_ecs_task_definition" "this" {
         }
       }
     },
-    {
-      # When it ends the daemon goes on, and the lag alarm rings for want of data.
-      name                   = "collector"
-      image                  = var.ecs.collector_image
-      essential              = false
-      readonlyRootFilesystem = true
-      environment            = [{ name = "AOT_CONFIG_CONTENT", value = local.collector_config }]
-      linuxParameters        = { capabilities = { drop = ["ALL"] } }
-      logConfiguration = {
-        logDriver = "awslogs"
-        options = {
-          awslogs-group         = aws_cloudwatch_log_group.ecs[0].name
-          awslogs-region        = local.region
-          awslogs-stream-prefix = "collector"
-          mode                  = "non-blocking"
-        }
-      }
-    },
   ])
 }
 
@@ -206,6 +139,7 @@ resource "aws_appautoscaling_target" "workers" {
   max_capacity       = var.ecs.max_count
 }
 
+# The metrics of StreamConsumer come out of the daemon's log: logging.emf.
 # By the iterator age, how far reading is behind: a key that fails makes lag, and more workers do not make it succeed.
 resource "aws_appautoscaling_policy" "out" {
   count = local.ecs_count
@@ -257,7 +191,7 @@ resource "aws_cloudwatch_metric_alarm" "behind" {
   alarm_description   = "Reading is behind, so workers are added. This is no page."
   namespace           = "StreamConsumer"
   metric_name         = "stream_consumer_iterator_age_seconds"
-  dimensions          = { Application = var.application }
+  dimensions          = { Application = var.application, Table = var.source_table }
   statistic           = "Maximum"
   period              = 60
   evaluation_periods  = 3
@@ -275,7 +209,7 @@ resource "aws_cloudwatch_metric_alarm" "caught_up" {
   alarm_description   = "Reading is at the tip for a quarter of an hour, so a worker is taken away. This is no page."
   namespace           = "StreamConsumer"
   metric_name         = "stream_consumer_iterator_age_seconds"
-  dimensions          = { Application = var.application }
+  dimensions          = { Application = var.application, Table = var.source_table }
   statistic           = "Maximum"
   period              = 60
   evaluation_periods  = 15
@@ -293,7 +227,7 @@ resource "aws_cloudwatch_metric_alarm" "lag" {
   alarm_description   = "Records wait for too long, or no worker says how long they wait. docs/incident.md says what to do."
   namespace           = "StreamConsumer"
   metric_name         = "stream_consumer_lag_seconds"
-  dimensions          = { Application = var.application }
+  dimensions          = { Application = var.application, Table = var.source_table }
   statistic           = "Maximum"
   period              = 60
   evaluation_periods  = 10

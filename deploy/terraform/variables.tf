@@ -77,7 +77,6 @@ variable "ecs" {
     max_count          = optional(number, 4)
     lag_alarm_seconds  = optional(number, 300)
     log_retention_days = optional(number, 30)
-    collector_image    = optional(string, "public.ecr.aws/aws-observability/aws-otel-collector:v0.43.1")
   })
   default = null
 

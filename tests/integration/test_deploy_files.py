@@ -23,6 +23,7 @@ from consumer.domain.errors import (
     PermissionDenied,
     ResourceMissing,
 )
+from consumer.operate.emf import EmfLines
 from consumer.operate.metrics import Metrics
 from consumer.worker.retrying import START_DEADLINE
 from tests.support.iam_policies import actions, policy, require_least_privilege
@@ -287,7 +288,7 @@ def test_task_definition_settings() -> None:
 def test_template_and_task_definition_say_the_same() -> None:
     (plain,) = json.loads((DEPLOY / "ecs" / "task-definition.json").read_text())["containerDefinitions"]
     resources = cloudformation("service.yaml")["Resources"]
-    container = resources["TaskDefinition"]["Properties"]["ContainerDefinitions"][0]
+    (container,) = resources["TaskDefinition"]["Properties"]["ContainerDefinitions"]
     assert container["StopTimeout"] == plain["stopTimeout"]
     assert container["User"] == plain["user"]
     assert container["HealthCheck"]["Command"] == plain["healthCheck"]["command"]
@@ -327,31 +328,23 @@ def test_the_stack_scales_on_reading_and_rings_on_lag_or_silence() -> None:
     assert [step["ScalingAdjustment"] for (step,) in steps] == [2, -1]
 
 
-def test_the_collector_sends_metrics_that_the_daemon_has_and_the_alarms_ask_for() -> None:
-    resources = cloudformation("service.yaml")["Resources"]
-    daemon, collector = resources["TaskDefinition"]["Properties"]["ContainerDefinitions"]
-    assert daemon["Essential"] is True
-    assert collector["Essential"] is False
-    (variable,) = collector["Environment"]
-    assert variable["Name"] == "AOT_CONFIG_CONTENT"
-    text = re.sub(r"\$\{[A-Za-z:]+\}", "x", variable["Value"]["Sub"])
-    settings = yaml.safe_load(text)
-    (scrape,) = settings["receivers"]["prometheus"]["config"]["scrape_configs"]
-    (static,) = scrape["static_configs"]
-    assert static["targets"] == [f"127.0.0.1:{load(DEPLOY / 'ecs' / 'config.yaml')['http']['port']}"]
-    (kept,) = scrape["metric_relabel_configs"]
-    exporter = settings["exporters"]["awsemf"]
-    (declared,) = exporter["metric_declarations"]
-    exposed = shard_metrics()
-    sent = {name for name in exposed if re.fullmatch(kept["regex"], name)}
-    assert all(re.search(declared["metric_name_selectors"][0], name) for name in sent)
-    for resource in resources.values():
-        if resource["Type"].endswith("::Alarm") and resource["Properties"]["Namespace"] == exporter["namespace"]:
-            assert resource["Properties"]["MetricName"] in sent
-            (dimension,) = resource["Properties"]["Dimensions"]
-            assert declared["dimensions"] == [[dimension["Name"]]]
-            assert dimension["Name"] in static["labels"]
-    assert set(settings["service"]["pipelines"]["metrics"]["exporters"]) == set(settings["exporters"])
+def test_the_alarms_ask_for_metrics_that_the_daemon_logs() -> None:
+    assert load(DEPLOY / "ecs" / "config.yaml")["logging"]["emf"] is True
+    metrics = Metrics()
+    shard = metrics.shard("s")
+    shard.lag_seconds = shard.iterator_age_seconds = 1.0
+    (directive,) = EmfLines(metrics, "a", "t").line(0.0)["_aws"]["CloudWatchMetrics"]
+    logged = {metric["Name"] for metric in directive["Metrics"]}
+    asking = [
+        resource["Properties"]
+        for resource in cloudformation("service.yaml")["Resources"].values()
+        if resource["Type"].endswith("::Alarm") and resource["Properties"]["Namespace"] == directive["Namespace"]
+    ]
+    assert {alarm["MetricName"] for alarm in asking} <= logged
+    assert len(asking) == 3
+    for alarm in asking:
+        assert directive["Dimensions"] == [[dimension["Name"] for dimension in alarm["Dimensions"]]]
+        assert [dimension["Value"]["Ref"] for dimension in alarm["Dimensions"]] == ["Application", "SourceTable"]
 
 
 def test_every_variable_of_the_ecs_configuration_is_set_by_the_task() -> None:
@@ -385,11 +378,9 @@ def test_lease_table_has_the_key_schema_and_survives_the_stack() -> None:
 
 def test_the_task_role_has_the_daemons_policy_and_nothing_else() -> None:
     role = cloudformation("service.yaml")["Resources"]["TaskRole"]["Properties"]
-    consume, send_metrics = role["Policies"]
+    (consume,) = role["Policies"]
     assert "ManagedPolicyArns" not in role
     require_least_privilege(consume["PolicyDocument"]["Statement"], OF_THE_STACK)
-    (statement,) = send_metrics["PolicyDocument"]["Statement"]
-    assert actions(statement) == {"logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"}
 
 
 # --- Prometheus and the configurations
