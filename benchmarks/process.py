@@ -73,14 +73,26 @@ class DaemonProcess:
         lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
-    def metric(self, *beginnings: str) -> float:
-        """The sum of all samples that begin so; 0 while it is not up."""
+    def metric(self, *wanted: str) -> float:
+        """The sum of all samples as ``total_of`` finds them; 0 while it is not up."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
-                lines = answer.read().decode().splitlines()
+                text = answer.read().decode()
         except OSError:
             return 0.0
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(beginnings))
+        return sum(total_of(text, one) for one in wanted)
+
+
+def total_of(metrics: str, wanted: str) -> float:
+    """The sum of the samples of one name, in the text that Prometheus gets: ``name``, or ``name{label="value"}`` for
+    those with these labels, among others."""
+    name, _, labels = wanted.partition("{")
+    texts = [text for text in labels.rstrip("}").split(",") if text]
+    return sum(
+        float(line.rsplit(" ", 1)[1])
+        for line in metrics.splitlines()
+        if line.startswith((f"{name}{{", f"{name} ")) and all(text in line for text in texts)
+    )
 
 
 def daemon_process(stream: str, table: str, target: str, application: str = "", **sections: Any) -> DaemonProcess:

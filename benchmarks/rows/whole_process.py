@@ -31,7 +31,7 @@ def idle(stream: str, table: str, shards: int, workers: int, seconds: float) -> 
         time.sleep(BACKED_OFF)
 
         def calls(*operations: str) -> float:
-            return sum(daemon.metric(*(f'{API}{{operation="{name}"' for name in operations)) for daemon in daemons)
+            return sum(daemon.metric(*(f'{API}{{operation="{name}"}}' for name in operations)) for daemon in daemons)
 
         reads, writes = calls(*READS), calls(*WRITES)
         polls = steer(stream, "Stats")["calls"].get("GetRecords", 0)
@@ -70,7 +70,7 @@ def memory(stream: str, table: str, shards: int, buffer_mib: int, seconds: float
         empty = daemon.memory("VmRSS")
         steer(stream, "Configure", shards=shards)
         time.sleep(seconds)
-        held = daemon.metric("stream_consumer_in_flight_records ")
+        held = daemon.metric("stream_consumer_in_flight_records")
         full, peak = daemon.memory("VmRSS"), daemon.memory("VmHWM")
     mib = 1024.0**2
     return {
@@ -91,7 +91,7 @@ def catch_up(stream: str, table: str, shards: int, records: int) -> dict[str, fl
         wait_for(lambda: daemon.metric('stream_consumer_records_total{result="handled"}') >= records, 600, pause=0.1)
         total = time.monotonic() - daemon.started
         first = min(daemon.stamps()) - daemon.started
-        updates = daemon.metric(f'{API}{{operation="UpdateItem"')
+        updates = daemon.metric(f'{API}{{operation="UpdateItem"}}')
     # The same operation also takes each lease once and renews the session (leases.duration / 4 apart).
     saves = updates - shards - int(total / SESSION_RENEWAL) - 1
     return {

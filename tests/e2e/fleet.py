@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.process import total_of
 from demo.local_aws import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,13 +83,12 @@ class Worker:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=2) as answer:
             return answer.read().decode()
 
-    def metric(self, line_start: str) -> float:
-        """The sum of all samples whose line starts with this; 0 while the daemon is not up yet."""
+    def metric(self, wanted: str) -> float:
+        """The sum of all samples as ``total_of`` finds them; 0 while the daemon is not up yet."""
         try:
-            lines = self.metrics().splitlines()
+            return total_of(self.metrics(), wanted)
         except OSError:
             return 0.0
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(line_start))
 
     def owned(self) -> list[dict[str, Any]]:
         return [shard for shard in self.status().get("shards", []) if shard["mine"]]

@@ -14,7 +14,7 @@ DEFAULTS: dict[str, Any] = {"batch": None, "retry": None, "checkpoint": None, "s
 
 
 def breaker(worker: Worker) -> float:
-    return worker.metric("stream_consumer_breaker_state{")
+    return worker.metric("stream_consumer_breaker_state")
 
 
 def test_an_outage_of_the_handler_fills_no_queue_and_ends_by_itself(aws: Aws, fleet: Fleet, tmp_path: Path) -> None:

@@ -114,9 +114,9 @@ def test_memory_stays_within_the_budget(aws: Aws, fleet: Fleet) -> None:
     wait_until(worker.owned, 20, "the shard is owned")
     before = worker.resident_bytes()
     aws.write(fleet.table, 100, range(1, 41), size=20_000)  # 80 MB
-    wait_until(lambda: worker.metric("stream_consumer_buffered_bytes ") > budget / 2, 30, "the budget is used")
+    wait_until(lambda: worker.metric("stream_consumer_buffered_bytes") > budget / 2, 30, "the budget is used")
     wait_until(worker.has_stopped_reading, 30, "the reader waits")
-    assert worker.metric("stream_consumer_buffered_bytes ") < 2 * budget
+    assert worker.metric("stream_consumer_buffered_bytes") < 2 * budget
     assert worker.resident_bytes() - before < 1.5 * budget + 40 * 1024 * 1024
 
 
