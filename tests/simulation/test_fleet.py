@@ -79,7 +79,7 @@ def test_a_dead_workers_leases_are_taken_after_its_session_was_fenced() -> None:
         second, handler = add(world, "b", takes_a_while)
         await until_settled(world)
         assert {call.lease_epoch for call in handler.calls} == {2}
-        assert metric(second, "lease_events", event="fenced") == 1
+        assert metric(second, "lease_events", event="peer_fenced") == 1
         await world.until(lambda: dead not in world.table.sessions[APPLICATION], 120.0, "the dead session's row goes")
         await world.finish()
 
