@@ -94,6 +94,7 @@ def test_every_dependency_is_used_and_everything_used_is_one() -> None:
     extras = [line for lines in project["optional-dependencies"].values() for line in lines]
     declared = {re.split(r"[<>=\[ ;]", line)[0] for line in [*project["dependencies"], *extras]}
     imports = {"PyYAML": "yaml", "prometheus-client": "prometheus_client", "python-hcl2": "hcl2"}
+    imports |= {name: "opentelemetry" for name in declared if name.startswith("opentelemetry-")}
     brought = {"aiobotocore", "boto3", "botocore", "lark", "pydantic_core"}
     used = {name for path in (ROOT / "consumer").rglob("*.py") for name in third_party(path)}
     assert used - brought == {imports.get(name, name) for name in declared}
