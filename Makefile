@@ -109,7 +109,7 @@ lint: $(DEV_READY)
 types: $(DEV_READY)
 	$(BIN)/mypy
 
-soak: $(DEV_READY) $(AWS_READY)
+soak: $(DEV_READY) $(AWS_READY) $(RUNTIME_READY) $(KINESIS_READY)
 	$(BIN)/python -m tests.simulation.simulate protocol --seeds $(SEEDS) --jobs 2
 	$(BIN)/python -m tests.simulation.simulate records --seeds $$(( ($(SEEDS) + 9) / 10 )) --jobs 2
 	$(BIN)/python -m tests.simulation.simulate fleet --seeds $$(( ($(SEEDS) + 9) / 10 )) --jobs 2
@@ -120,7 +120,7 @@ soak: $(DEV_READY) $(AWS_READY)
 	$(BIN)/python -m tests.simulation.failing_hour
 	$(BIN)/python -m tests.simulation.fleet_start
 	$(BIN)/python -m tests.unit.worker.deferred_model
-	$(BIN)/python -m pytest -n 2 -m soak tests/unit tests/e2e
+	$(BIN)/python -m pytest -n 2 -m soak
 
 soak-hour: $(DEV_READY) $(AWS_READY)
 	@$(BIN)/python -m tests.e2e.soak_hour --minutes $(MINUTES) --rate $(RATE)

@@ -158,7 +158,7 @@ def test_a_stop_leaves_the_rest_and_the_next_run_goes_on(fleet: Fleet, dead: Dea
     assert sorted(by_worker(fleet.journal(), "redrive")) == sorted(bad)
 
 
-@BOTH
+@pytest.mark.parametrize("dead", [pytest.param("sqs", marks=pytest.mark.soak), "s3"], indirect=True)
 def test_a_second_redrive_is_told_of_the_first_and_a_killed_one_is_outwaited(fleet: Fleet, dead: Dead) -> None:
     bad = dead.poison(range(6), range(1, 2))
     dead.letters_of(len(bad))

@@ -17,7 +17,7 @@ MENDED = {"MENDED": "yes"}
 BAD, GOOD = 6, 30  # keys
 
 
-@pytest.fixture(params=["s3", "sqs"])
+@pytest.fixture
 def dead(request: pytest.FixtureRequest, aws: Aws, fleet: Fleet) -> Dead:
     return made(request.param, aws, fleet, order="park_key")
 
@@ -56,6 +56,7 @@ def letters(fleet: Fleet) -> float:
     return sum(worker.metric("stream_consumer_dead_letters_total") for worker in fleet.workers)
 
 
+@pytest.mark.parametrize("dead", ["s3", "sqs"], indirect=True)
 def test_a_redrive_under_traffic_brings_every_key_back_in_order(fleet: Fleet, dead: Dead, traffic: Traffic) -> None:
     worker = fleet.start("w1", **dead.overrides)
     traffic.write(poison=True)
@@ -88,6 +89,7 @@ def test_a_redrive_under_traffic_brings_every_key_back_in_order(fleet: Fleet, de
     assert worker.wait() == 0
 
 
+@pytest.mark.parametrize("dead", ["s3", pytest.param("sqs", marks=pytest.mark.soak)], indirect=True)
 def test_killed_workers_and_a_killed_redrive_lose_nothing_and_change_no_order(
     fleet: Fleet, dead: Dead, traffic: Traffic
 ) -> None:

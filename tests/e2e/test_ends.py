@@ -57,6 +57,7 @@ def says(worker: Worker, what: str) -> bool:
     return what in readiness(worker)
 
 
+@pytest.mark.soak
 def test_a_start_that_may_not_read_ends_with_77(aws: Aws, fleet: Fleet, proxy: ProxyThread) -> None:
     """It asks for twenty seconds, says so meanwhile, and gives its leases back."""
     workers = {}

@@ -36,6 +36,7 @@ def through(fleet: Fleet, lease_proxy: ProxyThread) -> dict[str, Any]:
 # --- processes that die -------------------------------------------------------------------------------
 
 
+@pytest.mark.soak
 def test_sigkill_storm(aws: Aws, fleet: Fleet) -> None:
     """Three workers, one of them killed every second and a half and replaced: nothing lost, nothing out of order, and
     every repetition was in flight or not yet written down when its worker was killed."""
@@ -58,6 +59,7 @@ def test_sigkill_storm(aws: Aws, fleet: Fleet) -> None:
     assert unexplained(journal, killed_at, window=CHECKPOINT + 1.5) == 0
 
 
+@pytest.mark.soak
 def test_killed_in_the_middle_of_its_drain(aws: Aws, fleet: Fleet) -> None:
     """SIGTERM, and SIGKILL before the drain is over, as from an orchestrator that has no patience: what was in flight
     comes again, what was handed over before does not, and nothing is lost."""
@@ -105,6 +107,7 @@ def test_a_wedged_worker_ends_itself_and_shows_where_it_hangs(aws: Aws, fleet: F
     wait_owned(other, SHARDS)
 
 
+@pytest.mark.soak
 def test_a_handler_that_ignores_its_cancellation_is_left_behind(aws: Aws, fleet: Fleet) -> None:
     """SIGTERM, and the call does not end: exit 70 shortly after the grace; the record is handled again elsewhere."""
     inline = {
@@ -141,6 +144,7 @@ def test_two_workers_with_the_same_host_name_and_process_id(aws: Aws, fleet: Fle
 # --- the way to the lease table -----------------------------------------------------------------------
 
 
+@pytest.mark.soak
 def test_lost_late_and_reset_lease_writes(aws: Aws, fleet: Fleet, lease_proxy: ProxyThread) -> None:
     """Half of one worker's lease writes are applied without an answer, reset or delayed beyond their time-out, while
     a second worker comes and goes: nothing lost, nothing out of order, nobody starts what is not his."""
@@ -164,6 +168,7 @@ def test_lost_late_and_reset_lease_writes(aws: Aws, fleet: Fleet, lease_proxy: P
     assert not [e for e in shaky.events() if e["event"] in ("shard.worker_failed", "shard.gap", "lease.put_back")]
 
 
+@pytest.mark.soak
 def test_a_throttled_lease_table(aws: Aws, fleet: Fleet, lease_proxy: ProxyThread) -> None:
     """Nine of ten lease-table requests of one worker are throttled for two lease durations: at most one needless
     take-over, and nothing lost or out of order."""
@@ -203,6 +208,7 @@ def test_a_worker_cut_off_from_the_lease_table_only(aws: Aws, fleet: Fleet, leas
     wait_until(lambda: len(cut_off.owned()) == 2, 20, "it has a share again")
 
 
+@pytest.mark.soak
 def test_a_lease_table_that_is_gone_at_the_shutdown(aws: Aws, fleet: Fleet, lease_proxy: ProxyThread) -> None:
     """Nothing can be written: exit 70 when the grace is over, and the next worker takes the leases when they expire."""
     worker = fleet.start("w1", shutdown={"grace": "2s"}, **through(fleet, lease_proxy))

@@ -98,6 +98,7 @@ def test_a_rolling_deploy_repeats_nothing(aws: Aws, fleet: Fleet) -> None:
     assert out_of_order(fleet.journal()) == 0
 
 
+@pytest.mark.soak
 def test_splits_and_rollovers_keep_the_order(aws: Aws, fleet: Fleet, proxy: ProxyThread) -> None:
     """Children that show up late start only when their parent is settled."""
     proxy.call("hide_children", 1.0)
@@ -157,6 +158,7 @@ def test_take_over_and_hand_over_are_quick(aws: Aws, fleet: Fleet, capsys: pytes
         )
 
 
+@pytest.mark.soak
 def test_faults_of_the_services_lose_and_repeat_nothing(aws: Aws, fleet: Fleet, proxy: ProxyThread) -> None:
     """Throttling, expired iterators, cut-off pages, 5xx and lost answers of lease writes: all of it passes."""
     worker = fleet.start("w1", batch={"batch_size": 20})

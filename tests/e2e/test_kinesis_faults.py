@@ -188,6 +188,7 @@ def test_trimmed_while_nobody_read(world: World) -> None:
     world.stop(going_on)
 
 
+@pytest.mark.soak
 def test_idle_and_stopped_for_a_while(world: World) -> None:
     """The last record of a shard is gone, but nothing was left to read behind it when the worker stopped: no gap, and
     what came since is handled once. Also on a shard without any record so far."""
@@ -279,6 +280,7 @@ def test_a_key_that_is_disabled(world: World) -> None:
     world.stop(worker)
 
 
+@pytest.mark.soak
 def test_a_stream_that_is_made_anew_while_it_is_read(world: World) -> None:
     """Under its name, with the same ids of shards: what may have been left in the old one has its trace, and the new
     one is read whole, from rows of its own. A raised retention is seen, too."""

@@ -58,6 +58,7 @@ def test_a_restart_after_sigterm_repeats_nothing(aws: Aws, fleet: Fleet) -> None
     assert out_of_order(fleet.journal()) == 0
 
 
+@pytest.mark.soak
 def test_a_crash_repeats_little(aws: Aws, fleet: Fleet) -> None:
     """After SIGKILL only what was in flight or settled since the last frontier write comes again."""
     expected = aws.write(fleet.table, 40, range(1, 21))
@@ -179,6 +180,7 @@ def test_a_handler_that_outlives_the_grace_is_cut_off(aws: Aws, fleet: Fleet) ->
     fleet.wait_for(expected, 10)
 
 
+@pytest.mark.soak
 def test_renewals_survive_64_computing_threads(aws: Aws, fleet: Fleet, tmp_path: Path) -> None:
     """Plain functions in the daemon that never wait for anything: each of them wants the interpreter's lock."""
     done = tmp_path / "done"

@@ -16,7 +16,9 @@ HANDLERS = {
 }
 
 
-@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize(
+    "handler", [name if name == "lambda" else pytest.param(name, marks=pytest.mark.soak) for name in HANDLERS]
+)
 def test_misbehaving_handlers(handler: str, aws: Aws, fleet: Fleet) -> None:
     """Each bad key ends as one dead letter that says why; every other key is handled; the lease stays."""
     url, fleet.queue_arn = aws.queue()

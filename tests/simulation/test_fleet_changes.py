@@ -189,6 +189,7 @@ def test_a_fleet_that_was_frozen_as_a_whole_goes_on_with_one_owner_each() -> Non
     checked(world, scenario)
 
 
+@pytest.mark.soak
 def test_a_hundred_idle_workers_are_cheap() -> None:
     """Ten shards, a hundred workers: one without a shard bumps its session four times a lease, looks once a cycle, and
     lists nothing. They start one after the other: each calls DescribeStream twice then."""

@@ -243,6 +243,7 @@ def test_beyond_the_bound_the_oldest_blocked_key_is_parked() -> None:
     world.check()
 
 
+@pytest.mark.soak
 def test_a_blocked_key_is_parked_when_half_of_its_retention_is_over() -> None:
     world, _ = parking_world("block age", {"on_failure": BLOCK})
     handler = Mendable("poison")

@@ -37,7 +37,6 @@ BREAKER = (
         "        return False\n",
         ("breaker",),
         family="breaker",
-        quick=True,
     ),
     Mutant(
         "calls go on while a breaker is open",

@@ -81,7 +81,6 @@ RECORDS = (
         "return replace(snapshot, runs=())",
         ("G5 duplicates",),
         family="records",
-        quick=True,
     ),
     Mutant(
         "settled numbers are compared as text",
@@ -196,7 +195,6 @@ RECORDS = (
         "                outcome = await self._calls.call(turn, step, piece.request_id)\n",
         ("G2 order",),
         family="records",
-        quick=True,
     ),
     Mutant(
         "stretches are joined over what is not settled between them",
@@ -239,7 +237,6 @@ RECORDS = (
         "return self._local()",
         ("record age",),
         family="weather",
-        quick=True,
     ),
     Mutant(
         "a date counts as if the clock had run as the service's since it was heard",
