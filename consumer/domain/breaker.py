@@ -162,15 +162,20 @@ class Breaker:
         self.state = "probing"
         self._probe_is_out = True
 
-    def probed(self, *, good: bool | None, now: float) -> None:
+    def probed(self, *, good: bool | None, now: float, is_poison: bool = False) -> None:
         """The probe has ended; ``good`` is None when nothing was called. After a good one the next may follow at once,
         after a bad one twice as long a pause as before, or the first pause again when the one before was good: then the
-        handler most likely works, and this was a poison record."""
+        handler most likely works, and this was a poison record. ``is_poison``: that is known. Then it says of the
+        handler what a good one says, but the next waits: otherwise the last keys of a shard that has ended, when they
+        are poison, would keep it open for hours."""
         self._probe_is_out = False
-        if good:
+        if good or (good is False and is_poison):
             self.good_probes += 1
             if self.good_probes == GOOD_PROBES:
                 self.close(now)
+            elif not good:
+                self.state = "open"
+                self._probe_at = now + FIRST_PAUSE  # the pause is that of a relapse: it was a mistake, then
         elif good is not None:
             self.state = "open"
             self._wait(FIRST_PAUSE if self.good_probes else min(MOST_PAUSE, self.pause * 2), now)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from consumer.domain.batching import BOUNDS, KeyBounds
 from consumer.domain.filters.filters import Filters
+from consumer.domain.handler_successes import HandlerSuccesses
 from consumer.domain.item_versions import ItemVersions
 from consumer.domain.lease import SessionValidity
 from consumer.domain.redaction import Redaction
@@ -51,6 +52,7 @@ class WorkerContext:
     parked: ParkedKeys
     versions: ItemVersions | None = None
     bounds: KeyBounds = BOUNDS
+    successes: HandlerSuccesses = field(default_factory=HandlerSuccesses)
 
     @property
     def settings(self) -> Settings:

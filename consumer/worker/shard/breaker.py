@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import structlog
 
-from consumer.domain.breaker import Breaker, State
+from consumer.domain.breaker import FIRST_PAUSE, Breaker, State
 from consumer.domain.outcome import HandlerFault, Outcome
 from consumer.domain.stream_record import StreamRecord
 from consumer.worker.context import WorkerContext
@@ -48,6 +48,7 @@ class ShardBreaker:
         self._oldest_unsettled = oldest_unsettled
         self._breaker = Breaker()
         self._place = ""
+        self._successes = context.successes
         self._probe: object | None = None
         self._opened_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -81,12 +82,17 @@ class ShardBreaker:
             self._opened()
         if self._probe is call:
             worked = _worked(outcome, records)
-            is_cut = cuts and len(records) > 1 and outcome.kind != "not_invoked"
-            self._probed(good=None if is_cut and not worked else worked)
+            invoked = outcome.kind != "not_invoked"
+            is_cut = cuts and len(records) > 1 and invoked
+            is_poison = invoked and self._works_elsewhere()
+            self._probed(good=None if is_cut and not worked else worked, is_poison=is_poison)
 
     def handled(self, batch: object, keys: int) -> None:
         """So many keys of a batch got through."""
-        self._breaker.handled(batch, keys, self._clock.monotonic())
+        now = self._clock.monotonic()
+        self._breaker.handled(batch, keys, now)
+        if self.is_closed:
+            self._successes.note(self._shard_id, now)
 
     def fails(self, batch: object, key: bytes, keys: int = 1) -> None:
         """A piece of a batch begins to fail, or is given up: ``keys`` of them, ``key`` for all of them."""
@@ -131,10 +137,15 @@ class ShardBreaker:
             self._timer.cancel()
         self.on_change = _nobody
 
-    def _probed(self, *, good: bool | None) -> None:
+    def _works_elsewhere(self) -> bool:
+        """Whether the handler got a key of another shard through of late. Which keys a shard has is chance: then it is
+        the key that fails here, and not what all keys depend on."""
+        return self._successes.elsewhere(self._shard_id) > self._clock.monotonic() - FIRST_PAUSE
+
+    def _probed(self, *, good: bool | None, is_poison: bool = False) -> None:
         self._probe = None
         now = self._clock.monotonic()
-        self._breaker.probed(good=good, now=now)
+        self._breaker.probed(good=good, now=now, is_poison=is_poison)
         if good is not None:
             log.info(
                 "breaker.probed",

@@ -24,7 +24,7 @@ BREAKER = (
     Mutant(
         "probes that fail close a breaker",
         "consumer/domain/breaker.py",
-        "        if good:\n            self.good_probes += 1\n",
+        "        if good or (good is False and is_poison):\n            self.good_probes += 1\n",
         "        if good is not None:\n            self.good_probes += 1\n",
         ("breaker",),
         family="breaker",
@@ -52,6 +52,14 @@ BREAKER = (
         "self._pausing.add_due(self._held)",
         "pass",
         ("liveness", "G1 complete"),
+        family="breaker",
+    ),
+    Mutant(
+        "a probe that fails is poison although nothing works anywhere",
+        "consumer/worker/shard/breaker.py",
+        "is_poison = invoked and self._works_elsewhere()",
+        "is_poison = invoked",
+        ("breaker",),
         family="breaker",
     ),
 )

@@ -36,10 +36,10 @@ def opened(now: float = 0.0) -> Breaker:
     return breaker
 
 
-def probe(breaker: Breaker, *, good: bool | None, now: float) -> None:
+def probe(breaker: Breaker, *, good: bool | None, now: float, is_poison: bool = False) -> None:
     assert breaker.may_probe(now)
     breaker.begin_probe()
-    breaker.probed(good=good, now=now)
+    breaker.probed(good=good, now=now, is_poison=is_poison)
 
 
 # --- opening -----------------------------------------------------------------------------------------------
@@ -224,6 +224,27 @@ def test_a_bad_probe_after_good_ones_begins_anew_and_with_the_first_pause() -> N
     assert (breaker.state, breaker.until_probe(90.0)) == ("open", FIRST_PAUSE)
     probe(breaker, good=True, now=120.0)
     assert breaker.state == "probing"
+
+
+def test_known_poison_says_what_a_good_probe_says_but_the_next_one_waits() -> None:
+    """What is left of a shard may be one poison key: its records must not keep the breaker open for a day."""
+    breaker, now = opened(), FIRST_PAUSE
+    probe(breaker, good=False, now=now)
+    now += breaker.pause
+    for _ in range(GOOD_PROBES - 1):
+        probe(breaker, good=False, now=now, is_poison=True)
+        assert (breaker.state, breaker.until_probe(now)) == ("open", FIRST_PAUSE)
+        now += FIRST_PAUSE
+    probe(breaker, good=False, now=now, is_poison=True)
+    assert breaker.state == "closed"
+
+
+def test_poison_and_good_probes_close_it_together() -> None:
+    breaker = opened()
+    probe(breaker, good=True, now=FIRST_PAUSE)
+    probe(breaker, good=False, now=FIRST_PAUSE, is_poison=True)
+    probe(breaker, good=True, now=2 * FIRST_PAUSE)
+    assert breaker.state == "closed"
 
 
 def test_one_probe_at_a_time_and_one_that_called_nothing_costs_nothing() -> None:

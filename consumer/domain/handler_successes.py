@@ -1,0 +1,22 @@
+"""Whether the handler works elsewhere: what a failing call of one shard says depends on it. Pure."""
+
+from __future__ import annotations
+
+
+class HandlerSuccesses:
+    """Of all shards of a worker: when each of the two that got a key through last did so. ``now`` is a monotonic time
+    in seconds."""
+
+    def __init__(self) -> None:
+        self._latest = ("", float("-inf"))
+        self._another = ("", float("-inf"))
+
+    def note(self, shard_id: str, now: float) -> None:
+        """A key of this shard got through."""
+        if shard_id != self._latest[0]:
+            self._another = self._latest
+        self._latest = (shard_id, now)
+
+    def elsewhere(self, shard_id: str) -> float:
+        """When a key of another shard last got through; minus infinity when none did."""
+        return (self._another if shard_id == self._latest[0] else self._latest)[1]
