@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .breaker import FIRST_PAUSE
+
 
 class HandlerSuccesses:
     """Of all shards of a worker: when each of the two that got a key through last did so. ``now`` is a monotonic time
@@ -17,6 +19,8 @@ class HandlerSuccesses:
             self._another = self._latest
         self._latest = (shard_id, now)
 
-    def elsewhere(self, shard_id: str) -> float:
-        """When a key of another shard last got through; minus infinity when none did."""
-        return (self._another if shard_id == self._latest[0] else self._latest)[1]
+    def elsewhere(self, shard_id: str, now: float) -> bool:
+        """Whether a key of another shard got through of late. Which keys a shard has is chance: then it is the key that
+        fails there, and not what all keys depend on."""
+        at = (self._another if shard_id == self._latest[0] else self._latest)[1]
+        return at > now - FIRST_PAUSE

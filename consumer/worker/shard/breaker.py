@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import structlog
 
-from consumer.domain.breaker import FIRST_PAUSE, Breaker, State
+from consumer.domain.breaker import Breaker, State
 from consumer.domain.outcome import HandlerFault, Outcome
 from consumer.domain.stream_record import StreamRecord
 from consumer.worker.context import WorkerContext
@@ -84,7 +84,7 @@ class ShardBreaker:
             worked = _worked(outcome, records)
             invoked = outcome.kind != "not_invoked"
             is_cut = cuts and len(records) > 1 and invoked
-            is_poison = invoked and self._works_elsewhere()
+            is_poison = invoked and self._successes.elsewhere(self._shard_id, self._clock.monotonic())
             self._probed(good=None if is_cut and not worked else worked, is_poison=is_poison)
 
     def handled(self, batch: object, keys: int) -> None:
@@ -136,11 +136,6 @@ class ShardBreaker:
         if self._timer is not None:
             self._timer.cancel()
         self.on_change = _nobody
-
-    def _works_elsewhere(self) -> bool:
-        """Whether the handler got a key of another shard through of late. Which keys a shard has is chance: then it is
-        the key that fails here, and not what all keys depend on."""
-        return self._successes.elsewhere(self._shard_id) > self._clock.monotonic() - FIRST_PAUSE
 
     def _probed(self, *, good: bool | None, is_poison: bool = False) -> None:
         self._probe = None

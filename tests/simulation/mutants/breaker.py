@@ -57,7 +57,7 @@ BREAKER = (
     Mutant(
         "a probe that fails is poison although nothing works anywhere",
         "consumer/worker/shard/breaker.py",
-        "is_poison = invoked and self._works_elsewhere()",
+        "is_poison = invoked and self._successes.elsewhere(self._shard_id, self._clock.monotonic())",
         "is_poison = invoked",
         ("breaker",),
         family="breaker",
