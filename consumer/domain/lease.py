@@ -12,7 +12,7 @@ One session row per worker incarnation carries the only heartbeat. The rules (do
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -188,9 +188,3 @@ class Observer:
         """Seconds since this worker first saw the counter as it is; 0 for an incarnation that is not watched."""
         _, since = self._seen.get(incarnation, (None, now))
         return now - since
-
-
-def free_leases(rows: Mapping[str, LeaseRow], dead: Iterable[str]) -> list[LeaseRow]:
-    """Leases that no worker can be working on: unowned, or owned by an incarnation that is fenced for good."""
-    gone = set(dead)
-    return [row for row in rows.values() if row.owner is None or row.owner in gone]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, heapreplace
 
 from .lease import LeaseRow, SessionRow
-from .shards import may_start
+from .shards import may_start, startable
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def plan(
     active = [row for row in rows.values() if not row.finished and may_start(row, rows)]
     held = Counter(row.owner for row in active)
     counts = {worker: held[worker] for worker in workers}
-    free = [row for row in active if (row.owner is None or row.owner in dead) and not row.corrupt]
+    free = startable(rows, dead)
     if not free:
         return Plan((), tuple(_moves_away(me, workers, counts, active)))
     take = _share_of_free(me, workers, counts, free)

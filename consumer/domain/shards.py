@@ -68,6 +68,13 @@ def may_start(row: LeaseRow, rows: Mapping[str, LeaseRow]) -> bool:
     return row.state != "waiting" or all(parent in rows and rows[parent].lets_children_start for parent in row.parents)
 
 
+def startable(rows: Mapping[str, LeaseRow], dead: Collection[str]) -> list[LeaseRow]:
+    """Leases that no worker can be working on (unowned, or owned by one of ``dead``: incarnations that are fenced for
+    good), and that one could start on."""
+    free = [row for row in rows.values() if (row.owner is None or row.owner in dead) and not row.corrupt]
+    return [row for row in free if not row.finished and may_start(row, rows)]
+
+
 def settled_before(rows: Iterable[LeaseRow]) -> set[str]:
     """Shards that were settled to their end, if they have no row: a child of them has been started that waits for none
     of their keys, so their rows were removed since. A corrupt row does not say what it waits for."""

@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 
 from consumer.aws.adapters import MainAdapters, lease_table
-from consumer.domain.errors import PermissionDenied, StreamConsumerError, first_error
+from consumer.domain.errors import StreamConsumerError, first_error
 from consumer.handlers.build import build_handler
 from consumer.operate import sd_notify
 from consumer.operate.emf import EmfLines
@@ -65,14 +65,13 @@ class Daemon:
         self._control = ControlThread()
         self._started_at = self._clock.wall()
         self._a_task_died = False
-        self._may_not_read = False  # any shard, from the start on
         self._overrun = ExitStack()
         configure_logging(settings.logging.level, settings.logging.format, on_error=self._board.error)
 
     @property
     def started(self) -> bool:
         """Whether it has worked: up to there whatever ends it is a failed start."""
-        return self._board.started and not self._may_not_read
+        return self._board.started
 
     def reload(self) -> None:
         """Take over what may change of the configuration file, once the start is complete."""
@@ -104,9 +103,6 @@ class Daemon:
             await worker.run()
         except Stopped:
             log.info("daemon.stopped_during_start")
-        except PermissionDenied:
-            self._may_not_read = True
-            raise
 
     async def _close(self, stack: AsyncExitStack) -> None:
         with suppress(TimeoutError):

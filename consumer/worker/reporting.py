@@ -118,9 +118,10 @@ class Reporter:
             history.add(now, counted, metrics.api_calls.counted("operation"))
 
     def _readiness(self, workers: Sequence[ShardWorker]) -> None:
-        """Whether anything can work at this moment. A worker that owns nothing stands by: it is ready."""
+        """Whether anything can work at this moment. A worker that stands by is ready."""
         context = self._context
-        if not workers or any(worker.reader.state.answered or worker.reader.state.ended for worker in workers):
+        has_read = any(worker.reader.state.answered or worker.reader.state.ended for worker in workers)
+        if has_read or self._coordinator.stands_by:
             self._board.reached("first_read")
         reasons = [worker.cannot_read for worker in workers]
         if not context.validity.holds(context.ports.clock.monotonic()):

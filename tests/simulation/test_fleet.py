@@ -7,6 +7,7 @@ import pytest
 from consumer.domain.errors import DependencyError, PermissionDenied, Throttled
 from consumer.testing.network import Weather
 from consumer.testing.simulation import APPLICATION, Simulation
+from tests.support.reported import report
 from tests.support.simulated_fleet import (
     SLOW,
     Gate,
@@ -199,13 +200,16 @@ def test_a_corrupt_row_is_quarantined_and_the_others_run() -> None:
         bad = world.stream.open_shards()[0]
         world.edit_row(bad, corrupt="low is not a sequence number")
         write(world, 100)
-        _, handler = add(world, "b")
+        second, handler = add(world, "b")
         elsewhere = {item.key for item in world.history.items.values() if item.shard_id != bad}
         held_up = sum(item.shard_id == bad for item in world.history.items.values())
         await world.until(lambda: world.checkers.left == held_up, 30.0, "the other shard settled")
         await world.sleep(60.0)
         assert {key for key, _ in handler.handled} == elsewhere
         assert world.rows()[bad].corrupt
+        shown = report(second)
+        assert shown is not None
+        assert shown.free_leases == 0, "no worker could start on it"
         world.edit_row(bad, corrupt="")
         await until_settled(world)
         await world.finish()

@@ -123,6 +123,30 @@ def test_a_start_that_stays_denied_gives_up(operation: str, action: str) -> None
     assert 19.0 < given_up[0] < 25.0
 
 
+def test_a_worker_that_was_refused_is_never_ready() -> None:
+    """Nor when it owns nothing, because it has taken nothing yet or gives its leases back: it does not stand by."""
+    world = Simulation("denied, and slow to leave")
+
+    async def scenario(world: Simulation) -> None:
+        worker, _ = add(world, "worker")
+        process = worker.process
+        Refusal(worker.links["stream"], DENIED["GetRecords"], "get_records")
+        await world.until(lambda: worker.coordinator is not None, 60.0, "its session is open")
+        coordinator = worker.coordinator
+        assert coordinator is not None
+        await coordinator.planned.wait()
+        worker.links["table"].weather = Weather(slow=1.0, slowest=5.0)
+        owned: list[int] = []
+        while worker.process is process:
+            board = board_of(worker)
+            assert (board.started, board.readiness()[0]) == (False, False), owned
+            owned.append(len(coordinator.workers))
+            await world.sleep(0.2)
+        assert (owned[0], max(owned), owned[-1]) == (0, 1, 0)
+
+    world.run(scenario)
+
+
 def test_a_permission_that_comes_late_is_waited_for() -> None:
     """It spreads within seconds; and a daemon that has read once waits for ever."""
     world = Simulation("denied for a while")

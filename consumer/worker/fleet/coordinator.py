@@ -15,11 +15,11 @@ import structlog
 
 from consumer.domain.bulletin import Bulletin
 from consumer.domain.errors import ResourceMissing, StreamConsumerError, Unavailable
-from consumer.domain.lease import LeaseRow, SessionRow, free_leases
+from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.domain.planner import Plan, distance, plan
 from consumer.domain.reading_pace import Place, ReadingPace
 from consumer.domain.remembered import Remembered
-from consumer.domain.shards import may_start
+from consumer.domain.shards import startable
 from consumer.ports.leases import Registration
 from consumer.worker.context import WorkerContext
 from consumer.worker.fleet.change_feed import ChangeFeed
@@ -72,6 +72,14 @@ class Coordinator:
     @property
     def workers(self) -> Collection[ShardWorker]:
         return self._supervisor.workers
+
+    @property
+    def stands_by(self) -> bool:
+        """Whether others have all there is to work on: it owns nothing, but not because it has found nothing yet, nor
+        because it gives its leases back."""
+        supervisor, rows = self._supervisor, self._memory.rows
+        owns_nothing = bool(rows) and not supervisor.workers and not supervisor.stopping
+        return owns_nothing and not startable(rows, self._membership.dead)
 
     @property
     def rows(self) -> Collection[LeaseRow]:
@@ -248,8 +256,8 @@ class Coordinator:
     def _overdue(self) -> set[str]:
         """Startable leases that stayed free for several planning cycles of every worker, and still were free when their
         rows were read again after that."""
-        now, rows, memory = self._clock.monotonic(), self._memory.rows, self._memory
-        free = [row for row in free_leases(rows, self._membership.dead) if not row.finished and may_start(row, rows)]
+        now, memory = self._clock.monotonic(), self._memory
+        free = startable(memory.rows, self._membership.dead)
         since = self._free_since = {row.shard_id: self._free_since.get(row.shard_id, now) for row in free}
         patience, read_at = OVERDUE_CYCLES * self._cycle, self._pace.read_at
         late = {shard_id for shard_id in since if now - since[shard_id] > patience}

@@ -12,7 +12,6 @@ from consumer.domain.lease import (
     SessionRow,
     SessionValidity,
     duration_of,
-    free_leases,
     name_of,
 )
 
@@ -131,17 +130,6 @@ def test_who_is_gone_is_forgotten() -> None:
     see(observer, 0.0, a=1, b=1)
     see(observer, 1.0, b=1)
     assert observer.expired(1000.0) == ["b"]
-
-
-def test_free_leases_are_unowned_or_owned_by_the_fenced() -> None:
-    """Nobody takes from the living, and silence alone does not free a lease."""
-    rows = {
-        "s1": LeaseRow("s1"),
-        "s2": LeaseRow("s2", owner="dead", epoch=3),
-        "s3": LeaseRow("s3", owner="alive", epoch=1),
-        "s4": LeaseRow("s4", owner="unknown", epoch=1),
-    }
-    assert [row.shard_id for row in free_leases(rows, ["dead"])] == ["s1", "s2"]
 
 
 @pytest.mark.parametrize(

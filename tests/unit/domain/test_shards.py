@@ -23,6 +23,7 @@ from consumer.domain.shards import (
     may_start,
     missing_leases,
     settled_before,
+    startable,
     unknown_parents,
 )
 from consumer.domain.source_format import created_by_id
@@ -330,3 +331,19 @@ def test_expired_tombstones(
     found = expired_tombstones([ShardInfo(one) for one in listed], rows, NOW, DAY)
     assert (row in found) is removed, why
     assert not expired_tombstones([ShardInfo(one) for one in listed], rows, NOW, 7 * DAY), "a longer retention"
+
+
+def test_startable_are_the_unowned_and_those_of_the_fenced_that_may_start() -> None:
+    """Nobody takes from the living, and silence alone does not free a lease. Quarantined ones wait for a person."""
+    rows = [
+        LeaseRow("s1"),
+        LeaseRow("s2", owner="dead", epoch=3),
+        LeaseRow("s3", owner="alive", epoch=1),
+        LeaseRow("s4", owner="unknown", epoch=1),
+        LeaseRow("s5", corrupt="low is not a sequence number"),
+        LeaseRow("s6", state="done"),
+        LeaseRow("s7", parents=("s3",)),
+        LeaseRow("s8", parents=("s6",)),
+    ]
+    found = startable({row.shard_id: row for row in rows}, ["dead"])
+    assert [row.shard_id for row in found] == ["s1", "s2", "s8"]
