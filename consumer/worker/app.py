@@ -13,6 +13,7 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack, suppress
+from functools import partial
 from typing import Any
 
 import structlog
@@ -153,7 +154,8 @@ class Daemon:
             ports = tracing.around(ports)
         worker = await start(self._host(), settings, ports, session_store, metrics, self._board.reached)
         if self._reread is not None:
-            reload = Reload(self._reread, settings, lambda changed: self._reconfigure(worker, changed), metrics)
+            reconfigure = partial(self._reconfigure, worker)
+            reload = Reload(self._reread, lambda: worker.settings, reconfigure, metrics)
             self._root(roots, stack, "configuration", reload.run(self._reload_asked))
         gc_tuning.tune()
         arn = worker.stream.stream_arn
@@ -161,10 +163,10 @@ class Daemon:
         return worker
 
     def _reconfigure(self, worker: IncarnationLoop, settings: Settings) -> None:
+        level = worker.settings.logging.level
         worker.reconfigure(settings)
-        if settings.logging.level != self._settings.logging.level:
+        if settings.logging.level != level:
             configure_logging(settings.logging.level, settings.logging.format, on_error=self._board.error)
-        self._settings = settings
 
     async def _start_handler(self) -> Handler:
         """A started handler. One that could not be started has ended, and the next attempt has a new one."""

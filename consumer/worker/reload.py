@@ -27,11 +27,16 @@ class Reload:
     """``ask`` for it at any time, also again while it goes on; ``run`` carries it out.
 
     ``reread`` gives the settings of the file (in a thread: it may be on a disk that hangs) and raises ConfigError.
-    ``apply`` takes over settings that may be taken over, or raises StreamConsumerError and has changed nothing.
+    ``current`` are those that count, whatever became of the last reload. ``apply`` takes over settings that may be
+    taken over, or raises StreamConsumerError and has changed nothing.
     """
 
     def __init__(
-        self, reread: Callable[[], Settings], current: Settings, apply: Callable[[Settings], None], metrics: Metrics
+        self,
+        reread: Callable[[], Settings],
+        current: Callable[[], Settings],
+        apply: Callable[[Settings], None],
+        metrics: Metrics,
     ) -> None:
         self._reread = reread
         self._current = current
@@ -49,7 +54,7 @@ class Reload:
         """Reload once. Raises nothing but cancellation: whatever is wrong with a file, the daemon goes on."""
         try:
             found = await asyncio.to_thread(self._reread)
-            changed = changes(self._current, found)
+            changed = changes(self._current(), found)
             needs_restart = [change.key for change in changed if change.needs_restart]
             if needs_restart:
                 self._refused("these keys cannot change while the daemon runs", needs_restart=needs_restart)
@@ -64,7 +69,6 @@ class Reload:
         except Exception as error:  # noqa: BLE001 - a bug in reading a file must not end a daemon that works
             self._refused("a bug", exc_info=error)
         else:
-            self._current = found
             self._metrics.config_reloaded(successful=True)
             write_event("config.reloaded", changed={change.key: _shown(change) for change in changed})
 

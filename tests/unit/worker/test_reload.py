@@ -38,12 +38,17 @@ class File:
         self._path = path
         self.write(document())
         self.metrics = Metrics()
+        self.running = self.read()
         self.applied: list[Settings] = []
-        self.apply: Callable[[Settings], None] = self.applied.append
-        self._reload = Reload(self.read, self.read(), self._apply, self.metrics)
+        self.apply: Callable[[Settings], None] = self._count
+        self._reload = Reload(self.read, lambda: self.running, self._apply, self.metrics)
 
     def _apply(self, settings: Settings) -> None:
         self.apply(settings)
+
+    def _count(self, settings: Settings) -> None:
+        self.running = settings
+        self.applied.append(settings)
 
     def read(self) -> Settings:
         return load_settings(self._path, {})
@@ -88,7 +93,7 @@ def test_what_needs_a_restart_is_refused_with_all_else(file: File) -> None:
         )
         before = Settings.model_validate(document(), context={"base_dir": Path.cwd()})
         applied: list[Settings] = []
-        events = logged(Reload(iter([changed]).__next__, before, applied.append, file.metrics))
+        events = logged(Reload(iter([changed]).__next__, lambda before=before: before, applied.append, file.metrics))
         assert [(event["event"], event["log_level"]) for event in events] == [("config.reload_refused", "error")]
         assert events[0]["needs_restart"] == [key]
         assert applied == []
@@ -138,11 +143,26 @@ def test_what_the_worker_refuses_does_not_count(file: File, error: Exception) ->
     def refuse(settings: Settings) -> None:
         raise error
 
-    file.apply = refuse
+    takes_over, file.apply = file.apply, refuse
     assert file.reload(document(**{"logging.level": "debug"}))["event"] == "config.reload_refused"
     assert file.successful == 0
-    file.apply = file.applied.append
+    file.apply = takes_over
     assert set(file.reload(document(**{"logging.level": "debug"}))["changed"]) == {"logging.level"}
+
+
+def test_a_bug_behind_a_change_does_not_hide_that_it_counts(file: File) -> None:
+    """The file as it was before is a change then, and is taken over."""
+    takes_over = file.apply
+
+    def stumble(settings: Settings) -> None:
+        takes_over(settings)
+        raise RuntimeError("a bug")
+
+    file.apply = stumble
+    assert file.reload(document(**{"logging.level": "debug"}))["event"] == "config.reload_refused"
+    file.apply = takes_over
+    assert set(file.reload(document())["changed"]) == {"logging.level"}
+    assert file.running.logging.level == "info"
 
 
 def test_a_file_that_is_as_it_was_is_a_success_without_a_change(file: File) -> None:
@@ -162,7 +182,7 @@ async def test_a_reload_that_is_asked_for_during_another_one_is_made_after_it(fi
         loop.call_soon_threadsafe(asked.set if len(reads) == 1 else second.set)
         return reads[-1]
 
-    reloading = asyncio.create_task(Reload(read, file.read(), file.apply, file.metrics).run(asked))
+    reloading = asyncio.create_task(Reload(read, lambda: file.running, file.apply, file.metrics).run(asked))
     asked.set()
     await second.wait()
     reloading.cancel()
