@@ -17,6 +17,7 @@ from consumer.operate.metrics import Metrics
 from consumer.settings.errors import ConfigError
 from consumer.settings.model import Settings
 from consumer.settings.reload import Change, changes
+from consumer.worker.tasks import beside
 
 log = structlog.get_logger()
 
@@ -53,7 +54,7 @@ class Reload:
     async def reload(self) -> None:
         """Reload once. Raises nothing but cancellation: whatever is wrong with a file, the daemon goes on."""
         try:
-            found = await asyncio.to_thread(self._reread)
+            found = await beside("configuration", self._reread)
             changed = changes(self._current(), found)
             needs_restart = [change.key for change in changed if change.needs_restart]
             if needs_restart:

@@ -1,4 +1,4 @@
-"""Background tasks that may not end without a word, work that ends with an event, and the one way to do much at once.
+"""Background tasks that may not end without a word, work that ends with an event, beside the loop, or much at once.
 
 A TaskGroup forgets a child that returns, and one that ends as cancelled although nothing has cancelled it: a library
 that raises CancelledError by itself would leave the rest of a worker running without that part.
@@ -7,7 +7,9 @@ that raises CancelledError by itself would leave the rest of a worker running wi
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Collection, Coroutine
+from concurrent.futures import Future
 from typing import Any, NoReturn, TypeVar
 
 from consumer.domain.errors import Unavailable
@@ -56,6 +58,22 @@ async def until_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
         stopped.cancel()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def beside(name: str, work: Callable[[], T]) -> T:
+    """Run ``work`` in a thread of its own. Cancelling leaves it behind, and nothing waits for it: the threads of a
+    loop's executor are joined at the end, so one that hangs would keep the process from ending."""
+    ended: Future[T] = Future()
+    ended.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            ended.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - the caller gets it
+            ended.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await asyncio.wrap_future(ended)
 
 
 async def each(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, cast
 
@@ -32,6 +33,7 @@ from consumer.ports.leases import LeaseTable
 from consumer.ports.source import Page, StreamSource
 from consumer.settings.model import Settings
 from consumer.worker.context import Ports
+from consumer.worker.tasks import beside
 
 SYSTEMS: Final = {"dynamodb": "aws_dynamodb_streams", "kinesis": "aws_kinesis"}
 FLUSH: Final = 5.0  # seconds at the end for what was not sent yet
@@ -62,9 +64,11 @@ class Tracing:
         )
 
     async def close(self) -> None:
-        """Send what was not sent yet, for FLUSH seconds at most."""
-        await asyncio.to_thread(self._provider.force_flush, int(FLUSH * 1000))
-        await asyncio.to_thread(self._provider.shutdown)
+        """Send what was not sent yet, for FLUSH seconds at most: OpenTelemetry takes longer than a stop may, without a
+        collector that answers."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH):
+                await beside("spans", self._provider.shutdown)
 
     def span(self, operation: str, kind: SpanKind, shard_id: str = "", *, started: float | None = None) -> Span:
         """A span that began ``started`` (Unix seconds), or now. What costs to know is set by the caller, if it is

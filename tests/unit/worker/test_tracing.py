@@ -6,13 +6,15 @@ import asyncio
 import importlib.util
 import subprocess
 import sys
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
@@ -199,6 +201,31 @@ async def test_a_call_that_is_cancelled_ends_its_span(world: World) -> None:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert world.span()[1]["error.type"] == "CancelledError"
+
+
+def test_a_collector_that_hangs_holds_up_no_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the end of the spans nor that of the loop, which waits for threads of its own."""
+    monkeypatch.setattr("consumer.worker.tracing.FLUSH", 0.2)
+    called, answers, gave_up = threading.Event(), threading.Event(), list[bool]()
+
+    class Hanging(SpanExporter):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            called.set()
+            if not answers.wait(20):
+                gave_up.append(True)
+            return SpanExportResult.FAILURE
+
+    async def work() -> None:
+        provider = TracerProvider()
+        provider.add_span_processor(BatchSpanProcessor(Hanging()))
+        tracing = Tracing(provider, Settings.model_validate(SETTINGS))
+        tracing.span("receive", SpanKind.CLIENT).end()
+        await tracing.close()
+
+    asyncio.run(work())
+    assert called.is_set()
+    assert not gave_up
+    answers.set()
 
 
 def test_without_it_nothing_of_opentelemetry_is_imported() -> None:
