@@ -13,12 +13,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
-import structlog
-
 from consumer.operate.counters import PREFIX
+from consumer.operate.logs import write_verbatim
 from consumer.operate.metrics import Metrics
-
-log = structlog.get_logger()
 
 NAMESPACE: Final = "StreamConsumer"
 INTERVAL: Final = 60.0  # seconds: CloudWatch's own resolution
@@ -78,24 +75,37 @@ DELTAS: Final = (
 
 
 class EmfLines:
-    """The lines of one worker, about ``metrics``."""
+    """The lines of one worker, about ``metrics``. ``write`` is given each, and returns False when it is lost."""
 
-    def __init__(self, metrics: Metrics, application: str, table: str) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        application: str,
+        table: str,
+        write: Callable[[Mapping[str, Any]], bool] = write_verbatim,
+    ) -> None:
         self._metrics = metrics
         self._dimensions = {"Application": application, "Table": table}
-        self._before: dict[str, float] = {}
+        self._put = write
+        self._written: Mapping[str, float] = {}  # counters, with all that lines have told of them
 
     async def run(self) -> None:
         """A line every INTERVAL, for ever, and one at the end for what is left of it."""
         try:
             while True:
                 await asyncio.sleep(INTERVAL)
-                self._write()
+                self.write(time.time())
         finally:
-            self._write()
+            self.write(time.time())
 
-    def line(self, now: float) -> dict[str, Any]:
-        """The next line; ``now`` in Unix seconds. What was not measured is not in it."""
+    def write(self, now: float) -> None:
+        """Write a line; ``now`` in Unix seconds. What was added and could not be told is in the next one."""
+        line, counted = self._line(now)
+        if self._put(line):
+            self._written = counted
+
+    def _line(self, now: float) -> tuple[dict[str, Any], dict[str, float]]:
+        """The next line, without what was not measured, and the counters that it is about."""
         series: dict[str, list[tuple[Mapping[str, str], float]]] = {}
         for family in self._metrics.registry.collect():
             if family.type in ("gauge", "counter"):
@@ -110,10 +120,9 @@ class EmfLines:
         for gauge in GAUGES:
             if measured := values(gauge):
                 numbers[gauge.shown or gauge.name] = gauge.unit, gauge.of(measured)
-        for delta in DELTAS:
-            name, total = delta.shown or delta.name, sum(values(delta))
-            numbers[name] = "Count", total - self._before.get(name, 0.0)
-            self._before[name] = total
+        counted = {delta.shown or delta.name: sum(values(delta)) for delta in DELTAS}
+        for name, total in counted.items():
+            numbers[name] = "Count", total - self._written.get(name, 0.0)
         numbers = {f"{PREFIX}_{name}": number for name, number in numbers.items() if math.isfinite(number[1])}
         directive = {
             "Namespace": NAMESPACE,
@@ -121,7 +130,5 @@ class EmfLines:
             "Metrics": [{"Name": name, "Unit": unit} for name, (unit, _) in numbers.items()],
         }
         about = {"_aws": {"Timestamp": int(now * 1000), "CloudWatchMetrics": [directive]}}
-        return about | self._dimensions | {name: round(value, 3) for name, (_, value) in numbers.items()}
-
-    def _write(self) -> None:
-        log.critical("metrics.emf", verbatim=self.line(time.time()))  # whatever logging.level is
+        line = about | self._dimensions | {name: round(value, 3) for name, (_, value) in numbers.items()}
+        return line, counted

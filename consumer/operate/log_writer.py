@@ -45,15 +45,16 @@ class LogWriter:
         self._thread = Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
-    def put(self, line: bytes) -> None:
-        """Queue one line (ending in a newline), or drop it when the queue is full."""
+    def put(self, line: bytes) -> bool:
+        """Queue one line (ending in a newline). False when it is dropped, because the queue is full."""
         with self._changed:
             if self._closing or self._bytes + len(line) > self._limit:
                 self._unreported += 1
-                return
+                return False
             self._lines.append(line)
             self._bytes += len(line)
             self._changed.notify_all()
+            return True
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> bool:
         """Wait until all that was put is written, for at most ``seconds``. False when some is not."""

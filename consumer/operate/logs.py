@@ -110,6 +110,13 @@ def write_event(event: str, **fields: Any) -> None:
         _emit(None, "info", {"event": event, "level": "info", **fields})
 
 
+def write_verbatim(document: Mapping[str, Any]) -> bool:
+    """Write an object as a whole line, whatever the level is: who reads metrics out of a log finds them at its root
+    only. False when the line is lost, because the log is not read or closed."""
+    writer = _State.writer
+    return writer is not None and writer.put(f"{_json_line(document)}\n".encode("ascii", "backslashreplace"))
+
+
 # --- from event to line
 
 
@@ -164,12 +171,11 @@ def describe_exception(error: BaseException, depth: int = CAUSES) -> dict[str, A
 
 
 def _emit(logger: WrappedLogger, method: str, event: EventDict) -> str:
-    """The end of the chain: render, queue, and show errors on the status page. A ``verbatim`` object is the whole line:
-    who reads metrics out of a log finds them at the root of it only."""
+    """The end of the chain: render, queue, and show errors on the status page. A ``verbatim`` object is the whole
+    line."""
     verbatim = event.get("verbatim")
     if verbatim is not None:
-        if _State.writer is not None:
-            _State.writer.put(f"{_json_line(verbatim)}\n".encode("ascii", "backslashreplace"))
+        write_verbatim(verbatim)
         raise structlog.DropEvent
     if event.get("level") in ("error", "critical") and _State.on_error is not None:
         _State.on_error(_report(event))
@@ -197,7 +203,7 @@ def _render(event: MutableMapping[str, Any]) -> str:
     return line + "\n"
 
 
-def _json_line(event: MutableMapping[str, Any]) -> str:
+def _json_line(event: Mapping[str, Any]) -> str:
     # DEL is the one control character that json leaves as it is.
     return json.dumps(event, default=_text, allow_nan=False, separators=(",", ":")).replace("\x7f", "\\u007f")
 

@@ -20,8 +20,8 @@ import pytest
 import structlog
 
 from consumer.operate.error_groups import ErrorReport
-from consumer.operate.log_writer import LogWriter
-from consumer.operate.logs import LINE_LIMIT, close_logging, configure_logging
+from consumer.operate.log_writer import QUEUE_BYTES, LogWriter
+from consumer.operate.logs import LINE_LIMIT, close_logging, configure_logging, write_verbatim
 
 Lines = Callable[[], list[str]]
 
@@ -61,6 +61,14 @@ def test_a_verbatim_object_is_the_line_whatever_the_level(lines: Lines, shape: s
     metrics = {"_aws": {"CloudWatchMetrics": []}, "note": "\x7fü\n" + "x" * 50_000}
     structlog.get_logger().critical("handler.metrics", verbatim=metrics)
     assert (only(lines), errors) == (metrics, [])
+
+
+def test_who_writes_a_verbatim_line_learns_whether_it_was_taken(lines: Lines) -> None:
+    assert not write_verbatim({"n": 0}), "there is no log yet"
+    configure_logging("error", "json")
+    assert write_verbatim({"n": 1})
+    assert not write_verbatim({"n": "x" * QUEUE_BYTES})
+    assert json.loads(lines()[0]) == {"n": 1}
 
 
 def test_one_json_object_a_line_with_the_standard_fields(lines: Lines) -> None:
