@@ -59,7 +59,7 @@ class Tracing:
             ports,
             source=cast("StreamSource", _Source(ports.source, self)),
             store=cast("LeaseTable", _Leases(ports.store, self)),
-            handler=_Handler(ports.handler, self),
+            handler=cast("Handler", _Handler(ports.handler, self)),
             dead_letters=None if letters is None else cast("DeadLetters", _DeadLetters(letters, self)),
         )
 
@@ -136,35 +136,17 @@ class _DeadLetters(_Around):
             await self._inner.send(document, attributes=attributes)
 
 
-class _Handler:
-    def __init__(self, inner: Handler, tracing: Tracing) -> None:
-        self._inner = inner
-        self._tracing = tracing
-
-    @property
-    def width(self) -> int:
-        return self._inner.width
-
-    async def start(self) -> None:
-        await self._inner.start()
-
+class _Handler(_Around):
     async def reserve(self) -> Reservation:
-        return _Reservation(await self._inner.reserve(), self._tracing)
-
-    async def close(self) -> None:
-        await self._inner.close()
+        return cast("Reservation", _Reservation(await self._inner.reserve(), self._tracing))
 
 
-class _Reservation:
-    def __init__(self, inner: Reservation, tracing: Tracing) -> None:
-        self._inner = inner
-        self._tracing = tracing
-
+class _Reservation(_Around):
     async def run(self, call: HandlerCall) -> Outcome:
         """The span is the current one meanwhile, so that spans of an inline handler are inside of it."""
         span = self._tracing.span("process", SpanKind.CONSUMER, call.shard_id)
         with _Ended(span), use_span(span, record_exception=False, set_status_on_exception=False):
-            outcome = await self._inner.run(call)
+            outcome = cast("Outcome", await self._inner.run(call))
             if span.is_recording():
                 span.set_attribute("messaging.batch.message_count", len(call.records))
                 span.set_attribute("stream_consumer.attempt", call.attempt)
@@ -173,9 +155,6 @@ class _Reservation:
                     span.set_attribute("error.type", outcome.fault.kind)
                     span.set_status(StatusCode.ERROR)
         return outcome
-
-    def release(self) -> None:
-        self._inner.release()
 
 
 class _Ended:
