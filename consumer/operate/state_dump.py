@@ -24,16 +24,22 @@ Report = dict[str, Any]
 
 
 def threads() -> list[Report]:
-    """One report for each thread: its name, and its stack, outermost frame first."""
+    """One report for each thread: its name, and its stack, outermost frame first. Names of user code's are left
+    out."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
+    main = threading.main_thread().ident
     reports: list[Report] = []
     for ident, innermost in list(sys._current_frames().items())[:MOST_THREADS]:  # noqa: SLF001 - the documented way
         frame: FrameType | None = innermost
         stack: list[str] = []
-        while frame is not None and len(stack) < MOST_FRAMES:
-            stack.append(_place(frame, frame.f_lineno))
+        is_own = ident == main
+        while frame is not None:
+            if len(stack) < MOST_FRAMES:
+                stack.append(_place(frame, frame.f_lineno))
+            if frame.f_globals.get("__name__") != threading.__name__:  # the outermost ones of every thread
+                is_own = ident == main or _is_own(frame)
             frame = frame.f_back
-        reports.append({"name": names.get(ident, "not Python's"), "stack": stack[::-1]})
+        reports.append({"name": names.get(ident, "") if is_own else "", "stack": stack[::-1]})
     return reports
 
 
@@ -45,8 +51,7 @@ def task_groups(loop: asyncio.AbstractEventLoop) -> list[Report]:
         frames = list(_awaiting(task.get_coro()))
         stack = tuple(_place(frame, frame.f_lineno) for frame in frames[-MOST_FRAMES:])
         names = groups.setdefault(stack, [])
-        is_own = bool(frames) and str(frames[0].f_globals.get("__name__", "")).partition(".")[0] == _OWN_PACKAGE
-        names.append(task.get_name() if is_own else "")
+        names.append(task.get_name() if frames and _is_own(frames[0]) else "")
     rare_first = sorted(groups.items(), key=lambda group: len(group[1]))
     return [
         {"count": len(names), "stack": list(stack), "names": sorted(name for name in names if name)[:MOST_NAMES]}
@@ -66,6 +71,10 @@ def _awaiting(awaitable: Any) -> Iterator[FrameType]:
                 break
         else:
             return
+
+
+def _is_own(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] == _OWN_PACKAGE
 
 
 def _place(frame: FrameType, line: int | None) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from consumer.operate import state_dump
+from consumer.worker.control_thread import ControlThread
 from consumer.worker.tasks import never_ending
 
 
@@ -21,15 +22,27 @@ def test_every_thread_is_shown_with_the_place_where_it_is() -> None:
         waiting.set()
         done.wait()
 
-    thread = threading.Thread(target=waits_here, name="patient")
+    thread = threading.Thread(target=waits_here, name="order of Jane Doe")
     thread.start()
     waiting.wait()
     try:
-        (found,) = [report for report in state_dump.threads() if report["name"] == "patient"]
+        found = state_dump.threads()
     finally:
         done.set()
         thread.join()
-    assert any(place.endswith("waits_here") and "operate/test_state_dump.py:" in place for place in found["stack"])
+    places = [place for report in found for place in report["stack"]]
+    assert any(place.endswith("waits_here") and "operate/test_state_dump.py:" in place for place in places)
+    assert "MainThread" in [report["name"] for report in found]
+    assert "Jane" not in json.dumps(found), "user code names its threads as it likes"
+
+
+async def test_threads_of_the_daemon_are_shown_by_their_names() -> None:
+    control = ControlThread()
+    control.start()
+    try:
+        assert "control" in [report["name"] for report in state_dump.threads()]
+    finally:
+        await control.stop()
 
 
 async def _inner(event: asyncio.Event) -> None:
