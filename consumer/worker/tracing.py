@@ -24,6 +24,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, StatusCode, use_span
 
 from consumer import __version__
+from consumer.domain.errors import MisconfiguredResource
 from consumer.domain.lease import LeaseRow
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.domain.windows import WindowState
@@ -84,9 +85,16 @@ class Tracing:
 
 
 def start_tracing(settings: Settings) -> Tracing:
-    """Spans are sent by OTLP over HTTP, in batches, by a thread of their own."""
-    provider = TracerProvider(resource=Resource.create({"service.version": __version__}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    """Spans are sent by OTLP over HTTP, in batches, by a thread of their own. MisconfiguredResource: OpenTelemetry
+    refuses one of its variables."""
+    try:
+        provider = TracerProvider(resource=Resource.create({"service.version": __version__}))
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    except ValueError as error:
+        raise MisconfiguredResource(
+            f"tracing.enabled: OpenTelemetry refuses what a variable of the environment (OTEL_*) says: {error}"
+            " (correct the variable)"
+        ) from error
     return Tracing(provider, settings)
 
 

@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
-from consumer.domain.errors import DependencyError, LeaseLost
+from consumer.domain.errors import DependencyError, LeaseLost, MisconfiguredResource
 from consumer.domain.lease import LeaseRow
 from consumer.domain.outcome import OK, HandlerCall, HandlerFault, Outcome
 from consumer.ports.source import Page
@@ -27,7 +27,7 @@ from consumer.settings.errors import ConfigError
 from consumer.settings.load import settings_from
 from consumer.settings.model import Settings
 from consumer.worker.context import Ports
-from consumer.worker.tracing import Tracing
+from consumer.worker.tracing import Tracing, start_tracing
 from tests.unit.domain.support import records
 
 SETTINGS: dict[str, Any] = {
@@ -226,6 +226,17 @@ def test_a_collector_that_hangs_holds_up_no_stop(monkeypatch: pytest.MonkeyPatch
     assert called.is_set()
     assert not gave_up
     answers.set()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many"), ("OTEL_BSP_MAX_QUEUE_SIZE", "100")]
+)
+def test_a_variable_that_opentelemetry_refuses_is_an_error_of_the_configuration(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(MisconfiguredResource, match=r"OTEL_.*(many|max_queue_size)"):
+        start_tracing(Settings.model_validate(SETTINGS))
 
 
 def test_without_it_nothing_of_opentelemetry_is_imported() -> None:
