@@ -296,9 +296,7 @@ class _StandardHandler(logging.Handler):
 
 def _route_standard_logging(level: int) -> None:
     root = logging.getLogger()
-    if _State.handler is not None:
-        root.removeHandler(_State.handler)
-    _State.handler = _StandardHandler()
+    _State.handler = _State.handler or _StandardHandler()  # never without one: other threads log meanwhile
     root.addHandler(_State.handler)
     root.setLevel(level)
     for name in PINNED:

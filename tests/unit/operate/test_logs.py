@@ -113,6 +113,16 @@ def test_nothing_in_an_event_can_forge_a_line_or_reach_a_terminal(lines: Lines, 
             assert json.loads(line)["event"] != "forged"
 
 
+def test_a_change_of_level_leaves_no_moment_without_a_handler(lines: Lines) -> None:
+    """What libraries log in a thread meanwhile would go to standard error."""
+    configure_logging("info", "json")
+    before = list(logging.getLogger().handlers)
+    configure_logging("warning", "json")
+    assert logging.getLogger().handlers == before
+    logging.getLogger("user.code").warning("once")
+    assert len(lines()) == 1
+
+
 def test_levels(lines: Lines) -> None:
     configure_logging("warning", "json")
     structlog.get_logger().info("quiet")
