@@ -17,7 +17,7 @@ from consumer.domain.batching import KeyBounds
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.testing.network import Link, Weather
 from consumer.testing.simulated_redrive import SimulatedRedrive
-from consumer.testing.simulated_worker import Scripted
+from consumer.testing.simulated_worker import Scripted, SimulatedWorker
 from consumer.testing.simulation import Simulation
 from tests.simulation.failing_keys import Disturbances
 from tests.simulation.user_code import UserCode
@@ -175,6 +175,43 @@ def parking(seed: int | str, on_event: Callable[[str], None] | None = None) -> A
     return world, scenario
 
 
+class FailingHandler:
+    """Its calls fail with the keys in ``failing``, and those of one redrive do: nothing else goes wrong."""
+
+    def __init__(self, world: Simulation, failing: set[str]) -> None:
+        self._world = world
+        self.failing = failing
+        self._user_code = UserCode(world, busy=0.01, failing=0.0)
+        self._user_code.failing_keys = failing
+        self._user_code.calm = True
+        self.redrive = SimulatedRedrive(world, "r", self._handles)
+
+    def worker(self, name: str) -> SimulatedWorker:
+        """A worker that has begun."""
+        worker = self._world.add_worker(name, Scripted(self._user_code.outcome))
+        worker.start()
+        return worker
+
+    def _handles(self, shard_id: str, number: str) -> bool:
+        return self._world.checkers.item(shard_id, number).key not in self.failing
+
+    async def brings_all_back(self) -> None:
+        """It is mended: every record is handled in the end, and no key is parked."""
+        world = self._world
+        self.failing.clear()
+        await world.until(world.everything_settled, SETTLED_WITHIN, "everything settled")
+        await world.until(self._free, FREED_WITHIN, "all keys free")
+        await world.until(world.everything_settled, SETTLED_WITHIN, "everything settled")
+        self.redrive.kill()
+        await world.finish()
+        world.parking.at_the_end()
+
+    def _free(self) -> bool:
+        if self._world.table.parked and self.redrive.process is None:
+            self.redrive.start()
+        return not self._world.table.parked
+
+
 def parked_child(seed: int | str, on_event: Callable[[str], None] | None = None) -> Any:
     """A child holds back a key that fails in its parent, which another worker has, and which parks the key in the end.
     No other key is parked, and nobody tells the child's worker: it has to look before it goes on, and to notice the
@@ -189,22 +226,7 @@ def parked_child(seed: int | str, on_event: Callable[[str], None] | None = None)
     }
     bounds = KeyBounds(line_records=rng.choice((5, 40)), line_bytes=64 * 1024, failing_keys=16, deferred_keys=16)
     world = Simulation(seed, shards=1, config=config, on_event=on_event, bounds=bounds)
-    user_code = UserCode(world, busy=0.01, failing=0.0)
-    user_code.failing_keys = failing = {"bad"}
-    user_code.calm = True
-
-    async def behave(call: HandlerCall) -> Outcome:
-        return await user_code.outcome(call)
-
-    def handles(shard_id: str, number: str) -> bool:
-        return world.checkers.item(shard_id, number).key not in failing
-
-    redrive = SimulatedRedrive(world, "r", handles)
-
-    def free() -> bool:
-        if world.table.parked and redrive.process is None:
-            redrive.start()
-        return not world.table.parked
+    handler = FailingHandler(world, {"bad"})
 
     def apart() -> bool:
         return len({row.owner for row in world.rows().values()}) == 2
@@ -216,23 +238,18 @@ def parked_child(seed: int | str, on_event: Callable[[str], None] | None = None)
 
     async def scenario(world: Simulation) -> None:
         (parent,) = world.stream.open_shards()
-        world.add_worker("w0", Scripted(behave)).start()
+        handler.worker("w0")
         put(rng.randint(2, 20))
         await asyncio.sleep(rng.uniform(3.0, 8.0))
         world.stream.roll(parent)
         put(rng.randint(1, 10))
-        world.add_worker("w1", Scripted(behave)).start()
+        handler.worker("w1")
         await world.until(apart, 60.0, "each worker has one of them")
         await world.until(lambda: bool(world.table.parked), 60.0 + 6.0 * retries, "the parent parks the key")
-        failing.clear()
+        handler.failing.clear()
         await world.until(lambda: world.rows()[parent].settled, SETTLED_WITHIN, "the parent is through")
         put(rng.randint(0, 2))
-        await world.until(world.everything_settled, SETTLED_WITHIN, "everything settled")
-        await world.until(free, FREED_WITHIN, "the key is free")
-        await world.until(world.everything_settled, SETTLED_WITHIN, "everything settled")
-        redrive.kill()
-        await world.finish()
-        world.parking.at_the_end()
+        await handler.brings_all_back()
 
     return world, scenario
 
@@ -249,36 +266,50 @@ def blocked(seed: int | str, on_event: Callable[[str], None] | None = None) -> A
         "on_failure": {"order": "block", "breaker": False},
     }
     world = Simulation(seed, shards=1, config=config, on_event=on_event, bounds=KeyBounds(blocked_keys=most))
-    user_code = UserCode(world, busy=0.01, failing=0.0)
-    user_code.failing_keys = failing = {f"bad{number}" for number in range(count)}
-    user_code.calm = True
-
-    async def behave(call: HandlerCall) -> Outcome:
-        return await user_code.outcome(call)
-
-    def handles(shard_id: str, number: str) -> bool:
-        return world.checkers.item(shard_id, number).key not in failing
-
-    redrive = SimulatedRedrive(world, "r", handles)
-
-    def free() -> bool:
-        if world.table.parked and redrive.process is None:
-            redrive.start()
-        return not world.table.parked
+    handler = FailingHandler(world, {f"bad{number}" for number in range(count)})
 
     async def scenario(world: Simulation) -> None:
-        world.add_worker("w0", Scripted(behave)).start()
+        handler.worker("w0")
         for _ in range(rng.randint(1, 3)):
-            for key in rng.sample([*sorted(failing), "k0", "k1"], count + 2):
+            for key in rng.sample([*sorted(handler.failing), "k0", "k1"], count + 2):
                 world.put(key)
                 await asyncio.sleep(rng.uniform(0.0, 2.0))
         parked = count - most
         await world.until(lambda: len(world.table.parked) == parked, 120.0, f"{parked} of {count} keys are parked")
-        failing.clear()
-        await world.until(world.everything_settled, SETTLED_WITHIN, "everything settled")
-        await world.until(free, FREED_WITHIN, "all keys free")
-        redrive.kill()
-        await world.finish()
-        world.parking.at_the_end()
+        await handler.brings_all_back()
+
+    return world, scenario
+
+
+def older_view(seed: int | str, on_event: Callable[[str], None] | None = None) -> Any:
+    """A worker parks key after key while it reads which are parked, and the answer comes late: it says nothing of the
+    key that was parked meanwhile, whose next records must follow it all the same."""
+    rng = random.Random(f"{seed}/older view")
+    config: dict[str, dict[str, Any]] = {
+        "source": {"table": "orders", "poll": {"idle_backoff_max": "1s"}},
+        "retry": {"max_retry_attempts": 0, "backoff": {"initial": "100ms", "max": "1s"}},
+        "batch": {"batch_size": rng.choice((1, 10)), "parallelization_factor": rng.choice((1, 4))},
+        "on_failure": {"order": "park_key", "breaker": False},
+    }
+    world = Simulation(seed, shards=1, config=config, on_event=on_event)
+    count = rng.randint(3, 6)
+    handler = FailingHandler(world, {f"bad{number}" for number in range(count)})
+
+    async def scenario(world: Simulation) -> None:
+        table = handler.worker("w0").links["table"]
+        world.put("bad0")
+        await world.until(lambda: len(world.table.parked) == 1, 30.0, "the first key is parked")
+        for number in range(1, count):
+            late = table.hold_response("parked", times=1)
+            if handler.redrive.process is None:
+                handler.redrive.start()  # its steps are what the worker reads everything again for
+            await world.until(lambda late=late: bool(late.taken), 60.0, "the worker reads which keys are parked")
+            world.put(f"bad{number}")
+            await asyncio.sleep(rng.uniform(0.0, 0.9) * table.timeout)
+            late.end()
+            for _ in range(rng.randint(1, 3)):
+                await asyncio.sleep(rng.uniform(0.0, 1.0))
+                world.put(f"bad{rng.randint(0, number)}")
+        await handler.brings_all_back()
 
     return world, scenario

@@ -27,7 +27,7 @@ from tests.simulation import mixed_settings
 from tests.simulation.breaker import breaker
 from tests.simulation.failing_keys import failing_keys
 from tests.simulation.kinesis import kinesis
-from tests.simulation.parking import blocked, parked_child, parking
+from tests.simulation.parking import blocked, older_view, parked_child, parking
 from tests.simulation.protocol_faults import PROTOCOL
 from tests.simulation.record_faults import RECORDS, WEATHER, RecordNemesis
 from tests.simulation.user_code import UserCode
@@ -239,6 +239,7 @@ FAMILIES: dict[str, Callable[..., Run]] = {
     "parking": parking,
     "parked_child": parked_child,
     "blocked": blocked,
+    "older_view": older_view,
 }
 
 

@@ -22,6 +22,7 @@ import pytest
         ("parking", 0, 8),
         ("parked_child", 0, 3),
         ("blocked", 0, 3),
+        ("older_view", 0, 3),
     ],
 )
 def test_no_promise_is_broken(family: str, first: int, seeds: int) -> None:

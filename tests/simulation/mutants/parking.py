@@ -89,7 +89,8 @@ PARKING = (
         "if began < self._known_at.get(digest, 0):",
         "if began < 0:",
         ANY_HARM,
-        family="parking",
+        family="older_view",
+        quick=True,
     ),
     Mutant(
         "a redrive goes on behind a letter that failed",
