@@ -11,8 +11,8 @@ from consumer.aws.errors import TransactionConflict
 from consumer.aws.table_rows import CONFLICTS
 from consumer.domain.errors import LeaseLost, MisconfiguredResource, Throttled
 from consumer.domain.parking import Parked, ParkedKey
+from tests.contract.parking_steps import CHILD, DIGEST, claimed, closing, done, parked, row_of
 from tests.contract.test_lease_store import LABEL, LONG, NUMBER, SHARD, held
-from tests.contract.test_parking_store import CHILD, DIGEST, claimed, closing, done, parked, row_of
 
 PK = "app#parked"
 SK = f"{DIGEST}#{LABEL}#{SHARD}"

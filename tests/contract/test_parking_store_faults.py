@@ -8,8 +8,8 @@ import pytest
 
 from consumer.domain.errors import DependencyError
 from consumer.domain.parking import Parked, ParkedKey
+from tests.contract.parking_steps import CHILD, DIGEST, claimed, closing, done, parked, row_of
 from tests.contract.test_lease_store import LABEL, LONG, NUMBER, held
-from tests.contract.test_parking_store import CHILD, DIGEST, claimed, closing, done, parked, row_of
 
 
 @pytest.fixture(params=["lose_request", "lose_response"])
