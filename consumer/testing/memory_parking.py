@@ -81,6 +81,24 @@ class MemoryParkedRows(MemoryClient):
             return None
         return known
 
+    def _all_done(self, key: ParkedKey, shard: ParkedShard) -> ParkedShard | None:
+        """A row whose letters are as many as those of ``shard``, and all done."""
+        mine = self._shard(shard)
+        if mine is None or mine.park_id != key.park_id or not mine.done == mine.letters == shard.letters:
+            return None
+        return mine
+
+    async def _write_once(self, operation: str, apply: Callable[[], bool]) -> bool:
+        """A write that can succeed only once: sent again, because its answer was lost, it is a success all the same."""
+        applied = False
+
+        def again() -> bool:
+            nonlocal applied
+            applied = applied or apply()
+            return applied
+
+        return await self._write(operation, again)
+
     def _lease(self, label: str, shard_id: str) -> LeaseRow | None:
         found = self._table.leases.get((self._application, label), {}).get(shard_id)
         return found.row if found is not None else None
@@ -237,58 +255,46 @@ class MemoryParking(MemoryParkedRows):
         for row, lease in shards:
             if lease is not None and not lease.settled:
                 raise ValueError(f"{row.shard_id} is not settled to its end")
-        dropped = False
 
         def apply() -> bool:
-            nonlocal dropped
-            if dropped:
-                return True
             known = self._claimed(key)
             if known is None or known.state != "parked":
                 return False
             for row, lease in shards:
-                now, mine = self._lease(row.label, row.shard_id), self._shard(row)
+                now = self._lease(row.label, row.shard_id)
                 if (now.state if now is not None else None) != (lease.state if lease is not None else None):
                     return False
-                if mine is None or mine.park_id != key.park_id or not mine.done == mine.letters == row.letters:
+                if self._all_done(key, row) is None:
                     return False
             for row, _ in shards:
                 del self._table.parked_shards[self._place(row)]
             self._noted(key.digest)
-            dropped = True
             return True
 
-        return await self._write("drop_finished", apply)
+        return await self._write_once("drop_finished", apply)
 
     async def free_parked(self, key: ParkedKey, shards: Sequence[ParkedShard]) -> bool:
         if len(shards) > MOST_FREED:
             raise ValueError(f"{len(shards)} shard rows in one transaction, {MOST_FREED} at most")
-        freed = False
 
         def apply() -> bool:
-            nonlocal freed
-            if freed:
-                return True
             known = self._claimed(key)
             if known is None or not _is_closing(known, key):
                 return False
             if len(shards) != sum(row.park_id == key.park_id for row in self._parked(key.digest).shards):
                 return False
             for shard in shards:
-                mine = self._shard(shard)
-                if mine is None or mine.park_id != key.park_id or mine.closed != key.nonce:
-                    return False
-                if not mine.done == mine.letters == shard.letters:
+                mine = self._all_done(key, shard)
+                if mine is None or mine.closed != key.nonce:
                     return False
             del self._table.parked[self._application, key.digest]
             for shard in shards:
                 del self._table.parked_shards[self._place(shard)]
-            freed = True
             self._noted(key.digest)
             self._changed()
             return True
 
-        return await self._write("free_parked", apply)
+        return await self._write_once("free_parked", apply)
 
     async def release_parked(self, key: ParkedKey) -> None:
         def apply() -> None:
