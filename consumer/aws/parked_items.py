@@ -38,6 +38,7 @@ IS_READ: Final[tuple[Clause, ...]] = (  # the lease of a shard that may get furt
     ("state", "<>", items.text("draining")),
     ("state", "<>", items.text("done")),
 )
+COUNTS: Final[tuple[Clause, ...]] = (items.READABLE, ("changes", "absent or >=", items.number(0)))
 LEFT: Final[Changes] = {**PARKED_AGAIN, "redriver": None}  # to any redrive
 
 _STATES: Final = frozenset(get_args(ParkedState))

@@ -75,10 +75,13 @@ class ParkedRows(HeldLeases):
 
     async def _transact_noticed(self, *parts: Part) -> Written:
         """With owners noticing: the counter is part of the transaction, so none of them can miss it. A step whose
-        answer was lost may count twice, which costs them a look."""
+        answer was lost may count twice, which costs them a look. MisconfiguredResource when the counter was damaged."""
         version = {items.VERSION: items.number(items.SCHEMA_VERSION)}
-        noticed = self._update(parked_items.CHANGES, [items.READABLE], version, {"changes": items.number(1)})
-        return await self._rows.transact([*parts, noticed])
+        noticed = self._update(parked_items.CHANGES, parked_items.COUNTS, version, {"changes": items.number(1)})
+        written = await self._rows.transact([*parts, noticed])
+        if written.refused:
+            await self.parked_changes()
+        return written
 
 
 class DynamoDBParking(ParkedRows):

@@ -58,7 +58,8 @@ class ParkedLetters(ParkedReads, Protocol):
 
 
 class ParkedRedrives(ParkedReads, Protocol):
-    """What a redrive writes. Every write but the first is conditional on its ``claim`` of the key."""
+    """What a redrive writes. Every write but the first is conditional on its ``claim`` of the key. Steps that owners
+    have to notice are not taken while the number of changes is damaged: MisconfiguredResource."""
 
     async def claim_parked(self, seen: ParkedKey, redriver: str) -> ParkedKey | None:
         """Become the redrive of a key that is as ``seen`` (park id, redriver and claim), which sets it back to

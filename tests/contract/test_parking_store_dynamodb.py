@@ -146,6 +146,30 @@ async def test_a_damaged_number_of_changes_is_an_error(table):
         await store.parked_changes()
 
 
+@pytest.mark.parametrize("damage", [{"S": "1"}, {"N": "-1"}], ids=["text", "negative"])
+async def test_a_step_that_owners_could_not_notice_is_not_taken_and_says_why(table, damage):
+    store = table.store()
+    lease = await held(store)
+    key, shard = await parked(store, lease)
+    key = await closing(store, key)
+    row = await done(store, lease, key, shard)
+    await table.set_attribute(PK, "!changes", "changes", damage)
+    before = await rows(table)
+    steps = [
+        lambda: store.claim_parked(key, "r2"),
+        lambda: store.begin_closing(key, "n2"),
+        lambda: store.free_parked(key, [row]),
+        lambda: store.release_parked(key),
+    ]
+    for step in steps:
+        with pytest.raises(MisconfiguredResource, match=r"sk=!changes .* \(delete it: the next redrive"):
+            await step()
+    assert await rows(table) == before
+    await table.client.delete_item(TableName=table.table, Key={"pk": {"S": PK}, "sk": {"S": "!changes"}})
+    assert await store.free_parked(key, [row]) is True
+    assert await store.parked_changes() == 1
+
+
 @pytest.mark.parametrize("sk", [DIGEST, SK])
 async def test_a_row_that_a_newer_version_has_written_is_left_alone(table, sk):
     store = table.store()
