@@ -122,6 +122,7 @@ def parked_key(item: Item) -> ParkedKey:
             raise NotAFrontier(f"state is unknown: {state[:80]!r}")
         if (state == "closing") != bool(nonce):
             raise NotAFrontier(f"its state is {state}, and {'it has a nonce' if nonce else 'it has no nonce'}")
+        read_count(item, SHARDS)  # writes alone rely on it: no shard could join the key, and nothing would free it
         return ParkedKey(
             digest=_place(item)[1],
             park_id=_there(read_text(item, "park_id"), "park_id"),

@@ -109,6 +109,8 @@ def test_a_long_reason_is_cut():
         ("claim", {"N": "1.5"}, "claim is not a count"),
         ("claim", None, "claim is not a number"),
         ("redriver", {"BOOL": True}, "redriver is not a string"),
+        ("shards", {"S": "1"}, "shards is not a number"),
+        ("shards", None, "shards is not a number"),
     ],
 )
 def test_a_damaged_key_is_never_guessed(name, value, said):
