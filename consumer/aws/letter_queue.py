@@ -7,14 +7,16 @@ whether it has seen everything: it stops after several answers that show nothing
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from consumer.aws.answers import has
 from consumer.aws.errors import ApiCaller
 from consumer.aws.sqs import find_queue
-from consumer.domain.errors import DependencyError, MisconfiguredResource
+from consumer.domain.errors import DependencyError, MisconfiguredResource, StreamConsumerError
 from consumer.ports.letter_store import StoredLetter, Waiting
 
 HIDDEN: Final = 300  # seconds for which a taken message stays hidden, unless it is kept
@@ -73,20 +75,31 @@ class LetterQueue:
             yield self._taken.pop(0)
         empty = 0
         while empty < EMPTY_ANSWERS:
-            receiving = self._client.receive_message(
-                QueueUrl=self._url,
-                MaxNumberOfMessages=BATCH,
-                WaitTimeSeconds=LONG_POLL,
-                VisibilityTimeout=self._hidden_for,
-                MessageAttributeNames=["All"],
-                AttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
-            )
-            answer = await self._caller.call("ReceiveMessage", self.place, receiving, timeout=LONG_POLL + 10.0)
-            messages = answer.get("Messages") or ()
+            messages = await self._received()
             empty = 0 if any(_sent_at(one) <= began for one in messages) else empty + 1
             self._taken += map(_stored, messages)
             while self._taken:
                 yield self._taken.pop(0)
+
+    async def _received(self) -> Sequence[Mapping[str, Any]]:
+        """One long poll. It is not cut short: the queue hides what it gives to a request that has nobody waiting."""
+        request = self._client.receive_message(
+            QueueUrl=self._url,
+            MaxNumberOfMessages=BATCH,
+            WaitTimeSeconds=LONG_POLL,
+            VisibilityTimeout=self._hidden_for,
+            MessageAttributeNames=["All"],
+            AttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
+        )
+        receiving = asyncio.ensure_future(
+            self._caller.call("ReceiveMessage", self.place, request, timeout=LONG_POLL + 10.0)
+        )
+        try:
+            return (await asyncio.shield(receiving)).get("Messages") or ()
+        except asyncio.CancelledError:
+            with suppress(StreamConsumerError):
+                self._taken += map(_stored, (await receiving).get("Messages") or ())
+            raise
 
     async def keep(self, letters: Sequence[StoredLetter]) -> list[StoredLetter]:
         """A message can be kept for 12 hours in all, from when it was taken."""

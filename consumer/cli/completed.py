@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -9,7 +12,33 @@ T = TypeVar("T")
 
 
 def completed(work: Coroutine[Any, Any, T]) -> T:
-    """``asyncio.run``: its import takes longer than all else that ``--help`` needs."""
-    import asyncio
+    """``asyncio.run``, which SIGTERM ends as Ctrl-C does: what the verb has taken is given back before the process ends
+    with 143. A verb with a handler of its own keeps it."""
+    import asyncio  # takes longer than all else that --help needs
 
-    return asyncio.run(work)
+    terminated = False
+
+    async def until_terminated() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def terminate() -> None:
+            nonlocal terminated
+            if task is not None and not terminated:  # a second one must not cut short how it ends
+                task.cancel()
+            terminated = True
+
+        if _kills(signal.SIGTERM):
+            loop.add_signal_handler(signal.SIGTERM, terminate)
+        return await work
+
+    try:
+        return asyncio.run(until_terminated())
+    except asyncio.CancelledError:
+        if terminated:
+            sys.exit(128 + signal.SIGTERM)
+        raise
+
+
+def _kills(signum: signal.Signals) -> bool:
+    """Whether a signal would end the process, and this thread may say otherwise."""
+    return threading.current_thread() is threading.main_thread() and signal.getsignal(signum) is signal.SIG_DFL

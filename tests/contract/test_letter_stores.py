@@ -98,6 +98,24 @@ class Unreliable:
         return answer | {"Failed": [failed]}
 
 
+class OnTheWay:
+    """An sqs client: ``taken`` is set when messages were taken, and their answer is on its way until ``arrives``."""
+
+    def __init__(self, client):
+        self._client = client
+        self.taken = asyncio.Event()
+        self.arrives = asyncio.Event()
+
+    def __getattr__(self, name):
+        return getattr(self._client, name)
+
+    async def receive_message(self, **request):
+        answer = await self._client.receive_message(**request)
+        self.taken.set()
+        await self.arrives.wait()
+        return answer
+
+
 @pytest.fixture(params=[Queue, Bucket], ids=["sqs", "s3"])
 async def world(request, local_clients, queue):
     return await request.param().make(local_clients, queue)
@@ -178,6 +196,25 @@ class TestQueue:
         await reading.aclose()
         await store.put_back([first])
         assert numbers((await read(await world.store())).values()) == list(range(8))
+
+    async def test_a_reader_that_is_stopped_while_it_asks_puts_back_what_it_gets(self, world):
+        await send(world.destination, *map(letter, range(8)))
+        store = await world.store()
+        store._client = client = OnTheWay(world.client)
+        held = HeldLetters(store)
+
+        async def look():
+            async with held.kept():
+                await Gathering(store, None, held, Spool(), APPLICATION, None).gather(Selection())
+
+        looking = asyncio.create_task(look())
+        await client.taken.wait()
+        looking.cancel()
+        client.arrives.set()
+        with pytest.raises(asyncio.CancelledError):
+            await looking
+        waiting = await store.waiting()
+        assert (waiting.visible, waiting.hidden) == (8, 0)
 
     @pytest.mark.parametrize("fault", ["nothing", "a call", "an entry"])
     async def test_what_is_not_ours_comes_into_sight_again_with_the_rest(self, world, fault):

@@ -32,15 +32,17 @@ class Dead:
     def config(self) -> Path:
         return written(self.fleet, "dlq.yaml", **self.overrides)
 
-    def start(self, *options: str, environment: dict[str, str]) -> subprocess.Popen[str]:
-        """A redrive in a process of its own."""
+    def start(
+        self, *options: str, environment: dict[str, str] | None = None, verb: str = "redrive"
+    ) -> subprocess.Popen[str]:
+        """A command in a process of its own."""
         return subprocess.Popen(
-            [sys.executable, "-m", "consumer", "dlq", "redrive", "--config", str(self.config()), *options],
+            [sys.executable, "-m", "consumer", "dlq", verb, "--config", str(self.config()), *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env={**os.environ, **CREDENTIALS, **self._journal, **environment},
+            env={**os.environ, **CREDENTIALS, **self._journal, **(environment or {})},
         )
 
     def run(

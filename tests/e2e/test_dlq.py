@@ -158,6 +158,24 @@ def test_a_stop_leaves_the_rest_and_the_next_run_goes_on(fleet: Fleet, dead: Dea
     assert sorted(by_worker(fleet.journal(), "redrive")) == sorted(bad)
 
 
+@pytest.mark.parametrize("dead", ["sqs"], indirect=True)
+def test_a_look_that_is_terminated_puts_back_what_it_has_taken(aws: Aws, dead: Dead) -> None:
+    """Nobody else would see the letters for five minutes."""
+    url = aws.sqs.get_queue_url(QueueName=dead.destination.rpartition(":")[2])["QueueUrl"]
+    aws.sqs.send_message(QueueUrl=url, MessageBody="of somebody else")
+
+    def hidden() -> int:
+        names = ["ApproximateNumberOfMessagesNotVisible"]
+        return int(aws.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"][names[0]])
+
+    with dead.start(verb="list") as process:
+        wait_until(lambda: hidden() == 1, 60, "the message is taken")
+        process.terminate()
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, err
+    assert hidden() == 0
+
+
 @pytest.mark.parametrize("dead", [pytest.param("sqs", marks=pytest.mark.soak), "s3"], indirect=True)
 def test_a_second_redrive_is_told_of_the_first_and_a_killed_one_is_outwaited(fleet: Fleet, dead: Dead) -> None:
     bad = dead.poison(range(6), range(1, 2))
