@@ -115,6 +115,7 @@ def plan_reset(
             row = rows.get(shard_id)
             before = row or _new(graph.listed[shard_id])
             cleared = replace(_cleared(before), corrupt="", state="waiting", frontier=FrontierSnapshot(), replay=start)
+            cleared = replace(cleared, parents=graph.parents(shard_id))  # a row that cannot be read may not say them
             found.append(SetBack(row, cleared, _forgotten(row) if row else ""))
     return ReplayPlan(
         tuple(found),

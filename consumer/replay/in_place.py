@@ -54,7 +54,8 @@ async def set_back(work: Rewrite, plan: ReplayPlan) -> int:
     """Write the plan; returns how many rows were set back. The session must be open, and nobody else.
 
     Raises:
-        MisconfiguredResource: a worker has started meanwhile, or a key is parked.
+        MisconfiguredResource: a worker has started meanwhile, or a key is parked; or a damaged row cannot be taken, or
+            still cannot be read: then all others are written.
         LeaseLost, SessionFenced: this command was silent for too long; what is written is a smaller replay.
         Unavailable: the table cannot be reached; the same command completes what was begun.
     """
@@ -72,6 +73,7 @@ async def set_back(work: Rewrite, plan: ReplayPlan) -> int:
             await _all(level, lambda one: _write(work, one, held))
         by = work.session.incarnation
         log.warning("replay.written", stream=label, position=work.position, shards=len(plan.rows), by=by)
+        await _all([one for one in plan.rows if one.before and one.before.corrupt], lambda one: _look(work, one))
     finally:
         await each(list(held.values()), lambda row: _release(work, row))
     return len(plan.rows)
@@ -91,6 +93,8 @@ async def _take(work: Rewrite, one: SetBack, held: dict[str, LeaseRow]) -> None:
         before = await work.store.lease(work.label, one.shard_id) or one.after
     work.session.require()
     taken = await work.store.take(work.label, before, work.session.incarnation, work.token())
+    if taken is None and before.corrupt:
+        raise _unreadable(one.shard_id, before.corrupt)
     if taken is not None:
         held[one.shard_id] = taken
     if taken is None or (one.before is not None and _work(taken) != _work(one.before)):
@@ -111,6 +115,20 @@ async def _write(work: Rewrite, one: SetBack, held: dict[str, LeaseRow]) -> None
     work.session.require()
     await work.store.save(work.label, after, window)
     held[one.shard_id] = after
+
+
+async def _look(work: Rewrite, one: SetBack) -> None:
+    """A row is repaired by what is written into it, unless the damage is in what stays: who its parents are."""
+    found = await work.store.lease(work.label, one.shard_id)
+    if found is not None and found.corrupt:
+        raise _unreadable(one.shard_id, found.corrupt)
+
+
+def _unreadable(shard_id: str, problem: str) -> MisconfiguredResource:
+    return MisconfiguredResource(
+        f"the row of {shard_id} stays quarantined, because what cannot be read is nothing that is set back: {problem}; "
+        f"put that right in the table, then {_AGAIN}"
+    )
 
 
 async def _release(work: Rewrite, row: LeaseRow) -> None:

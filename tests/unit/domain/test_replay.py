@@ -12,7 +12,7 @@ from consumer.domain.deferred import BEGINNING, DeferredKey
 from consumer.domain.frontier import FrontierSnapshot, SettledFilter
 from consumer.domain.lease import LeaseRow
 from consumer.domain.lineage import MARGIN
-from consumer.domain.replay import Position, is_replaying, levels, plan_for_another, plan_in_place
+from consumer.domain.replay import Position, is_replaying, levels, plan_for_another, plan_in_place, plan_reset
 from consumer.domain.replay_start import ReplayStart, StartRule
 from consumer.domain.shards import ShardInfo
 
@@ -160,6 +160,13 @@ class TestUnsettled:
     def test_a_shard_that_was_complete_needs_nothing_older(self) -> None:
         row = LeaseRow("x", state="open", frontier=FrontierSnapshot("7", "5", complete_at=1000.0))
         assert after(Position(500.0), ("x",), {"x": row}, [shard("x")])["x"].replay == ReplayStart(500.0, "7", True)
+
+
+class TestReset:
+    def test_children_come_first_although_a_damaged_row_does_not_say_its_parents(self) -> None:
+        rows = {**ROWS, "b": LeaseRow("b", corrupt="parents is not a list")}
+        plan = plan_reset(ReplayStart(0.0), ("a",), FAMILY, rows)
+        assert [sorted(one.shard_id for one in level) for level in levels(plan)] == [["c", "d"], ["b"], ["a"]]
 
 
 class TestTwice:
