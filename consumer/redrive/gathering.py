@@ -5,6 +5,7 @@ Their payloads may be more than memory holds, so they go to a file without a nam
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -101,13 +102,22 @@ class Gathering:
         self._key_of = key_of
 
     async def gather(
-        self, selection: Selection, limit: int | None = None, *, payloads: bool = True, parked: bool = True
+        self,
+        selection: Selection,
+        limit: int | None = None,
+        *,
+        payloads: bool = True,
+        parked: bool = True,
+        stop: asyncio.Event | None = None,
     ) -> Gathered:
-        """All letters that are there and selected, ``limit`` at most. Without ``payloads`` those that lie apart are not
-        fetched. Without ``parked`` letters of parked keys are put aside, as far as they are seen at all.
-        Unavailable."""
+        """All letters that are there and selected, ``limit`` at most, and fewer once ``stop`` is set. Without
+        ``payloads`` those that lie apart are not fetched. Without ``parked`` letters of parked keys are put aside, as
+        far as they are seen at all. Unavailable."""
         gathered = Gathered()
         async for stored in self._store.letters(parked=parked):
+            if stop is not None and stop.is_set():
+                self._held.add(stored)
+                break
             if not self._held.add(stored):
                 continue
             try:

@@ -106,7 +106,7 @@ class _Run:
     async def _gathered(self) -> tuple[list[GatheredLetter], list[GatheredLetter]]:
         """Single letters, and those of parked keys as far as they came with them."""
         waiting = await self._reach.store.waiting()
-        gathered = await self._gathering.gather(self._request.which, parked=False)
+        gathered = await self._gathering.gather(self._request.which, parked=False, stop=self._stop)
         say_what_is_not_shown(gathered, waiting)
         return whole_keys(gathered.letters, self._request.limit), gathered.parked
 

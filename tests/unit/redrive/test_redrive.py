@@ -255,6 +255,33 @@ def test_a_dry_run_calls_and_deletes_nothing() -> None:
     assert (run.handled, set(run.place.there)) == ([], {"1", "2"})
 
 
+def test_a_stop_while_letters_are_gathered_takes_no_more_of_them_and_keeps_none() -> None:
+    """There may be very many, and a process that is stopped has seconds."""
+    stop = asyncio.Event()
+    put_back: list[str] = []
+
+    class Stopped(Place):
+        async def letters(self, *, parked: bool = True) -> AsyncIterator[StoredLetter]:
+            async for one in super().letters(parked=parked):
+                yield one
+                stop.set()
+
+        async def put_back(self, letters: Sequence[StoredLetter]) -> None:
+            put_back.extend(one.name for one in letters)
+
+    async def body(_: Process) -> None:
+        place = Stopped([stored(name, ("a", number)) for number, name in enumerate("abcd", 1)])
+        held = HeldLetters(place)
+        with Spool() as spool:
+            async with held.kept():
+                gathering = Gathering(place, NoPayloads(), held, spool, "app", FORMAT.key_of)
+                gathered = await gathering.gather(Selection(), stop=stop)
+                assert [one.name for one in gathered.letters] == ["a"]
+
+    in_virtual_time(body)
+    assert put_back == ["a", "b"]
+
+
 def test_a_stop_leaves_what_was_not_begun() -> None:
     run = Run(stored("1", ("a", 1)), stored("2", ("a", 2)), stored("3", ("b", 3)))
     run.stop_after = 1
