@@ -205,11 +205,7 @@ class _Key:
             self._member.require()
             await self._store.drop_finished(self._key, finished[start : start + MOST_DROPPED])
         found = await self._view()
-        left = self._not_mine(found)
-        if left is None and len(found.shards) > MOST_FREED:
-            what = f"{len(found.shards)} shards that are not read to their end have letters of it"
-            left = self._left("too_many_shards", f"{what}, and {MOST_FREED} can be closed together: try again later")
-        return left
+        return self._not_mine(found) or self._too_many(found)
 
     async def _close(self, closing: ParkedKey) -> KeyResult | None:
         """Until the key is free (a result), or parked again (None)."""
@@ -225,6 +221,9 @@ class _Key:
             if left is not None:
                 return left
             found = await self._view()
+            left = self._too_many(found)  # one has joined right before
+            if left is not None:
+                return left
             unanswered = [row for row in found.shards if row.closed != closing.nonce]
             for row in unanswered:
                 left = await self._answer_for_owner(closing, row)
@@ -370,6 +369,13 @@ class _Key:
         ):
             return self._left("lost", TAKEN_OVER)
         return None
+
+    def _too_many(self, found: Parked) -> KeyResult | None:
+        """Whether one transaction takes all rows."""
+        if len(found.shards) <= MOST_FREED:
+            return None
+        what = f"{len(found.shards)} shards have letters of it, and {MOST_FREED} can be closed together"
+        return self._left("too_many_shards", f"{what}: try again later, when more of them are read to their end")
 
     def _left(self, why: Left, detail: str) -> KeyResult:
         log.warning("key.left_parked", key_digest=self._key.digest, reason=why, detail=detail, letters=self._handled)

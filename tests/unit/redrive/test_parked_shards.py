@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from consumer.domain.letter_selection import Selection
+from consumer.domain.parking import ParkedKey
 from consumer.ports.parking import MOST_DROPPED, MOST_FREED
 from consumer.redrive.parked_keys import ParkedKeys, selected_keys, would_be
 from tests.unit.redrive.parked_world import (
@@ -48,8 +49,30 @@ def test_a_key_with_letters_from_too_many_shards_that_are_read_stays_parked_and_
         await with_many_shards(world, MOST_FREED + 5, open_ones=MOST_FREED + 1)
         result = await world.redrive().redrive(DIGEST)
         assert result.left == "too_many_shards"
-        assert f"{MOST_FREED + 1} shards that are not read to their end" in result.detail
+        assert f"{MOST_FREED + 1} shards have letters of it" in result.detail
         assert len((await world.store.parked_key(DIGEST)).shards) == MOST_FREED + 1, "of the others nothing is left"
+
+    in_redrive_world(Box(letter(1)), body)
+
+
+def test_a_shard_that_joins_right_before_the_closing_and_is_one_too_many_leaves_the_key_to_the_next_redrive() -> None:
+    async def body(world: RedriveWorld) -> None:
+        await with_many_shards(world, MOST_FREED - 1, open_ones=3)
+        begin = world.store.begin_closing
+
+        async def late(key: ParkedKey, nonce: str) -> ParkedKey | None:
+            if "late" not in {row.shard_id for row in (await world.store.parked_key(DIGEST)).shards}:
+                await world.join("late", 500, 0, state="open")
+            return await begin(key, nonce)
+
+        world.store.begin_closing = late  # type: ignore[method-assign]  # at a moment that nothing else can choose
+        result = await world.redrive().redrive(DIGEST)
+        assert result.left == "too_many_shards"
+        found = (await world.store.parked_key(DIGEST)).key
+        assert found is not None
+        assert (found.state, found.redriver) == ("parked", None)
+        assert (await world.redrive().redrive(DIGEST)).left is None
+        assert await world.store.parked() == []
 
     in_redrive_world(Box(letter(1)), body)
 
