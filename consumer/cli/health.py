@@ -1,7 +1,7 @@
 """``stream-consumer health``: ask the local daemon whether it works.
 
-It is for container health checks, so it must be quick: the standard library asks, and the configuration is only read
-when nothing else names the address.
+It is for container health checks, so it must be quick: the standard library asks, and of the configuration only the
+``http`` section is looked at, without the model. What else is wrong with the file is no matter of a daemon that runs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _WILDCARDS: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1", "*": 
 def health(config: Path | None, url: str | None) -> None:
     """Ask the local daemon whether it is healthy: at --url, or where the http section of the config file says.
 
-    Exit codes: 0 healthy, 69 it cannot be reached, 70 it is wedged, 78 the configuration is bad.
+    Exit codes: 0 healthy, 69 it cannot be reached, 70 it is wedged, 78 the configuration does not say where it is.
     """
     code, message = ask(*_address(config, url))
     click.echo(message, err=code != 0)
@@ -68,9 +68,31 @@ def _address(config: Path | None, url: str | None) -> tuple[str, int]:
     if given:
         return parse_address(given, "--url" if url else VARIABLE)
     if config:
-        section = settings_or_exit(config).http
-        return _WILDCARDS.get(section.host, section.host), section.port
+        host, port = _of_section(config) or _of_settings(config)
+        return _WILDCARDS.get(host, host), port
     return DEFAULT_ADDRESS
+
+
+def _of_section(config: Path) -> tuple[str, int] | None:
+    """None where the file or its ``http`` section needs more than a look."""
+    from consumer.settings.errors import ConfigError
+    from consumer.settings.yaml_file import parse, read_text
+
+    try:
+        values = parse(read_text(config), str(config), os.environ)
+    except ConfigError:
+        return None
+    section = values.data.get("http", {})
+    if not isinstance(section, dict) or any(location[0] == "http" for location in values.broken):
+        return None
+    host, port = section.get("host", DEFAULT_ADDRESS[0]), section.get("port", DEFAULT_ADDRESS[1])
+    return (host, port) if isinstance(host, str) and host and type(port) is int and 0 <= port < 65536 else None
+
+
+def _of_settings(config: Path) -> tuple[str, int]:
+    """Every problem on stderr and exit 78."""
+    section = settings_or_exit(config).http
+    return section.host, section.port
 
 
 def parse_address(text: str, source: str) -> tuple[str, int]:

@@ -1,11 +1,6 @@
 """The configuration: its model, the reading of its YAML file, and its JSON Schema.
 
-`load_settings` reads a file into `Settings` or raises `ConfigError` with every problem and its line; `settings_from`
-does the same with a mapping from code.
+``load.load_settings`` reads a file into ``model.Settings`` or raises ``errors.ConfigError`` with every problem and its
+line; ``load.settings_from`` does the same with a mapping from code. Nothing is imported here: a health check reads the
+file every few seconds, and must not wait for the model.
 """
-
-from consumer.settings.errors import ConfigError, Problem
-from consumer.settings.load import load_settings, settings_from
-from consumer.settings.model import Settings
-
-__all__ = ["ConfigError", "Problem", "Settings", "load_settings", "settings_from"]

@@ -11,7 +11,9 @@ from consumer.aws.errors import ApiCaller
 from consumer.aws.lambda_format import mapping_id
 from consumer.domain.dead_letter import lambda_document
 from consumer.domain.errors import DependencyError, PayloadTooLarge, PermissionDenied, ResourceMissing
-from consumer.settings import ConfigError, Settings, settings_from
+from consumer.settings.errors import ConfigError
+from consumer.settings.load import settings_from
+from consumer.settings.model import Settings
 from consumer.worker.clock import SystemClock
 from tests.conftest import unique
 from tests.support.destination_worlds import (

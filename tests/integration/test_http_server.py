@@ -412,8 +412,25 @@ def test_health_command_takes_the_address_from_the_configuration(running: Runnin
         f"http: {{host: 0.0.0.0, port: {running.port}}}\n"
     )
     assert invoke("--config", str(config)) == (0, f"healthy: 127.0.0.1:{running.port}")
-    config.write_text("application: [\n")
-    assert invoke("--config", str(config))[0] == 78
+    config.write_text(f"http: {{port: {running.port}}}\nsorce: {{table: orders}}\n")
+    assert invoke("--config", str(config))[0] == 0, "an edit that the daemon refuses to load does not make it sick"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "application: [\n",
+        "http: {port: nine}\n",
+        "http: {port: 65536}\n",
+        "http: 9464\n",
+        "http: {port: '${NO_PORT}'}\n",
+    ],
+)
+def test_health_command_when_the_configuration_does_not_say_where(text: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"application: a\nsource: {{table: orders}}\nhandler: {{target: 'm:f'}}\n{text}")
+    result = CliRunner().invoke(health, ["--config", str(config)], env={"STREAM_CONSUMER_HTTP": None})
+    assert (result.exit_code, f"{config}:" in result.output) == (78, True), result.output
 
 
 @pytest.mark.parametrize("url", ["https://x:1", "http://", "127.0.0.1:port", "127.0.0.1:99999"])
@@ -421,11 +438,18 @@ def test_health_command_with_a_bad_address(url: str) -> None:
     assert CliRunner().invoke(health, ["--url", url]).exit_code == 2
 
 
-def test_health_command_starts_fast_because_it_imports_little() -> None:
+def test_health_command_starts_fast_because_it_imports_little(running: Running, tmp_path: Path) -> None:
+    """As the HEALTHCHECK of the image runs it, every ten seconds."""
+    config = tmp_path / "config.yaml"
+    sample = (Path(__file__).parents[2] / "config" / "consumer.yaml").read_text()
+    config.write_text(sample.replace("port: 9464", f"port: {running.port}"))
     code = (
-        "import sys; import consumer.cli.health;"
-        "heavy = {'aioboto3', 'botocore', 'aiohttp', 'pydantic', 'prometheus_client', 'structlog', 'asyncio'};"
+        "import sys; from consumer.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "heavy = {'aioboto3', 'botocore', 'aiohttp', 'pydantic', 'prometheus_client', 'structlog', 'asyncio', 'msgspec'}\n"
         "sys.exit(' '.join(sorted(heavy & set(sys.modules))) or 0)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
-    assert result.returncode == 0, result.stderr
+    command = [sys.executable, "-c", code, "health", "--config", str(config)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert (result.returncode, result.stdout) == (0, f"healthy: 127.0.0.1:{running.port}\n"), result.stderr

@@ -20,7 +20,7 @@ from consumer.domain.events import batch_event_json, records_from_event
 from consumer.domain.item_versions import BYTES_PER_ITEM
 from consumer.domain.kinesis_format import READING
 from consumer.domain.stream_record import StreamRecord
-from consumer.settings import settings_from
+from consumer.settings.load import settings_from
 from consumer.worker.fleet.incarnation import VERSIONS_SHARE
 from consumer.worker.shard.look_back import PERIOD
 from demo.local_aws import LocalAws

@@ -11,7 +11,7 @@ from consumer.cli.lambda_import.mapping import Imported
 from consumer.cli.lambda_import.parameters import Parameters
 from consumer.cli.lambda_import.printing import import_chosen
 from consumer.cli.lambda_import.sources.detect import contents_of, contents_of_text
-from consumer.settings import Settings
+from consumer.settings.model import Settings
 from consumer.settings.rules import RULES
 from consumer.settings.yaml_file import parse as parse_values
 from consumer.settings.yaml_file import read_text

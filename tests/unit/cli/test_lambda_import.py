@@ -11,7 +11,7 @@ import yaml
 
 from consumer.cli.lambda_import.found import NotAMapping
 from consumer.cli.lambda_import.intrinsics import Intrinsic
-from consumer.settings import load_settings
+from consumer.settings.load import load_settings
 from tests.unit.cli.lambda_mappings import (
     ALWAYS,
     ENVIRON,

@@ -12,7 +12,8 @@ import yaml
 from click.testing import CliRunner
 
 from consumer.cli.lambda_import.command import import_event_source_mapping
-from consumer.settings import Settings, load_settings
+from consumer.settings.load import load_settings
+from consumer.settings.model import Settings
 from tests.unit.cli.lambda_mappings import FILES, QUEUE, STREAM, text_of
 
 TOPIC = "arn:aws:sns:eu-west-1:123456789012:failed"

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from consumer.settings import ConfigError, load_settings
+from consumer.settings.errors import ConfigError
+from consumer.settings.load import load_settings
 from tests.unit.cli.lambda_mappings import FROM_CLI, QUEUE, STREAM, converted
 
 REF: dict[str, Any] = {"Ref": "Unset"}

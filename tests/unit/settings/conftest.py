@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from consumer.settings import ConfigError, Settings, load_settings
+from consumer.settings.errors import ConfigError
+from consumer.settings.load import load_settings
+from consumer.settings.model import Settings
 
 Load = Callable[..., Settings]
 Problems = Callable[..., list[str]]

@@ -14,7 +14,9 @@ from msgspec import Raw
 from pydantic import ValidationError
 
 from consumer.domain.record import Change, Record
-from consumer.settings import ConfigError, Settings, load_settings, settings_from
+from consumer.settings.errors import ConfigError
+from consumer.settings.load import load_settings, settings_from
+from consumer.settings.model import Settings
 from consumer.settings.printed import effective_yaml
 from tests.unit.settings.conftest import Load, Problems
 from tests.unit.settings.test_bad_files import BASE, STREAM
@@ -185,7 +187,7 @@ def test_handler_path_is_relative_to_the_file_not_to_the_working_directory(
 
 def test_checking_a_file_is_fast_and_needs_no_sdk() -> None:
     code = (
-        "import sys; from pathlib import Path; from consumer.settings import load_settings;"
+        "import sys; from pathlib import Path; from consumer.settings.load import load_settings;"
         f"load_settings(Path({str(SAMPLES[0])!r}), {{}});"
         "sys.exit(any(m.split('.')[0] in {'aioboto3', 'aiobotocore', 'botocore', 'aiohttp'} for m in sys.modules))"
     )

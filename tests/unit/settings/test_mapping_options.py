@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from consumer.settings import Settings
-from consumer.settings.model import Backoff, Batch, FilterOptions, Retry
+from consumer.settings.model import Backoff, Batch, FilterOptions, Retry, Settings
 from consumer.settings.on_failure import OnFailure
 from consumer.settings.rules import RULES
 from consumer.settings.yaml_file import parse

@@ -12,7 +12,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from consumer.settings import ConfigError, Settings, load_settings
+from consumer.settings.errors import ConfigError
+from consumer.settings.load import load_settings
+from consumer.settings.model import Settings
 from consumer.settings.yaml_file import LOADER, loader_on, parse, read_text
 from tests.unit.settings.test_good_files import SAMPLES
 

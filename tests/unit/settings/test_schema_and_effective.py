@@ -13,7 +13,8 @@ from click.testing import CliRunner, Result
 
 from consumer.cli.check_config import check_config
 from consumer.cli.schema import schema
-from consumer.settings import Settings, load_settings
+from consumer.settings.load import load_settings
+from consumer.settings.model import Settings
 from consumer.settings.printed import changed_settings, effective_yaml, json_schema, json_schema_text
 from tests.unit.settings.conftest import Load
 from tests.unit.settings.test_bad_files import BASE, STREAM

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from consumer.settings import ConfigError, load_settings
+from consumer.settings.errors import ConfigError
 from consumer.settings.expansion import scalar_value
+from consumer.settings.load import load_settings
 from tests.unit.settings.conftest import Load, Problems
 from tests.unit.settings.test_bad_files import BASE
 
