@@ -131,7 +131,8 @@ class Status:
     newest ones, each with its parents, of ``finished_count``. ``free_leases`` could be worked on and have no owner, the
     first of them for ``free_for`` seconds. ``letters_waiting`` are dead letters that were refused so far.
     ``clock_ahead``: by how many seconds this machine's clock differs. ``credentials_end``: None without an end.
-    ``endless_retries``: no record is ever given up. ``changed_settings``: what differs from the defaults, as printed.
+    ``iterator_age``: by how many seconds the reading of this worker's shards is behind, at most; a key that fails does not
+    count. ``endless_retries``: no record is ever given up. ``changed_settings``: what differs from the defaults, as printed.
     """
 
     application: str
@@ -153,6 +154,7 @@ class Status:
     free_leases: int = 0
     free_for: float = 0.0
     letters_waiting: int = 0
+    iterator_age: float = 0.0
     clock_ahead: float = 0.0
     credentials_end: float | None = None
     endless_retries: bool = False

@@ -16,7 +16,7 @@ from typing import Any, Final
 from consumer.operate.status import SLOW, KeyStatus, ShardStatus, Status, StatusBoard, WorkerStatus
 from consumer.operate.verdict import Verdict, judge
 
-LAGGING: Final = 60.0  # seconds from which one worker more is wished for
+BEHIND: Final = 60.0  # seconds that reading is behind, from which one worker more is wished for
 _SHARD_FIELDS: Final = tuple(one.name for one in fields(ShardStatus))
 _DECIMALS: Final = {"lag": 1, "headroom": 0, "checkpoint_age": 1, "hot_key_share": 3}
 
@@ -97,13 +97,14 @@ def _of_worker(status: Status) -> dict[str, Any]:
 
 
 def _scaling(status: Status) -> dict[str, float]:
-    """For an autoscaler: the lag of this worker, and how many workers can have a shard at all. One that is alone with
-    several shards and keeps up needs no help, so the wish grows with the lag only."""
+    """For an autoscaler: how far this worker is behind, and how many workers can have a shard at all. One that is alone
+    with several shards and keeps up needs no help, so the wish grows with the age of what it reads. Lag also grows while
+    one key keeps failing, which no worker more would change."""
     open_shards = sum(1 for shard in status.shards if shard.state in ("open", "waiting"))
-    behind = status.lag > LAGGING
-    wanted = status.workers + 1 if behind else status.workers
+    wanted = status.workers + 1 if status.iterator_age > BEHIND else status.workers
     return {
         "lag_seconds": round(_finite(status.lag) or 0.0, 1),
+        "iterator_age_seconds": round(_finite(status.iterator_age) or 0.0, 1),
         "open_shards": open_shards,
         "desired_workers": max(1, min(wanted, open_shards)),
     }

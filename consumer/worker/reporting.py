@@ -103,7 +103,8 @@ class Reporter:
         self._process_gauges(rows, workers, shards, now)
         self._readiness(list(workers.values()))
         self._remember(lag)
-        self._board.publish(self._status(rows, workers, shards, now))
+        iterator_age = max((one.unread for one in ages.values()), default=0.0)
+        self._board.publish(self._status(rows, workers, shards, now, iterator_age))
         sd_notify.status(f"shards={len(workers)} lag={lag:.1f}s")
 
     def _remember(self, lag: float) -> None:
@@ -176,6 +177,7 @@ class Reporter:
         workers: Mapping[str, ShardWorker],
         shards: tuple[ShardStatus, ...],
         now: float,
+        iterator_age: float,
     ) -> Status:
         context, metrics, sessions = self._context, self._context.metrics, self._coordinator.sessions
         finished, finished_count = finished_shards(rows)
@@ -200,6 +202,7 @@ class Reporter:
             free_leases=len(free),
             free_for=context.ports.clock.monotonic() - min(free) if free else 0.0,
             letters_waiting=int(metrics.dead_letters_waiting.value),
+            iterator_age=iterator_age,
             clock_ahead=context.ports.clock.ahead(),
             credentials_end=metrics.credentials.end,
             endless_retries=context.settings.retry.max_retry_attempts < 0 and context.settings.retry.max_record_age < 0,

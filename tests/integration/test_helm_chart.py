@@ -191,7 +191,7 @@ def test_a_changed_configuration_rolls_the_deployment_and_nothing_else_does() ->
 
 
 @needs_helm
-def test_keda_takes_the_largest_lag_of_all_pods_and_scales_down_slowly() -> None:
+def test_keda_takes_the_largest_age_of_all_pods_and_scales_down_slowly() -> None:
     objects = rendered(CHART / "ci" / "everything-values.yaml")
     spec = objects["ScaledObject"]["spec"]
     assert spec["scaleTargetRef"] == {"name": objects["Deployment"]["metadata"]["name"]}
@@ -204,7 +204,7 @@ def test_keda_takes_the_largest_lag_of_all_pods_and_scales_down_slowly() -> None
     assert trigger["metadata"] == {
         "url": f"http://{service}.orders.svc.cluster.local:{port['containerPort']}/status.json",
         "format": "json",
-        "valueLocation": "scaling.lag_seconds",
+        "valueLocation": "scaling.iterator_age_seconds",
         "targetValue": "60",
         "aggregateFromKubeServiceEndpoints": "true",
         "aggregationType": "max",

@@ -102,6 +102,7 @@ def test_one_record_that_keeps_failing_is_what_lag_and_headroom_speak_of() -> No
         (key,) = found.keys
         assert (len(key.digest), key.state, key.shard_id) == (16, "retrying", shard_id)
         assert found.endless_retries
+        assert found.iterator_age < 3, "what an autoscaler is told: no worker more would help"
         assert abs(found.updated_at - key.since - lag) < 3
         assert metric(worker, "retrying_keys") == 1
         handler.keys.clear()
@@ -199,6 +200,9 @@ def test_a_reader_that_waits_for_room_says_so() -> None:
         await world.sleep(60.0)
         assert shard_status(worker, shard_id).slow_because == "room"
         assert gauge(worker, "iterator_age_seconds", shard_id) > 55
+        found = report(worker)
+        assert found is not None
+        assert found.iterator_age > 55, "what an autoscaler is told: another worker would have room"
         await until(world, lambda: shard_status(worker, shard_id).slow_because != "room", "there is room", 200.0)
 
     run(world, scenario)

@@ -102,16 +102,25 @@ def test_a_worker_that_owns_a_thousand_shards() -> None:
 
 
 def test_what_an_autoscaler_reads() -> None:
-    def scaling(lag: float, workers: int, shards: int) -> dict[str, float]:
-        found = samples.status(NOW, tuple(samples.own(n, lag=lag) for n in range(shards)), workers=workers)
+    def scaling(lag: float, workers: int, shards: int, *, unread: float | None = None) -> dict[str, float]:
+        own = tuple(samples.own(n, lag=lag) for n in range(shards))
+        found = samples.status(NOW, own, workers=workers, iterator_age=lag if unread is None else unread)
         scaled: dict[str, float] = parsed(samples.board(found))["scaling"]
         return scaled
 
-    assert scaling(0.4, 2, 6) == {"lag_seconds": 0.4, "open_shards": 6, "desired_workers": 2}
+    assert scaling(0.4, 2, 6) == {
+        "lag_seconds": 0.4,
+        "iterator_age_seconds": 0.4,
+        "open_shards": 6,
+        "desired_workers": 2,
+    }
     assert scaling(90.0, 2, 6)["desired_workers"] == 3
     assert scaling(90.0, 6, 6)["desired_workers"] == 6, "one more worker would have no shard"
     assert scaling(0.4, 9, 6)["desired_workers"] == 6
     assert scaling(0.0, 1, 0)["desired_workers"] == 1
+    failing_key = scaling(7_200.0, 2, 6, unread=0.3)
+    assert (failing_key["lag_seconds"], failing_key["iterator_age_seconds"]) == (7_200.0, 0.3)
+    assert failing_key["desired_workers"] == 2, "no worker more helps a key that keeps failing"
 
 
 def test_the_tag_changes_with_what_is_said_and_not_with_the_time() -> None:
