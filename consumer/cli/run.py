@@ -47,7 +47,7 @@ def run(config: Path) -> None:
     from consumer.settings.load import load_settings
     from consumer.worker.app import Daemon
 
-    daemon = Daemon(settings, lambda: load_settings(file, environ))
+    daemon = Daemon(settings, lambda: load_settings(file, environ), str(file))
     try:
         completed(_serve(daemon, settings.shutdown.grace, early))
     except Exception as error:  # noqa: BLE001 - any bug ends with 70: a restart may help; its stack is in the log

@@ -125,14 +125,16 @@ class KeyStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One snapshot of the worker. Times are Unix seconds; ``totals`` are counts since the start of the process.
+    """One snapshot of the worker. Times are Unix seconds, by the clock of AWS; ``totals`` are counts since the process
+    began.
 
     ``parked_keys`` of the application, the first of them at ``oldest_parked`` (0 without one). ``finished`` shards, the
     newest ones, each with its parents, of ``finished_count``. ``free_leases`` could be worked on and have no owner, the
     first of them for ``free_for`` seconds. ``letters_waiting`` are dead letters that were refused so far.
-    ``clock_ahead``: by how many seconds this machine's clock differs. ``credentials_end``: None without an end.
-    ``iterator_age``: by how many seconds the reading of this worker's shards is behind, at most; a key that fails does not
-    count. ``endless_retries``: no record is ever given up. ``changed_settings``: what differs from the defaults, as printed.
+    ``clock_ahead``: by how many seconds this machine's clock is ahead of AWS. ``credentials_end``: None without an end.
+    ``iterator_age``: by how many seconds the reading of this worker's shards is behind, at most; a key that fails does
+    not count. ``endless_retries``: no record is ever given up. ``changed_settings``: what differs from the defaults, as
+    printed.
     """
 
     application: str
@@ -162,6 +164,11 @@ class Status:
     changed_settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def reported_at(self) -> float:
+        """``updated_at`` by this machine's clock, which its log and the times of errors have."""
+        return self.updated_at + self.clock_ahead
+
+    @property
     def lag(self) -> float:
         """Of the worst shard of this worker, in seconds."""
         lags = [shard.lag for shard in self.shards if shard.lag is not None]
@@ -174,10 +181,11 @@ class StatusBoard:
     The watchdog sets ``wedged``, a line that says why (empty: the main loop is not wedged), and ``progress_age``, the
     seconds since the last progress of the main loop. The main loop sets ``blocked``: why nothing can work at present
     (empty: something can), and keeps the ``history``. ``show_errors``: also the texts of errors, which may hold data of
-    items.
+    items. ``config_file``: its path, for commands that are shown; empty when there is none.
     """
 
-    def __init__(self, *, show_errors: bool = False) -> None:
+    def __init__(self, *, show_errors: bool = False, config_file: str = "") -> None:
+        self.config_file: Final = config_file
         self.wedged = ""
         self.progress_age = 0.0
         self.blocked = ""

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from consumer.operate.status import SLOW, KeyStatus, ShardStatus, Status, StatusBoard, WorkerStatus
-from consumer.operate.verdict import Verdict, judge
+from consumer.operate.verdict import CONFIG_FILE, Verdict, judge
 
 BEHIND: Final = 60.0  # seconds that reading is behind, from which one worker more is wished for
 _SHARD_FIELDS: Final = tuple(one.name for one in fields(ShardStatus))
@@ -31,8 +31,8 @@ class StatusJson:
         self._tag = ""
 
     def encoded(self) -> tuple[bytes, str, float]:
-        """The document, an entity tag that changes when anything but its time does, and that time (Unix seconds; 0
-        before there is one)."""
+        """The document, an entity tag that changes when anything but its time does, and that time (Unix seconds by this
+        machine's clock, as the Date of an answer; 0 before there is one)."""
         board = self._board
         status, errors = board.status, board.errors
         health, readiness = board.health(), board.readiness()
@@ -40,14 +40,15 @@ class StatusJson:
         updated_at = 0.0 if status is None else status.updated_at
         if seen != self._seen or not self._body:
             self._seen = seen
-            document = _document(board, status, judge(status, health, readiness, errors))
+            config_file = board.config_file or CONFIG_FILE
+            document = _document(board, status, judge(status, health, readiness, errors, config_file=config_file))
             self._tag = f'W/"{blake2b(_encode(document), digest_size=12).hexdigest()}"'
             self._body = _encode({**document, "updated_at": updated_at})
-        return self._body, self._tag, updated_at
+        return self._body, self._tag, 0.0 if status is None else status.reported_at
 
 
 def status_json(board: StatusBoard) -> bytes:
-    """Times are Unix seconds."""
+    """Times are Unix seconds: those of errors by this machine's clock, the others by that of AWS."""
     return StatusJson(board).encoded()[0]
 
 
@@ -82,6 +83,7 @@ def _of_worker(status: Status) -> dict[str, Any]:
         "parked_keys": status.parked_keys,
         "oldest_parked": status.oldest_parked,
         "letters_waiting": status.letters_waiting,
+        "clock_ahead": round(status.clock_ahead),
         "free_leases": status.free_leases,
         "totals": dict(status.totals),
         "scaling": _scaling(status),
@@ -98,8 +100,8 @@ def _of_worker(status: Status) -> dict[str, Any]:
 
 def _scaling(status: Status) -> dict[str, float]:
     """For an autoscaler: how far this worker is behind, and how many workers can have a shard at all. One that is alone
-    with several shards and keeps up needs no help, so the wish grows with the age of what it reads. Lag also grows while
-    one key keeps failing, which no worker more would change."""
+    with several shards and keeps up needs no help, so the wish grows with the age of what it reads. Lag also grows
+    while one key keeps failing, which no worker more would change."""
     open_shards = sum(1 for shard in status.shards if shard.state in ("open", "waiting"))
     wanted = status.workers + 1 if status.iterator_age > BEHIND else status.workers
     return {

@@ -7,42 +7,38 @@ Each problem is one sentence, what helps, and where there is one the command for
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from shlex import quote
 from typing import Final, Literal
 
 from consumer.operate.error_groups import ErrorGroup
-from consumer.operate.status import SLOW, ShardStatus, Status
-
-Severity = Literal["critical", "warning", "info"]
-SEVERITIES: Final[tuple[Severity, ...]] = ("critical", "warning", "info")
+from consumer.operate.problem import (
+    SEVERITIES,
+    Problem,
+    Severity,
+    counted,
+    ids_of,
+    of_kinds,
+    shards_in_words,
+    time_in_words,
+)
+from consumer.operate.status import SLOW, Status
 
 HEADROOM: Final = 12 * 3600.0  # seconds to the trimming of the oldest unsettled record
 LAG: Final = 300.0  # seconds
-STUCK: Final = 600.0  # seconds that a key may be retried
+STUCK: Final = 300.0  # seconds that a key may be retried
 FREE: Final = 60.0  # seconds that a lease may have no owner
 CHECKPOINT: Final = 60.0  # seconds that a checkpoint may be old
 CLOCK: Final = 60.0  # seconds by which the clocks may differ
 CREDENTIALS: Final = 240.0  # seconds that credentials are still valid
 THROTTLED: Final = 0.1  # throttles a second, over the last points
 RECENT: Final = 900.0  # seconds that an error counts as recent
+LOSSES: Final = frozenset({"shard.gap", "keys.trimmed"})  # events of records that nobody will ever handle
 NAMED: Final = 5  # shards of a problem that are named
 
-CONFIG_FILE: Final = "consumer.yaml"  # whatever it is called
+CONFIG_FILE: Final = "consumer.yaml"  # in the place of the one of the worker
 CONFIG: Final = f"--config {CONFIG_FILE}"
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong. ``code`` is stable, for scripts. ``text`` says what, ``help`` what to do about it,
-    ``command`` is what to run (empty: nothing). ``shards`` are some of those concerned."""
-
-    severity: Severity
-    code: str
-    text: str
-    help: str
-    command: str = ""
-    shards: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +55,32 @@ class Verdict:
 
 
 def judge(
-    status: Status | None, health: tuple[bool, str], readiness: tuple[bool, str], errors: Sequence[ErrorGroup] = ()
+    status: Status | None,
+    health: tuple[bool, str],
+    readiness: tuple[bool, str],
+    errors: Sequence[ErrorGroup] = (),
+    *,
+    config_file: str = CONFIG_FILE,
 ) -> Verdict:
-    """``health`` and ``readiness`` as the status board gives them."""
+    """``health`` and ``readiness`` as the status board gives them. ``config_file`` is the one that commands name."""
     found = list(_of_process(status, health, readiness))
     if status is not None:
         for look in _LOOKS:
             found += look(status)
+        found += _lost(status, errors, found)
         found += _recent_errors(status, errors, found)
-    found = [replace(problem, shards=problem.shards[:NAMED]) for problem in found]
+    found = [_to_be_shown(problem, config_file) for problem in found]
     found.sort(key=lambda problem: SEVERITIES.index(problem.severity))  # stable: their order within a severity is ours
     if not found:
         return Verdict(_all_is_well(status))
     more = len(found) - 1
-    tail = f" And {_count(more, 'other problem')}." if more else ""
+    tail = f" And {counted(more, 'other problem')}." if more else ""
     return Verdict(found[0].text + tail, tuple(found))
+
+
+def _to_be_shown(problem: Problem, config_file: str) -> Problem:
+    command = problem.command.replace(CONFIG_FILE, quote(config_file))
+    return replace(problem, shards=problem.shards[:NAMED], command=command)
 
 
 def _of_process(status: Status | None, health: tuple[bool, str], readiness: tuple[bool, str]) -> Iterator[Problem]:
@@ -104,26 +111,26 @@ def _of_process(status: Status | None, health: tuple[bool, str], readiness: tupl
 
 
 def _halted(status: Status) -> Iterator[Problem]:
-    if halted := _ids(shard for shard in status.shards if shard.state == "halted"):
+    if halted := ids_of(shard for shard in status.shards if shard.state == "halted"):
         yield Problem(
             "critical",
             "halted",
-            f"{_shards(halted)} stopped: records were trimmed before they were read.",
+            f"{shards_in_words(halted)} stopped: records were trimmed before they were read.",
             "Find out what was lost (rows gap# in the lease table). Then set source.on_gap: continue and restart: "
             "the shard goes on with the oldest record that is left.",
-            f"stream-consumer leases show {halted[0]} {CONFIG}",
+            f"stream-consumer leases show {quote(halted[0])} {CONFIG}",
             shards=halted,
         )
 
 
 def _quarantined(status: Status) -> Iterator[Problem]:
-    if found := _ids(shard for shard in status.shards if shard.state == "quarantined"):
+    if found := ids_of(shard for shard in status.shards if shard.state == "quarantined"):
         yield Problem(
             "critical",
             "quarantined",
-            f"{_shards(found)} quarantined: the stored checkpoint cannot be read.",
+            f"{shards_in_words(found)} quarantined: the stored checkpoint cannot be read.",
             "The note of the shard says what was found. Mend the row in the lease table, or restore the table.",
-            f"stream-consumer leases show {found[0]} {CONFIG}",
+            f"stream-consumer leases show {quote(found[0])} {CONFIG}",
             shards=found,
         )
 
@@ -132,13 +139,13 @@ def _about_to_lose(status: Status) -> Iterator[Problem]:
     near = [one for one in status.shards if one.headroom is not None and one.headroom < HEADROOM]
     if near:
         least = min(one.headroom for one in near if one.headroom is not None)
-        when = f"in {_time(least)}" if least > 0 else "by now"
+        when = f"in {time_in_words(least)}" if least > 0 else "by now"
         yield Problem(
             "critical",
             "headroom",
-            f"Records that are not settled are trimmed by AWS {when}, in {_shards(_ids(near))}.",
+            f"Records that are not settled are trimmed by AWS {when}, in {shards_in_words(ids_of(near))}.",
             "What the table below says of these shards comes first: after that moment their records are lost.",
-            shards=_ids(near),
+            shards=ids_of(near),
         )
 
 
@@ -149,19 +156,19 @@ def _breakers(status: Status) -> Iterator[Problem]:
         yield Problem(
             "critical",
             "breaker",
-            f"The breaker of {_shards(_ids(opened))} is open: most of what is tried fails{_of(kinds)}.",
+            f"The breaker of {shards_in_words(ids_of(opened))} is open: most of what is tried fails{of_kinds(kinds)}.",
             "Mend the handler, or what it depends on; the shards go on by themselves. See breaker.opened in the log.",
-            shards=_ids(opened),
+            shards=ids_of(opened),
         )
 
 
 def _refused_letters(status: Status) -> Iterator[Problem]:
     if status.letters_waiting:
-        shards = _ids(one for one in status.shards if one.slow_because == "destination")
+        shards = ids_of(one for one in status.shards if one.slow_because == "destination")
         yield Problem(
             "critical",
             "letters_refused",
-            f"{_count(status.letters_waiting, 'dead letter')} refused by the destination, and tried again.",
+            f"{counted(status.letters_waiting, 'dead letter')} refused by the destination, and tried again.",
             "Check that on_failure.destination is there and may be written: dead_letter.refused in the log says why.",
             f"stream-consumer check-config {CONFIG_FILE} --aws",
             shards,
@@ -169,19 +176,19 @@ def _refused_letters(status: Status) -> Iterator[Problem]:
 
 
 def _paused(status: Status) -> Iterator[Problem]:
-    if found := _ids(one for one in status.shards if one.slow_because == "paused"):
+    if found := ids_of(one for one in status.shards if one.slow_because == "paused"):
         yield Problem(
             "critical",
             "paused",
-            f"{_shards(found)} paused: so many keys fail that nothing new is started.",
+            f"{shards_in_words(found)} paused: so many keys fail that nothing new is started.",
             "It is most likely the handler that fails, not a record: see batch.failed in the log.",
             shards=found,
         )
-    if found := _ids(one for one in status.shards if one.slow_because == "parked_full"):
+    if found := ids_of(one for one in status.shards if one.slow_because == "parked_full"):
         yield Problem(
             "critical",
             "parked_full",
-            f"{_shards(found)} paused: as many keys are parked, or letters of one, as there may be.",
+            f"{shards_in_words(found)} paused: as many keys are parked, or letters of one, as there may be.",
             "Mend the handler, then bring the parked keys back.",
             f"stream-consumer dlq redrive {CONFIG}",
             found,
@@ -189,11 +196,11 @@ def _paused(status: Status) -> Iterator[Problem]:
 
 
 def _unreadable(status: Status) -> Iterator[Problem]:
-    if found := _ids(one for one in status.shards if one.slow_because in ("denied", "read_fails")):
+    if found := ids_of(one for one in status.shards if one.slow_because in ("denied", "read_fails")):
         yield Problem(
             "critical",
             "unreadable",
-            f"{_shards(found)} cannot be read.",
+            f"{shards_in_words(found)} cannot be read.",
             "The note of the shard has the answer of AWS; check-config compares what the role may do.",
             f"stream-consumer check-config {CONFIG_FILE} --aws",
             found,
@@ -205,7 +212,7 @@ def _free(status: Status) -> Iterator[Problem]:
         yield Problem(
             "critical",
             "free_leases",
-            f"{_count(status.free_leases, 'shard')} without an owner, the first for {_time(status.free_for)}.",
+            f"{counted(status.free_leases, 'shard')} without an owner, the first for {time_in_words(status.free_for)}.",
             "Start more workers, or raise limits.max_shards: those that run take no more.",
         )
 
@@ -218,7 +225,7 @@ def _stuck_keys(status: Status) -> Iterator[Problem]:
     if stuck:
         shards = tuple(dict.fromkeys(key.shard_id for key in stuck))
         number = sum(one.retrying_keys or 0 for one in status.shards if one.shard_id in shards)
-        oldest = _time(max(_age(status, key.since) for key in stuck))
+        oldest = time_in_words(max(_age(status, key.since) for key in stuck))
         fate = (
             "retry.max_retry_attempts is -1, so they are tried until AWS trims them: set a limit and a destination."
             if status.endless_retries
@@ -227,7 +234,7 @@ def _stuck_keys(status: Status) -> Iterator[Problem]:
         yield Problem(
             "warning",
             "stuck_keys",
-            f"{_count(max(number, len(stuck)), 'key')} failing again and again, the oldest for {oldest}.",
+            f"{counted(max(number, len(stuck)), 'key')} failing again and again, the oldest for {oldest}.",
             fate,
             shards=shards,
         )
@@ -241,30 +248,30 @@ def _lagging(status: Status) -> Iterator[Problem]:
         yield Problem(
             "warning",
             "lag",
-            f"{_shards(_ids(late))} behind, the worst by {_time(worst.lag or 0.0)}{why}.",
+            f"{shards_in_words(ids_of(late))} behind, the worst by {time_in_words(worst.lag or 0.0)}{why}.",
             "The column 'why' says what each of them waits for; docs/performance.md has the sizing.",
-            shards=_ids(sorted(late, key=lambda one: -(one.lag or 0.0))),
+            shards=ids_of(sorted(late, key=lambda one: -(one.lag or 0.0))),
         )
 
 
 def _parked(status: Status) -> Iterator[Problem]:
     if status.parked_keys:
-        since = f", the first {_time(_age(status, status.oldest_parked))} ago" if status.oldest_parked else ""
+        since = f", the first {time_in_words(_age(status, status.oldest_parked))} ago" if status.oldest_parked else ""
         yield Problem(
             "warning",
             "parked_keys",
-            f"{_count(status.parked_keys, 'key')} parked{since}.",
+            f"{counted(status.parked_keys, 'key')} parked{since}.",
             "Mend the handler first, then bring them back: their records wait at the destination, in order.",
             f"stream-consumer dlq redrive {CONFIG}",
         )
 
 
 def _checkpoints(status: Status) -> Iterator[Problem]:
-    if found := _ids(one for one in status.shards if (one.checkpoint_age or 0.0) > CHECKPOINT):
+    if found := ids_of(one for one in status.shards if (one.checkpoint_age or 0.0) > CHECKPOINT):
         yield Problem(
             "warning",
             "checkpoints",
-            f"The checkpoints of {_shards(found)} are not written.",
+            f"The checkpoints of {shards_in_words(found)} are not written.",
             "Work goes on and would be repeated after a crash: see checkpoint.failed in the log, and the lease table.",
             shards=found,
         )
@@ -276,7 +283,7 @@ def _clock(status: Status) -> Iterator[Problem]:
         yield Problem(
             "warning",
             "clock",
-            f"The clock of this machine is {_time(abs(status.clock_ahead))} {side} the one of AWS.",
+            f"The clock of this machine is {time_in_words(abs(status.clock_ahead))} {side} the one of AWS.",
             "Set it (chrony, systemd-timesyncd): until then no record is given up for its age.",
         )
 
@@ -284,7 +291,7 @@ def _clock(status: Status) -> Iterator[Problem]:
 def _credentials(status: Status) -> Iterator[Problem]:
     if status.credentials_end is not None and status.credentials_end - status.updated_at < CREDENTIALS:
         left = status.credentials_end - status.updated_at
-        text = f"end in {_time(left)} and were not renewed" if left > 0 else "have ended"
+        text = f"end in {time_in_words(left)} and were not renewed" if left > 0 else "have ended"
         yield Problem(
             "warning",
             "credentials",
@@ -310,22 +317,39 @@ def _throttled(status: Status) -> Iterator[Problem]:
 def _versions(status: Status) -> Iterator[Problem]:
     versions = Counter(worker.version for worker in status.fleet if worker.version)
     if len(versions) > 1:
-        listed = ", ".join(f"{version} ({_count(n, 'worker')})" for version, n in sorted(versions.items()))
+        listed = ", ".join(f"{version} ({counted(n, 'worker')})" for version, n in sorted(versions.items()))
         yield Problem(
             "info", "versions", f"Different versions run: {listed}.", "Usual during a deployment, for a while."
         )
 
 
+def _lost(status: Status, errors: Sequence[ErrorGroup], found: Sequence[Problem]) -> Iterator[Problem]:
+    """With source.on_gap: continue nothing stops, and the loss would be an error among others."""
+    lost = [group for group in _recent(status, errors) if group.event in LOSSES]
+    if lost and not any(problem.code == "halted" for problem in found):
+        yield Problem(
+            "critical",
+            "lost_records",
+            "Records were trimmed before they were read, in the last 15 minutes: they are lost.",
+            "The rows gap# in the lease table say which. Find out why the worker was so far behind.",
+            shards=tuple(dict.fromkeys(group.shard_id for group in lost if group.shard_id)),
+        )
+
+
+def _recent(status: Status, errors: Sequence[ErrorGroup]) -> list[ErrorGroup]:
+    return [group for group in errors if status.reported_at - group.last < RECENT]
+
+
 def _recent_errors(status: Status, errors: Sequence[ErrorGroup], found: Sequence[Problem]) -> Iterator[Problem]:
     """Errors are the symptom; they are named when nothing else is."""
-    recent = [group for group in errors if status.updated_at - group.last < RECENT]
+    recent = _recent(status, errors)
     if recent and not found:
         last = recent[0]
         kind = f" ({last.type})" if last.type else ""
         yield Problem(
             "info",
             "errors",
-            f"{_count(len(recent), 'kind')} of errors in the last 15 minutes, the last one {last.event}{kind}.",
+            f"{counted(len(recent), 'kind')} of errors in the last 15 minutes, the last one {last.event}{kind}.",
             "See the errors below; the log has their texts.",
             f"stream-consumer dlq list {CONFIG}" if last.event.startswith("dead_letter.") else "",
         )
@@ -360,33 +384,9 @@ def _all_is_well(status: Status | None) -> str:
     mine = sum(shard.mine for shard in status.shards)
     owned = sum(shard.owner is not None for shard in status.shards)
     if not mine:
-        return f"Healthy: this worker stands by; {owned} of {_count(len(status.shards), 'shard')} owned by others."
-    return f"Healthy: {owned} of {_count(len(status.shards), 'shard')} owned, {mine} of them here, and nothing waits."
-
-
-def _ids(shards: Iterable[ShardStatus]) -> tuple[str, ...]:
-    return tuple(shard.shard_id for shard in shards)
-
-
-def _shards(ids: Sequence[str]) -> str:
-    return _count(len(ids), "shard")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _of(kinds: Sequence[str]) -> str:
-    return f" ({', '.join(kinds[:3])})" if kinds else ""
+        return f"Healthy: this worker stands by; {owned} of {counted(len(status.shards), 'shard')} owned by others."
+    return f"Healthy: {owned} of {counted(len(status.shards), 'shard')} owned, {mine} of them here, and nothing waits."
 
 
 def _age(status: Status, since: float) -> float:
     return max(0.0, status.updated_at - since) if since else 0.0
-
-
-def _time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.0f} h" if seconds < 172800 else f"{seconds / 86400:.0f} days"

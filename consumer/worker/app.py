@@ -52,15 +52,15 @@ CLEAN_UP = 5.0  # seconds for closing what can be closed after a root task died
 class Daemon:
     """One process of the fleet. ``run`` returns after a graceful stop and raises StreamConsumerError otherwise."""
 
-    def __init__(self, settings: Settings, reread: Callable[[], Settings] | None = None) -> None:
-        """``reread`` gives the settings of the file as it is by then, or raises ConfigError."""
+    def __init__(self, settings: Settings, reread: Callable[[], Settings] | None = None, config_file: str = "") -> None:
+        """``reread`` gives the settings of the file ``config_file`` as it is by then, or raises ConfigError."""
         self._settings = settings
         self._reread = reread
         self._reload_asked = asyncio.Event()
         self._stop = asyncio.Event()
         self._clock = HeardClock(SystemClock())
         self._metrics = Metrics(application=settings.application, table=settings.source.name)
-        self._board = StatusBoard(show_errors=settings.http.show_errors)
+        self._board = StatusBoard(show_errors=settings.http.show_errors, config_file=config_file)
         self._pulse = Pulse(self._clock, self._metrics)
         self._watchdog = Watchdog(lambda: self._pulse.beats, self._board, wedged_after(settings))
         self._control = ControlThread()

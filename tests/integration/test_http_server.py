@@ -447,7 +447,7 @@ def test_health_command_starts_fast_because_it_imports_little(running: Running, 
         "import sys; from consumer.cli.main import main\n"
         "try: main()\n"
         "except SystemExit as end: assert end.code == 0, end.code\n"
-        "heavy = {'aioboto3', 'botocore', 'aiohttp', 'pydantic', 'prometheus_client', 'structlog', 'asyncio', 'msgspec'}\n"
+        "heavy = {'aioboto3', 'botocore', 'aiohttp', 'pydantic', 'prometheus_client', 'structlog', 'asyncio'}\n"
         "sys.exit(' '.join(sorted(heavy & set(sys.modules))) or 0)"
     )
     command = [sys.executable, "-c", code, "health", "--config", str(config)]

@@ -18,7 +18,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from consumer.operate.status import SLOW, ShardStatus, StatusBoard
+from consumer.operate.status import SLOW, KeyStatus, ShardStatus, StatusBoard
 from tests.support import status_samples as samples
 from tests.support.served import Running
 
@@ -187,6 +187,17 @@ def test_a_worker_that_is_gone_or_silent_is_said_to_be(show: Callable[..., Shown
     shown.server.call(shown.server.server.close())
     expect(page.locator("#headline")).to_contain_text("This worker has given no answer since")
     expect(page.locator("#verdict")).to_have_attribute("data-severity", "critical")
+
+
+@pytest.mark.parametrize("ahead", [-3_600, 3_600])
+def test_a_machine_whose_clock_differs_from_that_of_aws(show: Callable[..., Shown], ahead: int) -> None:
+    """Its answers are dated by its own clock, its report and its keys by that of AWS."""
+    now = time.time() - ahead
+    key = KeyStatus("digest", "retrying", samples.shard_id(300), now - 1_200)
+    shown = show(samples.board(samples.status(now, (samples.own(300),), keys=(key,), clock_ahead=float(ahead))))
+    page = shown.open()
+    expect(page.locator("#live-text")).to_have_text("live")
+    expect(page.locator("#keys tbody td").last).to_have_text("20 min")
 
 
 def test_a_thousand_shards(show: Callable[..., Shown]) -> None:

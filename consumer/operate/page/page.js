@@ -431,7 +431,7 @@ const fleetTable = new Table(byId("fleet"), [
   { name: "worker", head: true, text: (row) => worker(row.incarnation) + (row.mine ? " (this one)" : "") },
   { name: "leases", number: true, text: (row) => count(row.leases) + (row.capacity ? ` of ${count(row.capacity)}` : "") },
   { name: "version", text: (row) => row.version || "–" },
-  { name: "up", number: true, text: (row) => (row.started_at ? duration(now() - row.started_at) : "–") },
+  { name: "up", number: true, text: (row) => (row.started_at ? duration(serviceNow() - row.started_at) : "–") },
   { name: "state", text: (row) => (row.leaving ? "leaving" : "working") },
 ], { key: (row) => row.incarnation, mark: (row) => (row.leaving ? "warning" : "") });
 
@@ -439,7 +439,7 @@ const keyTable = new Table(byId("keys"), [
   { name: "key (digest)", head: true, text: (row) => row.digest },
   { name: "state", text: (row) => row.state },
   { name: "shard", text: (row) => row.shard_id || "–" },
-  { name: "since", number: true, text: (row) => (row.since ? duration(now() - row.since) : "–") },
+  { name: "since", number: true, text: (row) => (row.since ? duration(serviceNow() - row.since) : "–") },
 ], { key: (row) => `${row.digest} ${row.state} ${row.shard_id}` });
 
 const errorTable = new Table(byId("errors"), [
@@ -559,7 +559,8 @@ let isPaused = false;
 let answeredAt = 0; // by this machine's clock, ms
 let ahead = 0; // by how many seconds that is ahead of the worker's
 
-const now = () => Date.now() / 1000 - ahead;
+const now = () => Date.now() / 1000 - ahead; // by the clock of the worker's machine, as the times of errors
+const serviceNow = () => now() - (current.clock_ahead || 0); // by that of AWS, as all others
 
 async function ask() {
   const answer = await fetch("/status.json", { cache: "no-store", headers: tag ? { "If-None-Match": tag } : {} });

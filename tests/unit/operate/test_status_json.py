@@ -123,6 +123,14 @@ def test_what_an_autoscaler_reads() -> None:
     assert failing_key["desired_workers"] == 2, "no worker more helps a key that keeps failing"
 
 
+def test_a_machine_whose_clock_differs_reports_by_the_clock_that_dates_its_answers() -> None:
+    """Else a worker five minutes ahead of AWS would look as if it had been silent for five minutes."""
+    board = samples.board(samples.status(NOW, (samples.own(1),), clock_ahead=300.2))
+    body, _, at = StatusJson(board).encoded()
+    document = json.loads(body)
+    assert (at, document["updated_at"], document["clock_ahead"]) == (NOW + 300.2, NOW, 300)
+
+
 def test_the_tag_changes_with_what_is_said_and_not_with_the_time() -> None:
     found = samples.status(NOW, (samples.own(1),))
     board = samples.board(found)

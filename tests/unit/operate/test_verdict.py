@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_args
 
 import click
 import pytest
+import yaml
 
 from consumer.cli.main import main
 from consumer.operate.error_groups import ErrorGroup
 from consumer.operate.history import Past
+from consumer.operate.problem import SEVERITIES
 from consumer.operate.status import SLOW, KeyStatus, ShardStatus, SlowReason, Status, WorkerStatus
-from consumer.operate.verdict import NAMED, SEVERITIES, Verdict, judge
+from consumer.operate.verdict import (
+    CHECKPOINT,
+    CLOCK,
+    CREDENTIALS,
+    FREE,
+    HEADROOM,
+    LAG,
+    NAMED,
+    RECENT,
+    STUCK,
+    THROTTLED,
+    Verdict,
+    judge,
+)
 
 NOW = 1_764_000_000.0
 WELL, READY = (True, "ok"), (True, "ready")
@@ -192,11 +209,66 @@ def test_errors_are_named_when_nothing_explains_them() -> None:
     assert [one.code for one in judge(status(parked_keys=1), WELL, READY, [letters]).problems] == ["parked_keys"]
 
 
+def test_lost_records_are_said_whatever_else_is_wrong() -> None:
+    """With source.on_gap: continue nothing stands still; a halted shard says it itself."""
+    gap = ErrorGroup("shard.gap", "", 1, NOW - 60, NOW - 60, shard_id="shard-7")
+    found = judge(status(parked_keys=1), WELL, READY, [gap])
+    assert [(one.code, one.severity) for one in found.problems] == [
+        ("lost_records", "critical"),
+        ("parked_keys", "warning"),
+    ]
+    assert found.problems[0].shards == ("shard-7",)
+    assert [one.code for one in judge(status(shard(state="halted")), WELL, READY, [gap]).problems] == ["halted"]
+    assert judge(status(), WELL, READY, [replace(gap, last=NOW - 1_000)]).problems == ()
+
+
+@pytest.mark.parametrize("ahead", [-59.0, 59.0])
+def test_errors_are_as_old_as_this_machine_says(ahead: float) -> None:
+    """They have its time, and the report that of AWS."""
+    letters = ErrorGroup("dead_letter.sent", "ValueError", 3, NOW, NOW + ahead - RECENT + 10)
+    assert [one.code for one in judge(status(clock_ahead=ahead), WELL, READY, [letters]).problems] == ["errors"]
+    old = replace(letters, last=NOW + ahead - RECENT - 10)
+    assert judge(status(clock_ahead=ahead), WELL, READY, [old]).problems == ()
+
+
+def test_the_limits_are_those_of_the_alerts_or_tighter() -> None:
+    """Who looks at the page when an alert rings must see why. Each alert's own expression is what is compared."""
+    rules = yaml.safe_load((Path(__file__).parents[3] / "deploy" / "prometheus" / "alerts.yaml").read_text())
+    alerts = {rule["alert"].removeprefix("StreamConsumer"): rule for rule in rules["groups"][0]["rules"]}
+
+    def limit(alert: str, metric: str) -> float:
+        found = re.search(rf"{metric}[^<>]*[<>] ([0-9.]+)(?: \* ([0-9]+))?", alerts[alert]["expr"])
+        assert found is not None, alert
+        return float(found[1]) * float(found[2] or 1)
+
+    assert limit("AboutToLoseRecords", "retention_headroom_seconds") <= HEADROOM
+    assert limit("Lag", "lag_seconds") >= LAG
+    assert limit("StuckKey", "oldest_unsettled_seconds") >= STUCK
+    assert limit("CheckpointsStuck", "checkpoint_age_seconds") >= CHECKPOINT
+    assert limit("Clock", "clock_ahead_seconds") >= CLOCK
+    assert limit("CredentialsEnd", "credentials_expiry_seconds") <= CREDENTIALS
+    assert limit("Throttled", "throttles_total") >= THROTTLED
+    minutes = re.fullmatch(r"(\d+)m", alerts["ShardWithoutOwner"]["for"])
+    assert minutes is not None
+    assert int(minutes[1]) * 60 >= FREE
+
+
+def test_commands_name_the_file_of_the_worker_and_can_be_pasted() -> None:
+    """Whatever is in a row of the lease table: it is an argument, and no command of its own."""
+    hostile = "shard; touch /tmp/x $(id) `id`"
+    halted = status(replace(shard(state="halted"), shard_id=hostile), parked_keys=1)
+    found = judge(halted, WELL, READY, config_file="/etc/stream consumer/config.yaml").problems
+    assert [shlex.split(one.command)[1:] for one in found] == [
+        ["leases", "show", hostile, "--config", "/etc/stream consumer/config.yaml"],
+        ["dlq", "redrive", "--config", "/etc/stream consumer/config.yaml"],
+    ]
+
+
 def test_every_command_exists_with_its_options() -> None:
     commands = {problem.command for _, _, found, _ in WRONG for problem in verdict(found).problems} - {""}
     assert commands
     for command in commands:
-        program, *words = command.split()
+        program, *words = shlex.split(command)
         assert program == "stream-consumer"
         node: click.Command = main
         context = click.Context(main)
