@@ -43,7 +43,8 @@ def lag(config: Path, watch: bool, interval: float, every: bool, output: str) ->
     settings = settings_or_exit(config)
     from consumer.cli.stderr_log import warnings_on_stderr
 
-    with suppress(KeyboardInterrupt), warnings_on_stderr(), one_line_errors():
+    good_end = (KeyboardInterrupt,) if watch else ()
+    with suppress(*good_end), warnings_on_stderr(), one_line_errors():
         completed(_looks(settings, interval if watch else None, every=every, as_json=output == "json"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +16,7 @@ if TYPE_CHECKING:  # imported on use: --help must not wait for it
 
 output_option = click.option("--output", type=click.Choice(["table", "json"]), default="table", help="Default table.")
 
+_DUMB: Final = {"dumb", "unknown"}  # to rich their screens have 80 columns, and it cuts what is longer
 _ENDLESS: Final = 100_000  # columns: nothing is cut or wrapped, so that ids can be copied and lines be searched
 
 
@@ -36,12 +38,13 @@ def plain(text: str) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns, the first row their names. With the colours of ``Styled`` cells on a terminal, unless NO_COLOR is set;
-    plain elsewhere."""
+    """Columns, the first row their names. With the colours of ``Styled`` cells on a terminal, unless NO_COLOR is set or
+    TERM names one that cannot show them; plain elsewhere."""
     from rich.console import Console
 
     text = io.StringIO()
-    Console(file=text, force_terminal=sys.stdout.isatty(), width=_ENDLESS, legacy_windows=False).print(grid(rows))
+    has_colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") not in _DUMB
+    Console(file=text, force_terminal=has_colours, width=_ENDLESS, legacy_windows=False).print(grid(rows))
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 

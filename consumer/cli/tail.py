@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -58,6 +59,18 @@ def leave_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def is_read() -> bool:
+    """Whether anybody can read standard output still: `tail | head` is to end when head does, not with the next record,
+    which may be hours away."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):  # no file
+        return True
+    looked = select.poll()
+    looked.register(descriptor, 0)
+    return not any(event & select.POLLERR for _, event in looked.poll(0))
+
+
 async def _tail(
     settings: Settings, since: float | None, shards: frozenset[str], limit: int | None, *, filtered: bool
 ) -> None:
@@ -65,7 +78,7 @@ async def _tail(
     from consumer.cli.tailing import Tail
 
     async with reach.reached(settings) as there:
-        await Tail(there, _printer(settings, filtered=filtered), limit).run(since, shards)
+        await Tail(there, _printer(settings, filtered=filtered), limit, is_read).run(since, shards)
 
 
 def _printer(settings: Settings, *, filtered: bool) -> Callable[[StreamRecord], bool]:

@@ -30,11 +30,12 @@ Show = Callable[[StreamRecord], bool]
 
 
 class Tail:
-    """One run. ``limit``: records that count; None: without end."""
+    """One run. ``limit``: records that count; None: without end. ``is_read``: whether what is shown has a reader."""
 
-    def __init__(self, reach: Reach, show: Show, limit: int | None) -> None:
+    def __init__(self, reach: Reach, show: Show, limit: int | None, is_read: Callable[[], bool]) -> None:
         self._reach = reach
         self._show = show
+        self._is_read = is_read
         self._left = limit
         self._enough = asyncio.Event()
         self._reads = asyncio.Semaphore(AT_ONCE)
@@ -43,8 +44,8 @@ class Tail:
         self._ended: set[str] = set()
 
     async def run(self, since: float | None, chosen: Collection[str]) -> None:
-        """From ``since`` on: as ``position_or_ago`` gives it. Returns after ``limit`` records; what the source raises,
-        PermissionDenied among it, ends it."""
+        """From ``since`` on: as ``position_or_ago`` gives it. Returns after ``limit`` records, or without a reader.
+        What the source raises, PermissionDenied among it, ends it."""
         source = self._reach.source
         stream = await source.describe()
         if since is not None:
@@ -135,6 +136,9 @@ class Tail:
                 await self._reach.sleep(AGAIN.after(failures))
                 continue
             failures, has_read = 0, True
+            if not self._is_read():
+                self._enough.set()
+                return
             if page.records:
                 place = Position("AFTER_SEQUENCE_NUMBER", page.records[-1].number)
                 self._show_all(page)

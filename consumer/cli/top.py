@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -38,14 +40,15 @@ def top(config: Path, workers: tuple[str, ...], once: bool, interval: float) -> 
 
     Leases, sessions and parked keys come from the lease table: each look reads all rows of the application. Lag,
     records in flight and rates are known to the owners alone: they come from the workers named with --worker (their
-    http.port), and from the one of this config on this machine. A session that does not move between two looks is
-    silent for so long; longer than its leases.duration, it is dead.
+    http.port), or, without any, from the one of this config on this machine. A session that does not move between two
+    looks is silent for so long; longer than its leases.duration, it is dead.
     """
     settings = settings_or_exit(config)
     addresses = _addresses(settings, workers)
     from consumer.cli.stderr_log import warnings_on_stderr
 
-    with suppress(KeyboardInterrupt), warnings_on_stderr(), one_line_errors():
+    good_end = () if once else (KeyboardInterrupt,)
+    with suppress(*good_end), warnings_on_stderr(), one_line_errors():
         completed(_shown(settings, addresses, None if once else interval))
 
 
@@ -63,6 +66,8 @@ def _bracketed(host: str) -> str:
 
 
 async def _shown(settings: Settings, addresses: Sequence[tuple[str, int]], interval: float | None) -> None:
+    import asyncio
+
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
@@ -72,13 +77,18 @@ async def _shown(settings: Settings, addresses: Sequence[tuple[str, int]], inter
     from consumer.domain.errors import DependencyError
 
     console, frames = Console(), Frames()
-    if interval is not None and not console.is_terminal:
-        fail("standard output is no terminal: use --once, or `leases list` and `lag` for scripts", EX_USAGE)
+    if interval is not None and (not console.is_terminal or console.is_dumb_terminal):
+        fail(
+            "standard output is no terminal, or a dumb one: use --once, or `leases list` and `lag` for scripts",
+            EX_USAGE,
+        )
     async with reach.reached(settings) as there:
         if interval is None:
             wide = Console(width=None if console.is_terminal else 1000)
             wide.print(await _frame(there, frames, addresses, _MOST_ONCE))
             return
+        # Ended by a signal it must give the terminal back, too.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, sys.exit, 128 + signal.SIGTERM)
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
                 try:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 TIMEOUT: Final = 1.0  # seconds
 MOST_BYTES: Final = 32 * 1024 * 1024  # of an answer: 5,000 shards have 1.5 MB
+_MOST: Final = 1e18
 HANDLED: Final = "handled"  # the name of records that are handled, in the totals
 
 
@@ -52,7 +53,7 @@ def worker_status(host: str, port: int, application: str, timeout: float = TIMEO
         return _of(address, found, application)
     except (OSError, http.client.HTTPException, UnicodeError) as error:
         return WorkerStatus(address, f"is not reached: {getattr(error, 'strerror', None) or error}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return WorkerStatus(address, "is no worker")
     finally:
         connection.close()
@@ -84,7 +85,10 @@ def _of(address: str, found: Mapping[str, Any], application: str) -> WorkerStatu
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """None for what is no number that a worker gives: JSON has also those that are too large."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not -_MOST < value < _MOST:
+        return None
+    return float(value)
 
 
 def _count(value: Any) -> int | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import sys
 from typing import Any
 
 import click
@@ -167,3 +169,22 @@ def test_a_reader_that_has_enough_is_a_good_end(world: FleetWorld, monkeypatch: 
     monkeypatch.setattr(tail, "leave_stdout", lambda: left.append(1))
     assert world.run("tail", "--from", "trim_horizon").exit_code == 0
     assert left == [1]
+
+
+def test_a_reader_that_leaves_is_noticed_without_another_record(
+    world: FleetWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter([True, True, False])
+    monkeypatch.setattr(tail, "is_read", lambda: next(looks, False))
+    done = world.run("tail")
+    assert (done.exit_code, done.stdout) == (0, "")
+
+
+def test_a_pipe_is_read_until_its_reader_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert tail.is_read()
+        os.close(reading)
+        assert not tail.is_read()
+        monkeypatch.undo()

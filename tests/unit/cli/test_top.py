@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +22,7 @@ from consumer.domain.lease import LeaseRow, SessionRow
 from consumer.operate.metrics import RECORD_RESULTS
 from consumer.operate.status import ShardStatus, Status, StatusBoard
 from consumer.operate.status_json import status_json
+from consumer.testing.memory_leases import MemoryLeaseStore
 from tests.unit.cli.fleet_world import APPLICATION, DURATION, FleetWorld, world
 
 __all__ = ["world"]
@@ -104,6 +106,7 @@ def test_a_worker_that_is_not_there_is_named_and_nothing_else_is_missing(world: 
     [
         (b"not json", 200, "is no worker"),
         (b"[]", 200, "is no worker"),
+        (b"[" * 100_000, 200, "is no worker"),
         (b"{}", 404, "answers 404"),
         (b'{"application": "other"}', 200, "is of the application other"),
     ],
@@ -114,8 +117,9 @@ def test_what_is_no_worker_of_this_application(body: bytes, status: int, problem
 
 
 def test_odd_values_are_not_shown_as_numbers() -> None:
-    shards = [{"shard_id": "s", "mine": True, "lag": None, "in_flight": "many"}, "?"]
-    with answering(json.dumps({"application": APPLICATION, "shards": shards, "totals": 3}).encode()) as port:
+    shards = [{"shard_id": "s", "mine": True, "lag": None, "in_flight": "many", "retrying_keys": 1e999}, "?"]
+    document = {"application": APPLICATION, "shards": shards, "totals": {"handled": 10**400}}
+    with answering(json.dumps(document).encode()) as port:
         found = worker_status("127.0.0.1", port, APPLICATION)
     assert (found.problem, found.handled, dict(found.shards)) == ("", None, {"s": OwnedShard()})
 
@@ -168,6 +172,38 @@ def test_the_screen_goes_on_until_ctrl_c(world: FleetWorld, monkeypatch: pytest.
     assert "\x1b[?1049l" in done.output[-20:]  # the screen from before is back
 
 
-def test_a_screen_needs_a_terminal(world: FleetWorld) -> None:
+def test_a_signal_that_ends_it_gives_the_terminal_back(world: FleetWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell in the alternate screen, without a cursor, is what would be left."""
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setattr(os, "get_terminal_size", lambda *_: os.terminal_size((120, 40)))
+    looks: list[float] = []
+
+    def meanwhile(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        assert len(looks) < 20
+
+    world.time.meanwhile = meanwhile
+    done = world.run("top")
+    assert done.exit_code == 143, done.output
+    assert "\x1b[?1049l" in done.output[-20:]
+
+
+def test_a_single_look_that_was_broken_off_is_no_success(world: FleetWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(world.source, "iterator", broken_off)
+    world.lease(world.stream.open_shards()[0])
+    assert world.run("lag").exit_code == 1
+    monkeypatch.setattr(MemoryLeaseStore, "leases", broken_off)
+    assert world.run("top", "--once").exit_code == 1
+
+
+def test_a_screen_needs_a_terminal(world: FleetWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     done = world.run("top")
     assert (done.exit_code, "use --once" in done.output) == (2, True)
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("TERM", "dumb")  # rich would show nothing until the end
+    assert world.run("top").exit_code == 2
