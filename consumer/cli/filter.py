@@ -10,7 +10,7 @@ import click
 
 from consumer.cli.config_file import config_options
 from consumer.cli.failures import records_or_exit, settings_or_exit
-from consumer.cli.output import output_option, plain
+from consumer.cli.output import echo_json, output_option, plain, table
 from consumer.cli.verbs import Verb, Verbs
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
@@ -50,7 +50,7 @@ def test(config: Path, event: Path, output: str) -> None:
     passed = all(explanation.matched for _, explanation in explained)
     if output == "json":
         results = [_as_json(index, *one) for index, one in enumerate(explained)]
-        click.echo(json.dumps({"matched": passed, "filters": len(filters), "records": results}, indent=2))
+        echo_json({"matched": passed, "filters": len(filters), "records": results})
     else:
         for index, one in enumerate(explained):
             click.echo(_as_table(index, *one))
@@ -93,7 +93,7 @@ def _as_table(index: int, record: StreamRecord, explanation: Explanation) -> str
     rows = [
         (
             "yes" if clause.matched else "no",
-            plain(clause.place),
+            clause.place,
             _listed(clause.wanted),
             _listed(clause.found) if clause.found else f"({clause.note})",
         )
@@ -101,12 +101,8 @@ def _as_table(index: int, record: StreamRecord, explanation: Explanation) -> str
         for clause in result.clauses
     ]
     if rows:
-        rows.insert(0, ("HOLDS", "CLAUSE", "WANTED", "FOUND"))
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        lines += [
-            "  " + "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]])
-            for row in rows
-        ]
+        shown = table([("HOLDS", "CLAUSE", "WANTED", "FOUND"), *rows])
+        lines += [f"  {line}" for line in shown.splitlines()]
     return "\n".join(lines)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from consumer.cli.completed import completed
 from consumer.cli.config_file import config_options
 from consumer.cli.durations import position_or_ago
 from consumer.cli.failures import EX_CONFIG, EX_USAGE, fail, one_line_errors, settings_or_exit
-from consumer.cli.output import output_option
+from consumer.cli.output import echo_json, output_option, plain, table
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
     from consumer.domain.lease import LeaseRow
@@ -231,21 +230,22 @@ def _progress() -> Callable[[Counts], None]:
 
 
 def _show(wanted: _Wanted, result: _Result, output: str) -> None:
+    from consumer.domain.kcl_leases import some
+
     document = _document(wanted, result)
     if output == "json":
-        click.echo(json.dumps(document, indent=2))
+        echo_json(document)
         return
-    click.echo(f"application {document['application']}, stream {document['stream_arn']}, {wanted.words}")
-    counted = "  records  matched" if result.counts else ""
-    click.echo(f"{'shard':<52}  {'now':<30}  {'then':<30}{counted}")
-    for row in document["rows"]:
-        numbers = f"  {row['records']:>7}  {row['matched']:>7}" if result.counts and "records" in row else ""
-        click.echo(f"{row['shard_id']:<52}  {row['before']:<30}  {row['after']:<30}{numbers}".rstrip())
-        if row["note"]:
-            click.echo(f"  note: {row['note']}")
+    click.echo(plain(f"application {document['application']}, stream {document['stream_arn']}, {wanted.words}"))
+    counted = ("records", "matched") if result.counts else ()
+    names = ("shard_id", "before", "after", *counted, "note")
+    rows = [["SHARD", "NOW", "THEN", *map(str.upper, counted), "NOTE"]]
+    rows += [[str(row.get(name, "")) for name in names] for row in document["rows"]]
+    if len(rows) > 1:
+        click.echo(table(rows))
     for name, why in (("passed", "had ended before"), ("left", "left the stream, and cannot be replayed")):
         if document[name]:
-            click.echo(f"{len(document[name])} shards {why}: {', '.join(document[name][:3])}, ...")
+            click.echo(f"{len(document[name])} shards {why}: {plain(some(document[name]))}")
     if result.counts:
         click.echo(f"{result.counts.records} records, {result.counts.matched} of them pass the filters")
 

@@ -33,6 +33,9 @@ def test_in_place_and_as_another_application(aws: Aws, fleet: Fleet, proxy: Prox
 
     code, counted, error = replay(fleet, "--from", "trim_horizon", "--dry-run")
     assert (code, counted["records"], counted["matched"]) == (0, 30, 30), error
+    shown = consumer(fleet, "replay", "--config", "{config}", "--from", "trim_horizon", "--dry-run").stdout.splitlines()
+    assert shown[1].split() == ["SHARD", "NOW", "THEN", "RECORDS", "MATCHED", "NOTE"]
+    assert shown[2].split()[-2:] == ["30", "30"]
     code, _, error = replay(fleet, "--from", "trim_horizon")
     assert (code, "add --yes" in error) == (2, True), error
     code, written, error = replay(fleet, "--from", "trim_horizon", "--yes")

@@ -11,6 +11,7 @@ import click
 
 from consumer.cli.completed import completed
 from consumer.cli.config_file import optional_config, the_config_file
+from consumer.cli.durations import seconds_option
 from consumer.cli.failures import EX_CONFIG, EX_USAGE, fail, one_line_errors, settings_or_exit
 from consumer.cli.output import output_option
 
@@ -19,19 +20,6 @@ if TYPE_CHECKING:  # imported on use: --help must not wait for it
     from consumer.settings.kinds import StartingPosition
 
 _LEAST_WAIT = 1.0  # seconds
-
-
-def _seconds(_context: click.Context, _option: click.Parameter, value: str) -> float:
-    from consumer.settings.errors import Refused
-    from consumer.settings.units import parse_duration
-
-    try:
-        seconds = parse_duration(value)
-    except Refused as error:
-        raise click.BadParameter(str(error)) from error
-    if seconds < _LEAST_WAIT:
-        raise click.BadParameter("must be 1s or more, and no less than failoverTimeMillis of the KCL")
-    return seconds
 
 
 def _starting_position(_context: click.Context, _option: click.Parameter, value: str | None) -> StartingPosition | None:
@@ -51,10 +39,10 @@ def _starting_position(_context: click.Context, _option: click.Parameter, value:
 @click.option("--table-region", help="The region of that table, if it is not that of the stream.")
 @click.option("--dry-run", is_flag=True, help="Show what would be written, and write nothing.")
 @click.option("--yes", is_flag=True, help="Write it.")
-@click.option(
+@seconds_option(
     "--failover-time",
     default="10s",
-    callback=_seconds,
+    least=_LEAST_WAIT,
     help="failoverTimeMillis of the KCL: how long to watch whether its fleet still works. Default 10s.",
 )
 @click.option(

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from consumer.cli.kcl_import.survey import Request, Survey
+from consumer.cli.output import plain, table
 from consumer.domain.kcl_leases import some
 from consumer.domain.kcl_plan import PlannedRow
 
@@ -48,14 +49,13 @@ def _row(one: PlannedRow, found: Survey) -> dict[str, Any]:
 def as_text(request: Request, found: Survey) -> str:
     settings, reading = request.settings, found.reading
     workers = some(reading.owners) or "nobody"
-    lines = [
+    head = [
         f"from   table {request.table}: {_count(len(reading.leases), 'lease')}, last of the workers {workers}",
         f"to     lease table {settings.leases.table}, application {settings.application}",
         f"stream {found.stream.stream_arn}",
-        "",
-        *_table([("shard", "row", "checkpoint of the KCL", "what that means"), *map(_cells, found.plan.rows)]),
-        "",
     ]
+    rows = table([("SHARD", "ROW", "CHECKPOINT OF THE KCL", "WHAT THAT MEANS"), *map(_cells, found.plan.rows)])
+    lines = []
     if found.there:
         lines.append(f"there already: {_count(len(found.there), 'row')}")
     if found.plan.discovered:
@@ -71,22 +71,12 @@ def as_text(request: Request, found: Survey) -> str:
             "checkpoints"
         )
     lines += [f"note: {note}" for note in found.notes]
-    return "\n".join(_plain(line).rstrip() for line in lines)
+    return "\n".join([*map(plain, head), "", rows, "", *map(plain, lines)]).rstrip()
 
 
 def _cells(one: PlannedRow) -> tuple[str, str, str, str]:
     return one.row.shard_id, one.row.state, one.checkpoint or "-", one.why
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-
-
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
-
-
-def _plain(text: str) -> str:
-    """Nothing that another program has stored reaches the terminal as control characters."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
