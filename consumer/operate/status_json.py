@@ -1,6 +1,6 @@
 """``/status.json``: everything that the status page shows, for the page itself and for scripts.
 
-What is not known, empty or false is left out of a shard, so that a thousand of them stay below 300 KB. No data of
+Of a shard ``ALWAYS`` is there, and of the rest what is known, so that a thousand of them stay below 300 KB. No data of
 items: keys are digests, and errors their type and place, unless ``http.show_errors`` asks for their texts.
 """
 
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from hashlib import blake2b
 from typing import Any, Final
 
-from consumer.operate.status import SLOW, KeyStatus, ShardStatus, Status, StatusBoard, WorkerStatus
+from consumer.operate.status import SLOW, ShardStatus, Status, StatusBoard
 from consumer.operate.verdict import CONFIG_FILE, Verdict, judge
 
 BEHIND: Final = 60.0  # seconds that reading is behind, from which one worker more is wished for
+ALWAYS: Final = ("shard_id", "state", "owner", "mine", "epoch", "note", "parents")  # of a shard
 _SHARD_FIELDS: Final = tuple(one.name for one in fields(ShardStatus))
 _DECIMALS: Final = {"lag": 1, "headroom": 0, "checkpoint_age": 1, "hot_key_share": 3}
 
@@ -87,8 +88,8 @@ def _of_worker(status: Status) -> dict[str, Any]:
         "free_leases": status.free_leases,
         "totals": dict(status.totals),
         "scaling": _scaling(status),
-        "fleet": [_short(worker, ("incarnation", "leases")) for worker in status.fleet],
-        "keys": [_short(key, ("digest", "state")) for key in status.keys],
+        "fleet": [_plain(worker) for worker in status.fleet],
+        "keys": [_plain(key) for key in status.keys],
         "history": _plain(status.history),
         "changed_settings": dict(status.changed_settings),
         "slow": dict(SLOW),
@@ -116,7 +117,7 @@ def _shard(shard: ShardStatus) -> dict[str, Any]:
     found = {}
     for name in _SHARD_FIELDS:
         value = getattr(shard, name)
-        if value is None or value == "" or value == ():
+        if value is None and name not in ALWAYS:
             continue
         if type(value) is float:
             if not math.isfinite(value):
@@ -124,11 +125,6 @@ def _shard(shard: ShardStatus) -> dict[str, Any]:
             value = round(value, _DECIMALS.get(name, 2))
         found[name] = value
     return found
-
-
-def _short(value: WorkerStatus | KeyStatus, always: Sequence[str]) -> dict[str, Any]:
-    """Without what is empty, unknown or false."""
-    return {name: one for name, one in _plain(value).items() if one or name in always}
 
 
 def _plain(value: Any) -> dict[str, Any]:

@@ -81,6 +81,18 @@ def test_numbers_are_finite_and_text_is_plain_ascii() -> None:
     assert body["shards"][0]["shard_id"] == HOSTILE
     assert body["history"]["lag"] == [None, None, 1.0]
     assert body["shards"][0].keys().isdisjoint({"lag", "headroom", "in_flight"}), "what is not known is left out"
+    assert body["shards"][1] == {
+        "shard_id": "mine",
+        "state": "open",
+        "owner": None,
+        "mine": True,
+        "epoch": 0,
+        "note": "",
+        "parents": [],
+        "lag": 75.2,
+        "retrying_keys": 0,
+        "deferred_keys": 2,
+    }, "what scripts ask for is always there"
     assert (body["shards"][1]["lag"], body["shards"][1]["retrying_keys"]) == (75.2, 0)
     assert body["scaling"]["lag_seconds"] == 75.2
 
