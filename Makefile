@@ -120,7 +120,7 @@ soak: $(DEV_READY) $(AWS_READY) $(RUNTIME_READY) $(KINESIS_READY)
 	$(BIN)/python -m tests.simulation.failing_hour
 	$(BIN)/python -m tests.simulation.fleet_start
 	$(BIN)/python -m tests.unit.worker.deferred_model
-	$(BIN)/python -m pytest -n 2 -m soak
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m soak
 
 soak-hour: $(DEV_READY) $(AWS_READY)
 	@$(BIN)/python -m tests.e2e.soak_hour --minutes $(MINUTES) --rate $(RATE)

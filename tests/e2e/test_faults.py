@@ -107,7 +107,6 @@ def test_a_wedged_worker_ends_itself_and_shows_where_it_hangs(aws: Aws, fleet: F
     wait_owned(other, SHARDS)
 
 
-@pytest.mark.soak
 def test_a_handler_that_ignores_its_cancellation_is_left_behind(aws: Aws, fleet: Fleet) -> None:
     """SIGTERM, and the call does not end: exit 70 shortly after the grace; the record is handled again elsewhere."""
     inline = {
@@ -116,12 +115,12 @@ def test_a_handler_that_ignores_its_cancellation_is_left_behind(aws: Aws, fleet:
         "target": "journal_handler:ignores_its_cancellation",
         "timeout": "60s",
     }
-    settings: dict[str, Any] = {"handler": inline, "shutdown": {"grace": "2s"}}
+    settings: dict[str, Any] = {"handler": inline, "shutdown": {"grace": "1s"}}
     expected = aws.write(fleet.table, 1, range(1, 2))
     victim = fleet.start("victim", **settings)
     fleet.wait_for(expected, 20)
     victim.send(signal.SIGTERM)
-    assert victim.wait(2 + 2 + 3) == 70
+    assert victim.wait(1 + 2 + 3) == 70
     assert has_event(victim, "shutdown.overrun")
     fleet.forget_journal()
     fleet.start("other", **settings)
