@@ -40,6 +40,7 @@ hypothesis_settings.load_profile("shared")
 
 pytest_plugins = ("tests.support.kinesis_fixtures",)
 
+LONG_POLL = letter_queue.LONG_POLL  # as it is on AWS, whatever local_aws makes of it
 REGION = "us-east-1"
 SERVICES = ("dynamodb", "dynamodb_streams", "sqs", "sns", "s3")
 DYNAMODB_LOCAL = "STREAM_CONSUMER_TEST_DYNAMODB_LOCAL"  # directory of the user's own copy of DynamoDB Local
