@@ -17,7 +17,7 @@ from consumer.domain.lease import LeaseRow
 from consumer.domain.outside_lag import ShardLag
 from consumer.domain.replay_start import StartRule
 from consumer.domain.shards import may_start
-from consumer.ports.source import Page, StreamSource
+from consumer.ports.source import StreamSource
 from consumer.replay.counting import place_of
 from consumer.worker.tasks import each
 
@@ -78,9 +78,9 @@ class LagMeter:
                 if iterator is None:
                     return ShardLag(row.shard_id, "at the tip", 0.0, deferred, "read to its end")
                 page = await self._source.get_records(row.shard_id, iterator, 1 if rule.takes_all else _PAGE)
-                age = self._age_of_first(page, rule)
-                if age is not None:
-                    return ShardLag(row.shard_id, "measured", age, deferred)
+                first = next((record for record in page.records if not rule.leaves_out(record)), None)
+                if first is not None:
+                    return self._since(row.shard_id, first.created, deferred)
                 quiet = quiet + 1 if page.at_tip else 0
                 if quiet == QUIET:
                     return ShardLag(row.shard_id, "at the tip", 0.0, deferred)
@@ -93,11 +93,12 @@ class LagMeter:
             return ShardLag(row.shard_id, "not known", None, deferred, str(error))
         return ShardLag(row.shard_id, "not known", None, deferred, f"no record in {MOST_READS} reads")
 
-    def _age_of_first(self, page: Page, rule: StartRule) -> float | None:
-        for record in page.records:
-            if not rule.leaves_out(record):
-                return max(0.0, self._reach.clock.wall() - record.created) if record.created > 0 else None
-        return None
+    def _since(self, shard_id: str, created: float, deferred: float | None) -> ShardLag:
+        if created <= 0:
+            return ShardLag(
+                shard_id, "not known", None, deferred, "the record that follows does not say when it was made"
+            )
+        return ShardLag(shard_id, "measured", max(0.0, self._reach.clock.wall() - created), deferred)
 
 
 async def lag_meter(reach: Reach, source: StreamSource, label: str) -> LagMeter:

@@ -84,6 +84,18 @@ def test_a_read_that_fails_is_not_known(world: FleetWorld) -> None:
     assert (shard["state"], shard["lag_seconds"], "slow down" in shard["detail"]) == ("not known", None, True)
 
 
+def test_a_record_that_does_not_say_when_it_was_made_is_not_the_tip(world: FleetWorld) -> None:
+    left, right = world.stream.open_shards()
+    fill(world)
+    world.lease(left, low=numbers(world, left)[-2])
+    world.lease(right, low=numbers(world, right)[0])
+    for shard_id, number in ((left, -1), (right, 1)):
+        bodies = world.stream._shards[shard_id].bodies
+        bodies[number] = bodies[number].replace(b"ApproximateCreationDateTime", b"Unknown")
+    found = world.json("lag")
+    assert [(shard["state"], shard["lag_seconds"]) for shard in found["shards"]] == [("not known", None)] * 2
+
+
 def test_an_empty_page_is_not_yet_the_tip(world: FleetWorld) -> None:
     left, _ = world.stream.open_shards()
     fill(world)
