@@ -116,6 +116,16 @@ def test_of_shards_the_worst_one_counts_and_none_is_named(metrics: Metrics, line
     assert "shardId" not in json.dumps(line)
 
 
+def test_states_are_told_apart(metrics: Metrics, lines: Lines) -> None:
+    metrics.leases("owned").set(3)
+    metrics.leases("free").set(1)
+    metrics.shards("halted").set(2)
+    metrics.shards("quarantined").set(4)
+    found = checked(lines.line(0.0))
+    wanted = {"leases_owned": 3, "leases_free": 1, "shards_halted": 2, "shards_quarantined": 4}
+    assert {name: found[name] for name in wanted} == wanted
+
+
 def test_what_was_not_measured_is_not_there(metrics: Metrics, lines: Lines) -> None:
     found = checked(lines.line(0.0))
     assert not {"lag_seconds", "hot_key_share", "handler_saturation"} & set(found)

@@ -8,11 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-import click
 import pytest
 import yaml
 
-from consumer.cli.main import main
 from consumer.operate.error_groups import ErrorGroup
 from consumer.operate.history import Past
 from consumer.operate.problem import SEVERITIES
@@ -31,6 +29,7 @@ from consumer.operate.verdict import (
     Verdict,
     judge,
 )
+from tests.support.commands import require_command
 
 NOW = 1_764_000_000.0
 WELL, READY = (True, "ok"), (True, "ready")
@@ -200,6 +199,18 @@ def test_the_process_itself_comes_before_everything() -> None:
     assert judge(status(), WELL, (False, "stopping")).severity == "info"
 
 
+def test_what_loses_records_comes_before_a_stop() -> None:
+    found = judge(status(shard(state="halted")), WELL, (False, "stopping"))
+    assert [problem.code for problem in found.problems] == ["halted", "stopping"]
+
+
+def test_the_worst_lag_and_its_reason_are_named() -> None:
+    late = [shard(1, lag=400.0, slow_because="handler"), shard(2, lag=9_000.0), shard(3, lag=700.0)]
+    (problem,) = verdict(status(*late)).problems
+    assert problem.text == "3 shards behind, the worst by 2 h."
+    assert problem.shards == ("shard-2", "shard-3", "shard-1")
+
+
 def test_errors_are_named_when_nothing_explains_them() -> None:
     letters = ErrorGroup("dead_letter.sent", "ValueError", 3, NOW - 60, NOW - 5)
     (problem,) = judge(status(), WELL, READY, [letters]).problems
@@ -268,16 +279,8 @@ def test_every_command_exists_with_its_options() -> None:
     commands = {problem.command for _, _, found, _ in WRONG for problem in verdict(found).problems} - {""}
     assert commands
     for command in commands:
-        program, *words = shlex.split(command)
-        assert program == "stream-consumer"
-        node: click.Command = main
-        context = click.Context(main)
-        while isinstance(node, click.Group):
-            found = node.get_command(context, words.pop(0))
-            assert found is not None, command
-            node = found
-        options = {option for parameter in node.params for option in parameter.opts}
-        assert set(re.findall(r"--[a-z-]+", command)) <= options, command
+        assert command.startswith("stream-consumer ")
+        require_command(command.removeprefix("stream-consumer "))
 
 
 def test_every_reason_has_its_words() -> None:

@@ -15,7 +15,7 @@ from consumer.domain.errors import MisconfiguredResource
 from consumer.operate.metrics import Metrics
 from consumer.settings.load import load_settings
 from consumer.settings.model import Settings
-from consumer.worker.reload import Reload
+from consumer.worker.reload import MOST_PROBLEMS, Reload
 from tests.unit.settings.reload_keys import MAY_CHANGE, NEEDS_RESTART, document
 
 
@@ -127,6 +127,20 @@ def test_a_file_with_mistakes_changes_nothing(file: File, content: Any, says: st
     assert (file.successful, file.success_at) == (0, started)
     assert file.reload(document(**{"logging.level": "debug"}))["event"] == "config.reloaded"
     assert file.successful == 1
+
+
+def test_a_reload_is_compared_with_the_one_before_it(file: File) -> None:
+    """Not with the start: what is as it was at the start is a change, and what has not changed again is none."""
+    debug = document(**{"logging.level": "debug"})
+    assert set(file.reload(debug)["changed"]) == {"logging.level"}
+    assert file.reload(debug)["changed"] == {}
+    assert file.reload(document())["changed"] == {"logging.level": {"old": "debug", "new": "info"}}
+    assert [settings.logging.level for settings in file.applied] == ["debug", "info"]
+
+
+def test_a_file_that_is_all_mistakes_is_one_line_of_bounded_length(file: File) -> None:
+    event = file.reload(document(**{f"logging.key{number}": 1 for number in range(1000)}))
+    assert (len(event["problems"]), event["count"]) == (MOST_PROBLEMS, 1000)
 
 
 def test_a_file_that_is_gone_changes_nothing(file: File, tmp_path: Path) -> None:
