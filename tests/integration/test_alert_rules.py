@@ -286,6 +286,25 @@ def test_a_stuck_key_of_a_quiet_table(tmp_path: Path) -> None:
     judge(tmp_path, series, {8: set(), 12: set(), 22: {"Lag/sick"}, 58: {"Lag/sick"}})
 
 
+@needs_promtool
+def test_a_fleet_that_reads_too_slowly_has_no_stuck_key(tmp_path: Path) -> None:
+    """Its oldest record is old, and keys are retried as always: but what waits was not read yet."""
+    series = fleet("sick")
+    for metric in ("oldest_unsettled_seconds", "lag_seconds", "iterator_age_seconds"):
+        change(series, P + metric, _OLD)
+    for metric in ("handler_saturation", "hot_key_share"):
+        change(series, P + metric, constant(0.2))
+    judge(tmp_path, series, {12: set(), 22: {"Lag/sick"}, 58: {"Lag/sick"}})
+
+
+@needs_promtool
+def test_letters_that_are_sent_in_another_form_are_no_refusal(tmp_path: Path) -> None:
+    """What does not fit into the destination is refused as it is, and written otherwise, while others are under way."""
+    series = fleet("sick")
+    change(series, P + "dead_letters_waiting", constant(1))
+    judge(tmp_path, series, {minute: set() for minute in (9, 20, 58)})
+
+
 # --- without promtool
 
 
