@@ -142,8 +142,16 @@ class MemoryLetterBox:
         self._link = link
 
     async def find(self, shard: ParkedShard, ordinal: int) -> list[ParkedLetter]:
+        park_id, shard_id, number = shard.park_id, shard.shard_id, str(ordinal)
+
         def look() -> list[ParkedLetter]:
-            return [self._read(one) for one in self._world.dead_letters.delivered if self._is(one, shard, ordinal)]
+            return [
+                self._read(one)
+                for one in self._world.dead_letters.delivered
+                if (found := one.attributes).get("ordinal") == number
+                and found.get("park_id") == park_id
+                and found.get("shard_id") == shard_id
+            ]
 
         return await self._link.carry("find", look)
 
@@ -159,9 +167,3 @@ class MemoryLetterBox:
         document = whole_document(letter.document, self._world.table)
         text = document[document.rindex(b'"payload":') + len(b'"payload":') : -1]
         return ParkedLetter(tuple(records_from_event(text)), letter)
-
-    @staticmethod
-    def _is(letter: DeadLetter, shard: ParkedShard, ordinal: int) -> bool:
-        found = letter.attributes
-        wanted = {"park_id": shard.park_id, "shard_id": shard.shard_id, "ordinal": str(ordinal)}
-        return all(found.get(name) == value for name, value in wanted.items())
