@@ -97,7 +97,7 @@ local: $(READY) $(AWS_READY)
 # processes that the tests start would compile the whole package.
 test: $(DEV_READY) $(AWS_READY) $(RUNTIME_READY) $(KINESIS_READY) check
 	$(BIN)/python -m compileall -q consumer demo tests
-	$(BIN)/python -m pytest -n 3 --dist loadgroup
+	$(BIN)/python -m pytest -n 4 --dist loadgroup
 
 check: lint types
 

@@ -21,7 +21,6 @@ from typing import NamedTuple
 from tests.support import state_search
 
 DURATION = 2  # ticks
-LAST_EPOCH = 3  # the search ends there: later epochs repeat the same situations
 INCARNATIONS = 2
 
 
@@ -61,8 +60,12 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Rules:
+    """``last_epoch``: the search ends there. In 2 each worker has had the lease, in 3 one of them twice, and later ones
+    repeat the same situations."""
+
     stamp_before: bool = True
     fence: bool = True
+    last_epoch: int = 2
 
 
 START = State((Worker(), Worker()), ((Session(),) * INCARNATIONS,) * 2, None, 0)  # type: ignore[arg-type]  # pairs, as built here
@@ -133,12 +136,12 @@ def _ownership(state: State, me: int, rules: Rules) -> Iterator[Step]:
     if state.owner == (me, worker.incarnation):
         if not worker.active and not worker.answer:  # a handed-over lease, or a take whose answer was lost
             yield f"w{me} finds its lease", _with(state, me, worker._replace(active=state.epoch))
-        if worker.active == state.epoch and state.epoch < LAST_EPOCH:
+        if worker.active == state.epoch and state.epoch < rules.last_epoch:
             target = (1 - me, state.workers[1 - me].incarnation)
             drained = _with(state, me, worker._replace(active=0))
             yield f"w{me} hands over", drained._replace(owner=target, epoch=state.epoch + 1)
             yield f"w{me} releases", drained._replace(owner=None)
-    if state.epoch < LAST_EPOCH and not worker.answer and _free(state, me, rules):
+    if state.epoch < rules.last_epoch and not worker.answer and _free(state, me, rules):
         taken = _with(state, me, worker._replace(answer=state.epoch + 1))
         yield f"w{me} takes", taken._replace(owner=(me, worker.incarnation), epoch=state.epoch + 1)
 

@@ -1,11 +1,14 @@
 """The lease protocol, searched exhaustively: no violation with its rules, one without each of the two."""
 
+import pytest
+
 from tests.simulation.protocol_model import Rules, search
 
 
-def test_the_protocol_holds() -> None:
+@pytest.mark.parametrize("last_epoch", [2, pytest.param(3, marks=pytest.mark.soak)])
+def test_the_protocol_holds(last_epoch: int) -> None:
     """No reachable state lets a worker start a call after its lease has moved on."""
-    states, way = search(Rules())
+    states, way = search(Rules(last_epoch=last_epoch))
     assert way is None, way
     assert states > 10_000, "the model must not be trivial"
 

@@ -28,7 +28,6 @@ BREAKER = (
         "        if good is not None:\n            self.good_probes += 1\n",
         ("breaker",),
         family="breaker",
-        quick=True,
     ),
     Mutant(
         "letters go on while a breaker is open",

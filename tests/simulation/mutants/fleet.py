@@ -131,7 +131,6 @@ FLEET = (
         "return True or all(",
         ("G2 order",),
         family="records",
-        quick=True,
     ),
     Mutant(
         "an empty listing means gone",

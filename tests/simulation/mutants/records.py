@@ -63,7 +63,6 @@ RECORDS = (
         "while False:",
         ("G1 complete",),
         family="records",
-        quick=True,
     ),
     Mutant(
         "the checkpoint passes what is in flight",

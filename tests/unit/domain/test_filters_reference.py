@@ -175,7 +175,7 @@ def records(draw: st.DrawFn) -> Record:
     return Record(change, event_name=draw(st.sampled_from(["INSERT", "MODIFY", "REMOVE"])))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(patterns().filter(unique_paths), max_size=3), records())
 def test_compiled_filters_do_what_the_rules_say(chosen: list[dict[str, Any]], record: Record) -> None:
     filters = compile_filters(chosen)

@@ -19,7 +19,7 @@ QUICK = tuple(phase for phase in Phase if phase is not Phase.explain)
 
 
 @given(FAMILIES["batches"])
-@settings(max_examples=250, report_multiple_bugs=False, phases=QUICK)
+@settings(max_examples=150, report_multiple_bugs=False, phases=QUICK)
 def test_every_record_is_settled_once_in_order_and_no_checkpoint_passes_one(plan: Plan) -> None:
     """Never two attempts of a key at once, never past an unsettled record. A hand-over repeats nothing, a crash
     only what its last checkpoint does not name."""
@@ -27,21 +27,21 @@ def test_every_record_is_settled_once_in_order_and_no_checkpoint_passes_one(plan
 
 
 @given(FAMILIES["windows"])
-@settings(max_examples=120, report_multiple_bugs=False, phases=QUICK)
+@settings(max_examples=70, report_multiple_bugs=False, phases=QUICK)
 def test_windows_count_every_record_once_also_across_hand_overs(plan: Plan) -> None:
     """And across crashes: state and frontier belong together at every moment at which they may be stored."""
     run(plan)
 
 
 @given(FAMILIES["refused"])
-@settings(max_examples=120, report_multiple_bugs=False, phases=QUICK)
+@settings(max_examples=70, report_multiple_bugs=False, phases=QUICK)
 def test_refused_letters_let_other_keys_pass_and_take_no_slot_of_theirs(plan: Plan) -> None:
     """Never more calls at once than there are slots and places, of which retries take half: none is lost, either."""
     run(plan)
 
 
 @given(FAMILIES["deferred"])
-@settings(max_examples=120, report_multiple_bugs=False, phases=QUICK)
+@settings(max_examples=70, report_multiple_bugs=False, phases=QUICK)
 def test_deferred_keys_catch_up_in_order_also_across_hand_overs_and_crashes(plan: Plan) -> None:
     """What waits behind a failing key leaves the books and comes back, once: no checkpoint passes it."""
     run(plan)
