@@ -4,6 +4,7 @@
 PYTHONS := python3.13 python3.12 python3.11 python3.14 python3
 FITS := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for each in $(PYTHONS); do "$$each" -c '$(FITS)' >/dev/null 2>&1 && echo "$$each" && break; done)
+SPHINX_STRICT := --fail-on-warning --keep-going --nitpicky --fresh-env --quiet
 SECONDS ?=
 SOURCE ?= dynamodb
 SEEDS ?= 2000
@@ -20,12 +21,13 @@ AWS_READY := .venv-aws/.ready
 RUNTIME_READY := .venv-runtime/.ready
 KINESIS_READY := .kinesis-servers/.ready
 RELEASE_READY := .venv-release/.ready
+DOCS_READY := .venv-docs/.ready
 
 # A shell line that ends with a message unless PYTHON is usable.
 CHECK_PYTHON = "$(PYTHON)" -c '$(FITS)' >/dev/null 2>&1 || { echo "$(NO_PYTHON)" >&2; exit 1; }
 NO_PYTHON = make: $(if $(PYTHON),$(PYTHON) is no Python,none of $(PYTHONS) is a Python) of 3.11 or newer with venv and ensurepip; name one with PYTHON=
 
-.PHONY: demo local test check lint types check soak soak-hour mutants bench schema screenshot lock dist sbom clean help
+.PHONY: demo local test check lint types check soak soak-hour mutants bench schema docs screenshot lock dist sbom clean help
 
 help:
 	@echo "make demo [SECONDS=20] [SOURCE=kinesis]   the real daemon on an embedded local AWS"
@@ -37,7 +39,8 @@ help:
 	@echo "make soak-hour [MINUTES=60] [RATE=60]   two real daemons under faults of every kind for an hour: losses, order, memory, descriptors"
 	@echo "make mutants            one-line mistakes in the code that the simulator must notice"
 	@echo "make screenshot         rewrite docs/images/status-page.png with an installed Chromium"
-	@echo "make schema             rewrite config/consumer.schema.json"
+	@echo "make docs               the documentation as a site, in build/docs; a broken link is an error"
+	@echo "make schema             rewrite config/consumer.schema.json, and docs/configuration.md from it"
 	@echo "make lock               pin all dependencies anew, with hashes"
 	@echo "make dist sbom          the wheel, the sdist, and the bill of materials of what runtime.lock installs"
 
@@ -109,7 +112,7 @@ lint: $(DEV_READY)
 types: $(DEV_READY)
 	$(BIN)/mypy
 
-soak: $(DEV_READY) $(AWS_READY) $(RUNTIME_READY) $(KINESIS_READY)
+soak: $(DEV_READY) $(AWS_READY) $(RUNTIME_READY) $(KINESIS_READY) $(DOCS_READY)
 	$(BIN)/python -m tests.simulation.simulate protocol --seeds $(SEEDS) --jobs 2
 	$(BIN)/python -m tests.simulation.simulate records --seeds $$(( ($(SEEDS) + 9) / 10 )) --jobs 2
 	$(BIN)/python -m tests.simulation.simulate fleet --seeds $$(( ($(SEEDS) + 9) / 10 )) --jobs 2
@@ -130,6 +133,19 @@ mutants: $(DEV_READY)
 
 schema: $(READY)
 	$(BIN)/stream-consumer schema > config/consumer.schema.json
+	$(BIN)/python -m docs.site.configuration
+
+$(DOCS_READY): requirements/docs.lock
+	@$(CHECK_PYTHON)
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/docs.lock
+	touch $@
+
+# From nothing each time: what is left of an earlier build would hide a broken link.
+docs: $(DOCS_READY)
+	rm -rf build/docs
+	.venv-docs/bin/python -m sphinx $(SPHINX_STRICT) -c docs/site -d build/doctrees . build/docs
+	.venv-docs/bin/python -m docs.site.check build/docs
 
 dist: $(READY)
 	rm -rf dist
@@ -160,7 +176,8 @@ lock: $(DEV_READY)
 	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --output-file requirements/local-aws.lock requirements/local-aws.in
 	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --output-file requirements/lambda-runtime.lock requirements/lambda-runtime.in
 	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --output-file requirements/release.lock requirements/release.in
+	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --output-file requirements/docs.lock requirements/docs.in
 	npm update --prefix requirements/kinesis-servers --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund
 
 clean:
-	rm -rf .venv .venv-aws .venv-runtime .venv-release .kinesis-servers dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-aws .venv-runtime .venv-release .venv-docs .kinesis-servers build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
