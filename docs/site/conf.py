@@ -6,6 +6,7 @@ leads to the same file on the forge and in the site. Which of the pages are in i
 
 from __future__ import annotations
 
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from docs.site.navigation import INDEX, INDEX_PAGES, entries_of, toctrees  # noqa: E402 - Sphinx runs this file alone
+from docs.site.navigation import INDEX, INDEX_PAGES, entries_of, toctrees, with_titles  # noqa: E402 - Sphinx runs this file alone
 
 project = "dynamodb-stream-consumer"
 version = release = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
@@ -44,13 +45,27 @@ html_show_sourcelink = False
 html_theme_options: dict[str, Any] = {"top_of_page_buttons": []}
 # System fonts and nothing from elsewhere: the site is read on machines without the internet, too.
 html_permalinks_icon = "#"
+smartquotes = False
+
+LONG_PATH = re.compile(r'(?<=<span class="pre">)(?=[^<]*/)[^<]{25,}(?=</span>)')
+SEPARATOR = re.compile(r"::|[/_](?=\w)")
 
 
 def add_navigation(app: Any, docname: str, source: list[str]) -> None:
     page = f"{docname}.md"
+    source[0] = with_titles(page, source[0])
     if page in INDEX_PAGES:
         source[0] += toctrees(page)
 
 
+def break_long_paths(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Let paths and names of tests go on in the next line behind a separator; site.css keeps other code together."""
+    if "body" in context:
+        context["body"] = LONG_PATH.sub(
+            lambda match: SEPARATOR.sub(r'\g<0></span><wbr><span class="pre">', match[0]), context["body"]
+        )
+
+
 def setup(app: Any) -> None:
     app.connect("source-read", add_navigation)
+    app.connect("html-page-context", break_long_paths)

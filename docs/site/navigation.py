@@ -16,6 +16,7 @@ INDEX: Final = "docs/index.md"
 INDEX_PAGES: Final = (INDEX, "docs/runbooks/README.md")
 
 _FENCED = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
+_FILE_LINK = re.compile(r"\[([\w./-]+\.md)\]\(([^)#\s]+\.md)")
 _LINE = re.compile(r"^## +(?P<group>.+?)$|^- \[(?P<title>[^\]]+)\]\((?P<target>[^)#]+\.md)\)", re.MULTILINE)
 
 
@@ -37,11 +38,30 @@ def entries_of(index: str) -> list[Entry]:
         if match["group"]:
             group = match["group"]
             continue
-        page = os.path.normpath(PurePosixPath(index).parent / match["target"])
+        page = _path(index, match["target"])
         if page.startswith(".."):
             raise ValueError(f"{index}: {match['target']} is outside of the repository; link to a page in it")
         found.append(Entry(group, match["title"], page))
     return found
+
+
+def with_titles(page: str, text: str) -> str:
+    """The text of a page, in which links named after a file, ``[iam.md](iam.md)``, have the title of that page instead.
+
+    On the forge, where pages are files, their names are what a reader looks for; in a site nobody sees them."""
+    titles = {entry.page: entry.title for index in INDEX_PAGES for entry in entries_of(index)}
+
+    def named(match: re.Match[str]) -> str:
+        name, target = match.groups()
+        title = titles.get(_path(page, target))
+        return f"[{title}]({target}" if title and PurePosixPath(name).name == PurePosixPath(target).name else match[0]
+
+    return _FILE_LINK.sub(named, text)
+
+
+def _path(page: str, target: str) -> str:
+    """Where a link of a page leads, from the root of the repository."""
+    return os.path.normpath(PurePosixPath(page).parent / target)
 
 
 def toctrees(index: str) -> str:

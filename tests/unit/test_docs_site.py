@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from docs.site import check, navigation
-from docs.site.navigation import INDEX, INDEX_PAGES, Entry, entries_of, toctrees
+from docs.site.navigation import INDEX, INDEX_PAGES, Entry, entries_of, toctrees, with_titles
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))
@@ -79,6 +79,24 @@ def test_an_entry_outside_of_the_repository_is_refused(pages: Path) -> None:
     (pages / "index.md").write_text("- [Away](../../away.md)\n")
     with pytest.raises(ValueError, match=r"docs/index\.md: \.\./\.\./away\.md is outside"):
         entries_of(INDEX)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("[iam.md](../iam.md)", "[Permissions](../iam.md)"),
+        ("[docs/iam.md](../iam.md#other-roles)", "[Permissions](../iam.md#other-roles)"),
+        (
+            "[README.md](../../README.md) and [policies](../iam.md)",
+            "[Overview](../../README.md) and [policies](../iam.md)",
+        ),
+        ("[iam.md](../metrics.md)", "[iam.md](../metrics.md)"),
+        ("[no.md](no.md)", "[no.md](no.md)"),
+        ("[iam.json](../iam.json)", "[iam.json](../iam.json)"),
+    ],
+)
+def test_a_link_with_the_name_of_a_file_gets_the_title_of_the_page(text: str, shown: str) -> None:
+    assert with_titles("docs/runbooks/README.md", text) == shown
 
 
 GOOD = '<h1 id="top">A</h1><a href="#top">up</a><a href="b/c.html#deep">c</a><a href="https://example.org/x">away</a>'
