@@ -35,6 +35,7 @@ myst_heading_anchors = 6
 highlight_language = "none"
 nitpicky = True
 
+# It brings all it needs and fetches nothing from elsewhere: the site is read where there is no internet, too.
 html_theme = "furo"
 html_title = project
 html_static_path = ["static"]
@@ -43,9 +44,8 @@ html_extra_path = ["extra"]
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options: dict[str, Any] = {"top_of_page_buttons": []}
-# System fonts and nothing from elsewhere: the site is read on machines without the internet, too.
 html_permalinks_icon = "#"
-smartquotes = False
+smartquotes = False  # it would make a dash of the two hyphens of an option
 
 LONG_PATH = re.compile(r'(?<=<span class="pre">)(?=[^<]*/)[^<]{25,}(?=</span>)')
 SEPARATOR = re.compile(r"::|[/_](?=\w)")
