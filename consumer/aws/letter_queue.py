@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from consumer.aws.answers import has
 from consumer.aws.errors import ApiCaller
-from consumer.aws.sqs import find_queue
+from consumer.aws.sqs import count_messages, find_queue
 from consumer.domain.errors import DependencyError, MisconfiguredResource, StreamConsumerError
 from consumer.ports.letter_store import StoredLetter, Waiting
 
@@ -62,7 +62,8 @@ class LetterQueue:
     async def prepare(self) -> None:
         """Find the queue. MisconfiguredResource for a FIFO queue, which no letter was ever sent to."""
         self._url = await find_queue(self._client, self._caller, self.place, local=self._local)
-        attributes = await self._attributes()
+        asking = self._client.get_queue_attributes(QueueUrl=self._url, AttributeNames=["All"])
+        attributes = (await self._caller.call("GetQueueAttributes", self.place, asking))["Attributes"]
         if attributes.get("FifoQueue") == "true":
             raise MisconfiguredResource(f"{self.place} is a FIFO queue: dead letters are in standard ones")
         self.moves_after = int(_policy(attributes).get("maxReceiveCount") or 0)
@@ -120,16 +121,7 @@ class LetterQueue:
                 raise
 
     async def waiting(self) -> Waiting:
-        found = await self._attributes()
-        return Waiting(
-            int(found.get("ApproximateNumberOfMessages", 0)), int(found.get("ApproximateNumberOfMessagesNotVisible", 0))
-        )
-
-    async def _attributes(self) -> Mapping[str, str]:
-        asking = self._client.get_queue_attributes(QueueUrl=self._url, AttributeNames=["All"])
-        answer = await self._caller.call("GetQueueAttributes", self.place, asking)
-        attributes: Mapping[str, str] = answer["Attributes"]
-        return attributes
+        return await count_messages(self._client, self._caller, self.place, self._url)
 
     async def _change(self, letters: Sequence[StoredLetter], seconds: int) -> list[StoredLetter]:
         """Set how long messages stay hidden from now on; returns those that refuse, because their time is over. What

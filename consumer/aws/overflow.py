@@ -39,6 +39,10 @@ class WithOverflow:
         await self._inner.prepare()
         await self._store.check()
 
+    async def backlog(self) -> int | None:
+        """Of the destination: payloads are no letters."""
+        return await self._inner.backlog()
+
     async def send(self, document: bytes, *, attributes: dict[str, str]) -> None:
         """Deliver one document, whole or pointing to its payload.
 

@@ -138,6 +138,9 @@ class S3DeadLetters:
         """
         await self._folder.put(self._folder.key(document, attributes), document, attributes=attributes)
 
+    async def backlog(self) -> None:
+        """Not known: objects are counted by listing all of them, which is slow, and paid for by the thousand."""
+
 
 def parked_name(application: str, shard: ParkedShard, ordinal: int) -> str:
     """The name of a letter of a parked key, without the prefix of its destination."""

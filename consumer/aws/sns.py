@@ -73,3 +73,6 @@ class SnsDeadLetters:
         except ResourceMissing:
             self._checked = False  # deleted, perhaps made again, perhaps as another kind: look anew next time
             raise
+
+    async def backlog(self) -> None:
+        """Not known: a topic keeps nothing, and its subscriptions are not ours to ask."""

@@ -16,9 +16,11 @@ from consumer.aws.answers import Flaw
 from consumer.aws.errors import ApiCaller
 from consumer.aws.messages import check_size, message_attributes
 from consumer.domain.errors import DependencyError, MisconfiguredResource, ResourceMissing, UnsuitableCharacters
+from consumer.ports.letter_store import Waiting
 
 SERVICE_LIMIT: Final = 1024 * 1024  # bytes of a message, its attributes included
 LONGEST_RETENTION: Final = 14 * 24 * 3600  # seconds; a queue can be told to keep messages for so long
+_COUNTS: Final = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
 
 log = structlog.get_logger()
 
@@ -100,6 +102,17 @@ class SqsDeadLetters:
                 self._url = ""  # the queue's size limit may have been lowered: read it again next time
             raise
 
+    async def backlog(self) -> int:
+        """All messages of the queue, about, those in the hands of a reader included: whoever put them there."""
+        if not self._url:
+            await self.prepare()
+        try:
+            found = await count_messages(self._client, self._caller, self.destination, self._url)
+        except ResourceMissing:
+            self._url = ""
+            raise
+        return found.visible + found.hidden
+
     def _check_for_parked(self, attributes: Mapping[str, str]) -> None:
         if attributes.get("RedrivePolicy"):
             raise MisconfiguredResource(
@@ -109,6 +122,22 @@ class SqsDeadLetters:
         kept = int(attributes.get("MessageRetentionPeriod", LONGEST_RETENTION))
         if kept < LONGEST_RETENTION:
             log.warning("dead_letter.short_retention", destination=self.destination, seconds=kept)
+
+
+async def count_messages(client: Any, caller: ApiCaller, queue_arn: str, url: str) -> Waiting:
+    """About how many messages the queue holds. ResourceMissing, PermissionDenied, DependencyError; the last one also
+    when the answer does not say it, which never means 0."""
+    asking = client.get_queue_attributes(QueueUrl=url, AttributeNames=list(_COUNTS))
+    answer = await caller.call("GetQueueAttributes", queue_arn, asking, check=_says_how_many)
+    visible, hidden = (int(answer["Attributes"][name]) for name in _COUNTS)
+    return Waiting(visible, hidden)
+
+
+def _says_how_many(answer: Mapping[str, Any]) -> Flaw | None:
+    for name in _COUNTS:
+        if not str(answer["Attributes"].get(name, "")).isdecimal():
+            return Flaw("Malformed", f"does not say {name}")
+    return None
 
 
 async def find_queue(client: Any, caller: ApiCaller, queue_arn: str, *, local: bool) -> str:

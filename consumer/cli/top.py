@@ -116,7 +116,7 @@ async def _frame(there: Reach, frames: Frames, addresses: Sequence[tuple[str, in
     shards, more = frames.shards(fleet, reached, wall, most)
     end = f"and {more} more: `stream-consumer leases list`" if more else ""
     return Group(
-        Text(frames.headline(fleet, wall), style="bold"),
+        Text(frames.headline(fleet, reached, wall), style="bold"),
         Text(),
         grid(frames.workers(fleet, reached, now), shrink=True),
         Text(),

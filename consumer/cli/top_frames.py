@@ -25,8 +25,9 @@ class Frames:
         self._moved: dict[str, tuple[int, float]] = {}
         self._handled: dict[str, tuple[int, float]] = {}
 
-    def headline(self, fleet: FleetRows, wall: float) -> str:
+    def headline(self, fleet: FleetRows, reached: Sequence[WorkerStatus], wall: float) -> str:
         """One line: what is wrong, or that nothing is."""
+        letters = max((one.dead_letter_backlog or 0 for one in reached), default=0)
         unfinished = [row for row in fleet.leases.values() if not row.finished]
         free = sum(fleet.owner_state(row) != "session" for row in unfinished)
         stopped = sum(bool(row.corrupt) or row.state == "halted" for row in unfinished)
@@ -38,6 +39,7 @@ class Frames:
                 (free, f"{free} leases without an owner"),
                 (failing, f"{failing} keys deferred"),
                 (len(fleet.parked), f"{len(fleet.parked)} keys parked"),
+                (letters, f"{letters} dead letters at the destination"),
             )
             if count
         ]

@@ -26,7 +26,8 @@ class OwnedShard:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """``problem`` says why there is nothing else, empty when there is. ``handled``: records since its start."""
+    """``problem`` says why there is nothing else, empty when there is. ``handled``: records since its start.
+    ``dead_letter_backlog``: letters at the destination; None when it is not known."""
 
     address: str
     problem: str = ""
@@ -34,6 +35,7 @@ class WorkerStatus:
     version: str = ""
     state: str = ""
     handled: int | None = None
+    dead_letter_backlog: int | None = None
     shards: Mapping[str, OwnedShard] = field(default_factory=dict)
 
 
@@ -80,6 +82,7 @@ def _of(address: str, found: Mapping[str, Any], application: str) -> WorkerStatu
         version=str(found.get("version") or ""),
         state=state,
         handled=handled,
+        dead_letter_backlog=_count(found.get("dead_letter_backlog")),
         shards=shards,
     )
 

@@ -56,6 +56,7 @@ GAUGES: Final = (
     Gauge("parked_keys", "Count"),
     Gauge("paused_shards", "Count", sum),
     Gauge("dead_letters_waiting", "Count", sum),
+    Gauge("dead_letter_backlog", "Count"),
     Gauge("leases", "Count", sum, {"state": "owned"}, "leases_owned"),
     Gauge("leases", "Count", sum, {"state": "free"}, "leases_free"),
     Gauge("shards", "Count", sum, {"state": "halted"}, "shards_halted"),

@@ -156,6 +156,11 @@ class Metrics:
             GaugeMetricFamily, f"{PREFIX}_dead_letters_waiting", "Dead letters refused so far, and tried again."
         )
         self.registry.register(self.dead_letters_waiting)
+        self.dead_letter_backlog = OptionalGauge(
+            f"{PREFIX}_dead_letter_backlog",
+            "Dead letters that wait at the destination, about; absent while that is not known.",
+        )
+        self.registry.register(self.dead_letter_backlog)
         self.duplicates_skipped = self._total(
             "duplicates_skipped", "Records that came again and were recognised, so not given to the handler."
         )

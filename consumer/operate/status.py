@@ -130,7 +130,8 @@ class Status:
 
     ``parked_keys`` of the application, the first of them at ``oldest_parked`` (0 without one). ``finished`` shards, the
     newest ones, each with its parents, of ``finished_count``. ``free_leases`` could be worked on and have no owner, the
-    first of them for ``free_for`` seconds. ``letters_waiting`` are dead letters that were refused so far.
+    first of them for ``free_for`` seconds. ``letters_waiting`` are dead letters that were refused so far,
+    ``dead_letter_backlog`` those that lie at the destination, about; None when that is not known.
     ``clock_ahead``: by how many seconds this machine's clock is ahead of AWS. ``credentials_end``: None without an end.
     ``iterator_age``: by how many seconds the reading of this worker's shards is behind, at most; a key that fails does
     not count. ``endless_retries``: no record is ever given up. ``changed_settings``: what differs from the defaults, as
@@ -156,6 +157,7 @@ class Status:
     free_leases: int = 0
     free_for: float = 0.0
     letters_waiting: int = 0
+    dead_letter_backlog: int | None = None
     iterator_age: float = 0.0
     clock_ahead: float = 0.0
     credentials_end: float | None = None

@@ -84,6 +84,7 @@ def _of_worker(status: Status) -> dict[str, Any]:
         "parked_keys": status.parked_keys,
         "oldest_parked": status.oldest_parked,
         "letters_waiting": status.letters_waiting,
+        "dead_letter_backlog": status.dead_letter_backlog,
         "clock_ahead": round(status.clock_ahead),
         "free_leases": status.free_leases,
         "totals": dict(status.totals),

@@ -323,6 +323,18 @@ def _versions(status: Status) -> Iterator[Problem]:
         )
 
 
+def _backlog(status: Status) -> Iterator[Problem]:
+    """Those of parked keys are told of with their keys."""
+    if status.dead_letter_backlog and not status.parked_keys:
+        yield Problem(
+            "info",
+            "dead_letter_backlog",
+            f"{counted(status.dead_letter_backlog, 'dead letter')} at the destination, to be brought back or purged.",
+            "A queue forgets them after its retention: see which they are, mend the handler, redrive them.",
+            f"stream-consumer dlq list {CONFIG}",
+        )
+
+
 def _lost(status: Status, errors: Sequence[ErrorGroup], found: Sequence[Problem]) -> Iterator[Problem]:
     """With source.on_gap: continue nothing stops, and the loss would be an error among others."""
     lost = [group for group in _recent(status, errors) if group.event in LOSSES]
@@ -356,23 +368,10 @@ def _recent_errors(status: Status, errors: Sequence[ErrorGroup], found: Sequence
 
 
 _LOOKS: Final[tuple[Callable[[Status], Iterator[Problem]], ...]] = (
-    _halted,
-    _quarantined,
-    _about_to_lose,
-    _refused_letters,
-    _breakers,
-    _paused,
-    _unreadable,
-    _free,
-    _stuck_keys,
-    _lagging,
-    _parked,
-    _checkpoints,
-    _clock,
-    _credentials,
-    _throttled,
-    _versions,
-)
+    _halted, _quarantined, _about_to_lose, _refused_letters, _breakers, _paused, _unreadable, _free,
+    _stuck_keys, _lagging, _parked, _checkpoints, _clock, _credentials, _throttled,
+    _versions, _backlog,
+)  # fmt: skip
 
 
 # --- words -----------------------------------------------------------------------------------------------

@@ -16,3 +16,7 @@ class DeadLetters(Protocol):
     async def send(self, document: bytes, *, attributes: dict[str, str]) -> None:
         """Raises DependencyError, PermissionDenied or ResourceMissing: the caller sends it again. LetterRefused: this
         document will never be taken."""
+
+    async def backlog(self) -> int | None:
+        """How many letters lie there, about; None where nobody counts them. Raises DependencyError, PermissionDenied or
+        ResourceMissing. Never needed to go on, so nothing may wait for it."""

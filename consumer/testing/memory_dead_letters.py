@@ -49,6 +49,10 @@ class MemoryDeadLetters:
         self.check_size(document)
         await self._link.carry("send", lambda: self.delivered.append(DeadLetter(document, dict(attributes))))
 
+    async def backlog(self) -> int:
+        """All that was delivered: nobody takes letters away. What ``link`` is told to raise of ``backlog``."""
+        return await self._link.carry("backlog", lambda: len(self.delivered))
+
     def check_size(self, document: bytes) -> None:
         """PayloadTooLarge when the document is larger than ``maximum_size``."""
         if self.maximum_size and len(document) > self.maximum_size:

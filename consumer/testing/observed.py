@@ -111,6 +111,9 @@ class ObservedDeadLetters:
         self._inner.check_size(document)
         await self._link.carry("send", store)
 
+    async def backlog(self) -> int:
+        return await self._link.carry("backlog", lambda: len(self._inner.delivered))
+
 
 def whole_document(document: bytes, table: MemoryTable) -> bytes:
     """A document with its records in it, whatever form it came in."""

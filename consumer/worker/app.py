@@ -36,6 +36,7 @@ from consumer.worker.context import Ports, WorkerContext
 from consumer.worker.control_thread import ControlThread, Watchdog, die
 from consumer.worker.fleet.coordinator import Coordinator
 from consumer.worker.fleet.incarnation import HARD_STOP_MARGIN, Host, IncarnationLoop
+from consumer.worker.letter_backlog import watch_backlog
 from consumer.worker.process_name import process_name
 from consumer.worker.reload import Reload
 from consumer.worker.reporting import Pulse, Reporter
@@ -157,6 +158,9 @@ class Daemon:
             reconfigure = partial(self._reconfigure, worker)
             reload = Reload(self._reread, lambda: worker.settings, reconfigure, metrics)
             self._root(roots, stack, "configuration", reload.run(self._reload_asked))
+        if ports.dead_letters is not None:
+            backlog = watch_backlog(ports.dead_letters, metrics.dead_letter_backlog, ports.random)
+            self._root(roots, stack, "dead-letter backlog", backlog)
         gc_tuning.tune()
         arn = worker.stream.stream_arn
         log.info("daemon.started", application=settings.application, stream_arn=arn, pid=os.getpid())

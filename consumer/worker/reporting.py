@@ -182,6 +182,7 @@ class Reporter:
         context, metrics, sessions = self._context, self._context.metrics, self._coordinator.sessions
         finished, finished_count = finished_shards(rows)
         free = self._coordinator.free_since.values()
+        backlog = metrics.dead_letter_backlog.value
         return Status(
             application=context.settings.application,
             table=context.stream.name,
@@ -202,6 +203,7 @@ class Reporter:
             free_leases=len(free),
             free_for=context.ports.clock.monotonic() - min(free) if free else 0.0,
             letters_waiting=int(metrics.dead_letters_waiting.value),
+            dead_letter_backlog=None if backlog is None else int(backlog),
             iterator_age=iterator_age,
             clock_ahead=context.ports.clock.ahead(),
             credentials_end=metrics.credentials.end,

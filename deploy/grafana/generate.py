@@ -85,6 +85,13 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Their destination does not take them; their keys wait.",
             1,
         ),
+        number(
+            "Dead letters to redrive",
+            "none",
+            worst("dead_letter_backlog"),
+            "Messages in their queue, about; stream-consumer dlq list shows them. Nothing for S3 and SNS.",
+            1,
+        ),
         number("Keys parked", "none", worst("parked_keys"), "Until stream-consumer dlq redrive frees them.", 1),
         number(
             "Shards stopped or without owner",

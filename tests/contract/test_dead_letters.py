@@ -11,6 +11,7 @@ from consumer.domain.errors import (
     LetterRefused,
     MisconfiguredResource,
     PayloadTooLarge,
+    PermissionDenied,
     ResourceMissing,
     Unavailable,
     UnsuitableCharacters,
@@ -26,6 +27,7 @@ ATTRIBUTES = {
     "idempotency_key": "f" * 64,
     "error_type": "ValueError",
 }
+COUNTS = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
 DOCUMENT = json.dumps({"version": "1.0", "text": "\u0000 \u20ac \U0001f600"}).encode("ascii")
 
 
@@ -74,6 +76,62 @@ class TestAnyDestination:
 
     async def test_it_has_a_name(self, world):
         assert world.destination.destination
+
+
+class Answering:
+    """A client whose ``get_queue_attributes`` answers ``attributes``, or raises."""
+
+    def __init__(self, client, attributes=None, error=None):
+        self._client, self._attributes, self._error = client, attributes, error
+
+    def __getattr__(self, name):
+        return getattr(self._client, name)
+
+    async def get_queue_attributes(self, **request):
+        if request["AttributeNames"] == ["All"]:
+            return await self._client.get_queue_attributes(**request)
+        if self._error is not None:
+            raise self._error
+        return {"Attributes": self._attributes}
+
+
+class TestBacklog:
+    async def test_it_counts_what_was_sent(self, world):
+        assert await world.destination.backlog() == 0
+        for _ in range(3):
+            await world.destination.send(DOCUMENT, attributes=ATTRIBUTES)
+        assert await world.destination.backlog() == 3
+
+    async def test_a_message_in_the_hands_of_a_reader_counts(self, local_clients, queue):
+        world = Sqs(await local_clients.client("sqs"), await queue())
+        await world.destination.send(DOCUMENT, attributes=ATTRIBUTES)
+        await world.destination.send(DOCUMENT, attributes=ATTRIBUTES)
+        client = await local_clients.client("sqs")
+        (_taken,) = (await client.receive_message(QueueUrl=world.queue.url, VisibilityTimeout=60))["Messages"]
+        assert await world.destination.backlog() == 2
+
+    async def test_a_refusal_names_the_permission(self, local_clients, queue):
+        client = Answering(await local_clients.client("sqs"), error=refused("AccessDenied", 403)[0])
+        world = Sqs(client, await queue())
+        with pytest.raises(PermissionDenied) as caught:
+            await world.destination.backlog()
+        assert (caught.value.action, caught.value.resource) == ("sqs:GetQueueAttributes", world.queue.arn)
+
+    @pytest.mark.parametrize("attributes", [{}, {"ApproximateNumberOfMessages": "3"}, dict.fromkeys(COUNTS, "-1")])
+    async def test_an_answer_that_does_not_say_it_is_no_0(self, local_clients, queue, attributes):
+        world = Sqs(Answering(await local_clients.client("sqs"), attributes), await queue())
+        with pytest.raises(DependencyError, match="does not say ApproximateNumberOfMessages"):
+            await world.destination.backlog()
+
+    async def test_a_queue_that_is_deleted_and_made_again_is_found_again(self, local_clients, queue):
+        client, made = await local_clients.client("sqs"), await queue(name="counted-anew")
+        destination = SqsDeadLetters(client, ApiCaller(), made.arn)
+        assert await destination.backlog() == 0
+        await client.delete_queue(QueueUrl=made.url)
+        with pytest.raises(ResourceMissing):
+            await destination.backlog()
+        await queue(name="counted-anew")
+        assert await destination.backlog() == 0
 
 
 class TestSqs:

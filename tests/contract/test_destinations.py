@@ -110,6 +110,12 @@ class TestAnyDestination:
         copies = world.copies_when_an_answer_is_lost
         assert await world.delivered(at_least=copies) == [letter.body] * copies
 
+    async def test_only_a_queue_says_how_many_letters_it_holds(self, world):
+        await world.destination.prepare()
+        await world.send(Letter())
+        counts = world.destination.destination.startswith("arn:aws:sqs")
+        assert await world.destination.backlog() == (1 if counts else None)
+
     async def test_its_name_is_the_configured_one(self, world):
         assert world.destination.destination.startswith(("arn:aws:", "s3://"))
 

@@ -64,6 +64,7 @@ def fleet(name: str) -> Series:
             'dead_letters_refused_total{reason="denied"}': counter(0),
             'dead_letters_refused_total{reason="unfit"}': counter(1),
             "dead_letters_waiting{}": since(5, 1, until=6),
+            "dead_letter_backlog{}": constant(3),
             "gaps_total{}": counter(0),
             "retrying_keys{}": constant(1),
             "paused_shards{}": since(5, 1, until=6),
@@ -228,6 +229,7 @@ CASES: dict[str, tuple[list[tuple[str, Values, str]], dict[int, str]]] = {
 }  # fmt: skip
 
 _OTHERS = {"Absent", "Down", "WorkerDown"}  # they are about series that are not there
+_OF_DAYS = {"DeadLettersLeft"}
 
 
 @needs_promtool
@@ -305,11 +307,42 @@ def test_letters_that_are_sent_in_another_form_are_no_refusal(tmp_path: Path) ->
     judge(tmp_path, series, {minute: set() for minute in (9, 20, 58)})
 
 
+@needs_promtool
+def test_letters_that_nobody_brings_back(tmp_path: Path) -> None:
+    """Found by one worker or both, through half an hour without an answer. A queue that is emptied every other day is
+    left in peace."""
+
+    def queue(application: str, worker: int, values: Callable[[int], float | None]) -> dict[str, object]:
+        labels = f'job="consumers",instance="{application}-{worker}",application="{application}",table="orders"'
+        found = [values(minute) for minute in range(0, 5 * 1440, 10)]
+        told = ["stale" if value is None else f"{value:g}" for value in found]
+        return {"series": f"{P}dead_letter_backlog{{{labels}}}", "values": " ".join(told)}
+
+    def left(minute: int) -> float | None:
+        return None if 600 <= minute < 630 else 4 if minute >= 60 else 0
+
+    def fires(hours: float, applications: list[str]) -> dict[str, object]:
+        expr = 'max by (application) (ALERTS{alertname="StreamConsumerDeadLettersLeft",alertstate="firing"})'
+        samples = [{"labels": f'{{application="{name}"}}', "value": 1} for name in applications]
+        return {"expr": expr, "eval_time": f"{hours * 60:g}m", "exp_samples": samples}
+
+    test = {
+        "interval": "10m",
+        "input_series": [
+            queue("sick", 1, lambda minute: left(minute) if minute < 2000 else None),
+            queue("sick", 2, lambda minute: left(minute) if minute >= 1900 else None),
+            queue("well", 1, lambda minute: 0 if minute % 2800 < 70 else 9),
+        ],
+        "promql_expr_test": [fires(48.5, []), fires(49.5, ["sick"]), fires(119, ["sick"])],
+    }
+    run_rule_tests(tmp_path, [test], "10m")
+
+
 # --- without promtool
 
 
 def test_every_alert_is_tried_here() -> None:
-    assert {f"StreamConsumer{name}" for name in CASES.keys() | _OTHERS} == set(ALERTS)
+    assert {f"StreamConsumer{name}" for name in CASES.keys() | _OTHERS | _OF_DAYS} == set(ALERTS)
 
 
 def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:

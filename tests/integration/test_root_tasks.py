@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
+from consumer.aws.sqs import SqsDeadLetters
 from consumer.domain.errors import StreamConsumerError
 from consumer.operate.health_server import HealthServer
 from consumer.settings.model import Settings
@@ -39,7 +40,7 @@ def no_logging_setup(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def settings(local_aws: LocalAws, aws_environment: None, tmp_path: Path, source_table: Any) -> Any:
-    async def make() -> Settings:
+    async def make(**more: Any) -> Settings:
         (tmp_path / "quiet_handler.py").write_text("async def handle(records, context):\n    return None\n")
         table = await source_table()
         document: dict[str, Any] = {
@@ -59,7 +60,7 @@ def settings(local_aws: LocalAws, aws_environment: None, tmp_path: Path, source_
             "http": {"port": free_port()},
             "shutdown": {"grace": "5s"},
         }
-        return Settings.model_validate(document)
+        return Settings.model_validate(document | more)
 
     return make
 
@@ -120,6 +121,46 @@ async def test_a_stop_is_no_death(settings: Any) -> None:
     async with asyncio.timeout(30):
         await daemon.run(stop)
     assert daemon._board.health() == (True, "ok")
+
+
+async def test_letters_at_the_destination_are_counted(settings: Any, queue: Any) -> None:
+    made = await queue()
+    client = await made.session.client("sqs")
+    for _ in range(3):
+        await client.send_message(QueueUrl=made.url, MessageBody="a letter")
+    daemon, stop = app.Daemon(await settings(on_failure={"destination": made.arn})), asyncio.Event()
+    running = asyncio.create_task(daemon.run(stop))
+    async with asyncio.timeout(30):
+        while daemon._board.status is None or daemon._board.status.dead_letter_backlog is None:
+            assert not running.done()
+            await asyncio.sleep(0.05)
+        stop.set()
+        await running
+    assert daemon._board.status.dead_letter_backlog == 3
+    assert b"stream_consumer_dead_letter_backlog{" in daemon._metrics.render()[0]
+
+
+async def test_a_count_that_never_comes_holds_up_neither_start_nor_stop(
+    settings: Any, queue: Any, monkeypatch: Any
+) -> None:
+    asked = asyncio.Event()
+
+    async def backlog(_: SqsDeadLetters) -> int:
+        asked.set()
+        await asyncio.Event().wait()
+        return 0
+
+    monkeypatch.setattr(SqsDeadLetters, "backlog", backlog)
+    daemon, stop = app.Daemon(await settings(on_failure={"destination": (await queue()).arn})), asyncio.Event()
+    running = asyncio.create_task(daemon.run(stop))
+    async with asyncio.timeout(30):
+        await asked.wait()
+        while daemon._board.readiness() != (True, "ready"):
+            await asyncio.sleep(0.05)
+    stop.set()
+    async with asyncio.timeout(4):  # below shutdown.grace
+        await running
+    assert b"stream_consumer_dead_letter_backlog{" not in daemon._metrics.render()[0]
 
 
 async def test_the_control_thread_itself_may_not_end(monkeypatch: Any) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 from consumer.operate.status import SLOW, KeyStatus, ShardStatus, StatusBoard
 from tests.support import status_samples as samples
@@ -94,6 +94,11 @@ def show(browser: Browser) -> Iterator[Callable[..., Shown]]:
         one.server.stop()
 
 
+def card(page: Page, name: str) -> Locator:
+    """What one of the numbers at the top says: its value, and the line below."""
+    return page.locator("#numbers .card", has_text=name).locator("p:not(.name)")
+
+
 def rows(page: Page) -> list[str]:
     return page.locator("#shards tbody th a").all_inner_texts()
 
@@ -112,6 +117,7 @@ def test_an_incident_is_obvious(show: Callable[..., Shown]) -> None:
     assert reasons[:3] == ["records were trimmed before they were read", SLOW["breaker"], SLOW["destination"]]
     expect(page.locator("#errors")).to_contain_text("dead_letter.refused: PermissionDenied")
     expect(page.locator("#keys")).to_contain_text("dshCdVqX5CScXxHy")
+    expect(card(page, "Letters to redrive")).to_have_text(["58", "about, at the destination; 3 refused by it"])
     expect(page.locator("#fleet tr.warning")).to_contain_text("leaving")
     expect(page.locator("#config")).to_contain_text("batch.batch_size")
     expect(page.locator("#shards")).to_contain_text("71 % of it one key")
@@ -120,6 +126,12 @@ def test_an_incident_is_obvious(show: Callable[..., Shown]) -> None:
     assert (chart.get_attribute("aria-label") or "").startswith("Lag over the last 15 minutes: at most 19 min")
     assert {url.partition("//")[2].partition("/")[0] for url, _ in shown.answers} == {f"127.0.0.1:{shown.server.port}"}
     assert shown.problems == []
+
+
+def test_a_number_that_is_not_known_is_no_0(show: Callable[..., Shown]) -> None:
+    found = samples.status(time.time(), (samples.own(300),), dead_letter_backlog=None)
+    page = show(samples.board(found)).open()
+    expect(card(page, "Letters to redrive")).to_have_text(["–", "not known, at the destination; 0 refused by it"])
 
 
 def test_text_is_never_taken_for_markup(show: Callable[..., Shown]) -> None:

@@ -28,7 +28,7 @@ CONFIG = {
     "handler.target": "projector:handle",
     "handler.processes": "4",
     "batch.batch_size": "250",
-    "on_failure.destination": "s3://orders-dead-letters/prod",
+    "on_failure.destination": "arn:aws:sqs:eu-west-1:123456789012:orders-dead-letters",
     "on_failure.order": "park_key",
 }
 
@@ -89,6 +89,7 @@ def status(now: float, shards: tuple[ShardStatus, ...], **values: Any) -> Status
         "updated_at": now,
         "workers": 3,
         "totals": TOTALS,
+        "dead_letter_backlog": 0,
         "fleet": tuple(
             WorkerStatus(one, one == ME, leases[n], "0.1.0", now - 190_000 + 40 * n) for n, one in enumerate(WORKERS)
         ),
@@ -145,6 +146,7 @@ def incident(now: float) -> StatusBoard:
             oldest_parked=now - 5_400,
             keys=keys,
             letters_waiting=3,
+            dead_letter_backlog=58,
             free_leases=1,
             free_for=140.0,
             endless_retries=True,

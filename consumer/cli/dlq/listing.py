@@ -69,6 +69,7 @@ async def _listed(
             "records": sum(one.letter.count for one in found),
             "not_selected": look.gathered.not_selected,
             "ignored": look.gathered.foreign,
+            "in_queue": look.waiting.visible + look.waiting.hidden if look.waiting else None,
             "in_flight_elsewhere": look.waiting.hidden if look.waiting else None,
             "parked_keys": None if look.parked is None else [parked_key(one) for one in look.parked],
             "groups": _groups(found, look.gathering if show_values else None),

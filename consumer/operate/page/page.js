@@ -201,7 +201,7 @@ function drawNumbers(status) {
     ["Shards", `${count(owned)} of ${count(shards.length)}`, `owned, ${count(mine.length)} of them here`],
     ["In flight", count(sum("in_flight")), "records read, not settled"],
     ["Keys that wait", count(sum("retrying_keys") + sum("deferred_keys") + status.parked_keys), `${count(sum("retrying_keys"))} retrying, ${count(sum("deferred_keys"))} deferred, ${count(status.parked_keys)} parked`],
-    ["Letters waiting", count(status.letters_waiting), "refused by the destination"],
+    ["Letters to redrive", count(status.dead_letter_backlog), `${status.dead_letter_backlog === null ? "not known" : "about"}, at the destination; ${count(status.letters_waiting)} refused by it`],
   ];
   const box = byId("numbers");
   if (!box.children.length)

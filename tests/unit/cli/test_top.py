@@ -56,7 +56,17 @@ def status_of(incarnation: str, shard_id: str) -> bytes:
     board = StatusBoard()
     shard = ShardStatus(shard_id, "open", incarnation, mine=True, lag=12.5, in_flight=7, retrying_keys=2)
     totals = dict.fromkeys(RECORD_RESULTS, 41)
-    board.publish(Status(APPLICATION, "orders", incarnation, version="1.2.3", shards=(shard,), totals=totals))
+    board.publish(
+        Status(
+            APPLICATION,
+            "orders",
+            incarnation,
+            version="1.2.3",
+            shards=(shard,),
+            totals=totals,
+            dead_letter_backlog=5,
+        )
+    )
     return status_json(board)
 
 
@@ -72,7 +82,8 @@ def test_once(world: FleetWorld) -> None:
     assert done.exit_code == 0, done.output
     lines = [line.split() for line in done.output.splitlines() if line.strip()]
     assert done.output.startswith(
-        "projector: 2 shards, 1 workers; 1 shards stopped, 1 leases without an owner, 1 keys deferred   2026-"
+        "projector: 2 shards, 1 workers; 1 shards stopped, 1 leases without an owner, 1 keys deferred, "
+        "5 dead letters at the destination   2026-"
     )
     assert lines[2][:7] == ["host-a/11/01234567", "1", "open", "not", "ready", "1.2.3", "12.5s"]
     assert lines[3][:3] == ["host-b/22/01234567", "1", "fenced"]
@@ -87,6 +98,7 @@ def test_what_a_worker_publishes_is_understood() -> None:
         found = worker_status("127.0.0.1", port, APPLICATION)
     assert (found.problem, found.handled, found.version, found.state) == ("", 41, "1.2.3", "not ready")
     assert dict(found.shards) == {"s": OwnedShard(12.5, 7, 2)}
+    assert found.dead_letter_backlog == 5
 
 
 def test_a_worker_that_is_not_there_is_named_and_nothing_else_is_missing(world: FleetWorld) -> None:

@@ -128,7 +128,7 @@ def test_states_are_told_apart(metrics: Metrics, lines: Lines) -> None:
 
 def test_what_was_not_measured_is_not_there(metrics: Metrics, lines: Lines) -> None:
     found = checked(lines.line(0.0))
-    assert not {"lag_seconds", "hot_key_share", "handler_saturation"} & set(found)
+    assert not {"lag_seconds", "hot_key_share", "handler_saturation", "dead_letter_backlog"} & set(found)
     metrics.shard("s").lag_seconds = math.nan
     metrics.handler_saturation.value = 0.5
     found = checked(lines.line(0.0))
@@ -141,6 +141,7 @@ def test_every_name_is_a_metric_that_exists(metrics: Metrics, lines: Lines) -> N
     for name in shard.__slots__:
         setattr(shard, name, 1.0)
     metrics.handler_saturation.value = 0.1
+    metrics.dead_letter_backlog.value = 1
     assert len(checked(lines.line(0.0))) == len(GAUGES) + len(DELTAS)
     families = {family.name: family for family in metrics.registry.collect()}
     for wanted in (*GAUGES, *DELTAS):

@@ -48,6 +48,7 @@ CONTRACT = {
     "dead_letters_total": ("counter", {"reason"}),
     "dead_letters_refused_total": ("counter", {"reason"}),
     "dead_letters_waiting": ("gauge", set()),
+    "dead_letter_backlog": ("gauge", set()),
     "duplicates_skipped_total": ("counter", set()),
     "filtered_total": ("counter", set()),
     "gaps_total": ("counter", set()),
@@ -100,6 +101,7 @@ def measured(metrics: Metrics) -> Metrics:
     shard.retention_headroom_seconds = shard.checkpoint_age_seconds = 1
     shard.breaker_state = shard.hot_key_share = 0
     metrics.handler_saturation.value = 0.5
+    metrics.dead_letter_backlog.value = 2
     metrics.credentials.of("main")(2e9)
     return metrics
 

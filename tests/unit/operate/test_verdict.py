@@ -125,6 +125,12 @@ WRONG: list[tuple[str, str, Status, str]] = [
         "The AWS credentials end in 60 s and were not renewed.",
     ),
     ("credentials", "warning", status(credentials_end=NOW - 1), "The AWS credentials have ended."),
+    (
+        "dead_letter_backlog",
+        "info",
+        status(dead_letter_backlog=1_200),
+        "1,200 dead letters at the destination, to be brought back or purged.",
+    ),
     ("throttled", "warning", status(history=Past(throttles=(0.0, None, 2.0))), "AWS throttles 1.0 calls a second."),
     (
         "versions",
@@ -155,6 +161,7 @@ FINE: list[Status] = [
     status(shard(lag=299.0)),
     status(shard(checkpoint_age=10.0)),
     status(clock_ahead=30.0),
+    status(dead_letter_backlog=0),
     status(credentials_end=NOW + 3_600),
     status(history=Past(throttles=(5.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0))),
     status(fleet=(WorkerStatus("a", version="1"), WorkerStatus("b", version="1"), WorkerStatus("c"))),
@@ -164,6 +171,11 @@ FINE: list[Status] = [
 @pytest.mark.parametrize("found", FINE)
 def test_what_is_usual_is_no_problem(found: Status) -> None:
     assert verdict(found).problems == ()
+
+
+def test_letters_of_parked_keys_are_told_of_once() -> None:
+    found = verdict(status(dead_letter_backlog=7, parked_keys=2))
+    assert [problem.code for problem in found.problems] == ["parked_keys"]
 
 
 def test_the_worst_comes_first_and_the_others_are_counted() -> None:
