@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from consumer.cli.config_file import optional_config
-from consumer.cli.failures import settings_or_exit
+from consumer.cli.failures import EX_USAGE, fail, settings_or_exit
 from consumer.cli.output import Styled, echo_json, output_option, table
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
-    from consumer.cli.cost_model import Assumed, Line
+    from consumer.cli.cost_model import Estimate
+    from consumer.domain.prices import Prices
 
 _MOST: Final = 1_000_000
 
@@ -31,6 +32,13 @@ _MOST: Final = 1_000_000
 )
 @click.option("--region-factor", type=click.FloatRange(0.1, 10), default=1.0, help="Your region against us-east-1.")
 @click.option(
+    "--prices",
+    "own_prices",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Your prices in place of the list's: JSON, any of its names.",
+)
+@click.option(
     "--lambda-ms", type=click.FloatRange(1), default=100.0, help="Of one invocation, to compare. Default 100."
 )
 @click.option(
@@ -46,6 +54,7 @@ def cost(
     dead_letters: float,
     kind: str | None,
     region_factor: float,
+    own_prices: Path | None,
     lambda_ms: float,
     lambda_memory: int,
     output: str,
@@ -61,17 +70,35 @@ def cost(
 
     settings = None if config is None else settings_or_exit(config)
     fleet = Fleet(shards, workers, rate, record_size, dead_letters)
-    found = estimated(Assumed(fleet, settings, kind, region_factor, lambda_ms / 1000.0, lambda_memory / 1024.0))
+    seconds, gb = lambda_ms / 1000.0, lambda_memory / 1024.0
+    found = estimated(Assumed(fleet, _prices_or_exit(own_prices), settings, kind, region_factor, seconds, gb))
     if output == "json":
         echo_json(found.document())
     else:
-        click.echo(_as_text(found.assumed, found.lines, found.rival, found.prices))
+        click.echo(_as_text(found))
 
 
-def _as_text(assumed: Assumed, lines: list[Line], rival: list[Line], prices: dict[str, Any]) -> str:
-    fleet = assumed.fleet
+def _prices_or_exit(own: Path | None) -> Prices:
+    """Those of the list, with those of a file in their place; exit 2 when it has none."""
+    import json
+
+    from consumer.operate.price_list import list_prices
+
+    if own is None:
+        return list_prices()
+    try:
+        given = json.loads(own.read_text(encoding="utf-8"))
+        if not isinstance(given, dict):
+            raise ValueError("it must hold one JSON object, as consumer/operate/prices.json")
+        return list_prices().with_own(given)
+    except (OSError, ValueError) as error:
+        fail(f"--prices {click.format_filename(own)} cannot be used: {error}", EX_USAGE)
+
+
+def _as_text(found: Estimate) -> str:
+    assumed, fleet, prices = found.assumed, found.assumed.fleet, found.assumed.prices
     rows: list[list[str]] = [["A MONTH", "REQUESTS", "$", ""]]
-    for title, group in (("stream-consumer", lines), ("a Lambda trigger instead", rival)):
+    for title, group in (("stream-consumer", found.lines), ("a Lambda trigger instead", found.rival)):
         total = sum(line.dollars for line in group)
         rows.append([Styled(title, "bold"), "", Styled(f"{total:,.2f}", "bold"), ""])
         rows += [[f"  {line.what}", f"{line.requests:,.0f}", f"{line.dollars:,.2f}", line.note] for line in group]
@@ -80,5 +107,5 @@ def _as_text(assumed: Assumed, lines: list[Line], rival: list[Line], prices: dic
         f"source {assumed.source}, {'the settings of the config' if assumed.settings else 'default settings'}"
     )
     factor = f", times {assumed.region_factor:g}" if assumed.region_factor != 1 else ""
-    end = f"prices of {prices['region']} as of {prices['as_of']}{factor}. {prices['note']}"
+    end = f"prices of {prices.region} as of {prices.as_of}{factor}. {prices.note}".rstrip()
     return "\n".join([head, "", table(rows), "", end])

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
-from consumer.domain.fleet_cost import (
-    MONTH,
-    Fleet,
-    Pace,
-    lambda_invocations,
-    message_requests,
-    requests,
-)
+from consumer.domain.fleet_cost import Fleet, Pace, lambda_invocations, message_requests, requests
 from consumer.domain.kinesis_format import KINESIS_FORMAT
+from consumer.domain.prices import MILLION, MONTH, Prices
 from consumer.domain.source_format import ReadingLimits
 from consumer.settings.model import Batch, Checkpoint, Leases, Poll, Settings
 from consumer.worker.fleet.session_renewal import RENEWALS_PER_DURATION
 
-_MILLION: Final = 1e6
 _GB: Final = 1e9
-
-
-def list_prices() -> dict[str, Any]:
-    """Dollars, with their date: ``prices.json``, the one place where they are."""
-    found: dict[str, Any] = json.loads(files("consumer.cli").joinpath("prices.json").read_text(encoding="utf-8"))
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +21,7 @@ class Assumed:
     ``lambda_gb`` the memory of the function."""
 
     fleet: Fleet
+    prices: Prices
     settings: Settings | None = None
     kind: str | None = None
     region_factor: float = 1.0
@@ -81,10 +67,9 @@ class Estimate(NamedTuple):
     assumed: Assumed
     lines: list[Line]
     rival: list[Line]
-    prices: dict[str, Any]
 
     def document(self) -> dict[str, Any]:
-        fleet = self.assumed.fleet
+        fleet, prices = self.assumed.fleet, self.assumed.prices
 
         def group(lines: list[Line]) -> dict[str, Any]:
             each = [
@@ -100,22 +85,22 @@ class Estimate(NamedTuple):
             "source": self.assumed.source,
             "stream_consumer": group(self.lines),
             "lambda": group(self.rival),
-            "prices": {name: self.prices[name] for name in ("as_of", "region", "note")},
+            "prices": {"as_of": prices.as_of, "region": prices.region, "note": prices.note},
         }
 
 
 def estimated(assumed: Assumed) -> Estimate:
     """A month of the fleet, and of a Lambda trigger in its place."""
-    prices, fleet, factor = list_prices(), assumed.fleet, assumed.region_factor
+    prices, fleet, factor = assumed.prices, assumed.fleet, assumed.region_factor
     found = requests(fleet, assumed.pace)
-    writes, reads = prices["table_writes_per_million"] / _MILLION, prices["table_reads_per_million"] / _MILLION
+    writes, reads = prices.table_writes_per_million / MILLION, prices.table_reads_per_million / MILLION
 
     def line(what: str, a_second: float, price: float, note: str = "") -> Line:
         count = a_second * MONTH
         return Line(what, count, count * price * factor, note)
 
     lines = [
-        _reading(assumed, found.get_records * MONTH, prices),
+        _reading(assumed, found.get_records * MONTH),
         line("checkpoints", found.checkpoints, writes, "writes of the lease table"),
         line("session renewals", found.renewals, writes, "writes of the lease table"),
         line("looks at the fleet", found.looks, reads, "reads of bulletin and sessions"),
@@ -123,27 +108,28 @@ def estimated(assumed: Assumed) -> Estimate:
     ]
     if fleet.letters_a_month:
         sent = fleet.letters_a_month * message_requests(fleet.record_bytes)
-        dollars = sent * prices["sqs_requests_per_million"] / _MILLION * factor
+        dollars = sent * prices.sqs_requests_per_million / MILLION * factor
         lines.append(Line("dead letters", sent, dollars, "requests of SQS, of 64 KB each"))
     calls = lambda_invocations(fleet, assumed.batch.batch_size, assumed.batch.batching_window)
     seconds = calls * assumed.lambda_seconds
     rival = [
-        line("invocations", calls, prices["lambda_requests_per_million"] / _MILLION, "its reads are not billed"),
+        line("invocations", calls, prices.lambda_requests_per_million / MILLION, "its reads are not billed"),
         Line(
             "GB-seconds",
             seconds * assumed.lambda_gb * MONTH,
-            seconds * assumed.lambda_gb * MONTH * prices["lambda_gb_second"] * factor,
+            seconds * assumed.lambda_gb * MONTH * prices.lambda_gb_second * factor,
             f"{assumed.lambda_seconds * 1000:g} ms of {assumed.lambda_gb * 1024:g} MB each",
         ),
     ]
-    return Estimate(assumed, lines, rival, prices)
+    return Estimate(assumed, lines, rival)
 
 
-def _reading(assumed: Assumed, calls: float, prices: dict[str, Any]) -> Line:
+def _reading(assumed: Assumed, calls: float) -> Line:
+    prices = assumed.prices
     if assumed.source == "kinesis":
         gigabytes = assumed.fleet.rate * assumed.fleet.record_bytes * MONTH / _GB
-        dollars = gigabytes * prices["kinesis_on_demand_out_per_gb"] * assumed.region_factor
+        dollars = gigabytes * prices.kinesis_on_demand_out_per_gb * assumed.region_factor
         return Line("GetRecords", calls, dollars, "on demand, by the GB; nothing of a provisioned stream")
-    billed = max(0.0, calls - prices["streams_free_reads_a_month"])
-    dollars = billed / 1e5 * prices["streams_read_requests_per_100k"] * assumed.region_factor
-    return Line("GetRecords", calls, dollars, f"less {prices['streams_free_reads_a_month'] / _MILLION:g} million free")
+    billed = max(0.0, calls - prices.streams_free_reads_a_month)
+    dollars = billed / 1e5 * prices.streams_read_requests_per_100k * assumed.region_factor
+    return Line("GetRecords", calls, dollars, f"less {prices.streams_free_reads_a_month / MILLION:g} million free")

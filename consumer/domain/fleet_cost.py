@@ -13,7 +13,6 @@ from typing import Final
 from .reading_pace import LEASE_BYTES, READ_BUDGET, REGULAR_ROUNDS, SESSION_BYTES, UNIT_BYTES
 from .source_format import ReadingLimits
 
-MONTH: Final = 730 * 3600.0  # seconds, as AWS counts
 LOOKS_EVERY: Final = 1.0  # seconds: a worker reads the bulletin and the sessions so often
 LAMBDA_POLLS: Final = 4.0  # a second and shard
 MESSAGE_BYTES: Final = 64 * 1024  # of one billed request of SQS

@@ -13,6 +13,8 @@ from dataclasses import fields
 from hashlib import blake2b
 from typing import Any, Final
 
+from consumer.domain.prices import cost_of_calls
+from consumer.operate.price_list import list_prices
 from consumer.operate.status import SLOW, ShardStatus, Status, StatusBoard
 from consumer.operate.verdict import CONFIG_FILE, Verdict, judge
 
@@ -92,6 +94,7 @@ def _of_worker(status: Status) -> dict[str, Any]:
         "fleet": [_plain(worker) for worker in status.fleet],
         "keys": [_plain(key) for key in status.keys],
         "history": _plain(status.history),
+        "call_costs": _call_costs(status),
         "changed_settings": dict(status.changed_settings),
         "slow": dict(SLOW),
         "finished_count": status.finished_count,
@@ -111,6 +114,19 @@ def _scaling(status: Status) -> dict[str, float]:
         "iterator_age_seconds": round(_finite(status.iterator_age) or 0.0, 1),
         "open_shards": open_shards,
         "desired_workers": max(1, min(wanted, open_shards)),
+    }
+
+
+def _call_costs(status: Status) -> dict[str, Any]:
+    """Of the AWS calls of this worker a month, at list prices; without what is not paid by the call."""
+    prices, calls = list_prices(), status.history.calls_per_hour
+    kinesis = ":kinesis:" in status.stream_arn
+    found = cost_of_calls(calls, "kinesis" if kinesis else "dynamodb", prices)
+    return {
+        "dollars_a_month": round(found.dollars_a_month, 2) if calls else None,
+        "by_operation": {name: round(dollars, 2) for name, dollars in found.by_operation.items()},
+        "prices_as_of": prices.as_of,
+        "prices_of": prices.region,
     }
 
 

@@ -120,6 +120,12 @@ def test_an_incident_is_obvious(show: Callable[..., Shown]) -> None:
     expect(card(page, "Letters to redrive")).to_have_text(["58", "about, at the destination; 3 refused by it"])
     expect(page.locator("#fleet tr.warning")).to_contain_text("leaving")
     expect(page.locator("#config")).to_contain_text("batch.batch_size")
+    calls = page.locator("#calls tbody tr").first
+    expect(calls).to_contain_text("GetRecords")
+    expect(calls.locator("td").last).to_have_text("2.57")
+    expect(page.locator("#calls-cost")).to_contain_text(
+        "a month at this rate, an estimate: list prices of us-east-1 as of 20"
+    )
     expect(page.locator("#shards")).to_contain_text("71 % of it one key")
     assert "customer-17" not in page.content()
     chart = page.locator("#numbers svg").first

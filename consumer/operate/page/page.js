@@ -29,6 +29,7 @@ function rate(perSecond) {
   return perSecond < 10 ? `${perSecond.toFixed(perSecond < 1 ? 2 : 1)}/s` : `${count(Math.round(perSecond))}/s`;
 }
 
+const dollars = (value) => (value === undefined ? "–" : value.toFixed(2));
 const percent = (share) => (share === undefined ? "–" : share > 0 && share < 0.01 ? "<1 %" : `${(share * 100).toFixed(0)} %`);
 const clock = (seconds) => (seconds ? new Date(seconds * 1000).toISOString().slice(11, 19) : "–");
 const moment = (seconds) => (seconds ? `${new Date(seconds * 1000).toISOString().slice(0, 19).replace("T", " ")} UTC` : "–");
@@ -454,6 +455,7 @@ const errorTable = new Table(byId("errors"), [
 const callTable = new Table(byId("calls"), [
   { name: "operation", head: true, text: ([operation]) => operation },
   { name: "an hour", number: true, text: ([, calls]) => count(Math.round(calls)) },
+  { name: "$ a month", number: true, text: ([operation]) => dollars(current.call_costs.by_operation[operation]) },
 ], { key: ([operation]) => operation });
 
 function drawProblems(problems) {
@@ -543,6 +545,8 @@ function draw(status) {
   section("keys", status.keys.length, "");
   const calls = Object.entries(status.history.calls_per_hour).sort((a, b) => b[1] - a[1]);
   callTable.draw(calls);
+  const { dollars_a_month: month, prices_as_of: day, prices_of: region } = status.call_costs;
+  say(byId("calls-cost"), month === null ? "" : `About $${dollars(month)} a month at this rate, an estimate: list prices of ${region} as of ${day}, so check yours. Regions differ; your discounts and the free tier are not in it.`);
   section("calls", calls.length);
   drawFacts(byId("totals"), Object.entries(status.totals).map(([name, value]) => [name.replaceAll("_", " "), count(value)]));
   section("totals", true);

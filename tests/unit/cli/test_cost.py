@@ -103,6 +103,27 @@ def test_prices_have_a_date_and_a_warning() -> None:
     assert "Check them before you decide" in text
 
 
+def test_own_prices(tmp_path: Path) -> None:
+    path = tmp_path / "prices.json"
+    path.write_text('{"table_writes_per_million": 6.25, "region": "eu-central-1", "as_of": "2027-01-01"}')
+    usual, own = estimate(), estimate("--prices", str(path))
+    writes = [line(found, "session renewals")["dollars"] for found in (usual, own)]
+    assert writes[1] == pytest.approx(10 * writes[0], rel=1e-3)
+    assert line(usual, "GetRecords") == line(own, "GetRecords")
+    assert own["prices"] == {"as_of": "2027-01-01", "region": "eu-central-1", "note": ""}
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [("[]", "one JSON object"), ("{", "line 1 column 2"), ('{"reads": 1}', "reads is no price that is known")],
+)
+def test_prices_that_cannot_be_used(tmp_path: Path, content: str, why: str) -> None:
+    path = tmp_path / "prices.json"
+    path.write_text(content)
+    done = CliRunner().invoke(main, ["cost", "--prices", str(path)])
+    assert (done.exit_code, "cannot be used" in done.stderr, why in done.stderr) == (2, True, True)
+
+
 def test_kinesis_and_dead_letters() -> None:
     found = estimate("--kind", "kinesis", "--rate", "500", "--record-size", "1000", "--dead-letters", "1000000")
     assert line(found, "GetRecords")["dollars"] == pytest.approx(500 * 1000 * 730 * 3600 / 1e9 * 0.04, rel=1e-3)

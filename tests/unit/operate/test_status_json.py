@@ -7,8 +7,11 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from consumer.operate.error_groups import ErrorReport
 from consumer.operate.history import Past
+from consumer.operate.price_list import list_prices
 from consumer.operate.status import ShardStatus, Status, StatusBoard
 from consumer.operate.status_json import StatusJson, status_json
 from tests.support import status_samples as samples
@@ -56,6 +59,31 @@ def test_an_incident_is_told_worst_first() -> None:
     assert (refused["count"], refused["type"], refused["shards"]) == (290, "PermissionDenied", 1)
     assert body["changed_settings"]["batch.batch_size"] == "250"
     assert body["history"]["calls_per_hour"]["GetRecords"] > 17_000
+
+
+def test_what_the_calls_cost_a_month_at_their_present_rate() -> None:
+    """An hour of 17,000 reads and more of a stream: 730 of them at $0.02 a hundred thousand."""
+    found = parsed(samples.incident(NOW))
+    costs, calls = found["call_costs"], found["history"]["calls_per_hour"]
+    assert costs["by_operation"]["GetRecords"] == pytest.approx(calls["GetRecords"] * 730 * 0.02 / 1e5, abs=0.01)
+    assert costs["by_operation"].keys() == {"GetRecords", "UpdateItem", "Query", "GetItem"}
+    assert costs["dollars_a_month"] == pytest.approx(sum(costs["by_operation"].values()), abs=0.03)
+    assert (costs["prices_of"], costs["prices_as_of"]) == ("us-east-1", list_prices().as_of)
+
+
+def test_reading_of_a_kinesis_stream_is_not_paid_by_the_call() -> None:
+    arn = "arn:aws:kinesis:eu-west-1:123456789012:stream/orders-changes"
+    costs = parsed(samples.board(samples.status(NOW, (), stream_arn=arn)))["call_costs"]
+    assert costs["by_operation"].keys() == {"UpdateItem", "Query", "GetItem"}
+
+
+def test_before_anything_was_measured_nothing_is_said_to_cost_nothing() -> None:
+    assert parsed(samples.board(samples.status(NOW, (), history=Past())))["call_costs"]["dollars_a_month"] is None
+
+
+def test_a_count_of_letters_that_is_not_known_is_null() -> None:
+    found = [parsed(samples.board(samples.status(NOW, (), dead_letter_backlog=n))) for n in (None, 0, 7)]
+    assert [one["dead_letter_backlog"] for one in found] == [None, 0, 7]
 
 
 def test_no_data_of_items_is_in_it_unless_asked_for() -> None:
