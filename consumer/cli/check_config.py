@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from consumer.cli.completed import completed
+from consumer.cli.completed import answer_of, completed
 from consumer.cli.config_file import config_options
-from consumer.cli.failures import EX_CONFIG, checked_or_exit, one_line_errors
+from consumer.cli.failures import EX_CONFIG, checked_or_exit
 from consumer.domain.errors import HandlerImportError, HandlerImportMayPass
 from consumer.domain.urls import redact_urls
 
@@ -81,8 +81,7 @@ def _probe(settings: Settings) -> list[str]:
     from consumer.aws.probe import probe
     from consumer.worker.clock import HeardClock, SystemClock
 
-    with one_line_errors():
-        findings, warnings = completed(probe(settings, HeardClock(SystemClock())))
+    findings, warnings = answer_of(probe(settings, HeardClock(SystemClock())))
     for what, error in findings:
         answer = "ok" if error is None else " ".join(str(error).split()).removeprefix(f"{what} ")
         click.echo(f"{what}: {answer}", err=True)

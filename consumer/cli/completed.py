@@ -1,4 +1,4 @@
-"""Runs what a verb does on an event loop."""
+"""Runs what a verb does on an event loop, to its result or to one line that says why there is none."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from consumer.cli.failures import one_line_errors
+
 T = TypeVar("T")
+
+
+def answer_of(work: Coroutine[Any, Any, T], *quiet: str) -> T:
+    """What a verb has found out or done, as ``completed`` runs it. Warnings become lines of standard error, but for the
+    events in ``quiet``; an error ends the process with one line and its exit code."""
+    from consumer.cli.stderr_log import warnings_on_stderr  # imported on use, as asyncio
+
+    with warnings_on_stderr(lambda name, _: name in quiet), one_line_errors():
+        return completed(work)
 
 
 def completed(work: Coroutine[Any, Any, T]) -> T:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from consumer.cli.completed import completed
+from consumer.cli.completed import answer_of, completed
 from consumer.cli.config_file import config_options
-from consumer.cli.failures import one_line_errors, settings_or_exit
+from consumer.cli.failures import settings_or_exit
 from consumer.domain.errors import StreamConsumerError
 from consumer.domain.urls import redact_urls
 
@@ -31,8 +31,7 @@ def init(config: Path, recovery: bool) -> None:
     It is created with deletion protection, and with point-in-time recovery. A table that is there is not changed.
     """
     settings = settings_or_exit(config)
-    with one_line_errors():
-        created = completed(_create(settings))
+    created = answer_of(_create(settings))
     click.echo(f"lease table {settings.leases.table}: {'created' if created else 'already there, and usable'}")
     if created and recovery:
         _recoverable(settings)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from consumer.cli.completed import completed
+from consumer.cli.completed import answer_of
 from consumer.cli.config_file import config_options
 from consumer.cli.durations import seconds_option
-from consumer.cli.failures import one_line_errors, settings_or_exit
+from consumer.cli.failures import settings_or_exit
 from consumer.cli.output import Styled, echo_json, output_option, table
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
@@ -41,11 +41,9 @@ def lag(config: Path, watch: bool, interval: float, every: bool, output: str) ->
     second that a shard has.
     """
     settings = settings_or_exit(config)
-    from consumer.cli.stderr_log import warnings_on_stderr
-
     good_end = (KeyboardInterrupt,) if watch else ()
-    with suppress(*good_end), warnings_on_stderr(), one_line_errors():
-        completed(_looks(settings, interval if watch else None, every=every, as_json=output == "json"))
+    with suppress(*good_end):
+        answer_of(_looks(settings, interval if watch else None, every=every, as_json=output == "json"))
 
 
 async def _looks(settings: Settings, interval: float | None, *, every: bool, as_json: bool) -> None:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
-from consumer.cli.completed import completed
+from consumer.cli.completed import answer_of
 from consumer.cli.config_file import config_options
 from consumer.cli.durations import position_or_ago
-from consumer.cli.failures import EX_CONFIG, EX_USAGE, fail, one_line_errors, settings_or_exit
+from consumer.cli.failures import EX_CONFIG, EX_USAGE, fail, settings_or_exit
 from consumer.cli.output import echo_json, output_option, plain, table
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
@@ -92,10 +92,7 @@ def replay(
         settings, since, number, letter, frozenset(shards) - {_ALL}, another, is_meant=yes, dry_run=dry_run
     )
 
-    from consumer.cli.stderr_log import warnings_on_stderr
-
-    with warnings_on_stderr(lambda name, _: name == "replay.written"), one_line_errors():
-        result = completed(_replay(wanted))
+    result = answer_of(_replay(wanted), "replay.written")
     _show(wanted, result, output)
     _end(wanted, result)
 
@@ -150,7 +147,6 @@ def _find_letter(settings: Settings, name: str) -> ReadLetter:
     from consumer.cli.dlq.options import place_or_exit
     from consumer.cli.dlq.reach import looked
     from consumer.cli.dlq.text import ID_DIGITS, is_named
-    from consumer.cli.stderr_log import warnings_on_stderr
     from consumer.domain.letter_selection import Selection
 
     if len(name) < ID_DIGITS:
@@ -161,8 +157,7 @@ def _find_letter(settings: Settings, name: str) -> ReadLetter:
         async with looked(settings, place, Selection(), None, payloads=False) as look:
             return next((one.letter for one in look.gathered.letters if is_named(one, name)), None)
 
-    with warnings_on_stderr(), one_line_errors():
-        letter = completed(found())
+    letter = answer_of(found())
     if letter is None:
         fail(f"{name}: there is no such file, and no such letter in {place}: see `stream-consumer dlq list`", EX_USAGE)
     return letter

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
-from consumer.cli.completed import completed
+from consumer.cli.completed import answer_of
 from consumer.cli.config_file import config_options
-from consumer.cli.failures import one_line_errors, settings_or_exit
+from consumer.cli.failures import settings_or_exit
 from consumer.cli.output import Styled, echo_json, output_option, table
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
@@ -44,10 +44,7 @@ def shards(config: Path, finished: bool, no_lag: bool, output: str) -> None:
     --all. LAG is measured as by `stream-consumer lag`.
     """
     settings = settings_or_exit(config)
-    from consumer.cli.stderr_log import warnings_on_stderr
-
-    with warnings_on_stderr(), one_line_errors():
-        found = completed(_read(settings, finished=finished, with_lag=not no_lag))
+    found = answer_of(_read(settings, finished=finished, with_lag=not no_lag))
     if output == "json":
         echo_json(_document(found))
     else:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from consumer.cli.completed import completed
+from consumer.cli.completed import answer_of
 from consumer.cli.config_file import config_options
 from consumer.cli.durations import position_or_ago
-from consumer.cli.failures import one_line_errors, settings_or_exit
+from consumer.cli.failures import settings_or_exit
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
     from consumer.domain.stream_record import StreamRecord
@@ -43,11 +43,9 @@ def tail(config: Path, since: str, shards: tuple[str, ...], limit: int | None, f
     """
     settings = settings_or_exit(config)
     start = position_or_ago(since)
-    from consumer.cli.stderr_log import warnings_on_stderr
-
     try:
-        with suppress(KeyboardInterrupt), warnings_on_stderr(), one_line_errors():
-            completed(_tail(settings, start, frozenset(shards), limit, filtered=filtered))
+        with suppress(KeyboardInterrupt):
+            answer_of(_tail(settings, start, frozenset(shards), limit, filtered=filtered))
         sys.stdout.flush()
     except* BrokenPipeError:
         leave_stdout()

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from consumer.cli.completed import completed
+from consumer.cli.completed import answer_of
 from consumer.cli.config_file import config_options
 from consumer.cli.durations import seconds_option
-from consumer.cli.failures import EX_USAGE, fail, one_line_errors, settings_or_exit
+from consumer.cli.failures import EX_USAGE, fail, settings_or_exit
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
     from rich.console import Group
@@ -45,11 +45,9 @@ def top(config: Path, workers: tuple[str, ...], once: bool, interval: float) -> 
     """
     settings = settings_or_exit(config)
     addresses = _addresses(settings, workers)
-    from consumer.cli.stderr_log import warnings_on_stderr
-
     good_end = () if once else (KeyboardInterrupt,)
-    with suppress(*good_end), warnings_on_stderr(), one_line_errors():
-        completed(_shown(settings, addresses, None if once else interval))
+    with suppress(*good_end):
+        answer_of(_shown(settings, addresses, None if once else interval))
 
 
 def _addresses(settings: Settings, workers: Sequence[str]) -> list[tuple[str, int]]:

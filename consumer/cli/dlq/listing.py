@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from consumer.cli.completed import completed
+from consumer.cli.completed import answer_of
 from consumer.cli.config_file import config_options
 from consumer.cli.dlq.options import (
     place_option,
@@ -17,7 +17,7 @@ from consumer.cli.dlq.options import (
     selection_options,
     show_values_option,
 )
-from consumer.cli.failures import one_line_errors, settings_or_exit
+from consumer.cli.failures import settings_or_exit
 from consumer.cli.output import output_option
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
@@ -47,10 +47,7 @@ def list_letters(
     """
     settings = settings_or_exit(config)
     where = place_or_exit(settings, place)
-    from consumer.cli.stderr_log import warnings_on_stderr
-
-    with warnings_on_stderr(), one_line_errors():
-        shown = completed(_listed(settings, where, which, limit, show_values))
+    shown = answer_of(_listed(settings, where, which, limit, show_values))
     click.echo(json.dumps(shown, indent=2, ensure_ascii=False) if output == "json" else _as_text(shown))
 
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from consumer.cli.completed import completed
+from consumer.cli.completed import answer_of
 from consumer.cli.config_file import config_options
 from consumer.cli.dlq.options import (
     place_option,
     place_or_exit,
     selection_options,
 )
-from consumer.cli.failures import EX_USAGE, fail, one_line_errors, settings_or_exit
+from consumer.cli.failures import EX_USAGE, fail, settings_or_exit
 from consumer.cli.output import output_option
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
@@ -49,10 +49,7 @@ def purge(
     """
     settings = settings_or_exit(config)
     where = place_or_exit(settings, place)
-    from consumer.cli.stderr_log import warnings_on_stderr
-
-    with warnings_on_stderr(), one_line_errors():
-        shown = completed(_purged(settings, where, which, limit, yes, accept_loss))
+    shown = answer_of(_purged(settings, where, which, limit, yes, accept_loss))
     if output == "json":
         click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
     else:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from consumer.cli.completed import completed
+from consumer.cli.completed import answer_of
 from consumer.cli.config_file import config_and
 from consumer.cli.dlq.options import place_option, place_or_exit, show_values_option
-from consumer.cli.failures import EX_USAGE, fail, one_line_errors, settings_or_exit
+from consumer.cli.failures import EX_USAGE, fail, settings_or_exit
 from consumer.cli.output import output_option
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
@@ -35,10 +35,7 @@ def show(config: Path, name: str | None, place: str | None, key: str | None, sho
         raise click.UsageError("give the ID of a letter, or --key DIGEST")
     settings = settings_or_exit(config)
     where = place_or_exit(settings, place)
-    from consumer.cli.stderr_log import warnings_on_stderr
-
-    with warnings_on_stderr(), one_line_errors():
-        shown = completed(_found(settings, where, name, key, show_values))
+    shown = answer_of(_found(settings, where, name, key, show_values))
     if not shown:
         fail(f"no letter {name or f'of the key {key}'} in {where}: see `stream-consumer dlq list`", 1)
     if output == "json":

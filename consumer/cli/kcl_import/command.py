@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from consumer.cli.completed import completed
+from consumer.cli.completed import answer_of
 from consumer.cli.config_file import optional_config, the_config_file
 from consumer.cli.durations import seconds_option
-from consumer.cli.failures import EX_CONFIG, EX_USAGE, fail, one_line_errors, settings_or_exit
+from consumer.cli.failures import EX_CONFIG, EX_USAGE, fail, settings_or_exit
 from consumer.cli.output import output_option
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
@@ -101,11 +101,9 @@ def import_kcl(
     settings = settings_or_exit(path)
 
     from consumer.cli.kcl_import.survey import Request
-    from consumer.cli.stderr_log import warnings_on_stderr
 
     request = Request(settings, table, failover_time, start, caught_up)
-    with warnings_on_stderr(), one_line_errors():
-        found, written = completed(_imported(request, table_region, is_meant=yes))
+    found, written = answer_of(_imported(request, table_region, is_meant=yes))
     _show(request, found, written, output)
     if found.refusals:
         _refuse(found)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from consumer.cli.completed import completed
+from consumer.cli.completed import answer_of
 from consumer.cli.config_file import config_options
-from consumer.cli.failures import one_line_errors, settings_or_exit
+from consumer.cli.failures import settings_or_exit
 from consumer.cli.output import Styled, echo_json, output_option, table
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
@@ -28,8 +28,7 @@ def list_leases(config: Path, finished: bool, output: str) -> None:
     is marked when its session is fenced or gone: it is dead, and a worker takes its leases within seconds.
     """
     settings = settings_or_exit(config)
-    with one_line_errors():
-        found = completed(_read(settings))
+    found = answer_of(_read(settings))
     if output == "json":
         from consumer.cli.leases.rows import fleet_document
 

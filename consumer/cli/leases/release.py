@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from consumer.cli.completed import completed
+from consumer.cli.completed import answer_of
 from consumer.cli.config_file import config_options
-from consumer.cli.failures import EX_USAGE, fail, one_line_errors, settings_or_exit
+from consumer.cli.failures import EX_USAGE, fail, settings_or_exit
 from consumer.cli.output import echo_json, output_option, table
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
@@ -44,10 +44,7 @@ def release(config: Path, shards: tuple[str, ...], yes: bool, output: str) -> No
     Exit code 0 when they are free; 2 without --yes; 78 when an owner lives: nothing is changed then.
     """
     settings = settings_or_exit(config)
-    from consumer.cli.stderr_log import warnings_on_stderr
-
-    with warnings_on_stderr(), one_line_errors():
-        result = completed(_released(settings, frozenset(shards), is_meant=yes))
+    result = answer_of(_released(settings, frozenset(shards), is_meant=yes))
     _show(result, output)
     if result.released is not None:
         click.echo(f"{len(result.released)} leases are free", err=True)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from consumer.cli.completed import completed
+from consumer.cli.completed import answer_of
 from consumer.cli.config_file import config_options
-from consumer.cli.failures import EX_CONFIG, EX_USAGE, fail, one_line_errors, settings_or_exit
+from consumer.cli.failures import EX_CONFIG, EX_USAGE, fail, settings_or_exit
 from consumer.cli.output import echo_json, output_option, table
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
@@ -45,10 +45,7 @@ def reset(config: Path, shards: tuple[str, ...], every: bool, yes: bool, output:
     if bool(shards) == every:
         raise click.UsageError("give --shard SHARD (it may be repeated), or --all")
     settings = settings_or_exit(config)
-    from consumer.cli.stderr_log import warnings_on_stderr
-
-    with warnings_on_stderr(lambda name, _: name == "replay.written"), one_line_errors():
-        result = completed(_reset(settings, frozenset(shards), is_meant=yes))
+    result = answer_of(_reset(settings, frozenset(shards), is_meant=yes), "replay.written")
     _show(settings, result, output)
     plan = result.found.plan
     if plan.problems:

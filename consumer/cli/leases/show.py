@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from consumer.cli.completed import completed
+from consumer.cli.completed import answer_of
 from consumer.cli.config_file import config_and
-from consumer.cli.failures import EX_USAGE, fail, one_line_errors, settings_or_exit
+from consumer.cli.failures import EX_USAGE, fail, settings_or_exit
 from consumer.cli.output import echo_json, output_option, plain, table
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
@@ -27,8 +27,7 @@ def show(config: Path, shard_id: str | None, output: str) -> None:
     if shard_id is None:
         raise click.UsageError("give the id of a shard, as `stream-consumer leases list` shows it")
     settings = settings_or_exit(config)
-    with one_line_errors():
-        found = completed(_read(settings, shard_id))
+    found = answer_of(_read(settings, shard_id))
     if found is None:
         fail(f"{shard_id} has no lease: see `stream-consumer leases list --all`", EX_USAGE)
     if output == "json":

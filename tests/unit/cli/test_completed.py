@@ -6,8 +6,10 @@ import asyncio
 import signal
 
 import pytest
+import structlog
 
-from consumer.cli.completed import completed
+from consumer.cli.completed import answer_of, completed
+from consumer.domain.errors import DependencyError
 
 
 def test_sigterm_ends_a_verb_as_ctrl_c_does_and_a_second_one_does_not_cut_it_short() -> None:
@@ -52,3 +54,32 @@ def test_a_cancellation_of_the_verb_s_own_stays_one() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         completed(work())
+
+
+def test_what_is_logged_on_the_way_is_no_part_of_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    """Standard output is for scripts; and what a verb reports itself is not said twice."""
+
+    async def work() -> int:
+        log = structlog.get_logger()
+        log.info("lease.acquired")
+        log.warning("dead_letter.short_retention", seconds=345600)
+        log.warning("replay.written", rows=3)
+        return 7
+
+    before = structlog.get_config()
+    assert answer_of(work(), "replay.written") == 7
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "warning: dead_letter.short_retention seconds=345600\n")
+    assert structlog.get_config() == before
+
+
+def test_an_error_is_one_line_and_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    async def work() -> None:
+        async with asyncio.TaskGroup():
+            raise DependencyError("Query", "Timeout", "table\nleases")
+
+    with pytest.raises(SystemExit) as ended:
+        answer_of(work())
+    assert ended.value.code == 69
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n"), "table leases" in err) == ("", 1, True)
