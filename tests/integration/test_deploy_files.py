@@ -333,7 +333,9 @@ def test_the_alarms_ask_for_metrics_that_the_daemon_logs() -> None:
     metrics = Metrics()
     shard = metrics.shard("s")
     shard.lag_seconds = shard.iterator_age_seconds = 1.0
-    (directive,) = EmfLines(metrics, "a", "t").line(0.0)["_aws"]["CloudWatchMetrics"]
+    lines: list[Any] = []
+    EmfLines(metrics, "a", "t", lambda line: not lines.append(line)).write(0.0)
+    (directive,) = lines[0]["_aws"]["CloudWatchMetrics"]
     logged = {metric["Name"] for metric in directive["Metrics"]}
     asking = [
         resource["Properties"]
