@@ -52,6 +52,7 @@ def test_a_night_with_poison_ends_with_everything_handled_once_and_no_letter(
 
     listed = dead.list()
     assert (listed["letters"], listed["records"], len(listed["groups"])) == (20, 20, POISONED)
+    assert listed["in_queue"] == (20 if dead.destination.startswith("arn:") else None), "in S3 all are shown"
     assert {group["reason"] for group in listed["groups"]} == {"RetryAttemptsExhausted ValueError"}
     assert "bad0" not in json.dumps(listed), "a key is named by its digest"
     assert dead.list("--reason", "KeyError")["letters"] == 0
