@@ -160,6 +160,8 @@ async def test_a_count_that_never_comes_holds_up_neither_start_nor_stop(
     stop.set()
     async with asyncio.timeout(4):  # below shutdown.grace
         await running
+    assert daemon._board.status is not None
+    assert daemon._board.status.dead_letter_backlog is None
     assert b"stream_consumer_dead_letter_backlog{" not in daemon._metrics.render()[0]
 
 
