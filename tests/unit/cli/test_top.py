@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -204,7 +205,8 @@ def test_a_signal_that_ends_it_gives_the_terminal_back(world: FleetWorld, monkey
 
 def test_a_single_look_that_was_broken_off_is_no_success(world: FleetWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken_off(*_: object) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.Event().wait()
 
     monkeypatch.setattr(world.source, "iterator", broken_off)
     world.lease(world.stream.open_shards()[0])
