@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 FILES = {"python": r"`(tutorial/\w+\.py)`", "yaml": r"`(tutorial/\w+\.yaml)`"}
 RUN = "stream-consumer run --config tutorial/pets.yaml\n"
 WRITE = "python tutorial/write.py\n"
+MOST = 300.0  # seconds for all that the page runs: the rest of the ten minutes is for installing, reading and typing
 
 
 class Newcomer:
@@ -89,6 +91,7 @@ def test_every_step_does_what_the_page_says(tmp_path: Path) -> None:
     log = tmp_path / "local.log"
     with started("-m", "demo.local", "--port", "0", "--table", "pets", log=log) as local:
         wait_for(log, "put_item")
+        begun = time.monotonic()
         exports = re.findall(r"^  (export .*)$", log.read_text(), re.MULTILINE)
         assert without_ports(second.splitlines()) == [
             ". .venv/bin/activate",
@@ -102,6 +105,7 @@ def test_every_step_does_what_the_page_says(tmp_path: Path) -> None:
                 at = PAGE.index(f"```{kind}\n{text}```", at + 1)
                 newcomer.follow(kind, text, PAGE[:at])
             newcomer.leave()
+            assert time.monotonic() - begun < MOST
         finally:
             newcomer.end()
         local.send_signal(signal.SIGINT)
