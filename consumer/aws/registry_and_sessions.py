@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from consumer.aws import lease_items as items
@@ -154,8 +154,20 @@ class DynamoDBSessions(ApplicationRows):
         if not (written.doubtful and row.counter == counter):
             raise DependencyError("UpdateItem", "CounterNotAdvanced", f"{counter} after {row.counter}")
 
-    async def announce(self, incarnation: str, *, handoffs: int, leaving: bool, capacity: int | None = None) -> None:
-        changes: dict[str, Any] = {"handoffs": items.number(handoffs), "leaving": {"BOOL": leaving}}
+    async def announce(
+        self,
+        incarnation: str,
+        *,
+        handoffs: int,
+        leaving: bool,
+        capacity: int | None = None,
+        failing: Sequence[str] = (),
+    ) -> None:
+        changes: dict[str, Any] = {
+            "handoffs": items.number(handoffs),
+            "leaving": {"BOOL": leaving},
+            "failing": items.text(" ".join(failing)),
+        }
         if capacity is not None:
             changes["capacity"] = items.number(capacity)
         written = await self._rows.update(self._sessions_pk, incarnation, changes, [PRESENT, NOT_FENCED])

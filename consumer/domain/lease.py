@@ -82,6 +82,7 @@ class SessionRow:
     ``stream_id`` is the stream the worker reads: it shares the leases of that stream only (empty: of any).
     ``readable`` is False for one that a newer version of this program wrote: it is nobody's to judge.
     ``version`` is the program's, for people; empty for one that did not say.
+    ``failing``, for people, too: some of the worker's shards in which a key fails again and again.
     """
 
     incarnation: str
@@ -94,6 +95,7 @@ class SessionRow:
     stream_id: str = ""
     readable: bool = True
     version: str = ""
+    failing: tuple[str, ...] = ()
 
     @property
     def duration(self) -> float:

@@ -23,6 +23,7 @@ class ShardMetrics:
     oldest_unsettled_seconds: float | None = None
     iterator_age_seconds: float | None = None
     retention_headroom_seconds: float | None = None
+    failing_seconds: float | None = None
     checkpoint_age_seconds: float | None = None
     breaker_state: int | None = None
     hot_key_share: float | None = None
@@ -40,6 +41,9 @@ _SHARD_GAUGES: Final = {
     ),
     "retention_headroom_seconds": (
         "Seconds until the oldest unsettled record of a shard is trimmed by the service; less than 0 is loss."
+    ),
+    "failing_seconds": (
+        "Seconds that a key of a shard, or a batch, has failed without getting a record through; 0 without one."
     ),
     "checkpoint_age_seconds": "Seconds since everything settled in a shard was last durable; 0 when it all is.",
     "hot_key_share": (

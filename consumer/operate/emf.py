@@ -46,6 +46,7 @@ GAUGES: Final = (
     Gauge("oldest_unsettled_seconds", "Seconds"),
     Gauge("iterator_age_seconds", "Seconds"),
     Gauge("retention_headroom_seconds", "Seconds", min),
+    Gauge("failing_seconds", "Seconds"),
     Gauge("checkpoint_age_seconds", "Seconds"),
     Gauge("hot_key_share", "None"),
     Gauge("breaker_state", "None"),

@@ -6,9 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from consumer.operate.status import ShardStatus
+from consumer.operate.status import ShardStatus, Status
 
 Severity = Literal["critical", "warning", "info"]
+CONFIG_FILE: Final = "consumer.yaml"  # in the place of the one of the worker
+CONFIG: Final = f"--config {CONFIG_FILE}"
+
 SEVERITIES: Final[tuple[Severity, ...]] = ("critical", "warning", "info")
 
 
@@ -39,6 +42,11 @@ def counted(number: int, noun: str) -> str:
 
 def of_kinds(kinds: Sequence[str]) -> str:
     return f" ({', '.join(kinds[:3])})" if kinds else ""
+
+
+def age(status: Status, since: float) -> float:
+    """Seconds from ``since`` (Unix seconds by the clock of AWS, 0 when unknown) to the time of the report."""
+    return max(0.0, status.updated_at - since) if since else 0.0
 
 
 def time_in_words(seconds: float) -> str:

@@ -70,8 +70,10 @@ class ShardStatus:
 
     ``lag``, ``headroom`` (until the oldest unsettled record is trimmed) and ``checkpoint_age`` in seconds,
     ``in_flight`` in records. ``retrying_keys`` wait for another attempt or for their dead letter; records of
-    ``deferred_keys`` wait outside of memory; ``parked_keys`` have letters from it. ``breaker`` is closed, probing or
-    open; unless it is closed, ``last_error`` is the type of the handler's last one. ``slow_because`` is a key of SLOW.
+    ``deferred_keys`` wait outside of memory; ``parked_keys`` have letters from it. ``failing_for``: seconds for which a
+    key, or a batch, has failed without a record getting through; None without one. ``breaker`` is closed, probing or
+    open; unless it is closed and nothing fails, ``last_error`` is the type of the handler's last one. ``slow_because``
+    is a key of SLOW.
     ``read_rate`` in records a second. ``hot_key`` is the digest of the key with the most records of late, and
     ``hot_key_share`` (0 to 1) its part of the shard's.
     """
@@ -96,12 +98,14 @@ class ShardStatus:
     read_rate: float | None = None
     hot_key: str | None = None
     hot_key_share: float | None = None
+    failing_for: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
     """One worker of the fleet, as its session row says. ``started_at`` in Unix seconds; 0 and an empty ``version``:
-    unknown. ``capacity`` is the most leases it takes; 0 without a limit."""
+    unknown. ``capacity`` is the most leases it takes; 0 without a limit. ``failing``: shards of it with a key that
+    fails again and again, some of them."""
 
     incarnation: str
     mine: bool = False
@@ -110,6 +114,7 @@ class WorkerStatus:
     started_at: float = 0.0
     leaving: bool = False
     capacity: int = 0
+    failing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

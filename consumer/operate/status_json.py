@@ -15,13 +15,14 @@ from typing import Any, Final
 
 from consumer.domain.prices import cost_of_calls
 from consumer.operate.price_list import list_prices
+from consumer.operate.problem import CONFIG_FILE
 from consumer.operate.status import SLOW, ShardStatus, Status, StatusBoard
-from consumer.operate.verdict import CONFIG_FILE, Verdict, judge
+from consumer.operate.verdict import Verdict, judge
 
 BEHIND: Final = 60.0  # seconds that reading is behind, from which one worker more is wished for
 ALWAYS: Final = ("shard_id", "state", "owner", "mine", "epoch", "note", "parents")  # of a shard
 _SHARD_FIELDS: Final = tuple(one.name for one in fields(ShardStatus))
-_DECIMALS: Final = {"lag": 1, "headroom": 0, "checkpoint_age": 1, "hot_key_share": 3}
+_DECIMALS: Final = {"lag": 1, "headroom": 0, "failing_for": 0, "checkpoint_age": 1, "hot_key_share": 3}
 
 
 class StatusJson:

@@ -14,9 +14,12 @@ from typing import Final, Literal
 
 from consumer.operate.error_groups import ErrorGroup
 from consumer.operate.problem import (
+    CONFIG,
+    CONFIG_FILE,
     SEVERITIES,
     Problem,
     Severity,
+    age,
     counted,
     ids_of,
     of_kinds,
@@ -24,10 +27,10 @@ from consumer.operate.problem import (
     time_in_words,
 )
 from consumer.operate.status import SLOW, Status
+from consumer.operate.stuck_keys import stuck_elsewhere, stuck_keys
 
 HEADROOM: Final = 12 * 3600.0  # seconds to the trimming of the oldest unsettled record
 LAG: Final = 300.0  # seconds
-STUCK: Final = 300.0  # seconds that a key may be retried
 FREE: Final = 60.0  # seconds that a lease may have no owner
 CHECKPOINT: Final = 60.0  # seconds that a checkpoint may be old
 CLOCK: Final = 60.0  # seconds by which the clocks may differ
@@ -36,9 +39,6 @@ THROTTLED: Final = 0.1  # throttles a second, over the last points
 RECENT: Final = 900.0  # seconds that an error counts as recent
 LOSSES: Final = frozenset({"shard.gap", "keys.trimmed"})  # events of records that nobody will ever handle
 NAMED: Final = 5  # shards of a problem that are named
-
-CONFIG_FILE: Final = "consumer.yaml"  # in the place of the one of the worker
-CONFIG: Final = f"--config {CONFIG_FILE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,26 +220,6 @@ def _free(status: Status) -> Iterator[Problem]:
 # --- what gets worse -------------------------------------------------------------------------------------
 
 
-def _stuck_keys(status: Status) -> Iterator[Problem]:
-    stuck = [key for key in status.keys if key.state == "retrying" and _age(status, key.since) > STUCK]
-    if stuck:
-        shards = tuple(dict.fromkeys(key.shard_id for key in stuck))
-        number = sum(one.retrying_keys or 0 for one in status.shards if one.shard_id in shards)
-        oldest = time_in_words(max(_age(status, key.since) for key in stuck))
-        fate = (
-            "retry.max_retry_attempts is -1, so they are tried until AWS trims them: set a limit and a destination."
-            if status.endless_retries
-            else "They are tried until retry.max_retry_attempts is used up; batch.failed in the log has the error."
-        )
-        yield Problem(
-            "warning",
-            "stuck_keys",
-            f"{counted(max(number, len(stuck)), 'key')} failing again and again, the oldest for {oldest}.",
-            fate,
-            shards=shards,
-        )
-
-
 def _lagging(status: Status) -> Iterator[Problem]:
     late = [one for one in status.shards if (one.lag or 0.0) > LAG]
     if late:
@@ -256,7 +236,7 @@ def _lagging(status: Status) -> Iterator[Problem]:
 
 def _parked(status: Status) -> Iterator[Problem]:
     if status.parked_keys:
-        since = f", the first {time_in_words(_age(status, status.oldest_parked))} ago" if status.oldest_parked else ""
+        since = f", the first {time_in_words(age(status, status.oldest_parked))} ago" if status.oldest_parked else ""
         yield Problem(
             "warning",
             "parked_keys",
@@ -368,10 +348,25 @@ def _recent_errors(status: Status, errors: Sequence[ErrorGroup], found: Sequence
 
 
 _LOOKS: Final[tuple[Callable[[Status], Iterator[Problem]], ...]] = (
-    _halted, _quarantined, _about_to_lose, _refused_letters, _breakers, _paused, _unreadable, _free,
-    _stuck_keys, _lagging, _parked, _checkpoints, _clock, _credentials, _throttled,
-    _versions, _backlog,
-)  # fmt: skip
+    _halted,
+    _quarantined,
+    _about_to_lose,
+    _refused_letters,
+    _breakers,
+    _paused,
+    _unreadable,
+    _free,
+    stuck_keys,
+    stuck_elsewhere,
+    _lagging,
+    _parked,
+    _checkpoints,
+    _clock,
+    _credentials,
+    _throttled,
+    _versions,
+    _backlog,
+)
 
 
 # --- words -----------------------------------------------------------------------------------------------
@@ -384,8 +379,5 @@ def _all_is_well(status: Status | None) -> str:
     owned = sum(shard.owner is not None for shard in status.shards)
     if not mine:
         return f"Healthy: this worker stands by; {owned} of {counted(len(status.shards), 'shard')} owned by others."
-    return f"Healthy: {owned} of {counted(len(status.shards), 'shard')} owned, {mine} of them here, and nothing waits."
-
-
-def _age(status: Status, since: float) -> float:
-    return max(0.0, status.updated_at - since) if since else 0.0
+    shards = counted(len(status.shards), "shard")
+    return f"Healthy: {owned} of {shards} owned, {mine} of them here, where nothing waits."

@@ -102,9 +102,17 @@ class SessionStore(Protocol):
     async def bump_session(self, incarnation: str, counter: int) -> None:
         """SET counter IF the row exists and is not fenced. SessionFenced otherwise."""
 
-    async def announce(self, incarnation: str, *, handoffs: int, leaving: bool, capacity: int | None = None) -> None:
-        """Tell peers that leases were released or handed over (they then look at once), and how many this worker takes
-        at most (None: as before). SessionFenced."""
+    async def announce(
+        self,
+        incarnation: str,
+        *,
+        handoffs: int,
+        leaving: bool,
+        capacity: int | None = None,
+        failing: Sequence[str] = (),
+    ) -> None:
+        """Tell peers that leases were released or handed over (they then look at once), how many this worker takes at
+        most (None: as before), and shards in which a key fails again and again. SessionFenced."""
 
     async def close_session(self, incarnation: str) -> None:
         """Delete the row (own, or a fenced one that owns nothing any more)."""

@@ -10,6 +10,7 @@ DynamoDB one does.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 from consumer.domain.dead_letter import PayloadPart
@@ -120,11 +121,21 @@ class MemorySessions(MemoryClient):
         if not advanced:
             raise DependencyError("UpdateItem", "CounterNotAdvanced", f"{counter} after {found}")
 
-    async def announce(self, incarnation: str, *, handoffs: int, leaving: bool, capacity: int | None = None) -> None:
+    async def announce(
+        self,
+        incarnation: str,
+        *,
+        handoffs: int,
+        leaving: bool,
+        capacity: int | None = None,
+        failing: Sequence[str] = (),
+    ) -> None:
         def apply() -> None:
             session = self._live(incarnation)
             most = session.row.capacity if capacity is None else capacity
-            session.row = replace(session.row, handoffs=handoffs, leaving=leaving, capacity=most)
+            session.row = replace(
+                session.row, handoffs=handoffs, leaving=leaving, capacity=most, failing=tuple(failing)
+            )
 
         await self._write("announce", apply)
 

@@ -14,6 +14,7 @@ from consumer.domain.service_time import MOST_APART
 from consumer.operate import sd_notify
 from consumer.operate.metrics import BREAKER_STATES, LEASE_STATES, SHARD_STATES, Metrics
 from consumer.operate.status import ShardStatus, Status, StatusBoard
+from consumer.operate.stuck_keys import stuck_shards
 from consumer.ports.time import Clock, ServiceClock
 from consumer.worker.context import WorkerContext
 from consumer.worker.fleet.coordinator import Coordinator
@@ -104,7 +105,9 @@ class Reporter:
         self._readiness(list(workers.values()))
         self._remember(lag)
         iterator_age = max((one.unread for one in ages.values()), default=0.0)
-        self._board.publish(self._status(rows, workers, shards, now, iterator_age))
+        status = self._status(rows, workers, shards, now, iterator_age)
+        self._board.publish(status)
+        self._coordinator.tell_failing(shard.shard_id for shard in stuck_shards(status))
         sd_notify.status(f"shards={len(workers)} lag={lag:.1f}s")
 
     def _remember(self, lag: float) -> None:
@@ -139,7 +142,9 @@ class Reporter:
         lag = gauges.lag_seconds = ages.lag
         gauges.retention_headroom_seconds = self._context.ports.source.retention - lag
         gauges.checkpoint_age_seconds = worker.lease.checkpoint_age
-        hottest = worker.subscription.hot_keys.hottest(self._context.ports.clock.monotonic())
+        monotonic = self._context.ports.clock.monotonic()
+        gauges.failing_seconds = worker.processing.failing_for(monotonic)
+        hottest = worker.subscription.hot_keys.hottest(monotonic)
         gauges.hot_key_share = hottest[1] if hottest else None
         gauges.breaker_state = BREAKER_STATES.index(worker.breaker.state if worker.breaker else "closed")
         return ages

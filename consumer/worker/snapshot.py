@@ -44,8 +44,9 @@ class ShardSnapshots:
     def _own(self, row: LeaseRow, worker: ShardWorker, ages: Ages, now: float) -> ShardStatus:
         held = worker.outstanding
         retrying_keys = worker.retrying_keys if held else 0  # as usual: a thousand idle shards report every second
+        failing_for = worker.processing.failing_for(now) if held else 0.0
         breaker = worker.breaker
-        is_closed = breaker is None or breaker.is_closed
+        fails = breaker is not None and (failing_for > 0 or not breaker.is_closed)
         reader = worker.reader.state
         key, share = worker.subscription.hot_keys.hottest(self._context.ports.clock.monotonic()) or (b"", 0.0)
         is_hot = share >= HOT
@@ -58,11 +59,12 @@ class ShardSnapshots:
             lag=ages.lag,
             in_flight=held,
             retrying_keys=retrying_keys,
+            failing_for=failing_for or None,
             deferred_keys=worker.deferred_keys,
             parked_keys=worker.parked.letters_here,
             checkpoint_age=worker.lease.checkpoint_age,
             breaker="closed" if breaker is None else breaker.state,
-            last_error=None if breaker is None or is_closed else breaker.last_error,
+            last_error=breaker.last_error if breaker is not None and fails else None,
             note=_note(worker) or row.note,
             parents=row.parents,
             headroom=self._context.ports.source.retention - ages.lag,
@@ -166,6 +168,7 @@ def fleet(sessions: Sequence[SessionRow], rows: Sequence[LeaseRow], me: str) -> 
             started_at=one.started_at,
             leaving=one.leaving,
             capacity=one.capacity,
+            failing=one.failing,
         )
         for one in sessions
         if not one.fenced

@@ -165,6 +165,12 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ),
             "",
         ),
+        Panel(
+            "Longest failing key",
+            "s",
+            one(worst("failing_seconds", "shard"), "{{shard}}"),
+            "For how long a key has failed without getting a record through.",
+        ),
         Panel("Retries", "ops", one(rate("retries_total"), "retries"), ""),
         Panel(
             "Share of the hottest key",

@@ -334,6 +334,8 @@ class TestSessions:
         store = leases.store()
         await store.open_session(SessionRow("s"))
         await store.bump_session("s", 1)
+        await store.announce("s", handoffs=2, leaving=True, failing=("shard-1", "shard-2"))
+        assert (await store.sessions())[0].failing == ("shard-1", "shard-2")
         await store.announce("s", handoffs=2, leaving=True)
         assert await store.sessions() == [SessionRow("s", counter=1, handoffs=2, leaving=True)]
 

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
-import subprocess
-import urllib.parse
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from demo.local_aws import free_port
 from tests.e2e.conftest import Aws
 from tests.e2e.fleet import Fleet, wait_until
+from tests.e2e.prometheus import ask, needs_prometheus, scraping
 from tests.support.dashboard import queries
 
-PROMETHEUS = shutil.which("prometheus")
 # What a worker has nothing to say about in a quiet minute: keys without an end, nothing refused, hardly any records.
 MAY_BE_EMPTY = {"Credentials end in", "Calls that failed", "Share of the hottest key"}
 
@@ -29,44 +21,7 @@ HANDLED_AND_REPORTED = """
       and on (instance) count by (instance) (stream_consumer_lag_seconds)
 """
 
-pytestmark = [
-    pytest.mark.soak,
-    pytest.mark.skipif(
-        PROMETHEUS is None, reason="prometheus is not installed (Debian and Ubuntu: package prometheus)"
-    ),
-]
-
-
-def ask(port: int, path: str, **parameters: str) -> Any:
-    url = f"http://127.0.0.1:{port}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
-    with urllib.request.urlopen(url, timeout=5) as answer:
-        body = json.load(answer)
-    assert body["status"] == "success", body
-    return body["data"]
-
-
-@contextmanager
-def scraping(target: int, folder: Path) -> Iterator[int]:
-    """A Prometheus that asks this port every second; its own."""
-    port = free_port()
-    config = {
-        "global": {"scrape_interval": "1s"},
-        "scrape_configs": [{"job_name": "consumers", "static_configs": [{"targets": [f"127.0.0.1:{target}"]}]}],
-    }
-    (folder / "prometheus.yml").write_text(json.dumps(config))
-    command = [
-        str(PROMETHEUS),
-        f"--config.file={folder / 'prometheus.yml'}",
-        f"--storage.tsdb.path={folder / 'tsdb'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-    ]
-    with (folder / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        yield port
-    finally:
-        process.terminate()
-        process.wait(20)
+pytestmark = [pytest.mark.soak, needs_prometheus]
 
 
 def _has_series(port: int) -> bool:
@@ -79,7 +34,7 @@ def _has_series(port: int) -> bool:
 def test_every_query_is_answered(aws: Aws, fleet: Fleet, tmp_path: Path) -> None:
     """Without an error, and with series where there is something to say."""
     worker = fleet.start("w1", logging={"emf": True})
-    with scraping(worker.port, tmp_path) as port:
+    with scraping([worker.port], tmp_path) as port:
         fleet.wait_for(aws.write(fleet.table, 5, range(1, 3)))
         wait_until(worker.owned, 30, "it owns a shard")
         aws.write(fleet.table, 20, range(3, 10))

@@ -82,6 +82,7 @@ def fleet(name: str) -> Series:
         for metric, value in {
             "lag_seconds": 30.0,
             "oldest_unsettled_seconds": 30.0,
+            "failing_seconds": 20.0,
             "iterator_age_seconds": 1.0,
             "retention_headroom_seconds": 86370.0,
             "checkpoint_age_seconds": 1.0,
@@ -175,8 +176,8 @@ CASES: dict[str, tuple[list[tuple[str, Values, str]], dict[int, str]]] = {
         {9: "", 12: "ShardWithoutOwner", 50: "ShardWithoutOwner"},
     ),
     "StuckKey": (
-        [("oldest_unsettled_seconds", _OLD, "sick-1"), ("handler_saturation", constant(0.2), "sick")],
-        {8: "", 12: "StuckKey", 23: "StuckKey", 34: "StuckKey", 58: "StuckKey"},
+        [("failing_seconds", each(lambda at: 60.0 * max(0, at - max(4, DEPLOY * (at >= DEPLOY)))), "sick-1")],
+        {4: "", 8: "StuckKey", 21: "StuckKey", 23: "StuckKey", 34: "StuckKey", 58: "StuckKey"},
     ),
     "DeadLettersRefused": (
         [
@@ -278,14 +279,25 @@ def test_no_series_at_all(tmp_path: Path) -> None:
 
 @needs_promtool
 def test_a_stuck_key_of_a_quiet_table(tmp_path: Path) -> None:
-    """Nothing else is handled that would tell it from a handler that fails for everything: then it is lag."""
+    """Nothing else is handled that would tell it from a handler that fails for everything, and there is no need to."""
     series = fleet("sick")
-    for metric in ("oldest_unsettled_seconds", "lag_seconds"):
+    for metric in ("failing_seconds", "oldest_unsettled_seconds", "lag_seconds"):
         change(series, P + metric, _OLD)
     change(series, P + "records_total", counter(0))
     for metric in ("handler_saturation", "hot_key_share"):
         change(series, P + metric, constant(0.2))
-    judge(tmp_path, series, {8: set(), 12: set(), 22: {"Lag/sick"}, 58: {"Lag/sick"}})
+    expected = {4: set(), 8: {"StuckKey/sick"}, 12: {"StuckKey/sick"}, 22: {"StuckKey/sick", "Lag/sick"}}
+    judge(tmp_path, series, expected)
+
+
+@needs_promtool
+@pytest.mark.parametrize(("metric", "alert"), [("breaker_state", "BreakerOpen"), ("paused_shards", "ShardPaused")])
+def test_a_handler_that_fails_is_no_stuck_key(tmp_path: Path, metric: str, alert: str) -> None:
+    """Its keys fail for long, and still for a moment when it is over."""
+    series = fleet("sick")
+    change(series, P + "failing_seconds", each(lambda at: 60.0 * (at - 4) if 5 <= at < 18 else 0))
+    change(series, P + metric, since(5, 1, until=18))
+    judge(tmp_path, series, {4: set(), 8: {f"{alert}/sick"}, 17: {f"{alert}/sick"}, 18: set(), 19: set(), 20: set()})
 
 
 @needs_promtool

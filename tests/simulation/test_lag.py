@@ -32,13 +32,20 @@ FEW = KeyBounds(line_records=4, line_bytes=64 * 1024, failing_keys=3, deferred_k
 
 
 class Failing:
-    """A handler that fails with every call that holds a record of ``keys``."""
+    """A handler that fails with every call that holds a record of ``keys``, but for the ``most`` that it lets through:
+    ``passed`` of them so far, calls with one record."""
 
     def __init__(self, *keys: str) -> None:
         self.keys = set(keys)
+        self.most = self.passed = 0
 
     async def __call__(self, call: HandlerCall) -> Outcome:
-        return FAILED if self.keys & set(keys(call)) else OK
+        if not self.keys & set(keys(call)):
+            return OK
+        if len(call.records) == 1 and self.passed < self.most:
+            self.passed += 1
+            return OK
+        return FAILED
 
 
 def world_of(
@@ -111,6 +118,53 @@ def test_one_record_that_keeps_failing_is_what_lag_and_headroom_speak_of() -> No
         assert gauge(worker, "lag_seconds", shard_id) == 0
         assert gauge(worker, "oldest_unsettled_seconds", shard_id) == 0
         assert shard_status(worker, shard_id).retrying_keys == 0
+
+    run(world, scenario)
+
+
+@pytest.mark.parametrize("order", ["key", "shard"])
+def test_how_long_a_key_fails_counts_from_its_first_failure(order: str) -> None:
+    """However old its record is; it counts anew with each record of the key that gets through."""
+    batch = {"order": order, "parallelization_factor": 1 if order == "shard" else 8}
+    world, handler = world_of(f"failing in order of the {order}", {"batch": batch}), Failing("poison")
+
+    async def scenario() -> None:
+        old = world.clock.wall() - 3600
+        append(world, "poison", created=old)
+        append(world, "poison", created=old + 1)
+        worker, shard_id = started(world, handler), only_shard(world)
+        await until(world, lambda: metric(worker, "retries") > 0, "it fails")
+        await write_for(world, 100, "a")
+        assert 98 < gauge(worker, "failing_seconds", shard_id) < 103
+        shown = shard_status(worker, shard_id)
+        assert (round(shown.failing_for or 0), shown.last_error) == (
+            round(gauge(worker, "failing_seconds", shard_id)),
+            "ValueError",
+        )
+        handler.most = 1
+        await until(world, lambda: handler.passed == 1, "the first of its records is handled")
+        await write_for(world, 40, "a")
+        assert 30 < gauge(worker, "failing_seconds", shard_id) < 45
+        handler.keys.clear()
+        await until(world, world.everything_settled, "the other one is handled, too", 120.0)
+        assert gauge(worker, "failing_seconds", shard_id) == 0
+        assert shard_status(worker, shard_id).failing_for is None
+
+    run(world, scenario)
+
+
+def test_a_key_whose_records_all_become_letters_is_not_stuck() -> None:
+    world, handler = world_of("letters of one key", {"retry": {"max_retry_attempts": 2}}), Failing("poison")
+
+    async def scenario() -> None:
+        worker, shard_id = started(world, handler), only_shard(world)
+        longest = 0.0
+        for _ in range(60):
+            world.put("poison")
+            await world.sleep(1.0)
+            longest = max(longest, gauge(worker, "failing_seconds", shard_id))
+        assert metric(worker, "dead_letters") > 30
+        assert longest < 3, "each record is through within a second"
 
     run(world, scenario)
 

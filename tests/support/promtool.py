@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yaml"
@@ -26,6 +28,12 @@ def run_rule_tests(folder: Path, tests: Sequence[Mapping[str, Any]], evaluation_
     path = folder / "alerts.test.yaml"
     path.write_text(json.dumps(document))  # JSON is YAML
     _promtool("test", "rules", str(path))
+
+
+def series_of_the_rules() -> list[str]:
+    """The metrics of this program that the shipped alerts look at."""
+    rules = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
+    return sorted({name for rule in rules for name in re.findall(r"stream_consumer_\w+", rule["expr"])})
 
 
 def check_expressions(folder: Path, expressions: Sequence[str]) -> None:

@@ -126,7 +126,10 @@ def incident(now: float) -> StatusBoard:
         hot_key_share=0.71,
     )  # fmt: skip
     refused = own(302, lag=214.0, retrying_keys=3, parked_keys=2, slow_because="destination", in_flight=7)
-    deferred = own(303, lag=640.0, deferred_keys=2, retrying_keys=2, slow_because="retrying")
+    deferred = own(
+        303, lag=640.0, deferred_keys=2, retrying_keys=2, slow_because="retrying", failing_for=1_128.0,
+        last_error="ValueError",
+    )  # fmt: skip
     halted = others(306, "halted", owner=WORKERS[1], note="records were trimmed before they were read")
     free = others(311, owner=None, epoch=4)
     child = others(420, "waiting", owner=None, epoch=0, parents=(shard_id(300),))

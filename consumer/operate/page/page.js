@@ -433,8 +433,8 @@ const fleetTable = new Table(byId("fleet"), [
   { name: "leases", number: true, text: (row) => count(row.leases) + (row.capacity ? ` of ${count(row.capacity)}` : "") },
   { name: "version", text: (row) => row.version || "–" },
   { name: "up", number: true, text: (row) => (row.started_at ? duration(serviceNow() - row.started_at) : "–") },
-  { name: "state", text: (row) => (row.leaving ? "leaving" : "working") },
-], { key: (row) => row.incarnation, mark: (row) => (row.leaving ? "warning" : "") });
+  { name: "state", text: (row) => (row.leaving ? "leaving" : row.failing.length ? "working, but for keys that fail" : "working") },
+], { key: (row) => row.incarnation, mark: (row) => (row.leaving || row.failing.length ? "warning" : "") });
 
 const keyTable = new Table(byId("keys"), [
   { name: "key (digest)", head: true, text: (row) => row.digest },

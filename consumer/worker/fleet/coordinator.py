@@ -60,6 +60,7 @@ class Coordinator:
         rows = LeaseRegistration(context, registration, self._memory, feed, self._wake.set)
         self._discovery = ShardDiscovery(context, rows, self._memory, self._wake.set)
         self._supervisor = ShardSupervisor(context, self._discovery, self._memory, feed, self._membership, self._wake)
+        self.tell_failing = self._membership.tell_failing
         self._digest: object = None
         self._pace = ReadingPace(self._duration / 2, self._clock.monotonic())
         self._place = Place(0, 0, 1, 0.0)

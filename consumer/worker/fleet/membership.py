@@ -22,6 +22,7 @@ KEPT_FENCED = (
     6  # of its durations that a fenced session's row stays after its last sign of life: longer than a request is late
 )
 ANNOUNCE_PAUSE = 0.05  # seconds: many releases make one announcement
+MOST_FAILING = 5  # shards that are named: each session row is read by all
 
 
 class Membership:
@@ -44,6 +45,7 @@ class Membership:
         self._members_since = float("-inf")
         self._has_news = asyncio.Event()
         self._leaving = False
+        self._failing: tuple[str, ...] = ()
         self.sessions: list[SessionRow] = []
         self.dead: frozenset[str] = frozenset()
         self.handoffs = 0
@@ -146,13 +148,21 @@ class Membership:
         self.handoffs += 1
         self._has_news.set()
 
+    def tell_failing(self, shard_ids: Iterable[str]) -> None:
+        """In these shards a key fails again and again: the status pages of the other workers say so, too."""
+        found = tuple(sorted(shard_ids)[:MOST_FAILING])
+        if found != self._failing:
+            self._failing = found
+            self._has_news.set()
+
     async def leave(self) -> None:
         """Announce that this worker is shutting down and gets no new leases."""
         self._leaving = True
         await self.announce()
 
     async def announce_for_ever(self) -> None:
-        """Announce what was given away, and how many shards this worker takes when that has changed."""
+        """Announce what was given away, and how many shards this worker takes and in which a key fails when that has
+        changed."""
         while True:
             await self._has_news.wait()
             self._has_news.clear()
@@ -162,6 +172,12 @@ class Membership:
     async def announce(self) -> None:
         """One attempt; without it peers find out by their regular reading."""
         try:
-            await self._store.announce(self._me, handoffs=self.handoffs, leaving=self._leaving, capacity=self._capacity)
+            await self._store.announce(
+                self._me,
+                handoffs=self.handoffs,
+                leaving=self._leaving,
+                capacity=self._capacity,
+                failing=self._failing,
+            )
         except (Unavailable, SessionFenced) as error:
             log.warning("session.announce_failed", error=str(error))

@@ -59,6 +59,7 @@ class Dispatcher:
         self._idle.set()
         self._dead_letters = DeadLetterDelivery(context, lease, self._draining)
         self._order, self._forming = self._make_order(self._dead_letters, max_event)
+        self.failing_since = self._order.failing_since
 
     def _make_order(self, dead_letters: DeadLetterDelivery, max_event: int) -> tuple[Order, BatchForming]:
         context, queue, subscription, tasks = self._context, self._queue, self._subscription, self._tasks

@@ -73,8 +73,9 @@ class KeyOrder:
         self._most_failing = context.bounds.failing_keys
         self._ready: deque[Piece] = deque()  # cut off from a batch that failed, not tried yet
         self._pausing = PausingPieces(tasks, start)
-        self._failing = FailingPieces(queue)
+        self._failing = FailingPieces(queue, self._clock.monotonic)
         self.failing = self._failing.first_records
+        self.failing_since = self._failing.since
         self._after_giving_up = context.settings.on_failure.order
         self._blocked = BlockedPieces(context, calls.shard_id, self._pausing)
         self._parked = ParkedPieces(
@@ -176,10 +177,13 @@ class KeyOrder:
         self._breaker.answered(outcome, piece.keys, step.records, piece)
         if outcome.kind == "ok" and len(step.records) == len(piece.entries) and not self._matters(piece):  # as usual
             self._subscription.settle(piece.entries, "handled")
+            self._failing.clear(piece)
             self._queue.free(piece.keys)
             self._breaker.handled(piece.batch, len(piece.keys))
             return
-        self._follow(piece, piece.keys, piece.answered(outcome), "handled")
+        cut = piece.answered(outcome)
+        self._failing.cut(piece, cut)
+        self._follow(piece, piece.keys, cut, "handled")
 
     def _matters(self, piece: Piece) -> bool:
         """Whether the success of a piece changes anything for the keys that fail."""
@@ -191,6 +195,7 @@ class KeyOrder:
         """Settle what is settled, free the keys that are through, go on with the rest."""
         if cut.settled:
             self._subscription.settle(cut.settled, result)
+            self._failing.got_on(keys)
             piece.blocked = False  # what is left of it was not given up yet
         held = {key for rest in cut.pieces for key in rest.keys}
         through = [key for key in keys if key not in held]

@@ -63,6 +63,7 @@ class KeyProbes:
             self._ready.append(piece)
         untried = self._sample or self._fresh() or (self._ready.popleft() if self._ready else None)
         if untried is not None:
+            self._failing.clear(untried)
             first, self._sample = untried.split()
             return self._probe(first, lambda: self._run(first, again=False))
         if self._pausing.any_due:

@@ -23,6 +23,10 @@ class Order(Protocol):
     def failing(self) -> Iterator[tuple[bytes, float]]:
         """Those keys, each with the creation time (Unix seconds) of the first record that waits."""
 
+    def failing_since(self) -> float | None:
+        """Since when (monotonic seconds) the key, or the batch, fails that has failed for longest without a record
+        getting through; None without one."""
+
     @property
     def is_paused(self) -> bool:
         """Whether so many keys fail that nothing new is started."""

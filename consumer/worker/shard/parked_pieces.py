@@ -202,6 +202,7 @@ class ParkedPieces:
         self._subscription.settle(group, "dead_lettered")
         piece.sent()
         self._failing.measure(piece)
+        self._failing.got_on(piece.keys)
         return True
 
     # --- a key that is closing -------------------------------------------------------------------------

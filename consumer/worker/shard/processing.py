@@ -56,6 +56,12 @@ class Processing:
         self._catch_up = CatchUp(context, lease, reader, subscription, parked, budget, lineage)
         self.dispatcher: Dispatcher | None = None
 
+    def failing_for(self, now: float) -> float:
+        """Seconds for which a key or a batch has failed without a record getting through, at ``now`` (monotonic): the
+        longest of them; 0 without one."""
+        since = self.dispatcher.failing_since() if self.dispatcher else None
+        return 0.0 if since is None else max(0.0, now - since)
+
     async def read(self, *, from_horizon: bool) -> End | Literal["stop"]:
         """Until everything of the shard is settled (end), it must not be read on (halted), or the lease is to be
         released (stop). LeaseLost."""

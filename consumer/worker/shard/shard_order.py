@@ -54,6 +54,7 @@ class InOrderRunner:
         self._was_probe = False  # the last call
         self.failing: Sequence[Entry] = ()
         self.failing_keys = 0
+        self.failing_since: float | None = None  # monotonic seconds
 
     async def run(self, entries: Sequence[Entry], window: Window | None = None) -> bool:
         """Settle ``entries``. False when the lease is over or being released before that; what is settled by then is a
@@ -63,6 +64,7 @@ class InOrderRunner:
         finally:
             self.failing = ()
             self.failing_keys = 0
+            self.failing_since = None
 
     async def _run(self, entries: Sequence[Entry], window: Window | None) -> bool:
         clock = self._clock
@@ -107,6 +109,7 @@ class InOrderRunner:
             if done:
                 self._settle(entries[settled : settled + len(done)], result, batch)
                 settled += len(done)
+                self.failing_since = None
         return True
 
     def _settle(self, entries: Sequence[Entry], result: str, batch: object) -> None:
@@ -143,6 +146,8 @@ class InOrderRunner:
         """What now lives longer is copied out of its pages: a slice keeps its whole page in memory."""
         self.failing = entries
         self.failing_keys = len({entry.key for entry in entries})
+        if self.failing_since is None:
+            self.failing_since = self._clock.monotonic()
         for entry in entries:
             entry.copy_out()
             entry.record.forget()
@@ -163,6 +168,9 @@ class ShardOrder:
     def failing(self) -> Iterator[tuple[bytes, float]]:
         first = {entry.key: entry.record.created for entry in reversed(self._runner.failing)}
         return iter(first.items())
+
+    def failing_since(self) -> float | None:
+        return self._runner.failing_since
 
     @property
     def is_paused(self) -> bool:

@@ -38,6 +38,7 @@ CONTRACT = {
     "retention_headroom_seconds": ("gauge", {"shard"}),
     "checkpoint_age_seconds": ("gauge", {"shard"}),
     "breaker_state": ("gauge", {"shard"}),
+    "failing_seconds": ("gauge", {"shard"}),
     "hot_key_share": ("gauge", {"shard"}),
     "records_total": ("counter", {"result"}),
     "batches_total": ("counter", {"result"}),
@@ -98,7 +99,7 @@ def metrics() -> Metrics:
 def measured(metrics: Metrics) -> Metrics:
     shard = metrics.shard("shardId-1")
     shard.lag_seconds = shard.oldest_unsettled_seconds = shard.iterator_age_seconds = 1
-    shard.retention_headroom_seconds = shard.checkpoint_age_seconds = 1
+    shard.retention_headroom_seconds = shard.checkpoint_age_seconds = shard.failing_seconds = 1
     shard.breaker_state = shard.hot_key_share = 0
     metrics.handler_saturation.value = 0.5
     metrics.dead_letter_backlog.value = 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,6 +16,7 @@ from consumer.operate.error_groups import ErrorGroup
 from consumer.operate.history import Past
 from consumer.operate.problem import SEVERITIES
 from consumer.operate.status import SLOW, KeyStatus, ShardStatus, SlowReason, Status, WorkerStatus
+from consumer.operate.stuck_keys import STUCK
 from consumer.operate.verdict import (
     CHECKPOINT,
     CLOCK,
@@ -24,7 +26,6 @@ from consumer.operate.verdict import (
     LAG,
     NAMED,
     RECENT,
-    STUCK,
     THROTTLED,
     Verdict,
     judge,
@@ -56,7 +57,7 @@ def verdict(found: Status | None) -> Verdict:
 
 def test_a_healthy_worker_is_one_calm_sentence() -> None:
     found = verdict(status(shard(1), shard(2), replace(shard(3), mine=False, owner="other", lag=None)))
-    assert found.headline == "Healthy: 3 of 3 shards owned, 2 of them here, and nothing waits."
+    assert found.headline == "Healthy: 3 of 3 shards owned, 2 of them here, where nothing waits."
     assert (found.severity, found.problems) == ("ok", ())
     idle = verdict(status(ShardStatus("s", "open", owner="other")))
     assert idle.headline == "Healthy: this worker stands by; 1 of 1 shard owned by others."
@@ -101,8 +102,26 @@ WRONG: list[tuple[str, str, Status, str]] = [
     (
         "stuck_keys",
         "warning",
-        status(shard(retrying_keys=7), keys=(key(1_080),)),
-        "7 keys failing again and again, the oldest for 18 min.",
+        status(shard(retrying_keys=7, failing_for=1_080.0, last_error="ValueError"), keys=(key(1_085),)),
+        "7 keys of shard-1 failing again and again, the first for 18 min (ValueError).",
+    ),
+    (
+        "stuck_keys",
+        "warning",
+        status(shard(1, retrying_keys=1, failing_for=11.0), shard(2, retrying_keys=2, failing_for=40.0)),
+        "3 keys of 2 shards failing again and again, the first for 40 s.",
+    ),
+    (
+        "stuck_keys",
+        "warning",
+        status(shard(retrying_keys=0, failing_for=60.0)),
+        "A batch of shard-1 failing again and again, the first for 60 s.",
+    ),
+    (
+        "stuck_keys_elsewhere",
+        "warning",
+        status(fleet=(WorkerStatus("me", mine=True), WorkerStatus("other", failing=("shard-9",)))),
+        "Keys of shard-9 failing again and again at another worker, other.",
     ),
     (
         "lag",
@@ -156,7 +175,8 @@ def test_each_thing_that_is_wrong_has_its_sentence(code: str, severity: str, fou
 FINE: list[Status] = [
     status(shard(headroom=50_000.0)),
     status(free_leases=1, free_for=5.0),
-    status(shard(retrying_keys=1), keys=(key(30),)),
+    status(shard(retrying_keys=1, failing_for=9.0), keys=(key(30_000),)),
+    status(fleet=(WorkerStatus("me", mine=True, failing=("shard-1",)),)),
     status(keys=(replace(key(9_999), state="parked"),)),
     status(shard(lag=299.0)),
     status(shard(checkpoint_age=10.0)),
@@ -196,9 +216,29 @@ def test_only_some_shards_of_a_problem_are_named() -> None:
 
 
 def test_what_endless_retries_mean_is_said() -> None:
-    stuck = status(shard(retrying_keys=1), keys=(key(3_600),))
+    stuck = status(shard(retrying_keys=1, failing_for=3_600.0), keys=(key(3_600),))
     assert "max_retry_attempts is -1" in verdict(replace(stuck, endless_retries=True)).problems[0].help
     assert "-1" not in verdict(stuck).problems[0].help
+
+
+def test_the_command_prints_the_records_from_the_failing_one_on() -> None:
+    """Of the shard in which a key has failed for longest; where no time is known, what the lease table has."""
+    older = replace(key(90), shard_id="shard-2")
+    found = status(
+        shard(1, retrying_keys=1, failing_for=20.0), shard(2, retrying_keys=1, failing_for=60.0), keys=(key(25), older)
+    )
+    (problem,) = verdict(found).problems
+    begin = datetime.fromtimestamp(NOW - 90, UTC).isoformat().replace("+00:00", "Z")
+    wanted = ["tail", "--shard", "shard-2", "--from", begin, "--limit", "100", "--config", "consumer.yaml"]
+    assert shlex.split(problem.command)[1:] == wanted
+    assert problem.shards == ("shard-2", "shard-1")
+    (problem,) = verdict(replace(found, keys=(replace(older, since=0.0),))).problems
+    assert shlex.split(problem.command)[1:4] == ["leases", "show", "shard-2"]
+
+
+def test_a_breaker_that_is_open_says_it_all() -> None:
+    broken = shard(breaker="open", retrying_keys=30, failing_for=90.0)
+    assert [problem.code for problem in verdict(status(broken)).problems] == ["breaker"]
 
 
 def test_the_process_itself_comes_before_everything() -> None:
@@ -266,7 +306,7 @@ def test_the_limits_are_those_of_the_alerts_or_tighter() -> None:
 
     assert limit("AboutToLoseRecords", "retention_headroom_seconds") <= HEADROOM
     assert limit("Lag", "lag_seconds") >= LAG
-    assert limit("StuckKey", "oldest_unsettled_seconds") >= STUCK
+    assert limit("StuckKey", "failing_seconds") >= STUCK
     assert limit("CheckpointsStuck", "checkpoint_age_seconds") >= CHECKPOINT
     assert limit("Clock", "clock_ahead_seconds") >= CLOCK
     assert limit("CredentialsEnd", "credentials_expiry_seconds") <= CREDENTIALS

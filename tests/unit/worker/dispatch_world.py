@@ -333,6 +333,7 @@ class Shard:
                     while subscription.deferred:
                         subscription.settled.clear()
                         await subscription.settled.wait()
+                    assert one.failing_since() is None, "nothing fails when everything is settled"
             except TimeoutError:
                 assert stop is not None, "it does not end"
                 feeding.cancel()
