@@ -8,15 +8,20 @@ use the same type. Images are decoded on first use; most records are handled wit
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from .attribute_values import item_from_json
 from .stream_record import StreamRecord, encode
+from .typed_items import UnlikeItem, decoder_of, name_of
 
+T = TypeVar("T")
 _NOTHING = Raw(b"")
+# By what ``decode`` calls them: the field, and the words for it.
+_IMAGES: Final = {"new": ("NewImage", "new image"), "old": ("OldImage", "old image"), "keys": ("Keys", "keys")}
 # Stands for keys or an image that cannot be read: valid JSON, but no item, so that looking at it raises ValueError.
 UNREADABLE: Final = Raw(b'{"unreadable":{"unreadable":true}}')
 
@@ -38,8 +43,8 @@ class Record(StreamRecord, gc=False):
 
     Attributes for handlers: ``event_id``, ``event_name`` (INSERT, MODIFY, REMOVE), ``sequence_number`` (text; compare
     as ``int``), ``approximate_creation_time``, ``keys``, ``new_image``, ``old_image``, ``size_bytes``,
-    ``stream_view_type``, ``user_identity``, ``event_source_arn``, ``table_name`` (through Kinesis; else empty) and
-    ``as_event()``.
+    ``stream_view_type``, ``user_identity``, ``event_source_arn``, ``table_name`` (through Kinesis; else empty),
+    ``as_event()``, and ``decode(type)`` for the image as a type of yours.
     """
 
     dynamodb: Change
@@ -96,6 +101,35 @@ class Record(StreamRecord, gc=False):
     def old_image(self) -> dict[str, Any] | None:
         """The item before the change; None when the view type or the kind of change has none."""
         return self._decoded("old", self.dynamodb.OldImage)
+
+    def decode(self, type_: type[T], /, image: Literal["new", "old", "keys"] = "new") -> T:
+        """The image, or the keys, as a ``msgspec.Struct``, a dataclass, a TypedDict or ``dict[str, ...]``.
+
+        Only the attributes that the type has are decoded, and nothing is kept: each call makes a new value. The rules:
+
+        * ``str`` takes S, ``int``, ``float`` and ``Decimal`` take N, ``bytes`` B, ``bool`` BOOL, ``None`` NULL;
+          ``list[...]`` and ``tuple[..., ...]`` take L, ``dict[str, ...]`` and classes M, ``set[...]`` and
+          ``frozenset[...]`` SS, NS or BS. ``X | None`` takes NULL as well, and ``Any`` what ``new_image`` would show.
+          Times and UUIDs are read from text, enumerations and ``Literal`` from text or numbers; ``msgspec.Meta`` holds.
+        * A number is exact in ``int`` and ``Decimal``; one with a fraction is no ``int``. ``float`` rounds.
+        * An attribute that is missing has its default; without one it is an error.
+
+        Raises:
+            ValueError: there is no such image (a REMOVE has no new one), or it is not as the type says. The text names
+                the attribute, what was expected and what was found, and shows nothing of the item.
+            TypeError: no item can become this type.
+        """
+        field, words = _IMAGES[image]
+        text = memoryview(getattr(self.dynamodb, field))
+        if text.nbytes <= 4 and bytes(text) in (b"", b"null"):
+            raise ValueError(f"record {self.sequence_number}, a {self.event_name}, has no {words} to decode")
+        decode: Callable[[memoryview], T] = decoder_of(type_)  # type: ignore[arg-type]  # classes are hashable, which mypy does not see of type[T]
+        try:
+            return decode(text)
+        except UnlikeItem as error:
+            raise ValueError(
+                f"record {self.sequence_number}: decode({name_of(type_)}) of its {words}: {error}"
+            ) from None
 
     @property
     def user_identity(self) -> dict[str, str] | None:

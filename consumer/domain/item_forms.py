@@ -1,0 +1,342 @@
+"""Annotations of a handler's types, compiled: what is decoded of an item for them, and how it becomes their values.
+
+An attribute value is an object with one member, whose name (the descriptor) says which of DynamoDB's types it has. A
+``Form`` is one of them that an annotation takes: ``int | None`` has the forms N and NULL. From the forms of a class a
+structure is made that msgspec decodes in one pass: it has the annotated attributes alone, and each of them nothing but
+the descriptors that are allowed, so that what a handler did not ask for is skipped, not built.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import GenericAlias
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import UNSET, UnsetType, inspect
+from msgspec.structs import astuple
+
+from .attribute_values import DESCRIPTORS
+from .item_scalars import (
+    BINARY,
+    DECIMAL,
+    TEXT,
+    Form,
+    Look,
+    Mismatch,
+    Unwrap,
+    annotated_scalar,
+    anything,
+    constraints_of,
+    enumerated,
+    with_check,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """An attribute value, which may have several forms: what msgspec decodes, how to unwrap it, what can be wrong."""
+
+    wire: Any
+    unwrap: Unwrap
+    look: Look
+    expected: str
+
+
+def item_form(type_: Any) -> Form:
+    """How a whole item becomes a value of ``type_``. TypeError when it cannot."""
+    forms = _Compiler().forms(inspect.type_info(type_))
+    if forms is None or [form.descriptor for form in forms] != ["M"]:
+        raise TypeError("an item is a map: give a msgspec.Struct, a dataclass, a TypedDict or dict[str, ...]")
+    return forms[0]
+
+
+# -- containers
+
+
+def _inside(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _list(name: str, item: _Value, make: Callable[[list[Any]], Any]) -> Form:
+    wire, unwrap = item.wire, item.unwrap
+
+    def look(values: Any, path: str) -> None:
+        if type(values) is not list:
+            raise Mismatch(path, f"{name} (L)", "L that is none")
+        for place, value in enumerate(values):
+            item.look(value, f"{path}[{place}]")
+
+    if make is list:
+        return Form("L", name, GenericAlias(list, (wire,)), lambda values: [unwrap(value) for value in values], look)
+    return Form("L", name, GenericAlias(list, (wire,)), lambda values: make([unwrap(value) for value in values]), look)
+
+
+def _dict(item: _Value) -> Form:
+    wire, unwrap = item.wire, item.unwrap
+
+    def look(attributes: Any, path: str) -> None:
+        if type(attributes) is not dict:
+            raise Mismatch(path, "dict (M)", "M that is none")
+        for value in attributes.values():  # their names may be data
+            item.look(value, f"{path}[...]")
+
+    def unwrap_all(attributes: dict[str, Any]) -> dict[str, Any]:
+        return {name: unwrap(value) for name, value in attributes.items()}
+
+    return Form("M", "dict", GenericAlias(dict, (str, wire)), unwrap_all, look)
+
+
+def _sets(items: list[Form] | None, make: Any) -> list[Form]:
+    return [_set(item, make) for item in items or (TEXT, DECIMAL, BINARY)]
+
+
+def _set(item: Form, make: Any) -> Form:
+    if item.descriptor not in ("S", "N", "B"):
+        raise TypeError(f"a set of DynamoDB has texts, numbers or binary, and not {item.name}")
+    descriptor, wire, unwrap = f"{item.descriptor}S", item.wire, item.unwrap
+    name = f"{make.__name__} of {item.name}"
+
+    def look(values: Any, path: str) -> None:
+        if type(values) is not list:
+            raise Mismatch(path, f"{name} ({descriptor})", f"{descriptor} that is none")
+        for value in values:
+            item.look(value, f"{path}[...]")
+
+    if unwrap is None:
+        return Form(descriptor, name, GenericAlias(make, (wire,)), None, look)
+    return Form(
+        descriptor, name, GenericAlias(list, (wire,)), lambda values: make([unwrap(value) for value in values]), look
+    )
+
+
+# -- values
+
+
+def _value(forms: list[Form]) -> _Value:
+    """One object with one member."""
+    by_descriptor = {form.descriptor: form for form in forms}
+    if len(by_descriptor) < len(forms):
+        names = " | ".join(form.name for form in forms)
+        raise TypeError(f"{names}: an attribute would not tell which of them it is")
+    expected = " or ".join(f"{form.name} ({form.descriptor})" for form in forms)
+    if len(forms) == 1:
+        wire, unwrap = _one_form(forms[0])
+    else:
+        wire, unwrap = _several_forms(forms)
+
+    def look(value: Any, path: str) -> None:
+        if type(value) is not dict or len(value) != 1:
+            raise Mismatch(path, expected, "no attribute value")
+        ((descriptor, inner),) = value.items()
+        form = by_descriptor.get(descriptor)
+        if form is None:
+            found = descriptor if descriptor in DESCRIPTORS else "no type of DynamoDB"
+            raise Mismatch(path, expected, found)
+        form.look(inner, path)
+
+    return _Value(wire, unwrap, look, expected)
+
+
+def _one_form(form: Form) -> tuple[Any, Unwrap]:
+    member = ("value", form.wire, msgspec.field(name=form.descriptor))
+    wire = msgspec.defstruct("Value", [member], forbid_unknown_fields=True, gc=False)
+    unwrap = form.unwrap
+    if unwrap is None:
+        return wire, lambda wire: wire.value
+    return wire, lambda wire: unwrap(wire.value)
+
+
+def _several_forms(forms: list[Form]) -> tuple[Any, Unwrap]:
+    members: list[tuple[str, Any, Any]] = [
+        (f"value{place}", form.wire | UnsetType, msgspec.field(name=form.descriptor, default=UNSET))
+        for place, form in enumerate(forms)
+    ]
+    wire = msgspec.defstruct("Value", members, forbid_unknown_fields=True, gc=False)
+    unwraps = [form.unwrap for form in forms]
+
+    def unwrapped(wire: Any) -> Any:
+        found = [(unwrap, value) for unwrap, value in zip(unwraps, astuple(wire), strict=True) if value is not UNSET]
+        if len(found) != 1:
+            raise Mismatch("", "one type", "several or none")
+        ((unwrap, value),) = found
+        return value if unwrap is None else unwrap(value)
+
+    return wire, unwrapped
+
+
+def _look_at_anything(value: Any, path: str) -> None:
+    try:
+        anything(copy.deepcopy(value))  # it is used up
+    except Mismatch as error:
+        raise Mismatch(path, error.expected, error.found) from None
+
+
+_ANYTHING: Final = _Value(dict[str, Any], anything, _look_at_anything, "any attribute value")
+
+
+class _Object:
+    """A class: its attributes, in a structure of their own."""
+
+    def __init__(self, make: Callable[..., Any], forbid_unknown_fields: bool) -> None:
+        self.wire: Any = None  # until it is complete
+        self._make = make
+        self._forbid = forbid_unknown_fields
+        self._attributes: list[tuple[str, str, bool, _Value]] = []
+
+    def complete(self, attributes: list[tuple[str, str, bool, _Value]]) -> None:
+        """Of each attribute: its name in the class, its name in the item, whether it must be there, and its value."""
+        self._attributes = attributes
+        members: list[tuple[str, Any, Any]] = []
+        for place, (_, name, required, value) in enumerate(attributes):
+            if required:
+                members.append((f"attribute{place}", value.wire, msgspec.field(name=name)))
+            else:
+                member = msgspec.field(name=name, default=UNSET)
+                members.append((f"attribute{place}", value.wire | UnsetType, member))
+        try:
+            self.wire = msgspec.defstruct("Item", members, kw_only=True, forbid_unknown_fields=self._forbid, gc=False)
+        except ValueError as error:  # msgspec takes no quotes, backslashes and control characters in names
+            raise TypeError(str(error)) from error
+        self._parts = [(name, value.unwrap) for name, _, _, value in attributes]
+
+    def unwrap(self, wire: Any) -> Any:
+        values = {
+            name: unwrap(value)
+            for (name, unwrap), value in zip(self._parts, astuple(wire), strict=True)
+            if value is not UNSET
+        }
+        return self._make(**values)
+
+    def from_map(self, attributes: dict[str, Any]) -> Any:
+        """Of what JSON had, instead of from its text."""
+        return self.unwrap(msgspec.convert(attributes, self.wire))
+
+    def look(self, attributes: Any, path: str) -> None:
+        if type(attributes) is not dict:
+            raise Mismatch(path, "a map", "none")
+        for _, name, required, value in self._attributes:
+            if name in attributes:
+                value.look(attributes[name], _inside(path, name))
+            elif required:
+                raise Mismatch(_inside(path, name), value.expected, "nothing")
+        if self._forbid and not attributes.keys() <= {name for _, name, _, _ in self._attributes}:
+            raise Mismatch(path, "no attributes that the class has not (forbid_unknown_fields)", "others")
+
+
+class _Compiler:
+    """One compilation; classes that hold themselves are met again while they are compiled."""
+
+    def __init__(self) -> None:
+        self._objects: dict[int, _Object] = {}
+
+    def value(self, type_: inspect.Type) -> _Value:
+        forms = self.forms(type_)
+        return _ANYTHING if forms is None else _value(forms)
+
+    def forms(self, type_: inspect.Type) -> list[Form] | None:
+        """None for what takes every form. TypeError."""
+        while isinstance(type_, inspect.Metadata):
+            type_ = type_.type
+        match type_:
+            case inspect.AnyType():
+                return None
+            case inspect.UnionType():
+                return self._union(type_)
+            case inspect.EnumType():
+                return enumerated(type_.cls.__name__, [member.value for member in type_.cls], type_.cls)
+            case inspect.LiteralType():
+                values = type_.values
+                return enumerated("Literal", values, lambda value: values[values.index(value)])
+            case inspect.StructType() | inspect.DataclassType() | inspect.TypedDictType():
+                return [self._class(type_)]
+            case inspect.CollectionType() | inspect.DictType():
+                forms, base = self._container(type_)
+                constraints = constraints_of(type_)
+                return (
+                    [with_check(form, Annotated[base, msgspec.Meta(**constraints)]) for form in forms]
+                    if constraints
+                    else forms
+                )
+            case _:
+                return [annotated_scalar(type_)]
+
+    def _union(self, type_: inspect.UnionType) -> list[Form] | None:
+        tagged = [one for one in type_.types if isinstance(one, inspect.StructType) and one.tag is not None]
+        forms = [self._tagged(tagged)] if tagged else []
+        for one in type_.types:
+            if one not in tagged:
+                more = self.forms(one)
+                if more is None:
+                    return None
+                forms += more
+        return forms
+
+    def _container(self, type_: inspect.Type) -> tuple[list[Form], type]:
+        match type_:
+            case inspect.ListType():
+                return [_list("list", self.value(type_.item_type), list)], list
+            case inspect.VarTupleType():
+                return [_list("tuple", self.value(type_.item_type), tuple)], tuple
+            case inspect.SetType():
+                return _sets(self.forms(type_.item_type), set), set
+            case inspect.FrozenSetType():
+                return _sets(self.forms(type_.item_type), frozenset), frozenset
+            case inspect.DictType(key_type=inspect.AnyType() | inspect.StrType()):
+                return [_dict(self.value(type_.value_type))], dict
+        raise TypeError(f"no attribute of an item can become {type_!r}")
+
+    def _class(self, type_: inspect.StructType | inspect.DataclassType | inspect.TypedDictType) -> Form:
+        if isinstance(type_, inspect.StructType) and type_.tag is not None:
+            return self._tagged([type_])
+        name = type_.cls.__name__
+        known = self._objects.get(id(type_))
+        if known is not None and known.wire is None:  # it holds itself
+            return Form("M", name, dict[str, Any], known.from_map, known.look)
+        found = self._object(type_)
+        return Form("M", name, found.wire, found.unwrap, found.look)
+
+    def _tagged(self, types: list[inspect.StructType]) -> Form:
+        """Structures that an attribute of theirs tells apart."""
+        field = str(types[0].tag_field)
+        by_tag = {str(type_.tag): self._object(type_) for type_ in types}
+        descriptors = {"S" if isinstance(type_.tag, str) else "N" for type_ in types}
+        expected = " or ".join(descriptors)
+        name = " | ".join(type_.cls.__name__ for type_ in types)
+
+        def chosen(attributes: dict[str, Any]) -> _Object:
+            tag = attributes.get(field)
+            if type(tag) is dict and len(tag) == 1 and tag.keys() <= descriptors:
+                (text,) = tag.values()
+                if type(text) is str and text in by_tag:
+                    return by_tag[text]
+            raise Mismatch(field, f"the tag ({expected}) of {name}", "nothing" if tag is None else "another")
+
+        def look(attributes: Any, path: str) -> None:
+            if type(attributes) is not dict:
+                raise Mismatch(path, name, "M that is none")
+            try:
+                found = chosen(attributes)
+            except Mismatch as error:
+                raise Mismatch(_inside(path, error.path), error.expected, error.found) from None
+            found.look(attributes, path)
+
+        return Form("M", name, dict[str, Any], lambda attributes: chosen(attributes).from_map(attributes), look)
+
+    def _object(self, type_: inspect.StructType | inspect.DataclassType | inspect.TypedDictType) -> _Object:
+        known = self._objects.get(id(type_))
+        if known is not None:
+            return known
+        fields = list(type_.fields)
+        if isinstance(type_, inspect.DataclassType):
+            if not dataclasses.is_dataclass(type_.cls):
+                raise TypeError(f"{type_.cls.__name__} is a class of attrs: give a msgspec.Struct or a dataclass")
+            given = {field.name for field in dataclasses.fields(type_.cls) if field.init}
+            fields = [field for field in fields if field.name in given]
+        make = dict if isinstance(type_, inspect.TypedDictType) else type_.cls
+        found = self._objects[id(type_)] = _Object(make, getattr(type_, "forbid_unknown_fields", False))
+        found.complete([(one.name, one.encode_name, one.required, self.value(one.type)) for one in fields])
+        return found

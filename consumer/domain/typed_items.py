@@ -1,0 +1,64 @@
+"""Items of records straight into the types of a handler: ``record.decode(Order)``."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from .item_forms import item_form
+from .item_scalars import Mismatch
+
+_MOST_TYPES: Final = 256  # that are kept compiled: handlers have a few, but may make types as they go
+
+
+class UnlikeItem(ValueError):
+    """An item is not as the type says. Its text names the attribute and the types, and shows nothing of the item."""
+
+
+@functools.lru_cache(_MOST_TYPES)
+def decoder_of(type_: Any) -> Callable[[memoryview], Any]:
+    """What decodes items, as JSON has them, to values of ``type_``; it raises UnlikeItem. TypeError when there is none
+    for such a type. Threads share it."""
+    try:
+        form = item_form(type_)
+    except TypeError as error:
+        raise TypeError(f"decode({name_of(type_)}): {error}") from None
+    decode = msgspec.json.Decoder(form.wire).decode
+    unwrap, look = form.unwrap, form.look
+    if unwrap is None:
+        raise TypeError(f"decode({name_of(type_)}): an item is a map")
+
+    def decoded(text: memoryview) -> Any:
+        try:
+            return unwrap(decode(text))
+        except (msgspec.DecodeError, Mismatch, UnicodeDecodeError, RecursionError) as error:
+            known_cause = isinstance(error, msgspec.ValidationError | Mismatch)
+        try:
+            # The standard json module takes what msgspec does not: lone surrogates, NaN.
+            item = json.loads(bytes(text).decode("utf-8", "surrogateescape"))
+        except (ValueError, RecursionError):
+            raise UnlikeItem("it is no JSON") from None
+        try:
+            look(item, "")
+            if not known_cause:
+                return unwrap(msgspec.convert(item, form.wire))
+        except Mismatch as error:
+            raise UnlikeItem(f"{_where(error.path)}: expected {error.expected}, found {error.found}") from None
+        except (msgspec.ValidationError, RecursionError):
+            pass
+        raise UnlikeItem("it has a value that DynamoDB does not have")
+
+    return decoded
+
+
+def name_of(type_: Any) -> str:
+    """For messages."""
+    return getattr(type_, "__name__", None) or repr(type_)
+
+
+def _where(path: str) -> str:
+    return f"attribute {path}" if path else "the item"
