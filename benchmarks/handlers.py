@@ -6,8 +6,11 @@ import asyncio
 import os
 import time
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from benchmarks.lambda_function import on_lambda as on_lambda
 from consumer.domain.record import Record
@@ -26,6 +29,52 @@ async def both_images(records: Sequence[Record], context: Any) -> None:
     """Both images as Python values."""
     for record in records:
         _ = record.new_image, record.old_image
+
+
+class Paid(msgspec.Struct):
+    """Two of the ten attributes of an order."""
+
+    version: int
+    paid: bool
+
+
+class Line(msgspec.Struct):
+    sku: str
+    count: int
+    price: Decimal
+
+
+class Address(msgspec.Struct):
+    street: str
+    number: int
+    note: str
+
+
+class Order(msgspec.Struct):
+    """The whole order of ``benchmarks.records``, as its shop would write it."""
+
+    pk: str
+    version: int
+    paid: bool
+    coupon: str | None
+    tags: set[str]
+    rates: set[int]
+    digest: bytes
+    marks: set[bytes]
+    lines: list[Line]
+    address: Address
+
+
+async def two_fields(records: Sequence[Record], context: Any) -> None:
+    """Two attributes of the new image, typed."""
+    for record in records:
+        _ = record.decode(Paid)
+
+
+async def both_images_typed(records: Sequence[Record], context: Any) -> None:
+    """Both images as an order's own type."""
+    for record in records:
+        _ = record.decode(Order), record.decode(Order, image="old")
 
 
 STAMPS = "BENCH_STAMPS"  # environment: the file that gets the time of calls

@@ -31,6 +31,12 @@ def keys(records: Records) -> None:
         _ = _deserialize(record["dynamodb"]["Keys"]["pk"])
 
 
+def two_fields(records: Records) -> None:
+    for record in records:
+        image = record["dynamodb"]["NewImage"]
+        _ = int(_deserialize(image["version"])), _deserialize(image["paid"])
+
+
 def both_images(records: Records) -> None:
     for record in records:
         for image in ("NewImage", "OldImage"):

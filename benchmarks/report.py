@@ -9,10 +9,13 @@ from typing import Any
 BASELINE = "naive, no-op"
 _BARS = (
     "naive, no-op",
+    "naive, two fields",
     "naive, both images",
     "naive, lambda in-process",
     "daemon, lambda, 2 processes",
     "daemon, both images",
+    "daemon, both images typed",
+    "daemon, two fields",
     "daemon, reads keys",
     "daemon, no-op",
     "limit",

@@ -61,6 +61,7 @@ TARGETS = (
         False,
         _ratio("daemon's source", "aioboto3, 10 records", "us_per_call"),
     ),
+    Target("two fields against the naive loop", 40, True, _ratio("daemon, two fields", "naive, two fields"), "x"),
     Target("both images against the naive loop", 12, True, _ratio("daemon, both images", "naive, both images"), "x"),
     Target("lambda in worker processes against the naive loop (the worse of 1 and 2)", 10, True, _lambda_best, "x"),
     Target("event-loop lag at full load, p99", 50, False, _value("loop lag, daemon", "wall_p99_ms"), " ms"),

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import TypedDict
 
 
 def _write(lines: list[list[object]]) -> None:
@@ -33,6 +34,11 @@ def lambda_handler(event, context):
     time.sleep(float(os.environ.get("HANDLER_SECONDS", "0")))
 
 
+class Versioned(TypedDict):
+    pk: str
+    version: int
+
+
 async def python_handler(records, context):
     """The same for ``kind: python``."""
     started = time.monotonic()
@@ -41,10 +47,11 @@ async def python_handler(records, context):
         image = record.new_image or record.old_image
         if image.get("poison"):
             raise ValueError(f"poison: {record.keys['pk']}")
+        item = record.decode(Versioned, image="old" if record.new_image is None else "new")
         lines.append(
             [
-                record.keys["pk"],
-                int(image["version"]),
+                item["pk"],
+                item["version"],
                 os.environ["WORKER"],
                 context.shard_id,
                 context.lease_epoch,

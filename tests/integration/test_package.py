@@ -143,13 +143,26 @@ def test_a_handler_of_the_readme_passes_strict_type_checks(installed: Path, tmp_
 def test_a_type_checker_knows_record_and_context(installed: Path, tmp_path: Path) -> None:
     """Otherwise the test above would pass with names that may be anything."""
     code = (
+        "from dataclasses import dataclass\n"
+        "from typing import TypedDict, assert_type\n"
+        "import msgspec\n"
         "from consumer import Context, Record\n\n\n"
+        "class Order(msgspec.Struct):\n    pk: str\n\n\n"
+        "@dataclass\nclass Point:\n    x: float\n\n\n"
+        "class Key(TypedDict):\n    pk: str\n\n\n"
         "def handle(records: list[Record], context: Context) -> None:\n"
+        "    assert_type(records[0].decode(Order), Order)\n"
+        "    assert_type(records[0].decode(Point, image='old'), Point)\n"
+        "    assert_type(records[0].decode(Key, image='keys'), Key)\n"
+        "    assert_type(records[0].decode(dict[str, int]), dict[str, int])\n"
         "    records[0].sequence_numbr\n"
         "    context.lease_epoch + 'x'\n"
+        "    records[0].decode(Order).sk\n"
+        "    records[0].decode(Order, image='nwe')\n"
     )
     complaints = check_types(installed, tmp_path, code).splitlines()
-    assert [re.sub(r".*\[([\w-]+)\]$", r"\1", line) for line in complaints] == ["attr-defined", "operator"]
+    kinds = [re.sub(r".*\[([\w-]+)\]$", r"\1", line) for line in complaints]
+    assert kinds == ["attr-defined", "operator", "attr-defined", "arg-type"]
 
 
 def test_what_is_called_public_of_the_testing_package_exists() -> None:
