@@ -26,6 +26,13 @@ _create_decimal = _CONTEXT.create_decimal
 _decode_json = msgspec.json.Decoder().decode
 
 
+class NoNumber(ValueError):
+    """DynamoDB has no such number: it is not finite, or has too many digits."""
+
+    def __init__(self) -> None:
+        super().__init__("not a number of DynamoDB")
+
+
 def _text(value: Any) -> str:
     if type(value) is not str:
         raise TypeError(f"{type(value).__name__} instead of text")
@@ -37,7 +44,7 @@ def _number(text: Any) -> Decimal:
         raise TypeError(f"{type(text).__name__} instead of a number's text")
     number = _create_decimal(text)
     if not number.is_finite():  # "NaN", "Infinity", and what does not read as a number: the context traps no NaN
-        raise TypeError("not a finite number")
+        raise NoNumber
     return number
 
 
@@ -81,7 +88,11 @@ def _map(item: Any) -> dict[str, Any]:
             if type(value) is not str:
                 raise TypeError(f"{type(value).__name__} instead of text")
         elif descriptor == "N":
-            value = _number(value)
+            if type(value) is not str:
+                raise TypeError(f"{type(value).__name__} instead of a number's text")
+            value = _create_decimal(value)
+            if not value.is_finite():
+                raise NoNumber
         else:
             value = _BY_DESCRIPTOR[descriptor](value)
         item[name] = value
@@ -155,8 +166,11 @@ def value_from_wire(wire: dict[str, Any]) -> Any:
 
 
 def number_from_text(text: str) -> Decimal:
-    """A number from its text, as it stands behind N. ValueError when DynamoDB has no such number."""
+    """A number from its text, as it stands behind N. NoNumber."""
     try:
-        return _number(text)
-    except _ODD as error:
-        raise ValueError("not a number of DynamoDB") from error
+        number = _create_decimal(text)
+    except DecimalException:
+        raise NoNumber from None
+    if not number.is_finite():
+        raise NoNumber
+    return number

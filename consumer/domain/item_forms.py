@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from inspect import signature
+from operator import attrgetter
 from types import GenericAlias
 from typing import Annotated, Any, Final
 
@@ -38,12 +40,23 @@ from .item_scalars import (
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """An attribute value, which may have several forms: what msgspec decodes, how to unwrap it, what can be wrong."""
+    """An attribute value, which may have several forms. ``wire`` is what msgspec decodes. Where ``inside``, its field
+    ``value`` is what ``unwrap`` takes, else all of it; without ``unwrap`` that is the value already."""
 
     wire: Any
-    unwrap: Unwrap
+    inside: bool
+    unwrap: Unwrap | None
     look: Look
     expected: str
+
+    def unwrap_each(self) -> Callable[[Iterable[Any]], list[Any]]:
+        """The loop over many of them, with no call for each that can be spared."""
+        unwrap = self.unwrap
+        if unwrap is None:
+            return lambda wires: [wire.value for wire in wires]
+        if self.inside:
+            return lambda wires: [unwrap(wire.value) for wire in wires]
+        return lambda wires: [unwrap(wire) for wire in wires]
 
 
 def item_form(type_: Any) -> Form:
@@ -62,7 +75,7 @@ def _inside(path: str, name: str) -> str:
 
 
 def _list(name: str, item: _Value, make: Callable[[list[Any]], Any]) -> Form:
-    wire, unwrap = item.wire, item.unwrap
+    wire, unwrap_each = GenericAlias(list, (item.wire,)), item.unwrap_each()
 
     def look(values: Any, path: str) -> None:
         if type(values) is not list:
@@ -70,13 +83,11 @@ def _list(name: str, item: _Value, make: Callable[[list[Any]], Any]) -> Form:
         for place, value in enumerate(values):
             item.look(value, f"{path}[{place}]")
 
-    if make is list:
-        return Form("L", name, GenericAlias(list, (wire,)), lambda values: [unwrap(value) for value in values], look)
-    return Form("L", name, GenericAlias(list, (wire,)), lambda values: make([unwrap(value) for value in values]), look)
+    return Form("L", name, wire, unwrap_each if make is list else lambda wires: make(unwrap_each(wires)), look)
 
 
 def _dict(item: _Value) -> Form:
-    wire, unwrap = item.wire, item.unwrap
+    unwrap_each = item.unwrap_each()
 
     def look(attributes: Any, path: str) -> None:
         if type(attributes) is not dict:
@@ -84,10 +95,10 @@ def _dict(item: _Value) -> Form:
         for value in attributes.values():  # their names may be data
             item.look(value, f"{path}[...]")
 
-    def unwrap_all(attributes: dict[str, Any]) -> dict[str, Any]:
-        return {name: unwrap(value) for name, value in attributes.items()}
+    def unwrap(attributes: dict[str, Any]) -> dict[str, Any]:
+        return dict(zip(attributes, unwrap_each(attributes.values()), strict=True))
 
-    return Form("M", "dict", GenericAlias(dict, (str, wire)), unwrap_all, look)
+    return Form("M", "dict", GenericAlias(dict, (str, item.wire)), unwrap, look)
 
 
 def _sets(items: list[Form] | None, make: Any) -> list[Form]:
@@ -123,10 +134,6 @@ def _value(forms: list[Form]) -> _Value:
         names = " | ".join(form.name for form in forms)
         raise TypeError(f"{names}: an attribute would not tell which of them it is")
     expected = " or ".join(f"{form.name} ({form.descriptor})" for form in forms)
-    if len(forms) == 1:
-        wire, unwrap = _one_form(forms[0])
-    else:
-        wire, unwrap = _several_forms(forms)
 
     def look(value: Any, path: str) -> None:
         if type(value) is not dict or len(value) != 1:
@@ -138,19 +145,14 @@ def _value(forms: list[Form]) -> _Value:
             raise Mismatch(path, expected, found)
         form.look(inner, path)
 
-    return _Value(wire, unwrap, look, expected)
+    if len(forms) == 1:
+        member = ("value", forms[0].wire, msgspec.field(name=forms[0].descriptor))
+        wire = msgspec.defstruct("Value", [member], frozen=True, forbid_unknown_fields=True, gc=False)
+        return _Value(wire, True, forms[0].unwrap, look, expected)
+    return _Value(*_several_forms(forms), look, expected)
 
 
-def _one_form(form: Form) -> tuple[Any, Unwrap]:
-    member = ("value", form.wire, msgspec.field(name=form.descriptor))
-    wire = msgspec.defstruct("Value", [member], forbid_unknown_fields=True, gc=False)
-    unwrap = form.unwrap
-    if unwrap is None:
-        return wire, lambda wire: wire.value
-    return wire, lambda wire: unwrap(wire.value)
-
-
-def _several_forms(forms: list[Form]) -> tuple[Any, Unwrap]:
+def _several_forms(forms: list[Form]) -> tuple[Any, bool, Unwrap]:
     members: list[tuple[str, Any, Any]] = [
         (f"value{place}", form.wire | UnsetType, msgspec.field(name=form.descriptor, default=UNSET))
         for place, form in enumerate(forms)
@@ -165,7 +167,7 @@ def _several_forms(forms: list[Form]) -> tuple[Any, Unwrap]:
         ((unwrap, value),) = found
         return value if unwrap is None else unwrap(value)
 
-    return wire, unwrapped
+    return wire, False, unwrapped
 
 
 def _look_at_anything(value: Any, path: str) -> None:
@@ -175,7 +177,17 @@ def _look_at_anything(value: Any, path: str) -> None:
         raise Mismatch(path, error.expected, error.found) from None
 
 
-_ANYTHING: Final = _Value(dict[str, Any], anything, _look_at_anything, "any attribute value")
+_ANYTHING: Final = _Value(dict[str, Any], False, anything, _look_at_anything, "any attribute value")
+
+
+@dataclass(frozen=True, slots=True)
+class _Attribute:
+    """``field`` is its name in the class, ``name`` that in the item."""
+
+    field: str
+    name: str
+    required: bool
+    value: _Value
 
 
 class _Object:
@@ -185,31 +197,38 @@ class _Object:
         self.wire: Any = None  # until it is complete
         self._make = make
         self._forbid = forbid_unknown_fields
-        self._attributes: list[tuple[str, str, bool, _Value]] = []
+        self._attributes: list[_Attribute] = []
 
-    def complete(self, attributes: list[tuple[str, str, bool, _Value]]) -> None:
-        """Of each attribute: its name in the class, its name in the item, whether it must be there, and its value."""
+    def complete(self, attributes: list[_Attribute]) -> None:
+        """TypeError when msgspec takes the name of an attribute for none."""
         self._attributes = attributes
-        members: list[tuple[str, Any, Any]] = []
-        for place, (_, name, required, value) in enumerate(attributes):
-            if required:
-                members.append((f"attribute{place}", value.wire, msgspec.field(name=name)))
-            else:
-                member = msgspec.field(name=name, default=UNSET)
-                members.append((f"attribute{place}", value.wire | UnsetType, member))
+        members = [_member(place, attribute) for place, attribute in enumerate(attributes)]
         try:
             self.wire = msgspec.defstruct("Item", members, kw_only=True, forbid_unknown_fields=self._forbid, gc=False)
-        except ValueError as error:  # msgspec takes no quotes, backslashes and control characters in names
+        except ValueError as error:  # quotes, backslashes and control characters
             raise TypeError(str(error)) from error
-        self._parts = [(name, value.unwrap) for name, _, _, value in attributes]
+        self._fields = [attribute.field for attribute in attributes]
+        self._positional = _takes_in_order(self._make, self._fields)
+        self._optional = [place for place, attribute in enumerate(attributes) if not attribute.required]
+        unwraps = [(place, attribute.value.unwrap) for place, attribute in enumerate(attributes)]
+        self._unwraps = [(place, unwrap) for place, unwrap in unwraps if unwrap is not None]
+        # All of them in one call that does not come back to Python; of a single one it gives no tuple.
+        paths = [f"attribute{place}" + ".value" * one.value.inside for place, one in enumerate(attributes)]
+        self._get: Callable[[Any], Any] = attrgetter(*paths, *paths[:1]) if paths else lambda _: ()
 
     def unwrap(self, wire: Any) -> Any:
-        values = {
-            name: unwrap(value)
-            for (name, unwrap), value in zip(self._parts, astuple(wire), strict=True)
-            if value is not UNSET
-        }
-        return self._make(**values)
+        values = list(self._get(wire))
+        for place, unwrap in self._unwraps:
+            value = values[place]
+            if value is not UNSET:
+                values[place] = unwrap(value)
+        for place in self._optional:
+            if values[place] is UNSET:
+                given = {field: value for field, value in zip(self._fields, values, strict=False) if value is not UNSET}
+                return self._make(**given)
+        if self._positional:
+            return self._make(*values[: len(self._fields)])
+        return self._make(**dict(zip(self._fields, values, strict=False)))
 
     def from_map(self, attributes: dict[str, Any]) -> Any:
         """Of what JSON had, instead of from its text."""
@@ -218,13 +237,33 @@ class _Object:
     def look(self, attributes: Any, path: str) -> None:
         if type(attributes) is not dict:
             raise Mismatch(path, "a map", "none")
-        for _, name, required, value in self._attributes:
-            if name in attributes:
-                value.look(attributes[name], _inside(path, name))
-            elif required:
-                raise Mismatch(_inside(path, name), value.expected, "nothing")
-        if self._forbid and not attributes.keys() <= {name for _, name, _, _ in self._attributes}:
+        for one in self._attributes:
+            if one.name in attributes:
+                one.value.look(attributes[one.name], _inside(path, one.name))
+            elif one.required:
+                raise Mismatch(_inside(path, one.name), one.value.expected, "nothing")
+        if self._forbid and not attributes.keys() <= {one.name for one in self._attributes}:
             raise Mismatch(path, "no attributes that the class has not (forbid_unknown_fields)", "others")
+
+
+def _member(place: int, attribute: _Attribute) -> tuple[str, Any, Any]:
+    value = attribute.value
+    if attribute.required:
+        return f"attribute{place}", value.wire, msgspec.field(name=attribute.name)
+    # So that a missing one is found where the others are.
+    missing = value.wire(UNSET) if value.inside else UNSET
+    type_ = value.wire if value.inside else value.wire | UnsetType
+    return f"attribute{place}", type_, msgspec.field(name=attribute.name, default=missing)
+
+
+def _takes_in_order(make: Any, fields: list[str]) -> bool:
+    """Whether its arguments are these, and may be given without their names, which is faster."""
+    try:
+        parameters = signature(make).parameters.values()
+    except (TypeError, ValueError):  # dict has none
+        return False
+    names = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
+    return names == fields and len(names) == len(parameters)
 
 
 class _Compiler:
@@ -338,5 +377,5 @@ class _Compiler:
             fields = [field for field in fields if field.name in given]
         make = dict if isinstance(type_, inspect.TypedDictType) else type_.cls
         found = self._objects[id(type_)] = _Object(make, getattr(type_, "forbid_unknown_fields", False))
-        found.complete([(one.name, one.encode_name, one.required, self.value(one.type)) for one in fields])
+        found.complete([_Attribute(one.name, one.encode_name, one.required, self.value(one.type)) for one in fields])
         return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import decimal
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import inspect
 
-from .attribute_values import number_from_text, value_from_wire
+from .attribute_values import NoNumber, number_from_text, value_from_wire
 
 Unwrap = Callable[[Any], Any]
 Look = Callable[[Any, str], None]
@@ -38,17 +37,10 @@ class Form:
     look: Look
 
 
-def _number(text: str) -> decimal.Decimal:
-    try:
-        return number_from_text(text)
-    except ValueError:
-        raise Mismatch("", "a number (N)", "N that is none") from None
-
-
 def _whole(text: str) -> int:
     if len(text) <= 38 and text.isdecimal():
         return int(text)
-    number = _number(text)
+    number = number_from_text(text)
     whole = int(number)
     if whole != number:
         raise Mismatch("", "int (N)", "N with a fraction")
@@ -56,7 +48,7 @@ def _whole(text: str) -> int:
 
 
 def _float(text: str) -> float:
-    return float(_number(text))
+    return float(number_from_text(text))
 
 
 def anything(wire: dict[str, Any]) -> Any:
@@ -71,7 +63,7 @@ _SCALARS: Final[Mapping[type, tuple[str, str, Any, Unwrap | None]]] = {
     inspect.StrType: ("S", "str", str, None),
     inspect.IntType: ("N", "int", str, _whole),
     inspect.FloatType: ("N", "float", str, _float),
-    inspect.DecimalType: ("N", "Decimal", str, _number),
+    inspect.DecimalType: ("N", "Decimal", str, number_from_text),
     inspect.BoolType: ("BOOL", "bool", bool, None),
     inspect.BytesType: ("B", "bytes", bytes, None),
     inspect.NoneType: ("NULL", "None", bool, lambda _: None),
@@ -95,7 +87,7 @@ def _scalar(descriptor: str, name: str, wire: Any, unwrap: Unwrap | None = None)
                 unwrap(decoded)
         except Mismatch as error:
             raise Mismatch(path, error.expected, error.found) from None
-        except msgspec.ValidationError:
+        except (msgspec.ValidationError, NoNumber):
             raise Mismatch(path, f"{name} ({descriptor})", f"{descriptor} that is none") from None
 
     return Form(descriptor, name, wire, unwrap, look)

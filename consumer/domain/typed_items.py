@@ -9,10 +9,14 @@ from typing import Any, Final
 
 import msgspec
 
+from .attribute_values import NoNumber
 from .item_forms import item_form
 from .item_scalars import Mismatch
 
 _MOST_TYPES: Final = 256  # that are kept compiled: handlers have a few, but may make types as they go
+
+
+_REFUSED: Final = (msgspec.DecodeError, Mismatch, NoNumber, UnicodeDecodeError, RecursionError)
 
 
 class UnlikeItem(ValueError):
@@ -35,8 +39,8 @@ def decoder_of(type_: Any) -> Callable[[memoryview], Any]:
     def decoded(text: memoryview) -> Any:
         try:
             return unwrap(decode(text))
-        except (msgspec.DecodeError, Mismatch, UnicodeDecodeError, RecursionError) as error:
-            known_cause = isinstance(error, msgspec.ValidationError | Mismatch)
+        except _REFUSED as error:
+            known_cause = isinstance(error, msgspec.ValidationError | Mismatch | NoNumber)
         try:
             # The standard json module takes what msgspec does not: lone surrogates, NaN.
             item = json.loads(bytes(text).decode("utf-8", "surrogateescape"))
