@@ -49,22 +49,25 @@ def _number(text: Any) -> Decimal:
 
 
 @functools.cache
-def _binary_type() -> Callable[[bytes], Any]:
-    """boto3's own wrapper, imported with the first B attribute: handlers written for boto3 use ``.value``."""
+def _maker_of_binary() -> Callable[[Any], Any]:
+    """Makes boto3's own wrapper of base64 text; imported with the first B attribute. Handlers written for boto3 use its
+    ``.value``."""
     from boto3.dynamodb.types import Binary
 
-    def of_bytes(value: bytes) -> Any:
+    def make(text: Any) -> Any:
         # Its __init__ looks whether this is bytes, which costs more than all the rest.
         binary = new(Binary)
-        binary.value = value
+        binary.value = a2b_base64(_text(text), strict_mode=True)
         return binary
 
     new = Binary.__new__
-    return of_bytes if vars(of_bytes(b"a")) == vars(Binary(b"a")) else Binary
+    if vars(make("YQ==")) == vars(Binary(b"a")):
+        return make
+    return lambda text: Binary(a2b_base64(_text(text), strict_mode=True))  # of a boto3 that keeps more in it
 
 
 def _binary(text: Any) -> Any:
-    return _binary_type()(a2b_base64(_text(text), strict_mode=True))
+    return _maker_of_binary()(text)
 
 
 def _null(_: Any) -> None:
@@ -100,7 +103,13 @@ def _map(item: Any) -> dict[str, Any]:
 
 
 def _list(values: Any) -> list[Any]:
-    return [_value(wire) for wire in _sequence(values)]
+    items = []
+    for wire in _sequence(values):
+        descriptor, value = wire.popitem()
+        if wire:
+            raise ValueError("more than one descriptor")
+        items.append(_BY_DESCRIPTOR[descriptor](value))
+    return items
 
 
 def _value(wire: Any) -> Any:
@@ -120,12 +129,12 @@ def _text_set(value: Any) -> set[str]:
     return {_text(text) for text in _sequence(value)}
 
 
-def _number_set(value: Any) -> set[Decimal]:
-    return {_number(text) for text in _sequence(value)}
+def _number_set(values: Any) -> set[Decimal]:
+    return {_number(text) for text in _sequence(values)}
 
 
-def _binary_set(value: Any) -> set[Any]:
-    return {_binary(text) for text in _sequence(value)}
+def _binary_set(values: Any) -> set[Any]:
+    return set(map(_maker_of_binary(), _sequence(values)))
 
 
 _BY_DESCRIPTOR: dict[str, Callable[[Any], Any]] = {

@@ -47,7 +47,7 @@ _decode_change = msgspec.json.Decoder(Record).decode
 _decode_data = msgspec.json.Decoder(KinesisRecord).decode
 
 
-def records_from_event(event: bytes) -> Sequence[StreamRecord]:
+def records_from_event(event: bytes | bytearray) -> Sequence[StreamRecord]:
     """The inverse of ``batch_event_json``: of changes, other records, or both. ValueError when it does not decode."""
     try:
         return _decode_event(event).Records

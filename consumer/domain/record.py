@@ -19,7 +19,8 @@ from .stream_record import StreamRecord, encode
 from .typed_items import UnlikeItem, decoder_of, name_of
 
 T = TypeVar("T")
-_NOTHING = Raw(b"")
+_NOTHING: Final = Raw(b"")
+_ABSENT: Final = (_NOTHING, Raw(b"null"))  # what there is of an image that is not there
 # By what ``decode`` calls them: the field, and the words for it.
 _IMAGES: Final = {"new": ("NewImage", "new image"), "old": ("OldImage", "old image"), "keys": ("Keys", "keys")}
 # Stands for keys or an image that cannot be read: valid JSON, but no item, so that looking at it raises ValueError.
@@ -120,12 +121,12 @@ class Record(StreamRecord, gc=False):
             TypeError: no item can become this type.
         """
         field, words = _IMAGES[image]
-        text = memoryview(getattr(self.dynamodb, field))
-        if text.nbytes <= 4 and bytes(text) in (b"", b"null"):
+        raw = getattr(self.dynamodb, field)
+        if raw in _ABSENT:
             raise ValueError(f"record {self.sequence_number}, a {self.event_name}, has no {words} to decode")
-        decode: Callable[[memoryview], T] = decoder_of(type_)  # type: ignore[arg-type]  # classes are hashable, which mypy does not see of type[T]
+        decode: Callable[[Raw], T] = decoder_of(type_)  # type: ignore[arg-type]  # classes are hashable, which mypy does not see of type[T]
         try:
-            return decode(text)
+            return decode(raw)
         except UnlikeItem as error:
             raise ValueError(
                 f"record {self.sequence_number}: decode({name_of(type_)}) of its {words}: {error}"
@@ -152,8 +153,7 @@ class Record(StreamRecord, gc=False):
     @property
     def wire_size(self) -> int:
         change = self.dynamodb
-        sizes = (memoryview(raw).nbytes for raw in (change.Keys, change.NewImage, change.OldImage))
-        return sum(sizes) + 400
+        return len(change.Keys) + len(change.NewImage) + len(change.OldImage) + 400
 
     @property
     def event_size(self) -> int:
@@ -171,7 +171,7 @@ class Record(StreamRecord, gc=False):
             change.StreamViewType,
         )
         images = (change.Keys, change.NewImage, change.OldImage)
-        size = sum(map(len, texts)) + sum(memoryview(raw).nbytes for raw in images)
+        size = sum(map(len, texts)) + sum(map(len, images))
         table = len(self.table_name) + _TABLE_NAME if self.table_name else 0
         return _EVENT_NAMES + size + identity + len(str(change.SizeBytes)) + table
 
@@ -183,6 +183,7 @@ class Record(StreamRecord, gc=False):
         and omitted when there is none, ``eventSourceARN`` added.
         """
         change = self.dynamodb
+        keys, new, old = change.Keys, change.NewImage, change.OldImage
         return _EventRecord(
             self.event_id,
             self.event_name,
@@ -191,14 +192,14 @@ class Record(StreamRecord, gc=False):
             self.aws_region,
             _EventChange(
                 float(change.ApproximateCreationDateTime),
-                _present(change.Keys),
-                _present(change.NewImage),
-                _present(change.OldImage),
+                UNSET if keys in _ABSENT else keys,
+                UNSET if new in _ABSENT else new,
+                UNSET if old in _ABSENT else old,
                 change.SequenceNumber,
                 change.SizeBytes,
                 change.StreamViewType,
             ),
-            self.user_identity or UNSET,
+            (self.user_identity or UNSET) if self.user_identity_wire else UNSET,
             self.event_source_arn,
             self.table_name or UNSET,
         )
@@ -209,8 +210,7 @@ class Record(StreamRecord, gc=False):
         elif name in self.cached:
             known: dict[str, Any] | None = self.cached[name]
             return known
-        text = memoryview(raw)
-        value = item_from_json(text) if text.nbytes > 4 or bytes(text) not in (b"", b"null") else None
+        value = None if raw in _ABSENT else item_from_json(raw)
         self.cached[name] = value
         return value
 
@@ -251,11 +251,6 @@ class _EventRecord(msgspec.Struct, gc=False, rename=_NAMES_IN_EVENT):
     user_identity: dict[str, str] | UnsetType
     event_source_arn: str
     table_name: str | UnsetType
-
-
-def _present(raw: Raw) -> Raw | UnsetType:
-    size = memoryview(raw).nbytes
-    return UNSET if size == 0 or (size == 4 and bytes(raw) == b"null") else raw
 
 
 # Names and punctuation of the event of a record that has all its fields, a time of the longest kind, and a comma.

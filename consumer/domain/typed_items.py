@@ -24,7 +24,7 @@ class UnlikeItem(ValueError):
 
 
 @functools.lru_cache(_MOST_TYPES)
-def decoder_of(type_: Any) -> Callable[[memoryview], Any]:
+def decoder_of(type_: Any) -> Callable[[bytes], Any]:
     """What decodes items, as JSON has them, to values of ``type_``; it raises UnlikeItem. TypeError when there is none
     for such a type. Threads share it."""
     try:
@@ -36,7 +36,7 @@ def decoder_of(type_: Any) -> Callable[[memoryview], Any]:
     if unwrap is None:
         raise TypeError(f"decode({name_of(type_)}): an item is a map")
 
-    def decoded(text: memoryview) -> Any:
+    def decoded(text: bytes) -> Any:
         try:
             return unwrap(decode(text))
         except _REFUSED as error:

@@ -26,7 +26,6 @@ DATA: Final = "data"
 NULL: Final = object()  # what a getter returns for a field that is there and null; None: there is no such field
 
 _decode = msgspec.json.Decoder().decode
-_UNREADABLE: Final = memoryview(UNREADABLE)
 
 
 class Undecodable(Exception):
@@ -38,10 +37,10 @@ def _item(name: str, record: Record, items: Items) -> dict[str, Any] | None:
     if name in items:
         return items[name]
     raw = getattr(record.dynamodb, name)
-    if memoryview(raw) == _UNREADABLE:
+    if raw == UNREADABLE:
         raise Undecodable(f"dynamodb.{name} cannot be read")
     try:
-        value = _decode(raw) if memoryview(raw).nbytes else None
+        value = _decode(raw) if len(raw) else None
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Undecodable(f"dynamodb.{name} does not decode: {error}") from error
     if value is not None and not isinstance(value, dict):

@@ -26,7 +26,7 @@ class LambdaRunner:
         self._log = log
         self._event_of = event_decoder()
 
-    def __call__(self, invocation: dict[str, Any], event: bytes) -> tuple[Reply, bytes]:
+    def __call__(self, invocation: dict[str, Any], event: bytes | bytearray) -> tuple[Reply, bytes]:
         self._log.request_id = invocation["request_id"]
         return _marshal(self._function(self._event_of(event), context_of(invocation)))
 
@@ -46,7 +46,7 @@ def context_of(invocation: dict[str, Any]) -> Context:
     )
 
 
-def event_decoder() -> Callable[[bytes], Any]:
+def event_decoder() -> Callable[[bytes | bytearray], Any]:
     """What ``json.loads`` does, in two thirds of the time where the function's environment has msgspec. What that
     refuses and json takes (NaN, infinity, lone surrogates) is left to json. Asked for when the user's code is imported:
     a module of theirs may have the name."""
@@ -57,7 +57,7 @@ def event_decoder() -> Callable[[bytes], Any]:
     except Exception:  # noqa: BLE001  # whatever it is that has this name
         return json.loads
 
-    def event_of(text: bytes) -> Any:
+    def event_of(text: bytes | bytearray) -> Any:
         try:
             return decode(text)
         except (msgspec.MsgspecError, ValueError, RecursionError):

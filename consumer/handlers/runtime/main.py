@@ -136,7 +136,7 @@ def serve(sock: socket.socket) -> None:
         wire.send(sock, reply, body)
 
 
-def _runner(setup: dict[str, Any]) -> Callable[[dict[str, Any], bytes], tuple[Reply, bytes]]:
+def _runner(setup: dict[str, Any]) -> Callable[[dict[str, Any], bytearray], tuple[Reply, bytes]]:
     """Imports the target. TargetError."""
     kind, target, path = setup["kind"], setup["target"], setup["path"]
     public_names.install()

@@ -36,7 +36,7 @@ class PythonRunner:
             self._loop = asyncio.new_event_loop()
             asyncio.set_event_loop(self._loop)
 
-    def __call__(self, invocation: dict[str, Any], event: bytes) -> tuple[Reply, bytes]:
+    def __call__(self, invocation: dict[str, Any], event: bytes | bytearray) -> tuple[Reply, bytes]:
         context = context_of(invocation)
         records = list(records_from_event(event))
         numbers = frozenset(record.sequence_number for record in records)

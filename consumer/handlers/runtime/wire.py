@@ -39,8 +39,9 @@ def head_of(header: bytes, body: bytes = b"") -> bytes:
     return LENGTHS.pack(len(header), len(body)) + header
 
 
-def receive(sock: socket.socket) -> tuple[dict[str, Any], bytes] | None:
-    """The next frame on a blocking socket, its header decoded; None when the daemon closed it."""
+def receive(sock: socket.socket) -> tuple[dict[str, Any], bytearray] | None:
+    """The next frame on a blocking socket, its header decoded, its body as it was read into; None when the daemon
+    closed it."""
     lengths = _exactly(sock, LENGTHS.size)
     if lengths is None:
         return None
@@ -59,7 +60,7 @@ def send(sock: socket.socket, reply: dict[str, Any], body: bytes = b"") -> None:
         sock.sendall(body)
 
 
-def _exactly(sock: socket.socket, size: int) -> bytes | None:
+def _exactly(sock: socket.socket, size: int) -> bytearray | None:
     data = bytearray(size)
     view = memoryview(data)
     while view:
@@ -67,4 +68,4 @@ def _exactly(sock: socket.socket, size: int) -> bytes | None:
         if not got:
             return None
         view = view[got:]
-    return bytes(data)
+    return data
