@@ -18,6 +18,9 @@ from consumer.handlers.handler_faults import import_error
 from consumer.handlers.runtime import wire
 
 _READ = 64 * 1024  # bytes at a time
+# Bytes that the socket takes before the process reads: the event of nearly every batch, so that it is sent in one call
+# and the process wakes up once for it.
+_UNREAD = 1 << 20
 _LAST_READS = 64
 
 
@@ -62,7 +65,8 @@ class FrameChannel:
     async def open(self) -> Program:
         near, far = self._ends = list(socket.socketpair())
         near.setblocking(False)
-        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+        with contextlib.suppress(OSError):  # the system's own size does, too
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNREAD)
         # Before the process is there: one that refuses to be the runtime has answered and ended in no time, and a
         # transport whose write fails drops what it has not read.
         head = frames.head_of(self._setup)
@@ -99,9 +103,7 @@ class FrameChannel:
             head = frames.head_of(invocation, event)
         except wire.FrameError as error:
             return Outcome("failed", fault=HandlerFault("raised", "RequestTooLarge", str(error)))
-        # One after the other: writelines makes one text of both first, before Python 3.12.
-        self._transport.write(head)
-        self._transport.write(event)
+        self._send(self._transport, head, event)
         return None
 
     def ask_to_end(self) -> bool:
@@ -117,6 +119,19 @@ class FrameChannel:
             self._transport.abort()
         for end in self._ends:
             end.close()
+
+    def _send(self, transport: asyncio.Transport, head: bytes, event: bytes) -> None:
+        """Both at once and uncopied: ``writelines`` joins them first (before Python 3.12), and after a ``write`` of one
+        the process wakes up for the head and has to wait for the event."""
+        sent = 0
+        if not transport.get_write_buffer_size():
+            with contextlib.suppress(OSError):  # it is full, or broken, which the transport finds, too
+                sent = self._ends[0].sendmsg((head, event))
+        if sent < len(head):
+            transport.write(head[sent:])
+        rest = memoryview(event)[max(0, sent - len(head)) :]
+        if rest:
+            transport.write(rest)
 
     def _read_the_rest(self, near: socket.socket) -> None:
         """The news of the end of a process may come before its last words."""
