@@ -212,23 +212,22 @@ class _Object:
         self._optional = [place for place, attribute in enumerate(attributes) if not attribute.required]
         unwraps = [(place, attribute.value.unwrap) for place, attribute in enumerate(attributes)]
         self._unwraps = [(place, unwrap) for place, unwrap in unwraps if unwrap is not None]
-        # All of them in one call that does not come back to Python; of a single one it gives no tuple.
         paths = [f"attribute{place}" + ".value" * one.value.inside for place, one in enumerate(attributes)]
-        self._get: Callable[[Any], Any] = attrgetter(*paths, *paths[:1]) if paths else lambda _: ()
+        self._values_of = _values_of(paths)
 
     def unwrap(self, wire: Any) -> Any:
-        values = list(self._get(wire))
+        values = list(self._values_of(wire))
         for place, unwrap in self._unwraps:
             value = values[place]
             if value is not UNSET:
                 values[place] = unwrap(value)
         for place in self._optional:
             if values[place] is UNSET:
-                given = {field: value for field, value in zip(self._fields, values, strict=False) if value is not UNSET}
+                given = {field: value for field, value in zip(self._fields, values, strict=True) if value is not UNSET}
                 return self._make(**given)
         if self._positional:
-            return self._make(*values[: len(self._fields)])
-        return self._make(**dict(zip(self._fields, values, strict=False)))
+            return self._make(*values)
+        return self._make(**dict(zip(self._fields, values, strict=True)))
 
     def from_map(self, attributes: dict[str, Any]) -> Any:
         """Of what JSON had, instead of from its text."""
@@ -254,6 +253,14 @@ def _member(place: int, attribute: _Attribute) -> tuple[str, Any, Any]:
     missing = value.wire(UNSET) if value.inside else UNSET
     type_ = value.wire if value.inside else value.wire | UnsetType
     return f"attribute{place}", type_, msgspec.field(name=attribute.name, default=missing)
+
+
+def _values_of(paths: list[str]) -> Callable[[Any], Iterable[Any]]:
+    """Gets all of them in one call that does not come back to Python; of a single one that would be no tuple."""
+    if len(paths) > 1:
+        return attrgetter(*paths)
+    single = [attrgetter(path) for path in paths]
+    return lambda wire: [get(wire) for get in single]
 
 
 def _takes_in_order(make: Any, fields: list[str]) -> bool:

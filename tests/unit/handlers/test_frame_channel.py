@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
 
 import msgspec
 import pytest
 
+from consumer.domain.outcome import HandlerCall
 from consumer.handlers.channel import Answer
 from consumer.handlers.frame_channel import FrameChannel
 from consumer.handlers.frames import Reply, Setup
@@ -68,3 +71,37 @@ async def test_half_of_a_sentence_is_no_news() -> None:
     os.close(process)
     await channel.close()
     assert (listener.problems, listener.broken) == ([], [])
+
+
+def call(request_id: str) -> HandlerCall:
+    return HandlerCall((), request_id, 1, "orders", "shardId-1", 7, 60.0)
+
+
+async def test_events_arrive_as_they_were_made() -> None:
+    """Those that the socket takes at once, and those that it takes in parts."""
+    channel = FrameChannel(SETUP, None, Listener())
+    program = await channel.open()
+    with socket.socket(fileno=os.dup(program.inherited[0])) as process:
+        await channel.connect(1)
+        first = await asyncio.to_thread(wire.receive, process)
+        assert first is not None
+        assert first[0]["target"] == "app:handler"
+        for size in (0, 1, 100_000, 6 << 20, 10):
+            event = os.urandom(1000) * (size // 1000) + os.urandom(size % 1000)
+            assert channel.hand_over(call(f"request-{size}"), event) is None
+            received = await asyncio.to_thread(wire.receive, process)
+            assert received is not None
+            assert received[0]["request_id"] == f"request-{size}"
+            assert received[1] == event
+        await channel.close()
+
+
+async def test_an_event_for_a_process_that_is_gone_raises_nothing() -> None:
+    """Its end is noticed by who waits for it."""
+    channel = FrameChannel(SETUP, None, Listener())
+    program = await channel.open()
+    process = os.dup(program.inherited[0])
+    await channel.connect(1)
+    os.close(process)
+    assert channel.hand_over(call("request-1"), b"{}") is None
+    await channel.close()
