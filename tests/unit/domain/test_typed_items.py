@@ -442,6 +442,25 @@ def test_an_item_of_any_shape_decodes_or_is_an_error(changed: dict[str, Any]) ->
     assert type(found.digest) is bytes
 
 
+@given(st.dictionaries(TEXT, values(NUMBERS), max_size=5), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_any_attributes_are_what_new_image_shows(item: dict[str, Any], ascii_only: bool) -> None:
+    one = Record(Change("1", NewImage=Raw(json.dumps(wire(item), ensure_ascii=ascii_only).encode())))
+    found = one.decode(dict[str, Any])
+    assert found == one.new_image
+    assert kinds(found) == kinds(one.new_image)
+
+
+class Unset(msgspec.Struct):
+    x: int | msgspec.UnsetType = msgspec.UNSET
+    y: int | msgspec.UnsetType | None = msgspec.UNSET
+
+
+def test_absent_and_null_can_be_told_apart() -> None:
+    assert record({}).decode(Unset) == Unset(msgspec.UNSET, msgspec.UNSET)
+    assert record({"x": {"N": "1"}, "y": {"NULL": True}}).decode(Unset) == Unset(1, None)
+
+
 def test_threads_share_decoders() -> None:
     """The first use of a type, by many threads at once."""
     item, found = record(ORDER), []
