@@ -120,6 +120,8 @@ class Record(StreamRecord, gc=False):
                 the attribute, what was expected and what was found, and shows nothing of the item.
             TypeError: no item can become this type.
         """
+        if image not in _IMAGES:
+            raise ValueError(f"decode(): image is 'new', 'old' or 'keys', and not {image!r}")
         field, words = _IMAGES[image]
         raw = getattr(self.dynamodb, field)
         if raw in _ABSENT:

@@ -107,6 +107,11 @@ def test_which_image() -> None:
     assert one.decode(dict[str, Any]) == one.new_image
 
 
+def test_an_image_that_there_cannot_be() -> None:
+    with pytest.raises(ValueError, match="image is 'new', 'old' or 'keys', and not 'nwe'"):
+        record({"x": {"N": "1"}}).decode(Point, image="nwe")  # type: ignore[arg-type]  # what the test is about
+
+
 @pytest.mark.parametrize("raw", [b"", b"null"])
 def test_an_absent_image_is_an_error(raw: bytes) -> None:
     removed = Record(Change("4711", NewImage=Raw(raw), OldImage=Raw(b'{"x":{"N":"1"}}')), event_name="REMOVE")
