@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from inspect import signature
 from operator import attrgetter
 from types import GenericAlias
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType, inspect
@@ -32,6 +32,7 @@ from .item_scalars import (
     Unwrap,
     annotated_scalar,
     anything,
+    constrained,
     constraints_of,
     enumerated,
     with_check,
@@ -302,11 +303,9 @@ class _Compiler:
             case inspect.CollectionType() | inspect.DictType():
                 forms, base = self._container(type_)
                 constraints = constraints_of(type_)
-                return (
-                    [with_check(form, Annotated[base, msgspec.Meta(**constraints)]) for form in forms]
-                    if constraints
-                    else forms
-                )
+                if not constraints:
+                    return forms
+                return [with_check(form, constrained(base, constraints)) for form in forms]
             case _:
                 return [annotated_scalar(type_)]
 

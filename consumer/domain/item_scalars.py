@@ -115,22 +115,21 @@ def with_check(form: Form, annotation: Any) -> Form:
 
 
 def annotated_scalar(type_: inspect.Type) -> Form:
+    """TypeError when no attribute can become one."""
     known = _SCALARS.get(type(type_))
     constraints = constraints_of(type_)
     if known is not None:
+        form = _scalar(*known)
         base = _CONSTRAINED.get(type(type_))
-        return (
-            with_check(_scalar(*known), Annotated[base, msgspec.Meta(**constraints)])
-            if constraints
-            else _scalar(*known)
-        )
+        return with_check(form, constrained(base, constraints)) if constraints else form
     cls = _TEXTS.get(type(type_))
     if cls is None:
-        what = getattr(type_, "cls", type_)
-        raise TypeError(f"no attribute of an item can become {what!r}")
-    return with_check(
-        _scalar("S", cls.__name__, str), Annotated[cls, msgspec.Meta(**constraints)] if constraints else cls
-    )
+        raise TypeError(f"no attribute of an item can become {getattr(type_, 'cls', type_)!r}")
+    return with_check(_scalar("S", cls.__name__, str), constrained(cls, constraints))
+
+
+def constrained(base: Any, constraints: dict[str, Any]) -> Any:
+    return Annotated[base, msgspec.Meta(**constraints)] if constraints else base
 
 
 def enumerated(name: str, values: Iterable[Any], choose: Unwrap) -> list[Form]:

@@ -14,8 +14,6 @@ from .item_forms import item_form
 from .item_scalars import Mismatch
 
 _MOST_TYPES: Final = 256  # that are kept compiled: handlers have a few, but may make types as they go
-
-
 _REFUSED: Final = (msgspec.DecodeError, Mismatch, NoNumber, UnicodeDecodeError, RecursionError)
 
 
@@ -39,8 +37,8 @@ def decoder_of(type_: Any) -> Callable[[bytes], Any]:
     def decoded(text: bytes) -> Any:
         try:
             return unwrap(decode(text))
-        except _REFUSED as error:
-            known_cause = isinstance(error, msgspec.ValidationError | Mismatch | NoNumber)
+        except _REFUSED:
+            pass
         try:
             # The standard json module takes what msgspec does not: lone surrogates, NaN.
             item = json.loads(bytes(text).decode("utf-8", "surrogateescape"))
@@ -48,13 +46,12 @@ def decoder_of(type_: Any) -> Callable[[bytes], Any]:
             raise UnlikeItem("it is no JSON") from None
         try:
             look(item, "")
-            if not known_cause:
-                return unwrap(msgspec.convert(item, form.wire))
+            wire = msgspec.convert(item, form.wire)
         except Mismatch as error:
             raise UnlikeItem(f"{_where(error.path)}: expected {error.expected}, found {error.found}") from None
         except (msgspec.ValidationError, RecursionError):
-            pass
-        raise UnlikeItem("it has a value that DynamoDB does not have")
+            raise UnlikeItem("it has a value that DynamoDB does not have") from None
+        return unwrap(wire)  # what is raised here is raised by a class of the handler
 
     return decoded
 

@@ -365,6 +365,16 @@ def test_what_a_class_raises_is_its_own() -> None:
     with pytest.raises(ArithmeticError, match="-1 is negative"):
         record({"x": {"N": "-1"}}).decode(Positive)
 
+    @dataclass
+    class Checked:
+        x: int
+
+        def __post_init__(self) -> None:
+            msgspec.convert(self.x, str)
+
+    with pytest.raises(msgspec.ValidationError, match="Expected `str`, got `int`"):
+        record({"x": {"N": "1"}}).decode(Checked)
+
 
 def typed_values() -> st.SearchStrategy[tuple[Any, dict[str, Any], Any]]:
     """Annotation, attribute value, and the value that it must become."""
