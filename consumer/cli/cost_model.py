@@ -44,6 +44,7 @@ class Assumed:
         reading = KINESIS_FORMAT.reading if self.source == "kinesis" else ReadingLimits()
         return Pace(
             reading,
+            poll.target_latency,
             poll.idle_backoff_max,
             poll.max_records,
             checkpoint.interval,

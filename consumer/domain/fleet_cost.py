@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from .polling import EARLY, GROWTH, MOST_READS, WATCHED, Pauses
 from .reading_pace import LEASE_BYTES, READ_BUDGET, REGULAR_ROUNDS, SESSION_BYTES, UNIT_BYTES
 from .source_format import ReadingLimits
 
@@ -17,7 +18,6 @@ LOOKS_EVERY: Final = 1.0  # seconds: a worker reads the bulletin and the session
 LAMBDA_POLLS: Final = 4.0  # a second and shard
 MESSAGE_BYTES: Final = 64 * 1024  # of one billed request of SQS
 LETTER_FRAME: Final = 2048  # bytes of a dead letter around its record
-_MOST_IDLE: Final = 64  # doublings until the longest pause is reached whatever it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,17 @@ class Pace:
     """The settings that decide how often AWS is asked. Seconds; ``renewals`` of a session in one ``lease_duration``."""
 
     reading: ReadingLimits
+    target_latency: float
     idle_backoff_max: float
     max_records: int
     checkpoint_interval: float
     lease_duration: float
     renewals: int
+
+    @property
+    def pauses(self) -> Pauses:
+        """Near the tip of a shard."""
+        return Pauses.of(self.reading, self.target_latency, self.idle_backoff_max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,27 +79,34 @@ def requests(fleet: Fleet, pace: Pace) -> Requests:
 
 
 def reads_of_shard(rate: float, record_bytes: int, pace: Pace) -> float:
-    """GetRecords a second of one shard. After a page with records the next read follows soon; after empty ones the
-    pauses double up to ``idle_backoff_max``. So a read is in state 0 (the one before found records), 1, 2, ... and the
-    share of each follows from the chance that nothing came in its pause."""
-    limits = pace.reading
+    """GetRecords a second of one shard whose worker has learned (``polling.py``)."""
+    limits, pauses = pace.reading, pace.pauses
     fullest = max(1.0, min(pace.max_records, limits.page_bytes / max(1, record_bytes)))
-    near_tip = limits.pause_after(0, full=False, patience=pace.idle_backoff_max)
-    pauses = [near_tip]
-    for doublings in range(_MOST_IDLE):
-        pauses.append(max(limits.interval, min(pace.idle_backoff_max, limits.idle * 2.0**doublings)))
-        if pauses[-1] >= pace.idle_backoff_max:
-            break
-    share, shares = 1.0, []
-    for pause in pauses[:-1]:
-        shares.append(share)
-        share *= math.exp(-rate * pause)
-    stays = math.exp(-rate * pauses[-1])  # in the last state
-    shares.append(share / (1.0 - stays) if stays < 1.0 else math.inf)
-    if math.isinf(shares[-1]):
-        return 1.0 / pauses[-1]
-    mean = sum(s * p for s, p in zip(shares, pauses, strict=True)) / sum(shares)
-    return max(1.0 / mean, rate / fullest)
+    if _is_watched(rate, pauses):
+        pause = pauses.expecting(rate)
+        often = WATCHED / pause + (1.0 - WATCHED) / max(pause, pauses.longest)
+    else:
+        often = rate * _growing(pauses) + 1.0 / pauses.longest
+    return max(often, rate / fullest)
+
+
+def read_within(rate: float, pace: Pace) -> float:
+    """Seconds in which 95 of 100 records of a shard are read that comes to rest between them."""
+    pauses = pace.pauses
+    return WATCHED * (pauses.expecting(rate) if _is_watched(rate, pauses) else pauses.longest)
+
+
+def _is_watched(rate: float, pauses: Pauses) -> bool:
+    return rate * pauses.target * MOST_READS >= 1.0
+
+
+def _growing(pauses: Pauses) -> float:
+    """Reads after a record in pauses that grow, above those of the longest pause in the same time."""
+    reads = age = 0.0
+    while (pause := max(EARLY * pauses.target, GROWTH * age)) < pauses.longest:
+        age += pause
+        reads += 1.0
+    return reads - age / pauses.longest
 
 
 def checkpoints_of_shard(rate: float, interval: float) -> float:

@@ -16,7 +16,6 @@ from .stream_record import StreamRecord
 READING: Final = ReadingLimits(
     interval=0.3,
     near_tip=1.0,
-    idle=1.0,
     second_reader=0.7,
     bytes_per_second=2_000_000,
     page_bytes=4_000_000,

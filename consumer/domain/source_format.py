@@ -25,7 +25,7 @@ class ReadingLimits:
     """How a shard may be read.
 
     ``interval``: least seconds between two reads of the main reader, which is how it reads while it is behind.
-    ``near_tip``: the same when the last page was not full; ``idle``: after the first empty page, doubling then.
+    ``near_tip``: the same when there is nothing more to read, but for a user who asks for more (``polling.py``).
     ``second_reader``: seconds between two pages of a reader that catches up beside the main one.
     ``bytes_per_second``: what the service gives of a shard; after a page the next one is asked for when its bytes are
     paid for. ``page_bytes``: a page of so many is full. ``wanted_bytes``: larger pages are not asked for, as far as the
@@ -34,20 +34,22 @@ class ReadingLimits:
 
     interval: float = 0.0
     near_tip: float = 0.2
-    idle: float = 0.25
     second_reader: float = 0.2
     bytes_per_second: float = math.inf
     page_bytes: int = 700_000
     wanted_bytes: int = 0
 
-    def pause_after(self, wire_bytes: int, *, full: bool, patience: float) -> float:
-        """Seconds until the next read after a page of so many bytes, which was ``full`` or not. ``patience``: the
-        longest pause that the user allows between two reads."""
-        if full or wire_bytes >= self.page_bytes:
-            usual = self.interval
-        else:
-            usual = min(self.near_tip, max(patience, self.interval, FIVE_A_SECOND))
-        return max(usual, wire_bytes / self.bytes_per_second)
+    def is_full(self, wire_bytes: int, records: int, most: int) -> bool:
+        """Whether a page of so many bytes and records, of ``most`` asked for, leaves more to be read."""
+        return records >= most or wire_bytes >= self.page_bytes
+
+    def pause_behind(self, wire_bytes: int) -> float:
+        """Seconds until the next read after a page of so many bytes, with more to read."""
+        return max(self.interval, self.paid_after(wire_bytes))
+
+    def paid_after(self, wire_bytes: int) -> float:
+        """Seconds after a page of so many bytes until the service gives the next one."""
+        return wire_bytes / self.bytes_per_second
 
 
 def plain_number(sequence_number: str, place: int) -> str:

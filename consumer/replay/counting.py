@@ -113,7 +113,7 @@ async def _count(
             return
         iterator = page.next_iterator
         quiet = quiet + 1 if page.at_tip else 0
-        await asyncio.sleep(stream.format.reading.pause_after(page.wire_bytes, full=True, patience=0.0))
+        await asyncio.sleep(stream.format.reading.pause_behind(page.wire_bytes))
 
 
 def place_of(row: LeaseRow, rule: StartRule) -> Position:

@@ -26,6 +26,7 @@ RELOADABLE: Final[Mapping[str, str]] = {
     "limits.buffer": "at once; what is held above a smaller one is not taken back",
     "limits.max_shards": "with the next plan; shards held above a smaller one are kept",
     "source.poll.max_records": "with the next page of each shard",
+    "source.poll.target_latency": "with the next pause of each shard",
     "source.poll.idle_backoff_max": "with the next pause of each shard",
     "checkpoint.interval": "with the next pause of each shard",
 }

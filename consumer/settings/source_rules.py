@@ -7,7 +7,7 @@ from typing import Final
 
 from consumer.settings.aws_names import arn_place, require_stream_arn, stream_region
 from consumer.settings.errors import Refused
-from consumer.settings.model import Settings
+from consumer.settings.model import Poll, Settings
 from consumer.settings.rule import Rule, Violation
 from consumer.settings.units import format_duration
 
@@ -90,6 +90,18 @@ def _max_records(settings: Settings) -> Iterator[Violation]:
         )
 
 
+def _target_latency(settings: Settings) -> Iterator[Violation]:
+    """The default gives way to a short longest pause; another value would be a contradiction."""
+    poll = settings.source.poll
+    if poll.idle_backoff_max < poll.target_latency != Poll().target_latency:
+        longest, found = format_duration(poll.idle_backoff_max), format_duration(poll.target_latency)
+        yield Violation(
+            "source.poll.target_latency",
+            f"must be at most source.poll.idle_backoff_max, {longest}, found {found}",
+            f"set idle_backoff_max: {found} too, if a record may wait so long",
+        )
+
+
 def _duplicates(settings: Settings) -> Iterator[Violation]:
     source = settings.source
     if source.kind == "dynamodb" and source.duplicates == "keep":
@@ -134,6 +146,7 @@ SOURCE_RULES: Final = (
     Rule(("source.kind", "source.table", "source.stream", "source.stream_arn"), _one_source),
     Rule(("source.kind", "source.stream_arn"), _stream_arn),
     Rule(("source.kind", "source.poll.max_records"), _max_records),
+    Rule(("source.poll.target_latency", "source.poll.idle_backoff_max"), _target_latency),
     Rule(("source.table", "source.stream_arn", "aws.region", "aws.endpoints"), _region),
     Rule(("source.kind", "source.table", "source.stream_arn", "aws.endpoints"), _place),
 )

@@ -19,7 +19,8 @@ from consumer.cli.lambda_import.values import moment_text, show
 from consumer.settings.aws_names import require_stream_arn, stream_region
 from consumer.settings.errors import Refused
 from consumer.settings.kinds import require_http_url
-from consumer.settings.units import format_duration
+from consumer.settings.model import Poll
+from consumer.settings.units import format_duration, parse_duration
 
 _MAX_INT: Final = 2**31 - 1
 _MAX_RECORDS: Final = {"kinesis": 10_000, "dynamodb": 1_000}  # of GetRecords
@@ -150,11 +151,13 @@ class _Configuration:
         records = self._whole("maxRecords", 1, _MAX_RECORDS["kinesis"])
         if records is not None:
             poll["max_records"] = min(records, most)
-        pause = self._duration("idleTimeBetweenReadsInMillis", 0.001, 300)
+        pause = self._duration("idleTimeBetweenReadsInMillis", 0.2, 300)
         if pause is not None:
-            poll["idle_backoff_max"] = pause
+            poll["target_latency"] = pause
+            if parse_duration(pause) > Poll().idle_backoff_max:
+                poll["idle_backoff_max"] = pause
         if poll:
-            self._out.value("poll", poll, "maxRecords; idleTimeBetweenReadsInMillis, here after empty reads only")
+            self._out.value("poll", poll, "maxRecords; idleTimeBetweenReadsInMillis, here while records may come")
 
     def _position(self) -> tuple[Any, str]:
         key, extended = "initialPositionInStream", "initialPositionInStreamExtended"

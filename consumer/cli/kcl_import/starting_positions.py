@@ -91,5 +91,5 @@ class _Reader:
             f"shard {shard_id}",
             lambda: self._source.get_records(shard_id, iterator, self._limit),
         )
-        await asyncio.sleep(self._pace.pause_after(page.wire_bytes, full=True, patience=0.0))
+        await asyncio.sleep(self._pace.pause_behind(page.wire_bytes))
         return page

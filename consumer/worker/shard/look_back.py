@@ -169,7 +169,7 @@ class LookBack:
                     raise
                 await asyncio.sleep(AGAIN.after(throttled) * (0.5 + random()))
                 continue
-            pause = self._limits.pause_after(page.wire_bytes, full=True, patience=0.0)
+            pause = self._limits.pause_behind(page.wire_bytes)
             others = self._beside or requests.shard_id != self._own.shard_id
             self._due = loop.time() + (max(pause, self._limits.second_reader) if others else pause)
             return page

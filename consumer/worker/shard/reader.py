@@ -17,6 +17,7 @@ from consumer.domain.batching import Entry, PageHold
 from consumer.domain.completeness import as_if_kept, lost_nothing
 from consumer.domain.errors import DependencyError, ExpiredIterator, PermissionDenied, Throttled, TrimmedData
 from consumer.domain.frontier import FrontierSnapshot
+from consumer.domain.polling import Arrivals, Pauses
 from consumer.domain.stream_record import StreamRecord
 from consumer.ports.source import Page, Position
 from consumer.worker.context import WorkerContext
@@ -30,11 +31,12 @@ from consumer.worker.shard.subscription import Subscription
 
 log = structlog.get_logger()
 
-FIRST_IDLE_PAUSE = 0.25  # seconds after an empty page of a shard that has children: there is an end to come
+CLOSED_PAUSE = 0.25  # seconds after a page of a shard that has children, at the most: there is an end to come
 ERROR_BACKOFF = Backoff(0.2, 10.0)
 FIRST_REFUSALS = Backoff(0.2, 2.0)  # a permission that was just given spreads, and the start ends if it does not
 FAILING_AFTER = 3  # failures in a row: one is usual, so many take more than a second
 ADDED_BY_EVENT = 400  # bytes by which a record's Lambda event may be larger than on the wire: an ARN has up to 350
+AT_TIP = 2.0  # seconds by which a record may be older than the last look: it is dated by the second, and shown later
 LATE = 1.0  # seconds after the time planned until a look at the shard counts as late
 
 
@@ -102,6 +104,9 @@ class ShardReader:
         self._resumed = resume_from.low
         now = self._clock.wall()
         self._tip_at = self._tip_kept_for = 0.0
+        self._arrivals = Arrivals()
+        self._asked_for = 0  # records of the last page that are to be handled
+        self._read_at = self._clock.monotonic()
         self.state = ReaderState(looked_at=now, looks_at=now)
 
     @property
@@ -148,7 +153,7 @@ class ShardReader:
         """
         iterator: str | None = None
         before = self._fetched
-        idle = failures = expired = 0
+        failures = expired = 0
         while True:
             try:
                 if iterator is None:
@@ -180,8 +185,7 @@ class ShardReader:
                 self.state.at_tip = self.state.ended = True
                 return
             iterator = page.next_iterator
-            idle = idle + 1 if page.at_tip and not page.records else 0
-            await self._pace(page, idle)
+            await self._pace(page)
 
     def _deliver(self, dispatcher: Dispatcher, from_horizon: bool, page: Page, size: int) -> bool:
         """Offer a page of ``size`` bytes in memory; True when some record of it is still to be settled."""
@@ -192,12 +196,13 @@ class ShardReader:
         if from_horizon:
             records = self._without_known(records)
         entries: list[Entry] = []
+        self._asked_for = 0
         state.read += len(records)
         if records:
             self._subscription.tip_seen_at = 0.0
             event_bytes = page.event_bytes or page.wire_bytes + ADDED_BY_EVENT * len(records)
             entries = self._subscription.accept(records, PageHold(self._budget, size, left=0, event_bytes=event_bytes))
-            self._fetched = records[-1].number
+            self._fetched, self._asked_for = records[-1].number, len(entries)
             if page.behind is None:
                 state.newest_fetched_time = records[-1].created
             dispatcher.add(entries)
@@ -211,19 +216,34 @@ class ShardReader:
         newest = self._subscription.frontier.newest
         return [record for record in records if int(record.number) > newest]
 
-    async def _pace(self, page: Page, idle: int) -> None:
-        """Full speed while behind; near the tip a short pause; on empty pages doubling pauses (GetRecords is billed).
-        A closed shard is read at full speed: empty pages in the middle of a shard are normal."""
+    async def _pace(self, page: Page) -> None:
+        """Full speed while behind; near the tip as the arrivals of the shard have taught (GetRecords is billed). A
+        closed shard is read soon: empty pages in the middle of a shard are normal."""
         poll, limits = self._context.settings.source.poll, self._limits
-        if idle:
-            pause = min(poll.idle_backoff_max, limits.idle * 2.0 ** min(idle - 1, 30))
-            if self._lineage.has_children(self._shard_id):
-                pause = min(pause, FIRST_IDLE_PAUSE)
-            pause = max(pause, limits.interval)
+        now = self._clock.monotonic()
+        waited, self._read_at = now - self._read_at, now
+        if page.behind or limits.is_full(page.wire_bytes, page.count or len(page.records), poll.max_records):
+            self._arrivals.behind()
+            pause = limits.pause_behind(page.wire_bytes)
         else:
-            full = bool(page.behind) or (page.count or len(page.records)) >= poll.max_records
-            pause = limits.pause_after(page.wire_bytes, full=full, patience=poll.idle_backoff_max)
+            pauses = Pauses.of(limits, poll.target_latency, poll.idle_backoff_max)
+            if self._was_behind(page, waited):
+                self._arrivals.behind()
+                pause = pauses.shortest
+            else:
+                self._arrivals.looked(waited, self._asked_for)
+                pause = self._arrivals.pause(pauses)
+            if self._lineage.has_children(self._shard_id):
+                pause = max(limits.interval, min(pause, CLOSED_PAUSE))
+            pause = max(pause, limits.paid_after(page.wire_bytes))
         await self._pause(pause * (0.9 + 0.2 * self._random.random()))
+
+    def _was_behind(self, page: Page, waited: float) -> bool:
+        """Where the service does not say so: a page that is not full may still not be the last one. Its newest record
+        was there already when the shard was looked at before."""
+        if page.behind is not None or not page.records or not page.records[-1].created:
+            return False
+        return self._clock.wall() - page.records[-1].created > waited + AT_TIP
 
     async def _pause(self, seconds: float) -> None:
         self.state.looks_at = self._clock.wall() + seconds

@@ -70,6 +70,23 @@ def test_the_sample_of_the_python_client() -> None:
     assert "handle(records, context)" in notes["executableName"]
 
 
+@pytest.mark.parametrize(
+    ("millis", "poll"),
+    [
+        ("1000", {"target_latency": "1s"}),
+        ("50", {"target_latency": "200ms"}),
+        ("5000", {"target_latency": "5s"}),
+        ("10000", {"target_latency": "10s", "idle_backoff_max": "10s"}),
+    ],
+)
+def test_the_pause_between_reads(tmp_path: Path, millis: str, poll: dict[str, str]) -> None:
+    found, _, written = converted(ADAPTER + f"idleTimeBetweenReadsInMillis = {millis}\n")
+    assert found["source"]["poll"] == poll
+    assert checked(written, tmp_path, HANDLER_COMMAND="/bin/true").source.poll.target_latency == int(millis) / 1000 or (
+        millis == "50"
+    )
+
+
 def test_everything_that_has_a_counterpart(tmp_path: Path) -> None:
     found, notes, written = converted(
         ADAPTER
@@ -101,7 +118,7 @@ def test_everything_that_has_a_counterpart(tmp_path: Path) -> None:
             "stream_arn": STREAM,
             "starting_position": "2021-11-11T05:39:02Z",
             "on_gap": "continue",
-            "poll": {"max_records": 500, "idle_backoff_max": "250ms"},
+            "poll": {"max_records": 500, "target_latency": "250ms"},
         },
         "handler": {"kind": "lambda", "command": ["${HANDLER_COMMAND}"], "timeout": "90s"},
         "batch": {"parallelization_factor": 1, "order": "shard"},

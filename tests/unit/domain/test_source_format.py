@@ -15,36 +15,37 @@ STREAMS = ReadingLimits()
 
 class TestPauses:
     @pytest.mark.parametrize(
-        ("limits", "wire_bytes", "full", "pause"),
+        ("limits", "wire_bytes", "records", "full"),
         [
-            (STREAMS, 100, True, 0.0),
-            (STREAMS, 100, False, 0.2),
-            (STREAMS, 700_000, False, 0.0),
-            (STREAMS, 0, False, 0.2),
-            (READING, 100, True, 0.3),
-            (READING, 100, False, 1.0),
-            (READING, 1_000_000, True, 0.5),
-            (READING, 2_000_000, False, 1.0),
-            (READING, 4_000_000, False, 2.0),
-            (READING, 10 * 1024 * 1024, True, 5.24288),
+            (STREAMS, 100, 999, False),
+            (STREAMS, 100, 1000, True),
+            (STREAMS, 699_999, 1, False),
+            (STREAMS, 700_000, 1, True),
+            (READING, 2_000_000, 999, False),
+            (READING, 4_000_000, 1, True),
         ],
     )
-    def test_after_a_page(self, limits: ReadingLimits, wire_bytes: int, full: bool, pause: float) -> None:
-        """At once while behind, seldom near the tip, and never before the bytes of a page are paid for."""
-        assert limits.pause_after(wire_bytes, full=full, patience=10.0) == pause
+    def test_a_full_page_leaves_more(self, limits: ReadingLimits, wire_bytes: int, records: int, full: bool) -> None:
+        assert limits.is_full(wire_bytes, records, 1000) == full
 
     @pytest.mark.parametrize(
-        ("patience", "streams", "kinesis"), [(0.0, 0.2, 0.3), (0.1, 0.2, 0.3), (0.5, 0.2, 0.5), (10.0, 0.2, 1.0)]
+        ("limits", "wire_bytes", "pause"),
+        [
+            (STREAMS, 100, 0.0),
+            (STREAMS, 1_000_000, 0.0),
+            (READING, 100, 0.3),
+            (READING, 1_000_000, 0.5),
+            (READING, 10 * 1024 * 1024, 5.24288),
+        ],
     )
-    def test_who_is_less_patient_reads_more_often(self, patience: float, streams: float, kinesis: float) -> None:
-        """But no more than five times a second, nor than the service allows."""
-        assert STREAMS.pause_after(1, full=False, patience=patience) == streams
-        assert READING.pause_after(1, full=False, patience=patience) == kinesis
+    def test_while_behind(self, limits: ReadingLimits, wire_bytes: int, pause: float) -> None:
+        """At once, but never before the bytes of a page are paid for."""
+        assert limits.pause_behind(wire_bytes) == pause
 
-    @given(st.integers(0, 10 * 1024 * 1024), st.booleans(), st.floats(0, 60))
-    def test_what_kinesis_allows_of_a_shard(self, wire_bytes: int, full: bool, patience: float) -> None:
+    @given(st.integers(0, 10 * 1024 * 1024))
+    def test_what_kinesis_allows_of_a_shard(self, wire_bytes: int) -> None:
         """Five calls and 2 MB a second, of which a second consumer needs its part."""
-        pause = READING.pause_after(wire_bytes, full=full, patience=patience)
+        pause = READING.pause_behind(wire_bytes)
         assert pause >= 0.3
         assert wire_bytes - pause * 2_000_000 < 1
 

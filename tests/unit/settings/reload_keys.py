@@ -74,7 +74,8 @@ MAY_CHANGE: dict[str, Any] = {
     "limits.buffer": "32MiB",
     "limits.max_shards": 2,
     "source.poll.max_records": 10,
-    "source.poll.idle_backoff_max": "1s",
+    "source.poll.target_latency": "1s",
+    "source.poll.idle_backoff_max": "3s",
     "checkpoint.interval": "2s",
 }
 

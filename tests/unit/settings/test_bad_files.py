@@ -256,6 +256,14 @@ REQUIRED = [
         "source.poll.max_records: must be a whole number from 1 to 1000 for kind dynamodb, found 1001 (only",
     ),
     (
+        "source: {table: orders, poll: {target_latency: 100ms}}",
+        "source.poll.target_latency: must be from 200ms to 5m, found '100ms'",
+    ),
+    (
+        "source: {table: orders, poll: {target_latency: 10s}}",
+        "source.poll.target_latency: must be at most source.poll.idle_backoff_max, 5s, found 10s (set idle_backoff_max:",
+    ),
+    (
         f"source: {{stream_arn: {STREAM}}}\naws: {{region: us-east-1}}",
         "c.yaml:1: source.stream_arn: is in region eu-west-1, but aws.region is us-east-1 (make them agree)",
     ),

@@ -27,7 +27,8 @@ SAMPLES = sorted((Path(__file__).parents[3] / "config").glob("*.yaml"))
 def test_the_defaults_are_those_of_the_contract(load: Load, tmp_path: Path) -> None:
     settings = load(BASE)
     assert (settings.source.starting_position, settings.source.on_gap) == ("trim_horizon", "halt")
-    assert (settings.source.poll.max_records, settings.source.poll.idle_backoff_max) == (1000, 5.0)
+    poll = settings.source.poll
+    assert (poll.max_records, poll.target_latency, poll.idle_backoff_max) == (1000, 2.0, 5.0)
     assert (settings.handler.kind, settings.handler.isolation) == ("lambda", "process")
     assert (settings.handler.processes, settings.handler.timeout, settings.handler.path) == (2, 60.0, tmp_path)
     assert (settings.batch.batch_size, settings.batch.parallelization_factor) == (100, 8)
