@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, Protocol
 
 from benchmarks.measure import percentile
 from consumer.domain.polling import Arrivals, Pauses
-from consumer.domain.source_format import ReadingLimits
+from consumer.domain.source_format import FIVE_A_SECOND, ReadingLimits
 
 HOUR: Final = 3600.0
 SHARDS: Final = 4
@@ -107,7 +107,8 @@ class Learning:
 
     def pause(self, waited: float, records: int, chance: random.Random) -> float:
         self._arrivals.looked(waited, records)
-        return self._arrivals.pause(self._pauses) * (1.0 - JITTER + 2 * JITTER * chance.random())
+        pause = self._arrivals.pause(self._pauses) * (1.0 - JITTER + 2 * JITTER * chance.random())
+        return max(FIVE_A_SECOND, pause)
 
 
 KCL: Final = "KCL with the adapter"

@@ -10,6 +10,7 @@ import click
 from consumer.cli.config_file import optional_config
 from consumer.cli.failures import EX_USAGE, fail, settings_or_exit
 from consumer.cli.output import Styled, echo_json, output_option, table
+from consumer.settings.units import format_duration
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
     from consumer.cli.cost_model import Estimate
@@ -108,4 +109,13 @@ def _as_text(found: Estimate) -> str:
     )
     factor = f", times {assumed.region_factor:g}" if assumed.region_factor != 1 else ""
     end = f"prices of {prices.region} as of {prices.as_of}{factor}. {prices.note}".rstrip()
-    return "\n".join([head, "", table(rows), "", end])
+    return "\n".join([head, "", table(rows), "", table(_trades(found)), "", end])
+
+
+def _trades(found: Estimate) -> list[list[str]]:
+    rows: list[list[str]] = [["TARGET_LATENCY", "95 OF 100 READ WITHIN", "GETRECORDS", "$", ""]]
+    for one in found.trades:
+        mark = "configured" if one.target_latency == found.assumed.pace.target_latency else ""
+        reading = [f"{one.reading.requests:,.0f}", f"{one.reading.dollars:,.2f}"]
+        rows.append([format_duration(one.target_latency), f"{one.read_within:.2f} s", *reading, mark])
+    return rows

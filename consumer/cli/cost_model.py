@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
-from consumer.domain.fleet_cost import Fleet, Pace, lambda_invocations, message_requests, requests
+from consumer.domain.fleet_cost import (
+    Fleet,
+    Pace,
+    lambda_invocations,
+    message_requests,
+    read_within,
+    reads_of_shard,
+    requests,
+)
 from consumer.domain.kinesis_format import KINESIS_FORMAT
 from consumer.domain.prices import MILLION, MONTH, Prices
 from consumer.domain.source_format import ReadingLimits
@@ -13,6 +21,7 @@ from consumer.settings.model import Batch, Checkpoint, Leases, Poll, Settings
 from consumer.worker.fleet.session_renewal import RENEWALS_PER_DURATION
 
 _GB: Final = 1e9
+_TARGETS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds of source.poll.target_latency to choose from
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +71,22 @@ class Line(NamedTuple):
     note: str = ""
 
 
+class Trade(NamedTuple):
+    """What one ``source.poll.target_latency`` (seconds) brings. ``read_within``: 95 of 100 records, in seconds."""
+
+    target_latency: float
+    read_within: float
+    reading: Line
+
+
 class Estimate(NamedTuple):
-    """``lines`` are ours, ``rival`` those of a Lambda event source mapping."""
+    """``lines`` are ours, ``rival`` those of a Lambda event source mapping. ``trades``: for other targets, with the
+    one that is configured among them."""
 
     assumed: Assumed
     lines: list[Line]
     rival: list[Line]
+    trades: list[Trade]
 
     def document(self) -> dict[str, Any]:
         fleet, prices = self.assumed.fleet, self.assumed.prices
@@ -86,6 +105,15 @@ class Estimate(NamedTuple):
             "source": self.assumed.source,
             "stream_consumer": group(self.lines),
             "lambda": group(self.rival),
+            "target_latency": [
+                {
+                    "seconds": one.target_latency,
+                    "read_within_seconds": round(one.read_within, 3),
+                    "get_records": round(one.reading.requests),
+                    "dollars": round(one.reading.dollars, 4),
+                }
+                for one in self.trades
+            ],
             "prices": {"as_of": prices.as_of, "region": prices.region, "note": prices.note},
         }
 
@@ -122,7 +150,17 @@ def estimated(assumed: Assumed) -> Estimate:
             f"{assumed.lambda_seconds * 1000:g} ms of {assumed.lambda_gb * 1024:g} MB each",
         ),
     ]
-    return Estimate(assumed, lines, rival)
+    return Estimate(assumed, lines, rival, _trades(assumed))
+
+
+def _trades(assumed: Assumed) -> list[Trade]:
+    fleet, pace = assumed.fleet, assumed.pace
+    found = []
+    for target in sorted({*_TARGETS, pace.target_latency}):
+        other = replace(pace, target_latency=target, idle_backoff_max=max(target, pace.idle_backoff_max))
+        calls = fleet.shards * reads_of_shard(fleet.rate_of_shard, fleet.record_bytes, other)
+        found.append(Trade(target, read_within(fleet.rate_of_shard, other), _reading(assumed, calls * MONTH)))
+    return found
 
 
 def _reading(assumed: Assumed, calls: float) -> Line:

@@ -84,7 +84,8 @@ def reads_of_shard(rate: float, record_bytes: int, pace: Pace) -> float:
     fullest = max(1.0, min(pace.max_records, limits.page_bytes / max(1, record_bytes)))
     if _is_watched(rate, pauses):
         pause = pauses.expecting(rate)
-        often = WATCHED / pause + (1.0 - WATCHED) / max(pause, pauses.longest)
+        watched = WATCHED if rate * pause < 1.0 else 1.0  # where each read finds records, there is no other time
+        often = watched / pause + (1.0 - watched) / pauses.longest
     else:
         often = rate * _growing(pauses) + 1.0 / pauses.longest
     return max(often, rate / fullest)
@@ -93,7 +94,7 @@ def reads_of_shard(rate: float, record_bytes: int, pace: Pace) -> float:
 def read_within(rate: float, pace: Pace) -> float:
     """Seconds in which 95 of 100 records of a shard are read that comes to rest between them."""
     pauses = pace.pauses
-    return WATCHED * (pauses.expecting(rate) if _is_watched(rate, pauses) else pauses.longest)
+    return pauses.expecting(rate) if _is_watched(rate, pauses) else WATCHED * pauses.longest
 
 
 def _is_watched(rate: float, pauses: Pauses) -> bool:

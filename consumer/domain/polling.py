@@ -86,10 +86,10 @@ class Arrivals:
         """The shard was read to its tip, ``waited`` seconds after the read before, and gave so many records that are to
         be handled: those that filters leave out may come late."""
         begin = self._age
-        end = begin + min(max(0.0, waited), HORIZON)
+        end = begin + max(0.0, waited)
         if records > 0:
             self._fade()
-        at = bisect_right(_EDGES, begin) - 1
+        at = bisect_right(_EDGES, begin) - 1 if end - begin <= HORIZON else STRETCHES  # the process was held up
         while at < STRETCHES and _EDGES[at] < end > begin:
             part = min(end, _EDGES[at + 1]) - max(begin, _EDGES[at])
             self._watched[at] += part
@@ -116,7 +116,7 @@ class Arrivals:
             if begins >= pause:
                 break
             if self._plan[following]:
-                return max(pauses.shortest, begins)
+                return max(pauses.shortest, min(pause, begins + self._plan[following]))
         return max(pauses.shortest, pause)
 
     def _fade(self) -> None:

@@ -17,7 +17,7 @@ from .keys import partition_key_reader
 from .stream_record import StreamRecord
 from .windows import second_text
 
-FIVE_A_SECOND: Final = 0.2  # seconds; near the tip more reads than that bring nothing
+FIVE_A_SECOND: Final = 0.2  # seconds; near the tip no shard is read more often
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,8 +109,8 @@ class Poll(Section):
     their shard come. Half of it costs up to twice the GetRecords; `stream-consumer cost` shows the trade. Shards
     with much to read are read sooner, up to five times a second."""
     idle_backoff_max: Annotated[float, duration_in(0.2, 300)] = 5.0
-    """Duration 200ms..5m, default 5s. The longest pause between two reads of a shard: while no record is expected, pauses
-    grow up to it. Longer is cheaper and adds as much latency to the first record after a quiet time."""
+    """Duration 200ms..5m, default 5s. The longest pause between two reads of a shard: while no record is expected,
+    pauses grow up to it. Longer is cheaper and adds as much latency to the first record after a quiet time."""
 
 
 class Source(Section):

@@ -21,6 +21,7 @@ from consumer.domain.item_versions import BYTES_PER_ITEM
 from consumer.domain.kinesis_format import READING
 from consumer.domain.stream_record import StreamRecord
 from consumer.settings.load import settings_from
+from consumer.settings.model import Poll
 from consumer.worker.fleet.incarnation import VERSIONS_SHARE
 from consumer.worker.shard.look_back import PERIOD
 from demo.local_aws import LocalAws
@@ -103,5 +104,8 @@ def test_the_numbers_of_the_page() -> None:
     assert f"{round(items, -3):,} items with the default of 64 MiB ({BYTES_PER_ITEM} bytes an" in PAGE
     assert f"in the {PERIOD:g} seconds before its checkpoint" in PAGE
     assert f"| behind, or the page was full | {READING.interval:g} s, and until" in PAGE
-    assert f"| near the tip | {READING.near_tip:g} s, as Lambda does" in PAGE
-    assert f"| idle | {READING.idle:g} s, doubling to" in PAGE
+    assert f"| near the tip, while records may come | between {READING.near_tip:g} s, as Lambda does, and" in PAGE
+    assert f"less when the target is less, down to {READING.interval:g} s" in PAGE
+    poll = Poll()
+    assert f"`source.poll.target_latency` ({poll.target_latency:g} s)" in PAGE
+    assert f"growing to `source.poll.idle_backoff_max` ({poll.idle_backoff_max:g} s)" in PAGE

@@ -189,6 +189,22 @@ async def idle_backoff_max(world: Simulation) -> None:
     assert looks[0] <= 5 < 60 < looks[1]
 
 
+async def target_latency(world: Simulation) -> None:
+    """A record every four seconds: reads are as far apart as the target."""
+    worker, _ = await running(world)
+    looks = []
+    for target in ("4s", "500ms"):
+        worker.reload({"source": {"poll": {"target_latency": target}, **SOURCE}})
+        for look in range(60):
+            if look == 20:
+                before = world.calls["get_records"]
+            world.put("a")
+            await world.sleep(4.0)
+        looks.append(world.calls["get_records"] - before)
+    assert looks[0] <= 100 < 240 < looks[1]
+    await until_settled(world)
+
+
 async def interval(world: Simulation) -> None:
     worker, _ = await running(world)
     writes = []
@@ -225,6 +241,7 @@ SCENARIOS: dict[str, tuple[Scenario, dict[str, Any]]] = {
     "limits.max_shards": (max_shards, {"shards": 4, "config": {"limits": {"max_shards": 1}}}),
     "source.poll.max_records": (max_records, {}),
     "source.poll.idle_backoff_max": (idle_backoff_max, {}),
+    "source.poll.target_latency": (target_latency, {}),
     "checkpoint.interval": (interval, {}),
 }
 

@@ -18,6 +18,7 @@ from consumer.domain.completeness import as_if_kept, lost_nothing
 from consumer.domain.errors import DependencyError, ExpiredIterator, PermissionDenied, Throttled, TrimmedData
 from consumer.domain.frontier import FrontierSnapshot
 from consumer.domain.polling import Arrivals, Pauses
+from consumer.domain.source_format import FIVE_A_SECOND
 from consumer.domain.stream_record import StreamRecord
 from consumer.ports.source import Page, Position
 from consumer.worker.context import WorkerContext
@@ -224,7 +225,7 @@ class ShardReader:
         waited, self._read_at = now - self._read_at, now
         if page.behind or limits.is_full(page.wire_bytes, page.count or len(page.records), poll.max_records):
             self._arrivals.behind()
-            pause = limits.pause_behind(page.wire_bytes)
+            pause, least = limits.pause_behind(page.wire_bytes), 0.0
         else:
             pauses = Pauses.of(limits, poll.target_latency, poll.idle_backoff_max)
             if self._was_behind(page, waited):
@@ -233,10 +234,11 @@ class ShardReader:
             else:
                 self._arrivals.looked(waited, self._asked_for)
                 pause = self._arrivals.pause(pauses)
+            least = FIVE_A_SECOND
             if self._lineage.has_children(self._shard_id):
                 pause = max(limits.interval, min(pause, CLOSED_PAUSE))
             pause = max(pause, limits.paid_after(page.wire_bytes))
-        await self._pause(pause * (0.9 + 0.2 * self._random.random()))
+        await self._pause(max(least, pause * (0.9 + 0.2 * self._random.random())))
 
     def _was_behind(self, page: Page, waited: float) -> bool:
         """Where the service does not say so: a page that is not full may still not be the last one. Its newest record

@@ -213,6 +213,15 @@ RECORDS = (
         family="records",
     ),
     Mutant(
+        "a silent shard is not looked at again",
+        "consumer/domain/polling.py",
+        "        pause = min(pauses.longest, max(EARLY * pauses.target, GROWTH * self._age))\n",
+        "        pause = max(EARLY * pauses.target, 1e6 * self._age)\n",
+        ("liveness", "G1 complete"),
+        family="records",
+        quick=True,
+    ),
+    Mutant(
         "records that are let go stay in the byte budget",
         "consumer/domain/batching.py",
         "        if self.left == 0:\n",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,19 @@ import pytest
 from click.testing import CliRunner
 
 from consumer.cli.main import main
-from consumer.domain.fleet_cost import Fleet, Pace, checkpoints_of_shard, lambda_invocations, reads_of_shard, requests
+from consumer.domain.fleet_cost import (
+    Fleet,
+    Pace,
+    checkpoints_of_shard,
+    lambda_invocations,
+    read_within,
+    reads_of_shard,
+    requests,
+)
+from consumer.domain.polling import Arrivals
 from consumer.domain.source_format import ReadingLimits
 
-PACE = Pace(ReadingLimits(), 5.0, 1000, 1.0, 10.0, 4)
+PACE = Pace(ReadingLimits(), 2.0, 5.0, 1000, 1.0, 10.0, 4)
 
 
 def estimate(*words: str) -> Any:
@@ -31,7 +41,7 @@ def line(found: Any, what: str, who: str = "stream_consumer") -> Any:
 def test_an_idle_shard_is_polled_as_was_measured() -> None:
     """720 an hour; 3,600 with idle_backoff_max of 1 s."""
     assert reads_of_shard(0.0, 2048, PACE) * 3600 == pytest.approx(720)
-    quick = Pace(PACE.reading, 1.0, 1000, 1.0, 10.0, 4)
+    quick = Pace(PACE.reading, 2.0, 1.0, 1000, 1.0, 10.0, 4)
     assert reads_of_shard(0.0, 2048, quick) * 3600 == pytest.approx(3600)
 
 
@@ -40,21 +50,45 @@ def test_a_busy_shard_is_read_five_times_a_second_and_more_when_pages_are_full()
     assert reads_of_shard(10_000.0, 200, PACE) == pytest.approx(10.0)
 
 
-@pytest.mark.parametrize("rate", [0.05, 0.3, 2.0])
-def test_in_between_it_is_what_chance_makes_of_it(rate: float) -> None:
+@pytest.mark.parametrize("target", [0.5, 2.0])
+@pytest.mark.parametrize("rate", [1e-4, 0.02, 0.3, 2.0, 20.0])
+def test_in_between_it_is_what_the_reader_learns(rate: float, target: float) -> None:
     """The reader's pauses, played with arrivals at random."""
+    pace = replace(PACE, target_latency=target)
     chance = random.Random(7)
-    time, arrival, reads, idle = 0.0, chance.expovariate(rate), 0, 0
-    while time < 40_000:
+    arrivals, time, waited, reads = Arrivals(), 0.0, 0.0, 0
+    arrival, late, seconds = chance.expovariate(rate), [], 1000.0 + 400.0 / rate
+    while time < min(seconds, 200_000.0):
+        found = 0
+        while arrival <= time:
+            late.append(time - arrival)
+            arrival += chance.expovariate(rate)
+            found += 1
         reads += 1
-        if arrival <= time:
-            while arrival <= time:
-                arrival += chance.expovariate(rate)
-            idle = 0
-        else:
-            idle += 1
-        time += min(5.0, 0.25 * 2.0 ** (idle - 1)) if idle else 0.2
-    assert reads_of_shard(rate, 2048, PACE) == pytest.approx(reads / time, rel=0.05)
+        arrivals.looked(waited, found)
+        waited = arrivals.pause(pace.pauses)
+        time += waited
+    assert reads_of_shard(rate, 2048, pace) == pytest.approx(reads / time, rel=0.12)
+    assert read_within(rate, pace) == pytest.approx(sorted(late)[int(0.95 * len(late))], rel=0.25)
+
+
+def test_what_another_target_brings_is_shown(tmp_path: Path) -> None:
+    """Twice the reads for half the wait, with the target of the config among the others."""
+    config = tmp_path / "consumer.yaml"
+    config.write_text(
+        "application: a\nsource: {table: orders, poll: {target_latency: 3s}}\n"
+        "handler: {kind: http, target: 'http://localhost/'}\n"
+    )
+    config.chmod(0o600)
+    found = estimate(str(config), "--shards", "1", "--rate", "0.25")["target_latency"]
+    assert [one["seconds"] for one in found] == [0.2, 0.5, 1.0, 2.0, 3.0, 5.0]
+    waits, reads = [one["read_within_seconds"] for one in found], [one["get_records"] for one in found]
+    assert waits == sorted(waits)
+    assert reads == sorted(reads, reverse=True)
+    assert all(one["read_within_seconds"] <= one["seconds"] for one in found)
+    text = CliRunner().invoke(main, ["cost", str(config)]).output
+    (marked,) = (line for line in text.splitlines() if "configured" in line)
+    assert marked.split()[0] == "3s"
 
 
 def test_checkpoints_are_at_most_one_an_interval() -> None:

@@ -261,7 +261,7 @@ REQUIRED = [
     ),
     (
         "source: {table: orders, poll: {target_latency: 10s}}",
-        "source.poll.target_latency: must be at most source.poll.idle_backoff_max, 5s, found 10s (set idle_backoff_max:",
+        "source.poll.target_latency: must be at most source.poll.idle_backoff_max, 5s, found 10s (set idle_backoff",
     ),
     (
         f"source: {{stream_arn: {STREAM}}}\naws: {{region: us-east-1}}",

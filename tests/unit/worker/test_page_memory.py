@@ -54,8 +54,9 @@ def context_on(source: OnePage) -> Any:
         "handler": {"kind": "lambda", "target": "m:h"},
     }
     settings = Settings.model_validate(config)
+    clock = SimpleNamespace(wall=time.time, monotonic=time.monotonic)
     return SimpleNamespace(
-        ports=SimpleNamespace(source=source, clock=SimpleNamespace(wall=time.time), random=random.Random(1)),
+        ports=SimpleNamespace(source=source, clock=clock, random=random.Random(1)),
         metrics=Metrics(),
         settings=settings,
         stream=SimpleNamespace(format=KINESIS_FORMAT),
