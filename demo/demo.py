@@ -48,7 +48,7 @@ logging: {{level: info, format: json}}
 
 SOURCES: Mapping[Kind, str] = {
     "dynamodb": f"{{table: {TABLE}}}",
-    "kinesis": f"{{kind: kinesis, stream: {STREAM}, table: {TABLE}, poll: {{idle_backoff_max: 500ms}}}}",
+    "kinesis": f"{{kind: kinesis, stream: {STREAM}, table: {TABLE}, poll: {{target_latency: 500ms}}}}",
 }
 
 
