@@ -126,8 +126,7 @@ class Arrivals:
         self._plan = ()
 
     def _made(self, pauses: Pauses) -> tuple[float, ...]:
-        """The stretches to watch, those with the most arrivals for their time first, until few arrivals and few records
-        are left."""
+        """The stretches to watch, those with the most arrivals for their time first, until few arrivals are left."""
         plan = [0.0] * STRETCHES
         pages = sum(self._pages)
         if pages <= 0.0:
@@ -135,12 +134,10 @@ class Arrivals:
         doubt = DOUBT * sum(self._watched) / pages  # seconds
         often = [(DOUBT + found) / (doubt + watched) for found, watched in zip(self._pages, self._watched, strict=True)]
         expected = [each * watched for each, watched in zip(often, self._watched, strict=True)]
-        missing_pages, missing_records = WATCHED * sum(expected), WATCHED * sum(self._records)
+        missing = WATCHED * sum(expected)
         for at in sorted(range(STRETCHES), key=often.__getitem__, reverse=True):
-            enough = missing_pages <= 0.0 and missing_records <= 0.0
-            if enough or often[at] * pauses.target * MOST_READS < 1.0:
+            if missing <= 0.0 or often[at] * pauses.target * MOST_READS < 1.0:
                 break
-            missing_pages -= expected[at]
-            missing_records -= self._records[at]
+            missing -= expected[at]
             plan[at] = pauses.expecting(self._records[at] / (doubt + self._watched[at]))
         return tuple(plan)

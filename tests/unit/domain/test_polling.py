@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import random
+from bisect import bisect_right
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
 from hypothesis import given
@@ -170,8 +172,17 @@ class TestLearning:
 
     def test_a_process_that_was_held_up_has_seen_nothing(self) -> None:
         arrivals, other = taught([(4.0, 1)] * 50), taught([(4.0, 1)] * 50)
-        arrivals.looked(math.inf, 3)
+        for waited in (HORIZON + 1.0, math.inf):
+            arrivals.looked(waited, 3)
+        assert sum(arrivals._pages) < sum(other._pages)
+        assert sum(arrivals._watched) < sum(other._watched)
         assert arrivals.pause(DEFAULT) == pytest.approx(other.pause(DEFAULT), rel=0.1)
+
+    def test_a_clock_that_goes_back_changes_nothing(self) -> None:
+        arrivals = taught([(5.0, 0)] * 4)
+        assert arrivals.pause(DEFAULT) == 5.0
+        arrivals.looked(-1e6, 0)
+        assert arrivals.pause(DEFAULT) == 5.0
 
     def test_being_behind_teaches_nothing_of_when_records_come(self) -> None:
         """The time in which a backlog is read says how fast it is read."""
@@ -185,6 +196,14 @@ class TestLearning:
         """More than 300 reads for one record: the longest pause is good enough."""
         reads = play(Arrivals(), lambda now: int(now / 3600.0), 10 * 3600.0)
         assert len(reads) < 10 * 750
+
+    def test_a_record_in_twenty_minutes_is_not_waited_for(self) -> None:
+        """Some of them come within the time from which is learned."""
+        chance = random.Random(1)
+        gaps = [chance.expovariate(1 / 1200.0) for _ in range(100)]
+        times = list(accumulate(gaps))
+        reads = play(Arrivals(), lambda now: bisect_right(times, now), 20 * 3600.0)
+        assert len(reads) < 20 * 850
 
     def test_another_target_counts_at_once(self) -> None:
         arrivals = taught([(4.0, 1)] * 50)
