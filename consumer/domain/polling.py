@@ -36,7 +36,7 @@ def _edges() -> tuple[float, ...]:
     while edge < HORIZON:
         found.append(edge)
         edge *= math.sqrt(2.0)
-    return (*found, edge)
+    return (*found, HORIZON)
 
 
 _EDGES: Final = _edges()

@@ -8,6 +8,7 @@ from typing import Any
 
 from consumer.domain.batching import KeyBounds
 from consumer.domain.outcome import OK, HandlerCall, Outcome
+from consumer.domain.polling import HORIZON
 from consumer.testing.network import Weather
 from consumer.testing.simulated_worker import SimulatedWorker
 from consumer.testing.simulation import Simulation
@@ -256,7 +257,7 @@ def test_a_shard_that_was_trimmed_whole_is_not_read_again_without_end() -> None:
         await asyncio.sleep(20.0)
         world.trim(world.stream.open_shards()[0])
         failing.bad.clear()
-        await asyncio.sleep(60.0)
+        await asyncio.sleep(HORIZON)  # until then the main reader expects more
         before = world.calls["get_records"]
         await asyncio.sleep(600.0)
         assert world.calls["get_records"] - before < 2 * 600.0 / 5.0 + 10, "two readers, a poll in five seconds each"
