@@ -134,7 +134,7 @@ class Fleet:
                 "region": "us-east-1",
                 "endpoints": dict.fromkeys(("dynamodb", "dynamodb_streams", "sqs"), self.endpoint),
             },
-            "source": {"table": self.table, "poll": {"idle_backoff_max": "500ms"}},
+            "source": {"table": self.table, "poll": {"target_latency": "200ms", "idle_backoff_max": "500ms"}},
             "handler": {
                 "kind": "lambda",
                 "target": "journal_handler:lambda_handler",

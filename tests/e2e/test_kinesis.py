@@ -116,7 +116,11 @@ class KinesisFleet(Fleet):
     def config(self, **overrides: Any) -> dict[str, Any]:
         config = super().config(**overrides)
         config["aws"]["endpoints"]["kinesis"] = self.kinesis
-        source = {"kind": "kinesis", "stream": self.stream, "poll": {"idle_backoff_max": "500ms"}}
+        source = {
+            "kind": "kinesis",
+            "stream": self.stream,
+            "poll": {"target_latency": "200ms", "idle_backoff_max": "500ms"},
+        }
         config["source"] = {**source, **overrides.get("source", {})}
         config["handler"]["target"] = "kinesis_handler:handler"
         config["leases"]["duration"] = f"{LEASE_SECONDS:g}s"
