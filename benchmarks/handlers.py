@@ -86,6 +86,13 @@ async def stamp(records: Sequence[Record], context: Any) -> None:
         file.write(f"{time.monotonic()!r}\n")
 
 
+async def journal(records: Sequence[Record], context: Any) -> None:
+    """Writes down what it was called with: a line for each record."""
+    lines = "".join(f"{context.shard_id} {record.sequence_number}\n" for record in records)
+    with Path(os.environ[STAMPS]).open("a") as file:  # noqa: ASYNC230 - a few lines, in the page cache
+        file.write(lines)
+
+
 async def stamp_first(records: Sequence[Record], context: Any) -> None:
     """Writes down when it was called first."""
     if not _stamped:

@@ -55,13 +55,21 @@ class DaemonProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.kill()  # what it holds does not matter any more
-        self._process.wait()
+        self.kill()  # what it holds does not matter any more
         self._folder.cleanup()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+        self._process.wait()
+
+    def lines(self) -> list[str]:
+        """What its handler has written down."""
+        return self._stamps.read_text().splitlines() if self._stamps.exists() else []
 
     def stamps(self) -> list[float]:
         """When its handler was called, on this machine's monotonic clock."""
-        return [float(line) for line in self._stamps.read_text().split()] if self._stamps.exists() else []
+        return [float(line) for line in self.lines()]
 
     def cpu(self) -> float:
         """CPU seconds so far, to a hundredth."""

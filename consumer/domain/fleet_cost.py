@@ -111,8 +111,8 @@ def _growing(pauses: Pauses) -> float:
 
 
 def checkpoints_of_shard(rate: float, interval: float) -> float:
-    """Writes a second: one, ``interval`` after something has moved."""
-    return 1.0 / (interval + 1.0 / rate) if rate > 0 else 0.0
+    """Writes a second. Between two there is an ``interval``, and then the wait for a record if none came in it."""
+    return 1.0 / (interval + math.exp(-rate * interval) / rate) if rate > 0 else 0.0
 
 
 def lambda_invocations(fleet: Fleet, batch_size: int, batching_window: float) -> float:

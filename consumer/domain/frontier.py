@@ -104,6 +104,7 @@ class Frontier:
         self._lasts: list[str] = []
         self._settled_above = 0
         self._version = 0
+        self.settlements = 0  # grows whenever something was settled
         self._newest_text = snapshot.low or ""
         self._newest = int(snapshot.low) if snapshot.low is not None else -1
 
@@ -168,6 +169,7 @@ class Frontier:
                     start = index
         self._add(positions[start], positions[last], numbers[start], numbers[last])
         self._version += 1
+        self.settlements += 1
 
     def _add(self, start: int, end: int, first: str, last: str) -> None:
         """A stretch of positions is settled now, all of which were not."""

@@ -118,6 +118,7 @@ class TumblingWindow:
         self._size = size
         self._durable = durable
         self._version = 0
+        self.closings = 0  # grows with every final invocation that is settled
 
     @property
     def durable(self) -> WindowState:
@@ -158,6 +159,7 @@ class TumblingWindow:
 
     def close(self) -> None:
         """The final invocation is settled."""
+        self.closings += 1
         self._change(WindowState())
 
     def is_over(self, read_at: float, margin: float) -> bool:

@@ -293,7 +293,8 @@ class Checkpoint(Section):
     """How often progress is written."""
 
     interval: Annotated[float, duration_in(0.001, 3600)] = 1.0
-    """Duration 1ms..1h, default 1s: between checkpoint writes of a shard."""
+    """Duration 1ms..1h, default 1s: between two checkpoint writes of a shard, at least. What is settled is written at
+    once when the last write is older, so a crash repeats what was settled in one interval at most."""
 
 
 class Shutdown(Section):

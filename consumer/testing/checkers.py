@@ -17,6 +17,7 @@ from consumer.domain.lease import LeaseRow
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.domain.shards import DAY
 from consumer.settings.model import Settings
+from consumer.testing.checkpoint_rules import CheckpointRules
 from consumer.testing.history import Duplicate, History, Item
 from consumer.testing.memory_rules import MemoryRules
 from consumer.testing.open_records import Promptness, Stream, record_name
@@ -43,12 +44,14 @@ class Checkers(Promptness):
         self._saving: dict[str, LeaseRow] = {}
         self._damaged: dict[str, int] = {}  # by shard: the epoch whose frontier was made unreadable
         self._memory = MemoryRules(history)
+        self.checkpoints = CheckpointRules(history)
         self._describes: deque[float] = deque()
         self.moves: list[tuple[float, str, str | None, str | None]] = []  # time, shard, owner before and after
         self.cut_off: list[str] = []  # calls that did not get to their end
 
     def opened(self, incarnation: str, settings: Settings) -> None:
         """A worker takes part in the fleet, with these settings."""
+        self.checkpoints.opened(incarnation, settings.checkpoint.interval)
         if settings.idempotency.mode == "off":
             self._inexact.add(incarnation)
         if settings.batch.order != "key" or settings.batch.tumbling_window:
@@ -110,6 +113,7 @@ class Checkers(Promptness):
             if item.settles > 1:
                 history.duplicates.append(Duplicate(history.now(), item, incarnation, call.lease_epoch))
             self._settle(item)
+            self.checkpoints.settled(call.shard_id, incarnation)
             self._settled_by[call.shard_id, incarnation, call.lease_epoch].append(item.number)
 
     def _handled_in_part(self, incarnation: str, items: Sequence[Item], outcome: Outcome) -> list[Item]:
@@ -192,12 +196,14 @@ class Checkers(Promptness):
 
     # --- the lease table -------------------------------------------------------------------------------
 
-    def saving(self, held: LeaseRow) -> None:
+    def saving(self, operation: str, held: LeaseRow) -> None:
         """An owner is about to write its frontier: it must name whatever that epoch has settled or taken over, and once
         the shard has been read, where: a restart must notice when records were trimmed meanwhile."""
         if self._saving.get(held.shard_id) is held:
             return  # once more, after its row was put back: meanwhile there may be more
         self._saving[held.shard_id] = held
+        if operation == "save":
+            self.checkpoints.sending(held)
         epoch = (held.shard_id, held.owner, held.epoch)
         if epoch in self._begun and held.frontier.low is None and held.frontier.first is None:
             self._history.violated("G7 no silent loss", f"the frontier of {held.shard_id} has no place to resume from")
@@ -231,6 +237,7 @@ class Checkers(Promptness):
         self._memory.written(operation, after)
         if before is None:
             self._check_put_back(after)
+            self.checkpoints.put_back(shard_id)
             return
         if after.owner != before.owner:
             self.moves.append((history.now(), shard_id, before.owner, after.owner))

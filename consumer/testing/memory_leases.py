@@ -256,7 +256,7 @@ class MemoryLeaseStore(MemoryRegistry, MemorySessions, MemoryBulletins, MemoryPa
             return await self._read("lease", mine)
 
     async def save(self, label: str, held: LeaseRow, window: WindowState | None = None) -> None:
-        revision = self._asked_to_save(held)
+        revision = self._asked_to_save("save", held)
 
         def apply() -> None:
             lease = self._held(label, held)
@@ -270,7 +270,7 @@ class MemoryLeaseStore(MemoryRegistry, MemorySessions, MemoryBulletins, MemoryPa
     async def release(
         self, label: str, held: LeaseRow, to: str | None = None, window: WindowState | None = None
     ) -> None:
-        revision = self._asked_to_save(held)
+        revision = self._asked_to_save("release", held)
         by = (held.owner, held.epoch)
 
         def apply() -> None:
@@ -342,9 +342,9 @@ class MemoryLeaseStore(MemoryRegistry, MemorySessions, MemoryBulletins, MemoryPa
             raise LeaseLost(held.shard_id, held.epoch, _holder(row))
         return lease
 
-    def _asked_to_save(self, held: LeaseRow) -> int:
+    def _asked_to_save(self, operation: str, held: LeaseRow) -> int:
         if self._table.on_save is not None:
-            self._table.on_save(held)
+            self._table.on_save(operation, held)
         return self._next_revision(held)
 
     def _next_revision(self, held: LeaseRow) -> int:

@@ -67,7 +67,8 @@ class MemoryTable:
     bulletins: dict[tuple[str, str], Bulletin] = field(default_factory=dict)
     posts: dict[tuple[str, str], dict[int, Post]] = field(default_factory=dict)
     on_write: Callable[[str, LeaseRow | None, LeaseRow], None] | None = None  # operation, lease row before and after
-    on_save: Callable[[LeaseRow], None] | None = None  # what an owner is about to write, before the table judges it
+    # Operation, and what an owner is about to write, before the table judges it.
+    on_save: Callable[[str, LeaseRow], None] | None = None
     on_register: Callable[[Registration], None] | None = None
     on_read: Callable[[str, float], None] | None = None  # partition, read units of a consistent read
     on_remove: Callable[[LeaseRow], None] | None = None  # by a worker, not by hand

@@ -107,6 +107,7 @@ class SimulatedWorker:
         self._world.history.note("configuration reloaded", process.name)
         process.main.context.copy().run(self._loop.reconfigure, settings)
         self._running = self._own = settings
+        self._world.checkers.checkpoints.opened(self.incarnation, settings.checkpoint.interval)
 
     def start(self) -> None:
         """Start a new process; its network is the one it gets from ``simulation.fair_weather``."""

@@ -189,6 +189,7 @@ def fleet(seed: int | str, on_event: OnEvent = None) -> Run:
 async def crash(world: Simulation, worker: SimulatedWorker, slack: float = 0.1) -> None:
     """SIGKILL in a healthy world: peers go on soon, and repeat at most what was settled since the last checkpoint."""
     before, killed, settings = len(world.history.duplicates), world.loop.now, worker.settings
+    incarnation = worker.incarnation
     worker.kill()
     del world.workers[worker.name]
     if not world.workers:
@@ -198,6 +199,7 @@ async def crash(world: Simulation, worker: SimulatedWorker, slack: float = 0.1) 
     await world.until(world.balanced, settings.leases.duration * 1.1 + 5.0, "the take-over after a crash")
     await asyncio.sleep(20.0)
     durable = killed - settings.checkpoint.interval - slack
+    world.checkers.checkpoints.crashed(incarnation, killed, world.history.duplicates[before:])
     for duplicate in world.history.duplicates[before:]:
         item = duplicate.item
         if item.settled_at is not None and item.settled_at < durable:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import structlog
 
+from consumer.domain.checkpoint_pace import CheckpointPace
 from consumer.domain.errors import LeaseDeleted, LeaseLost, Unavailable
 from consumer.domain.frontier import MAX_RUNS_BYTES_GIVEN_AWAY
 from consumer.domain.lease import LeaseRow, LeaseState
@@ -48,6 +49,7 @@ class HeldLease:
         self._saved_version = subscription.version
         self._saved_window: WindowState | None = WindowState()  # None: not known, as after a deletion
         self._saved_at = self._clock.monotonic()
+        self._pace = CheckpointPace(subscription.settlements)
         self.writing = asyncio.Lock()
 
     @property
@@ -80,21 +82,26 @@ class HeldLease:
     # --- checkpoints -----------------------------------------------------------------------------------
 
     async def checkpoint_for_ever(self) -> None:
-        """Write the frontier ``checkpoint.interval`` after it moved: at most one write a shard and interval. An idle
-        shard sets no timer for it. LeaseLost."""
+        """Write the frontier when it has moved: at once, or at the end of ``checkpoint.interval`` since the last write
+        (``domain/checkpoint_pace.py``). An idle shard sets no timer for it. LeaseLost."""
         unsaved = self._subscription.unsaved
         while True:
             await unsaved.wait()
             unsaved.clear()
             while not self.is_saved:
-                await asyncio.sleep(self._context.settings.checkpoint.interval)
+                if (pause := self._checkpoint_pause()) > 0:
+                    await asyncio.sleep(pause)
+                    continue
                 async with self.writing:
-                    if self.is_saved:
-                        continue
                     try:
                         await self._save()
                     except Unavailable as error:
                         _checkpoint_failed(self, error)
+
+    def _checkpoint_pause(self) -> float:
+        interval, subscription = self._context.settings.checkpoint.interval, self._subscription
+        now, under_way = self._clock.monotonic(), subscription.outstanding > 0
+        return self._pace.pause(now, interval, subscription.settlements, under_way=under_way)
 
     def reopen(self) -> None:
         """Read a shard again that is halted, or was read to its end before: its next write says so."""
@@ -110,10 +117,16 @@ class HeldLease:
         await self._until_durable(self._save, Backoff(0.5, 0.5), failed)
 
     async def _save(self) -> None:
-        version, window = self._subscription.version, self._subscription.window_state
-        await self.write(lambda row, window: self._store.save(self._label, row, window))
+        subscription = self._subscription
+        version, window, settlements = subscription.version, subscription.window_state, subscription.settlements
+        try:
+            await self.write(lambda row, window: self._store.save(self._label, row, window))
+        except Unavailable:
+            self._pace.failed(self._clock.monotonic())
+            raise
         self._saved_version, self._saved_at = version, self._clock.monotonic()
         self._saved_window = window
+        self._pace.wrote(self._saved_at, settlements)
 
     # --- losses, windows -------------------------------------------------------------------------------
 
@@ -149,7 +162,8 @@ class HeldLease:
         await self.change_state(self.state, self._taken.note)
         self._taken = replace(self._taken, window_open=False)
         subscription.window = None
-        self._saved_version = subscription.version  # which no longer counts the changes of the window
+        self._saved_version = subscription.version  # which no longer counts the changes of the window,
+        self._pace.wrote(self._saved_at, subscription.settlements)  # nor does this one
 
     # --- the end ---------------------------------------------------------------------------------------
 

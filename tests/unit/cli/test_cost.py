@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from consumer.cli.main import main
+from consumer.domain.checkpoint_pace import CheckpointPace
 from consumer.domain.fleet_cost import (
     Fleet,
     Pace,
@@ -95,6 +96,24 @@ def test_checkpoints_are_at_most_one_an_interval() -> None:
     assert checkpoints_of_shard(0.0, 1.0) == 0.0
     assert checkpoints_of_shard(1e6, 1.0) == pytest.approx(1.0)
     assert checkpoints_of_shard(0.01, 1.0) < 0.01
+
+
+@pytest.mark.parametrize("rate", [0.1, 1.0, 5.0])
+def test_checkpoints_are_what_chance_makes_of_the_pace(rate: float) -> None:
+    """The pause between two writes, played with records at random that are settled as they come."""
+    chance, pace = random.Random(7), CheckpointPace()
+    time, writes, settled = 0.0, 0, 0
+    while time < 20_000:
+        time += chance.expovariate(rate)
+        settled += 1
+        if (pause := pace.pause(time, 1.0, settled, under_way=False)) > 0:
+            due = time + pause
+            while (following := time + chance.expovariate(rate)) < due:
+                time, settled = following, settled + 1
+            time = due
+        pace.wrote(time, settled)
+        writes += 1
+    assert checkpoints_of_shard(rate, 1.0) == pytest.approx(writes / time, rel=0.05)
 
 
 def test_sessions_as_measured_and_lease_rows_within_the_budget_of_a_fleet() -> None:

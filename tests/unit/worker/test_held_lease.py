@@ -157,6 +157,127 @@ def test_a_discard_is_one_attempt() -> None:
     with_owner(work)
 
 
+def written(owner: Owner) -> list[tuple[float, int]]:
+    """Gets what is written from now on: when, and up to which number everything is settled."""
+    writes: list[tuple[float, int]] = []
+    began = owner.clock.monotonic()
+
+    def note(_: str, __: LeaseRow | None, after: LeaseRow) -> None:
+        writes.append((round(owner.clock.monotonic() - began, 3), int(after.frontier.low or 0)))
+
+    owner.table.on_write = note
+    return writes
+
+
+def test_what_is_settled_after_a_quiet_time_is_durable_at_once_and_the_rest_at_the_end_of_the_interval() -> None:
+    async def work(owner: Owner, lease: HeldLease) -> None:
+        saving = asyncio.create_task(lease.checkpoint_for_ever())
+        await asyncio.sleep(5.0)
+        writes = written(owner)
+        for number in range(5, 25):
+            owner.settle(number)
+            await asyncio.sleep(0.1)
+        assert writes == [(0.0, 5), (1.0, 14)]
+        await asyncio.sleep(60.0)
+        assert writes[2:] == [(2.0, 24)]
+        owner.settle(25)
+        await asyncio.sleep(0.01)
+        assert writes[3:] == [(62.0, 25)]
+        saving.cancel()
+
+    with_owner(work)
+
+
+def test_a_page_whose_records_settle_one_after_another_is_one_write() -> None:
+    async def work(owner: Owner, lease: HeldLease) -> None:
+        saving = asyncio.create_task(lease.checkpoint_for_ever())
+        await asyncio.sleep(5.0)
+        writes = written(owner)
+        hold = PageHold(BudgetAccount(owner.context.budget), 0, left=0, event_bytes=0)
+        entries = owner.subscription.accept(records(*range(1, 21)), hold)
+        for entry in entries:
+            await asyncio.sleep(0.02)
+            owner.subscription.settle([entry], "handled")
+        await asyncio.sleep(0.1)
+        ((when, low),) = writes
+        assert (low, when < 0.5) == (20, True)
+        saving.cancel()
+
+    with_owner(work)
+
+
+def test_a_record_whose_call_takes_long_does_not_hold_back_the_others() -> None:
+    async def work(owner: Owner, lease: HeldLease) -> None:
+        saving = asyncio.create_task(lease.checkpoint_for_ever())
+        await asyncio.sleep(5.0)
+        hold = PageHold(BudgetAccount(owner.context.budget), 0, left=0, event_bytes=0)
+        entries = owner.subscription.accept(records(1, 2, 3), hold)
+        writes = written(owner)
+        owner.subscription.settle(entries[:1], "handled")
+        await asyncio.sleep(0.2)
+        assert writes == [(0.05, 1)]
+        saving.cancel()
+
+    with_owner(work)
+
+
+def test_where_a_shard_was_read_first_takes_no_write_from_its_first_settlement() -> None:
+    async def work(owner: Owner, lease: HeldLease) -> None:
+        saving = asyncio.create_task(lease.checkpoint_for_ever())
+        await asyncio.sleep(5.0)
+        writes = written(owner)
+        hold = PageHold(BudgetAccount(owner.context.budget), 0, left=0, event_bytes=0)
+        entries = owner.subscription.accept(records(1), hold)
+        await asyncio.sleep(0.5)
+        assert writes == []
+        owner.subscription.settle(entries, "handled")
+        await asyncio.sleep(0.01)
+        assert writes == [(0.5, 1)]
+        saving.cancel()
+
+    with_owner(work)
+
+
+def test_a_state_that_was_written_counts_as_a_checkpoint() -> None:
+    async def work(owner: Owner, lease: HeldLease) -> None:
+        saving = asyncio.create_task(lease.checkpoint_for_ever())
+        await asyncio.sleep(5.0)
+        owner.settle(1)
+        await asyncio.sleep(3.0)
+        writes = written(owner)
+        await lease.change_state("deferred")
+        owner.settle(2)
+        await asyncio.sleep(5.0)
+        assert writes == [(0.0, 1), (1.0, 2)]
+        saving.cancel()
+
+    with_owner(work)
+
+
+def test_the_end_of_a_window_is_durable_at_once_and_its_beginning_waits() -> None:
+    async def work(owner: Owner, lease: HeldLease) -> None:
+        window = owner.subscription.window = TumblingWindow(10, await lease.read_window(asyncio.Event()))
+        saving = asyncio.create_task(lease.checkpoint_for_ever())
+        await asyncio.sleep(5.0)
+        hold = PageHold(BudgetAccount(owner.context.budget), 0, left=0, event_bytes=0)
+        entries = owner.subscription.accept(records(1), hold)
+        writes = written(owner)
+        window.leading([100.0])
+        await asyncio.sleep(0.5)
+        assert writes == []
+        window.aggregated(b'{"n":1}')
+        owner.subscription.settle(entries, "handled")
+        await asyncio.sleep(2.0)
+        assert writes == [(0.5, 1)]
+        window.close()
+        owner.subscription.unsaved.set()
+        await asyncio.sleep(0.01)
+        assert writes[1:] == [(2.5, 1)]
+        saving.cancel()
+
+    with_owner(work, batch={"tumbling_window": "10s", "parallelization_factor": 1})
+
+
 def test_an_idle_lease_costs_no_write() -> None:
     async def work(owner: Owner, lease: HeldLease) -> None:
         before = (await owner.row()).revision
@@ -240,7 +361,7 @@ def test_every_write_of_a_frontier_that_failed_is_counted(how: str) -> None:
         write = lease.checkpoint_for_ever() if how == "a checkpoint" else lease.change_state("draining")
         writing = asyncio.create_task(write)
         await asyncio.sleep(10.2)
-        assert failures.value == (10 if how == "a checkpoint" else 21)
+        assert failures.value == (11 if how == "a checkpoint" else 21)
         owner.table.exists = True
         await asyncio.sleep(2.0)
         before = failures.value
