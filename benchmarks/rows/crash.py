@@ -34,7 +34,7 @@ def crash(
     with _records(stream, shards, rate, chance):
         for number in range(kills + 1):
             with daemon_process(stream, table, "journal", application=fleet, **sections) as daemon:
-                wait_for(lambda: daemon.metric('stream_consumer_leases{state="owned"}') >= shards, 60)  # noqa: B023 - called in this turn only
+                wait_for(lambda: daemon.metric('stream_consumer_leases{state="owned"}') >= shards, 60)
                 time.sleep(SETTLED_IN)
                 if number < kills:
                     before, began = _updates(daemon), time.monotonic()

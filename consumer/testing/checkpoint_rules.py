@@ -23,7 +23,7 @@ class CheckpointRules:
         self._settled: dict[tuple[str, str], float] = {}  # by shard and owner: when last
 
     def opened(self, incarnation: str, interval: float) -> None:
-        """A worker writes its frontiers so often. One that is told of a longer interval ends the pause that it is in."""
+        """A worker writes its frontiers so often. Told of a longer interval, it ends the pause that it is in."""
         self._intervals[incarnation] = min(interval, self._intervals.get(incarnation, math.inf))
 
     def sending(self, held: LeaseRow) -> None:
