@@ -36,13 +36,17 @@ class CheckpointPace:
         """A write has failed, or its answer was lost: it counts as any other."""
         self._ended = now
 
+    def rest(self, now: float, interval: float) -> float:
+        """Something has changed. Seconds until it may be written, not above 0 when it may: whatever comes meanwhile."""
+        self._since = min(self._since, now)
+        return self._ended + interval - now
+
     def pause(self, now: float, interval: float, settlements: int, *, under_way: bool) -> float:
-        """Something has changed. Seconds until the next look at it: write now when that is not above 0. ``under_way``:
-        records were read that are not settled."""
+        """After the rest. Seconds until what has changed is to be written, now if they are not above 0; if more changes
+        before, ask again. ``under_way``: records were read that are not settled."""
         if settlements != self._seen:
             self._seen, self._moved = settlements, now
-        self._since = min(self._since, now)
-        due = self._since + interval
-        if settlements != self._written:
-            due = min(due, self._moved + QUIET) if under_way else now
-        return max(due, self._ended + interval) - now
+        latest = self._since + interval
+        if settlements == self._written:
+            return latest - now
+        return min(self._moved + QUIET, latest) - now if under_way else 0.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -84,13 +85,18 @@ class HeldLease:
     async def checkpoint_for_ever(self) -> None:
         """Write the frontier when it has moved: at once, or at the end of ``checkpoint.interval`` since the last write
         (``domain/checkpoint_pace.py``). An idle shard sets no timer for it. LeaseLost."""
-        unsaved = self._subscription.unsaved
+        subscription, pace, clock = self._subscription, self._pace, self._clock
         while True:
-            await unsaved.wait()
-            unsaved.clear()
+            await subscription.unsaved.wait()
+            subscription.unsaved.clear()
             while not self.is_saved:
-                if (pause := self._checkpoint_pause()) > 0:
-                    await asyncio.sleep(pause)
+                interval, now = self._context.settings.checkpoint.interval, clock.monotonic()
+                if (rest := pace.rest(now, interval)) > 0:
+                    await asyncio.sleep(rest)  # under load nothing is gained by looking at every settlement
+                    continue
+                under_way = subscription.outstanding > 0
+                if (pause := pace.pause(now, interval, subscription.settlements, under_way=under_way)) > 0:
+                    await self._changes(pause)
                     continue
                 async with self.writing:
                     try:
@@ -98,10 +104,13 @@ class HeldLease:
                     except Unavailable as error:
                         _checkpoint_failed(self, error)
 
-    def _checkpoint_pause(self) -> float:
-        interval, subscription = self._context.settings.checkpoint.interval, self._subscription
-        now, under_way = self._clock.monotonic(), subscription.outstanding > 0
-        return self._pace.pause(now, interval, subscription.settlements, under_way=under_way)
+    async def _changes(self, within: float) -> None:
+        """Wait for the next change, for so many seconds at most."""
+        unsaved = self._subscription.unsaved
+        unsaved.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await unsaved.wait()
 
     def reopen(self) -> None:
         """Read a shard again that is halted, or was read to its end before: its next write says so."""

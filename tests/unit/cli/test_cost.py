@@ -106,8 +106,8 @@ def test_checkpoints_are_what_chance_makes_of_the_pace(rate: float) -> None:
     while time < 20_000:
         time += chance.expovariate(rate)
         settled += 1
-        if (pause := pace.pause(time, 1.0, settled, under_way=False)) > 0:
-            due = time + pause
+        if (rest := pace.rest(time, 1.0)) > 0:
+            due = time + rest
             while (following := time + chance.expovariate(rate)) < due:
                 time, settled = following, settled + 1
             time = due
