@@ -202,7 +202,7 @@ class Checkers(Promptness):
         if self._saving.get(held.shard_id) is held:
             return  # once more, after its row was put back: meanwhile there may be more
         self._saving[held.shard_id] = held
-        if operation == "save":
+        if operation == "save" and held.shard_id in self.rows:  # or it finds the row gone, and is repeated
             self.checkpoints.sending(held)
         epoch = (held.shard_id, held.owner, held.epoch)
         if epoch in self._begun and held.frontier.low is None and held.frontier.first is None:

@@ -36,8 +36,8 @@ RECORDS = (
     Mutant(
         "what is settled waits for the end of an interval",
         "consumer/domain/checkpoint_pace.py",
-        "        if settlements != self._written:\n",
-        "        if settlements < 0:\n",
+        "        if settlements == self._written:\n",
+        "        if settlements >= 0:\n",
         ("G5 duplicates",),
         family="fleet",
         quick=True,
@@ -45,8 +45,8 @@ RECORDS = (
     Mutant(
         "a checkpoint does not wait for the interval",
         "consumer/domain/checkpoint_pace.py",
-        "return max(due, self._ended + interval) - now",
-        "return due - now",
+        "return self._ended + interval - now",
+        "return 0.0",
         ("checkpoint rate",),
         family="records",
         quick=True,
