@@ -32,16 +32,17 @@ def crash(
     handled: set[str] = set()
     repeated: list[int] = []
     writes = seconds = 0.0
+    client: Any = get_session().create_client("dynamodb", "eu-west-1", endpoint_url=table)
     with _records(stream, shards, rate, chance):
         for number in range(kills + 1):
             with daemon_process(stream, table, "journal", application=fleet, **sections) as daemon:
                 wait_for(lambda: daemon.metric('stream_consumer_leases{state="owned"}') >= shards, 60)
                 time.sleep(SETTLED_IN)
                 if number < kills:
-                    before, began = _writes(table, fleet), time.monotonic()
+                    before, began = _writes(client, fleet), time.monotonic()
                     time.sleep(MEASURED + chance.random())
+                    writes += _writes(client, fleet) - before
                     seconds += time.monotonic() - began
-                    writes += _writes(table, fleet) - before
                 daemon.kill()
                 lines = daemon.lines()
             if number:
@@ -57,9 +58,8 @@ def crash(
     }
 
 
-def _writes(endpoint: str, table: str) -> int:
+def _writes(client: Any, table: str) -> int:
     """Of frontiers by the worker that runs: it numbers them over all of its shards."""
-    client: Any = get_session().create_client("dynamodb", "eu-west-1", endpoint_url=endpoint)
     rows = client.scan(TableName=table, ConsistentRead=True)["Items"]
     return max(int(row["revision"]["N"]) for row in rows if "revision" in row)
 

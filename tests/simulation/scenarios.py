@@ -176,6 +176,10 @@ def fleet(seed: int | str, on_event: OnEvent = None) -> Run:
             world.history.violated("G5 duplicates", f"{duplicate.item.number} was handled twice without any fault")
         for call in world.checkers.cut_off[:3]:  # whatever it had done comes again
             world.history.violated("G5 duplicates", f"a call was cut off without any fault: {call}")
+        if rng.random() < 0.5:
+            writing.cancel()
+            writing = asyncio.create_task(_write(world, (0.0, 4.0)))
+            await asyncio.sleep(rng.uniform(5.0, 15.0))
         await crash(world, rng.choice(list(world.workers.values())))
         await change_fleet(world, down=list(world.workers.values())[1:])
         writing.cancel()

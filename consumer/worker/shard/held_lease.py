@@ -50,7 +50,7 @@ class HeldLease:
         self._saved_version = subscription.version
         self._saved_window: WindowState | None = WindowState()  # None: not known, as after a deletion
         self._saved_at = self._clock.monotonic()
-        self._pace = CheckpointPace(subscription.settlements)
+        self._pace = CheckpointPace(_settlements(subscription))
         self.writing = asyncio.Lock()
 
     @property
@@ -95,22 +95,14 @@ class HeldLease:
                     await asyncio.sleep(rest)  # under load nothing is gained by looking at every settlement
                     continue
                 under_way = subscription.outstanding > 0
-                if (pause := pace.pause(now, interval, subscription.settlements, under_way=under_way)) > 0:
-                    await self._changes(pause)
+                if (pause := pace.pause(now, interval, _settlements(subscription), under_way=under_way)) > 0:
+                    await _next_change(subscription.unsaved, pause)
                     continue
                 async with self.writing:
                     try:
                         await self._save()
                     except Unavailable as error:
                         _checkpoint_failed(self, error)
-
-    async def _changes(self, within: float) -> None:
-        """Wait for the next change, for so many seconds at most."""
-        unsaved = self._subscription.unsaved
-        unsaved.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within):
-                await unsaved.wait()
 
     def reopen(self) -> None:
         """Read a shard again that is halted, or was read to its end before: its next write says so."""
@@ -127,7 +119,7 @@ class HeldLease:
 
     async def _save(self) -> None:
         subscription = self._subscription
-        version, window, settlements = subscription.version, subscription.window_state, subscription.settlements
+        version, window, settlements = subscription.version, subscription.window_state, _settlements(subscription)
         try:
             await self.write(lambda row, window: self._store.save(self._label, row, window))
         except Unavailable:
@@ -172,7 +164,7 @@ class HeldLease:
         self._taken = replace(self._taken, window_open=False)
         subscription.window = None
         self._saved_version = subscription.version  # which no longer counts the changes of the window,
-        self._pace.wrote(self._saved_at, subscription.settlements)  # nor does this one
+        self._pace.wrote(self._saved_at, _settlements(subscription))  # nor does this one
 
     # --- the end ---------------------------------------------------------------------------------------
 
@@ -232,6 +224,21 @@ class HeldLease:
                 raise LeaseLost(self.shard_id, self.epoch, "the session is fenced") from error
 
         return await retrying(attempt, backoff, check, stop=stop)
+
+
+def _settlements(subscription: Subscription) -> int:
+    """Grows whenever something was done that a crash would repeat until it is stored: not with where the shard was read
+    first, nor with a window that opens."""
+    closings = subscription.window.closings if subscription.window is not None else 0
+    return subscription.frontier.settlements + subscription.deferred.version + closings
+
+
+async def _next_change(unsaved: asyncio.Event, within: float) -> None:
+    """Wait for it, for so many seconds at most."""
+    unsaved.clear()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within):
+            await unsaved.wait()
 
 
 def _checkpoint_failed(lease: HeldLease, error: Exception) -> None:

@@ -99,13 +99,6 @@ class Subscription:
         return self.frontier.version + self.deferred.version + sum(one.version for one in others if one is not None)
 
     @property
-    def settlements(self) -> int:
-        """Grows whenever something was done that a crash would repeat until it is stored: not with where the shard was
-        read first, nor with a window that opens."""
-        closings = self.window.closings if self.window is not None else 0
-        return self.frontier.settlements + self.deferred.version + closings
-
-    @property
     def window_state(self) -> WindowState | None:
         """What is to be stored of the tumbling window; None without the feature."""
         return self.window.durable if self.window is not None else None

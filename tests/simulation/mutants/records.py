@@ -40,7 +40,6 @@ RECORDS = (
         "        if settlements >= 0:\n",
         ("G5 duplicates",),
         family="fleet",
-        quick=True,
     ),
     Mutant(
         "a checkpoint does not wait for the interval",
@@ -58,7 +57,6 @@ RECORDS = (
         "",
         ("checkpoint rate",),
         family="records",
-        quick=True,
     ),
     Mutant(
         "what the previous owner settled is forgotten until it is read again",
