@@ -13,6 +13,7 @@ from consumer.domain.outcome import OK, HandlerCall, Outcome
 from consumer.testing.simulated_worker import Scripted
 from consumer.testing.simulation import Simulation
 from tests.simulation.scenarios import change_fleet
+from tests.support.simulated_fleet import LogEvents
 
 QUIET = {"source": {"table": "orders", "poll": {"idle_backoff_max": "60s"}}, "checkpoint": {"interval": "60s"}}
 
@@ -114,6 +115,38 @@ def test_workers_that_come_one_after_the_other_move_no_shard_twice() -> None:
         await world.finish()
 
     checked(world, scenario)
+
+
+def test_a_shard_that_drains_for_long_keeps_the_worker_that_it_goes_to() -> None:
+    """Others that were handed over with it have gone by then, and plans deal what is left anew."""
+    events = LogEvents()
+    world = Simulation("slow drains", shards=12, on_event=events)
+
+    async def takes_longer_in_some(call: HandlerCall) -> Outcome:
+        await asyncio.sleep(2.5 if int(call.shard_id[8:28]) <= 6 else 0.01)
+        return OK
+
+    async def write() -> None:
+        for number in range(100_000):
+            world.put(f"k{number % 60}")
+            await asyncio.sleep(0.05)
+
+    async def scenario(world: Simulation) -> None:
+        world.add_worker("w", Scripted(takes_longer_in_some)).start()
+        await world.until(world.balanced, 30.0)
+        writing = asyncio.create_task(write())
+        await asyncio.sleep(10.0)
+        await change_fleet(world, up=[world.add_worker(f"n{number}", Scripted(takes_a_while)) for number in range(8)])
+        writing.cancel()
+        await world.until(world.everything_settled, 60.0)
+        await world.finish()
+
+    checked(world, scenario)
+    asked = Counter(
+        line.partition("'target'")[0].partition("handing_over")[2] for line in events.of("lease.handing_over")
+    )
+    assert len(asked) == 10
+    assert max(asked.values()) == 1
 
 
 def test_a_thousand_shards_over_five_workers() -> None:

@@ -90,6 +90,11 @@ class ShardWorker:
         return self._release_wish.asked.is_set()
 
     @property
+    def goes_to(self) -> str | None:
+        """The incarnation that the lease is being released to; None: to any worker, or not at all."""
+        return self._release_wish.to
+
+    @property
     def reader(self) -> ShardReader:
         return self._reader
 
