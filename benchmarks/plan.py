@@ -156,7 +156,7 @@ def once(scale: float, fastest: float) -> list[Row]:
         name, seconds = f"memory, buffer {buffer} MiB", max(3.0, 15 * scale)
         outside("memory", name, "memory", shards=64, buffer_mib=buffer, seconds=seconds)
     outside("catch_up", "catch-up", "catch_up", shards=SHARDS, records=int(1_000_000 * scale))
-    for each in (1, 10, 100, 1000) if scale >= 1 else (10,):
+    for each in (0.2, 1, 10, 100, 1000) if scale >= 1 else (10,):
         load = {"shards": 8, "rate": each, "kills": 6} if scale >= 1 else {"shards": 2, "rate": each, "kills": 1}
         rows.append(Row("crash", f"crash at {each} records/s a shard", "crash", "crash", load, None))
     outside("start", "start", "start")

@@ -115,6 +115,13 @@ class TestRows:
         assert found["shards"] == 120
         assert 0 < found["cpu_s"] < found["total_s"] + 1
 
+    @pytest.mark.soak
+    def test_crash(self, stub: StubStream, local_aws: LocalAws) -> None:
+        servers = {"stream": stub.endpoint, "table": local_aws.endpoint}
+        found = run_row("crash", "crash", {**servers, "shards": 2, "rate": 5.0, "kills": 1})
+        assert 0 <= found["repeated_a_shard"] < 50
+        assert found["writes_a_shard_second"] > 0
+
     def test_small_pages(self, stub: StubStream) -> None:
         steer(stub.endpoint, "Configure", shards=1, page=10)
         for function in ("sdk", "source"):
