@@ -157,8 +157,9 @@ def once(scale: float, fastest: float) -> list[Row]:
         outside("memory", name, "memory", shards=64, buffer_mib=buffer, seconds=seconds)
     outside("catch_up", "catch-up", "catch_up", shards=SHARDS, records=int(1_000_000 * scale))
     for each in (0.2, 1, 10, 100, 1000) if scale >= 1 else (10,):
-        load = {"shards": 8, "rate": each, "kills": 6} if scale >= 1 else {"shards": 2, "rate": each, "kills": 1}
-        rows.append(Row("crash", f"crash at {each} records/s a shard", "crash", "crash", load, None))
+        shards, kills = (8, 6) if scale >= 1 else (2, 1)
+        crashes: dict[str, Any] = {"shards": shards, "rate": each, "kills": kills}
+        rows.append(Row("crash", f"crash at {each} records/s a shard", "crash", "crash", crashes, None))
     outside("start", "start", "start")
     cold = {"shards": 5000 if scale >= 1 else 100}
     rows.append(Row("start", "cold start", "cold_start", "cold_start", cold, None))

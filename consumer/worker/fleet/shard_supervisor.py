@@ -238,7 +238,7 @@ class ShardSupervisor:
         it can: the plans in the middle of many hand-overs would deal again what is left, and move it twice."""
         worker = self._workers.get(shard_id)
         takers = {session.incarnation for session in self._membership.live if not session.leaving}
-        if worker is None or (worker.releasing and worker.goes_to in takers):
+        if worker is None or (worker.releasing and worker.wish.to in takers):
             return
         log.info("lease.handing_over", shard_id=shard_id, target=to)
         worker.release(to)

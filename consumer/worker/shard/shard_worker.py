@@ -52,7 +52,8 @@ class Ages(NamedTuple):
 
 
 class ShardWorker:
-    """Owns the lease ``row`` at its epoch. ``subscription`` and ``processing`` are for reports only."""
+    """Owns the lease ``row`` at its epoch. ``subscription`` and ``processing`` are for reports only.
+    ``wish``: whether the lease is to be released, and to whom."""
 
     def __init__(self, context: WorkerContext, row: LeaseRow, lineage: Lineage) -> None:
         self._context = context
@@ -64,7 +65,7 @@ class ShardWorker:
         self._reader = ShardReader(
             context, row.shard_id, frontier, self.subscription, self._budget, lineage, row.parents
         )
-        self._release_wish = Release()
+        self.wish = Release()
         self.lease = HeldLease(context, row, self.subscription)
         self.parked = ParkedRows(context, self.lease)
         self.processing = Processing(
@@ -75,7 +76,7 @@ class ShardWorker:
             self.parked,
             self._budget,
             lineage,
-            self._release_wish,
+            self.wish,
         )
 
     # --- what the fleet and the operator see -------------------------------------------------------------
@@ -87,12 +88,7 @@ class ShardWorker:
     @property
     def releasing(self) -> bool:
         """Whether the lease is being released."""
-        return self._release_wish.asked.is_set()
-
-    @property
-    def goes_to(self) -> str | None:
-        """The incarnation that the lease is being released to; None: to any worker, or not at all."""
-        return self._release_wish.to
+        return self.wish.asked.is_set()
 
     @property
     def reader(self) -> ShardReader:
@@ -148,7 +144,7 @@ class ShardWorker:
     def release(self, to: str | None = None, *, grace: float | None = None) -> None:
         """Start to drain, and release the lease then: to the incarnation ``to``, or to any worker. ``grace`` limits the
         wait for calls under way, in seconds from now (None: no limit)."""
-        self._release_wish.ask(to, grace=grace)
+        self.wish.ask(to, grace=grace)
 
     async def run(self) -> LeaseEnd:
         """Work until the lease ends. Raises nothing but cancellation and bugs."""
@@ -177,8 +173,8 @@ class ShardWorker:
         if not await self._take_over_window():
             return await self._release()
         try:
-            await self.parked.load(self._release_wish.asked)
-            if self.subscription.in_order and not await self.parked.wait_until_none(self._release_wish.asked):
+            await self.parked.load(self.wish.asked)
+            if self.subscription.in_order and not await self.parked.wait_until_none(self.wish.asked):
                 return await self._release()
         except Unavailable:
             return await self._release()
@@ -198,7 +194,7 @@ class ShardWorker:
         if not size and not self.lease.row.window_open:
             return True
         try:
-            left = await self.lease.read_window(self._release_wish.asked)
+            left = await self.lease.read_window(self.wish.asked)
         except Unavailable:
             return False
         subscription.window = TumblingWindow(size, left)
@@ -219,7 +215,7 @@ class ShardWorker:
         while row.frontier.low is None and self._lineage.keys_held_back(row.parents):
             try:
                 async with asyncio.timeout(PARENTS_PAUSE):
-                    await self._release_wish.asked.wait()
+                    await self.wish.asked.wait()
                 return False
             except TimeoutError:
                 pass
@@ -228,7 +224,7 @@ class ShardWorker:
     # --- ends ------------------------------------------------------------------------------------------
 
     async def _wait_halted(self) -> LeaseEnd:
-        await self._release_wish.asked.wait()
+        await self.wish.asked.wait()
         return await self._release()
 
     async def _finish(self) -> LeaseEnd:
@@ -237,7 +233,7 @@ class ShardWorker:
             await self.lease.change_state("draining")
             self._lineage.shard_settled(self.shard_id)
         try:
-            await until_stopped(self._release_wish.asked, self._lineage.register_children(self.lease.row))
+            await until_stopped(self.wish.asked, self._lineage.register_children(self.lease.row))
         except Stopped:
             return await self._release()
         await self.lease.change_state("done")
@@ -248,7 +244,7 @@ class ShardWorker:
 
     async def _release(self) -> LeaseEnd:
         """Give the drained lease away; no other worker can have touched it meanwhile."""
-        to = self._release_wish.to
+        to = self.wish.to
         await self.lease.release(to)
         self._context.metrics.lease_events("handed_over" if to else "released").inc()
         log.info("lease.passed_on", shard_id=self.shard_id, epoch=self.lease.epoch, target=to)
