@@ -182,7 +182,7 @@ class KeyReadyQueue:
         """
         entries, own = batch.entries, batch.keys
         before = len(entries)
-        returned = self._fill_from_returned(batch, limit)
+        returned = bool(self._returned) and self._fill_from_returned(batch, limit)
         busy, failing, arrived = self._busy, self._failing, self._arrived
         while arrived and len(entries) < limit:
             for _ in range(min(limit - len(entries), len(arrived))):
@@ -208,7 +208,7 @@ class KeyReadyQueue:
             entries.sort(key=_by_number)
         elif returned:
             entries.sort(key=_by_position)
-        return self._shorten(batch, max_bytes) or len(entries) >= limit
+        return (len(entries) > 1 and self._shorten(batch, max_bytes)) or len(entries) >= limit
 
     def _fill_from_returned(self, batch: Batch, limit: int) -> bool:
         entries = batch.entries

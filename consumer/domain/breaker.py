@@ -11,8 +11,9 @@ in: a batch that is cut ends with its failing keys, and those alone would look l
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Literal
+
+import msgspec
 
 State = Literal["closed", "probing", "open"]
 Cause = Literal["keys_fail", "not_invoked"]
@@ -26,18 +27,13 @@ FIRST_PAUSE, MOST_PAUSE = 30.0, 600.0  # seconds before a probe
 GOOD_PROBES = 3
 
 
-@dataclass(slots=True)
-class _Tally:
-    """The keys of one batch, as far as they have come."""
+class _Tally(msgspec.Struct):
+    """The keys of one batch, as far as they have come. A struct, because one is made for every batch."""
 
     at: float
     handled: int = 0
     failed: int = 0
-    keys: set[bytes] = field(default_factory=set)
-
-    @property
-    def outcomes(self) -> int:
-        return self.handled + self.failed
+    keys: set[bytes] = msgspec.field(default_factory=set)
 
 
 class Breaker:
@@ -83,8 +79,9 @@ class Breaker:
             self._in_a_row.add(key)
         tally.failed += keys
         tally.keys.add(key)
-        while (oldest := next(iter(self._window.values()))).at < now - WINDOW:
-            self._drop_oldest(oldest)
+        while self._window[oldest := next(iter(self._window))].at < now - WINDOW:
+            dropped = self._window.pop(oldest)
+            self._held -= dropped.handled + dropped.failed
         if not self._most_fail():
             return False
         self._open("keys_fail", now)
@@ -115,13 +112,14 @@ class Breaker:
         tally.at = now
         self._window[batch] = tally
         self._held += keys
-        while self._held - (oldest := next(iter(self._window.values()))).outcomes >= OUTCOMES and oldest is not tally:
-            self._drop_oldest(oldest)
+        while self._held >= OUTCOMES:
+            oldest = self._window[first := next(iter(self._window))]
+            left = self._held - oldest.handled - oldest.failed
+            if left < OUTCOMES or oldest is tally:
+                break
+            del self._window[first]
+            self._held = left
         return tally
-
-    def _drop_oldest(self, oldest: _Tally) -> None:
-        del self._window[next(iter(self._window))]
-        self._held -= oldest.outcomes
 
     def _most_fail(self) -> bool:
         """Of the latest outcomes. Where little happens, these are few: then all that failed since the last success."""

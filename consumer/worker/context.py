@@ -69,12 +69,4 @@ class WorkerContext:
     @property
     def retry_policy(self) -> RetryPolicy:
         """For a batch that begins now, which keeps it."""
-        retry = self.settings.retry
-        return RetryPolicy(
-            max_retries=retry.max_retry_attempts,
-            max_age=None if retry.max_record_age < 0 else retry.max_record_age,
-            bisect=retry.bisect_on_error,
-            initial_backoff=retry.backoff.initial,
-            max_backoff=retry.backoff.max,
-            retention=self.ports.source.retention,
-        )
+        return self.config.now.retry_policy(self.ports.source.retention)

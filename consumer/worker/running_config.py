@@ -12,6 +12,7 @@ from functools import cached_property
 
 from consumer.domain.filters.filters import Filters
 from consumer.domain.redaction import Redaction
+from consumer.domain.settlement import RetryPolicy
 from consumer.settings.model import Settings
 from consumer.settings.printed import changed_settings
 
@@ -23,6 +24,23 @@ class Edition:
         self.settings = settings
         self.filters: Filters = settings.compiled_filters()
         self.redaction: Redaction | None = settings.on_failure.redaction
+        self._retry_policy: RetryPolicy | None = None
+
+    def retry_policy(self, retention: float) -> RetryPolicy:
+        """For batches that begin now; the stream keeps a record for ``retention`` seconds. One object for all of them,
+        as long as that stays the same."""
+        policy = self._retry_policy
+        if policy is None or policy.retention != retention:
+            retry = self.settings.retry
+            policy = self._retry_policy = RetryPolicy(
+                max_retries=retry.max_retry_attempts,
+                max_age=None if retry.max_record_age < 0 else retry.max_record_age,
+                bisect=retry.bisect_on_error,
+                initial_backoff=retry.backoff.initial,
+                max_backoff=retry.backoff.max,
+                retention=retention,
+            )
+        return policy
 
     @cached_property
     def printed(self) -> Mapping[str, str]:

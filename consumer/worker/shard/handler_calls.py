@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
 import structlog
 
@@ -46,22 +45,24 @@ class HandlerCalls:
         """Whether anything may be done with records that are not settled yet."""
         return not (self._draining.is_set() or self._context.validity.fenced)
 
-    @asynccontextmanager
-    async def turn(self, *, again: bool) -> AsyncIterator[Reservation | None]:
-        """What a call needs, reserved until the end of the block. The block gets it when it may call: then the lease is
-        held at this moment, and nothing may be awaited before the call. ``again``: it is a retry; those never take all
-        places."""
+    async def turn(self, *, again: bool) -> Reservation | None:
+        """What a call needs, reserved until its caller releases it; None when nothing may be called. The lease is held
+        at this moment, so nothing may be awaited before the call. ``again``: it is a retry; those never take all
+        places.
+
+        No context manager: one made of an async generator takes a tenth of what a call of one record costs."""
         reserved = await self._reserve(again=again)
         if reserved is None:
-            yield None
-            return
+            return None
+        may_call = False
         try:
             # After all waiting and right before the call, with no await in between: a worker that was frozen, or waited
             # for a process, while its lease was taken, starts nothing any more.
             may_call = await self.still_owns() and not self._draining.is_set()
-            yield reserved if may_call else None
         finally:
-            reserved.release()
+            if not may_call:
+                reserved.release()
+        return reserved if may_call else None
 
     def stop_waiting(self) -> None:
         """The shard is released: a call that waits for its turn will not start any more."""

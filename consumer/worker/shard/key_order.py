@@ -161,9 +161,10 @@ class KeyOrder:
     async def _run(self, piece: Piece, *, again: bool) -> None:
         """One call of a piece, and what follows from it. The piece is left as it is when the lease is over."""
         try:
-            async with self._calls.turn(again=again) as turn:
-                if turn is None:
-                    return
+            turn = await self._calls.turn(again=again)
+            if turn is None:
+                return
+            try:
                 step = piece.next(self._clock.trusted())
                 if not isinstance(step, Invoke):  # it grew too old meanwhile: what is too old is never sent
                     self._go_on(piece)
@@ -171,6 +172,8 @@ class KeyOrder:
                 if step.fresh_request or not piece.request_id:
                     piece.request_id = self._random.token()
                 outcome = await self._calls.call(turn, step, piece.request_id)
+            finally:
+                turn.release()
         finally:
             if again:
                 self._retrying -= 1

@@ -88,9 +88,10 @@ class InOrderRunner:
                 if not await self._may_call(step):
                     return False
                 self._was_probe = await self._breaker.turn(batch, self._draining)
-                async with self._calls.turn(again=step.attempt > 1) as turn:
-                    if turn is None:
-                        return False
+                turn = await self._calls.turn(again=step.attempt > 1)
+                if turn is None:
+                    return False
+                try:
                     step = settlement.next(clock.trusted())
                     if not isinstance(step, Invoke):
                         self._breaker.not_called(batch)
@@ -99,6 +100,8 @@ class InOrderRunner:
                         request_id = self._random.token()
                     part = window.part() if window is not None else None
                     outcome = await self._calls.call(turn, step, request_id, part)
+                finally:
+                    turn.release()
                 keys = {entry.key for entry in entries}
                 self._breaker.answered(outcome, keys, step.records, batch, cuts=policy.bisect)
                 done, result = settlement.answered(outcome), "handled"

@@ -75,8 +75,8 @@ FLEET = (
         "consumer/worker/shard/handler_calls.py",
         """        reserved = await self._reserve(again=again)
         if reserved is None:
-            yield None
-            return
+            return None
+        may_call = False
         try:
             # After all waiting and right before the call, with no await in between: a worker that was frozen, or waited
             # for a process, while its lease was taken, starts nothing any more.
@@ -85,9 +85,9 @@ FLEET = (
         """        may_call = await self.still_owns() and not self._draining.is_set()
         reserved = await self._reserve(again=again)
         if reserved is None:
-            yield None
-            return
+            return None
         try:
+            pass
 """,
         ("G3 one owner",),
     ),
