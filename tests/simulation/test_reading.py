@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,9 +17,11 @@ from consumer.domain.errors import (
     TrimmedData,
 )
 from consumer.domain.outcome import OK, HandlerCall, Outcome
+from consumer.testing.simulated_worker import SimulatedWorker
 from consumer.testing.simulation import Simulation
 from tests.support.simulated_shards import (
     Delay,
+    Fault,
     Recorder,
     Refusal,
     append,
@@ -274,6 +277,67 @@ def test_reading_goes_on_where_it_was_after_the_stream_was_missing_for_a_while()
         assert sum(handler.sizes) == 6, "each once"
         after = world.rows()[shard]
         assert (after.owner, after.epoch) == (before.owner, before.epoch), "the lease was kept all the time"
+
+    run(world, scenario)
+
+
+class Slow(Fault):
+    """Reads take so many seconds."""
+
+    def __init__(self, worker: SimulatedWorker, seconds: float) -> None:
+        super().__init__(worker.links["stream"], ["get_records"])
+        self._seconds = seconds
+
+    async def meet(self, operation: str, apply: Callable[[], Any]) -> Any:
+        await asyncio.sleep(self._seconds)
+        return await self._carry(operation, apply)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.15])
+def test_near_the_tip_a_shard_is_read_five_times_a_second_however_long_a_read_takes(seconds: float) -> None:
+    world = shard_world(f"slow reads {seconds}")
+
+    async def scenario() -> None:
+        worker = start(world, "a")
+        slow = Slow(worker, seconds)
+        for _ in range(40):  # the first ones wake the shard
+            world.put("k")
+            await world.sleep(0.05)
+        before = slow.taken
+        for _ in range(200):
+            world.put("k")
+            await world.sleep(0.05)
+        assert 45 <= slow.taken - before <= 55
+
+    run(world, scenario)
+
+
+def test_half_of_what_a_shard_can_give_waits_for_less_than_one_look() -> None:
+    """A page fills in half of the time between two looks: it is asked for then, with no more reads for its records."""
+    most, seconds = 20, 0.05
+    world = shard_world("half load", {"source": {"poll": {"max_records": most}}}, stream={"page_records": most})
+    put: dict[str, float] = {}
+    handled_at: dict[str, float] = {}
+
+    async def handle(call: HandlerCall) -> Outcome:
+        handled_at.update((record.sequence_number, world.loop.now) for record in call.records)
+        return OK
+
+    async def scenario() -> None:
+        slow = Slow(start(world, "a", Recorder(handle)), seconds)
+        rate = most / seconds / 2
+        for number in range(int(4 * rate)):
+            put[world.put(f"k{number % 20}")] = world.loop.now
+            if number == rate:
+                put.clear()  # what came before has woken the shard
+                before = slow.taken
+            await world.sleep(1 / rate)
+        reads = slow.taken - before
+        await until(world, handled(world, int(4 * rate)), "everything is handled")
+        waits = sorted(handled_at[number] - at for number, at in put.items())
+        assert waits[len(waits) // 2] < 0.1
+        assert waits[int(0.99 * len(waits))] < 0.2
+        assert reads < 1.3 * len(put) / most
 
     run(world, scenario)
 

@@ -17,6 +17,7 @@ from consumer.domain.batching import Entry, PageHold
 from consumer.domain.completeness import as_if_kept, lost_nothing
 from consumer.domain.errors import DependencyError, ExpiredIterator, PermissionDenied, Throttled, TrimmedData
 from consumer.domain.frontier import FrontierSnapshot
+from consumer.domain.looks import Looks
 from consumer.domain.polling import Arrivals, Pauses
 from consumer.domain.source_format import FIVE_A_SECOND
 from consumer.domain.stream_record import StreamRecord
@@ -108,6 +109,7 @@ class ShardReader:
         self._arrivals = Arrivals()
         self._asked_for = 0  # records of the last page that are to be handled
         self._read_at = self._clock.monotonic()
+        self._looks = Looks()
         self.state = ReaderState(looked_at=now, looks_at=now)
 
     @property
@@ -238,7 +240,13 @@ class ShardReader:
             if self._lineage.has_children(self._shard_id):
                 pause = max(limits.interval, min(pause, CLOSED_PAUSE))
             pause = max(pause, limits.paid_after(page.wire_bytes))
-        await self._pause(max(least, pause * (0.9 + 0.2 * self._random.random())))
+        pause = max(least, pause * (0.9 + 0.2 * self._random.random()))
+        part = max((page.count or len(page.records)) / poll.max_records, page.wire_bytes / limits.page_bytes)
+        self._looks.read(self._requests.asked_at, 1.0 if page.behind else part)
+        until_next = self._looks.until_next(pause, self._clock.wall())
+        if page.records:
+            pause = max(limits.pause_behind(page.wire_bytes), until_next)
+        await self._pause(pause)
 
     def _was_behind(self, page: Page, waited: float) -> bool:
         """Where the service does not say so: a page that is not full may still not be the last one. Its newest record
