@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import random
 import statistics
 import sys
@@ -13,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plan, report
+from benchmarks import machine, plan, report
 from benchmarks.plan import Result, Row
 from benchmarks.servers import StubStream
 from benchmarks.targets import judge
@@ -22,7 +21,6 @@ from demo.local_aws import LocalAws, find_local_aws_python
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
 QUICK = 0.25  # of the records, and one round: to see that everything works
-FASTEST_GUESS = 60_000.0  # records/s when the run has no row that measures it
 
 
 def medians_of(results: dict[str, list[Result]]) -> dict[str, Result]:
@@ -31,6 +29,20 @@ def medians_of(results: dict[str, list[Result]]) -> dict[str, Result]:
         name: {key: statistics.median(result[key] for result in found) for key in found[0]}
         for name, found in results.items()
     }
+
+
+def in_random_order(rows: list[Row], seed: int) -> list[Row]:
+    """So that no row always runs after the same other one. The rows of a group stay together: they are compared, and
+    how busy the machine is changes."""
+    order = random.Random(seed)
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row.group].append(row)
+    shuffled = list(groups.values())
+    order.shuffle(shuffled)
+    for group in shuffled:
+        order.shuffle(group)
+    return [row for group in shuffled for row in group]
 
 
 def run(selected: list[str], rounds: int, scale: float) -> dict[str, Any]:
@@ -51,23 +63,20 @@ def run(selected: list[str], rounds: int, scale: float) -> dict[str, Any]:
         return False
 
     def measure(row: Row, stream: str, table: str) -> None:
-        started = time.monotonic()
-        result = row.run(stream, table)
+        started, load = time.monotonic(), machine.load()
+        result = {**row.run(stream, table), "load": load}
         results[row.name].append(result)
         shown = report.table({row.name: result})
         print(f"[{time.monotonic() - started:5.1f} s] {shown}", file=sys.stderr, flush=True)
 
     with StubStream() as stub, LocalAws(find_local_aws_python()) as aws:
         for number in range(rounds):
-            rows = [row for row in plan.repeated(scale) if wanted(row)]
-            random.Random(number).shuffle(rows)  # so that no row always runs after the same other one
-            for row in rows:
+            for row in in_random_order([row for row in plan.repeated(scale) if wanted(row)], number):
                 measure(row, stub.endpoint, aws.endpoint)
-        fastest = medians_of(results).get("daemon, no-op", {}).get("per_second", FASTEST_GUESS)
-        for row in plan.once(scale, fastest):
+        for row in plan.once(scale):
             if wanted(row) and row.name not in results:
                 measure(row, stub.endpoint, aws.endpoint)
-    names = [row.name for row in (*plan.repeated(scale), *plan.once(scale, fastest)) if row.name in results]
+    names = [row.name for row in (*plan.repeated(scale), *plan.once(scale)) if row.name in results]
     return {"medians": medians_of({name: results[name] for name in names}), "rounds": dict(results)}
 
 
@@ -79,13 +88,15 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=RESULTS)
     given = parser.parse_args()
     scale = QUICK if given.quick else 1.0
-    found = run(given.rows, 1 if given.quick else given.rounds, scale)
+    about = {**machine.description(), "rounds": 1 if given.quick else given.rounds, "scale": scale}
+    print(report.heading(about, machine.load()), file=sys.stderr, flush=True)
+    found = run(given.rows, about["rounds"], scale)
     targets = judge(found["medians"])
+    print(report.heading(about, machine.load()))
     print(report.table(found["medians"]))
     print()
     print(report.verdicts(targets))
     given.output.mkdir(parents=True, exist_ok=True)
-    about = {"python": platform.python_version(), "machine": platform.machine(), "rounds": given.rounds, "scale": scale}
     document = json.dumps({"about": about, "targets": targets, **found}, indent=1)
     (given.output / "last.json").write_text(document + "\n")
     if plot := report.chart(found["medians"]):

@@ -132,16 +132,16 @@ def repeated(scale: float) -> list[Row]:
     ]
 
 
-def once(scale: float, fastest: float) -> list[Row]:
-    """Rows that are run once, after the others. ``fastest``: records a second that the daemon reached before."""
+def once(scale: float) -> list[Row]:
+    """Rows that are run once, after the others."""
     rows: list[Row] = []
 
     def outside(group: str, name: str, function: str, **arguments: Any) -> None:
         rows.append(Row(group, name, "whole_process", function, arguments, None))
 
     for share in (0.1, 0.5, 0.9):
-        arguments = {"shards": SHARDS, "rate": share * fastest, "seconds": max(1.0, 6 * scale)}
-        rows.append(Row("latency", f"latency at {share:.0%}", "latency", "at_rate", arguments, None))
+        arguments = {"shards": SHARDS, "share": share, "seconds": max(1.0, 6 * scale), "flat_out": int(400_000 * scale)}
+        rows.append(Row("latency", f"latency at {share:.0%}", "latency", "at_share", arguments, None))
     for keys in (10, 1000, 100_000):
         for width in (10, 100, 1000):
             name, shards = f"5 ms, {keys} keys, width {width}", shards_for(width)

@@ -22,6 +22,14 @@ _BARS = (
 )
 
 
+def heading(about: Mapping[str, Any], load: float) -> str:
+    """The machine, and how busy it is."""
+    return (
+        f"{about['cpu']}, {about['cores']} cores, Python {about['python']}, {about['rounds']} rounds; "
+        f"load average {load:.1f} now, and beside each row when it began"
+    )
+
+
 def table(medians: Mapping[str, Mapping[str, Any]]) -> str:
     """Every row with its numbers; throughput also as a multiple of the naive loop."""
     lines = []

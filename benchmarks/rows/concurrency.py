@@ -49,8 +49,7 @@ def daemon(stream: str, table: str, keys: int, width: int, records: int, one_fai
         return serial, meter.measured / meter.wall_seconds
 
     serial, per_second = asyncio.run(run())
-    bound = min(keys, width)
-    return {"speed_up": serial * per_second, "share": serial * per_second / bound, "disordered": _disordered(seen)}
+    return {**_speed(serial, per_second, min(keys, width)), "disordered": _disordered(seen)}
 
 
 def _disordered(seen: Sequence[tuple[str, Record, bool]]) -> int:
@@ -91,7 +90,12 @@ def bare_tasks(stream: str, width: int, records: int) -> dict[str, float]:
         return serial, records / (time.perf_counter() - started)
 
     serial, per_second = asyncio.run(run())
-    return {"speed_up": serial * per_second, "share": serial * per_second / width}
+    return _speed(serial, per_second, width)
+
+
+def _speed(serial: float, per_second: float, most: int) -> dict[str, float]:
+    speed_up = serial * per_second
+    return {"per_second": per_second, "speed_up": speed_up, "share": speed_up / most}
 
 
 async def _serial() -> float:

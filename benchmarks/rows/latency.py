@@ -13,6 +13,7 @@ from benchmarks.measure import Meter, percentile
 from benchmarks.records import index_of
 from benchmarks.servers import steer
 from consumer.domain.record import Record
+from consumer.settings.model import Settings
 
 PULSE = 0.002  # seconds between looks at the loop
 TRICKLE = 20.0  # records/s of a shard before the measurement
@@ -48,21 +49,25 @@ class Pulse:
         return found
 
 
-def at_rate(stream: str, table: str, shards: int, rate: float, seconds: float) -> dict[str, float]:
-    """Records become readable evenly, ``rate`` a second over all shards, for ``seconds``.
+def at_share(stream: str, table: str, shards: int, share: float, seconds: float, flat_out: int) -> dict[str, float]:
+    """Records become readable evenly for ``seconds``, at this share of what the daemon reads at most. That is measured
+    right before, by the same process, with ``flat_out`` records: minutes later the machine may be twice as busy, and
+    the same rate too much for it.
 
     Before that a trickle keeps the shards awake: what piles up until an idle shard is polled again is another row's.
     """
-    steer(stream, "Configure", shards=shards, rate=TRICKLE)
     calls: list[tuple[float, int, int]] = []
 
     async def handle(records: Sequence[Record], context: Any) -> None:
         now = time.monotonic()
         calls.append((now, index_of(records[0].sequence_number), index_of(records[-1].sequence_number)))
 
-    async def run() -> tuple[float, dict[str, float]]:
+    async def run() -> tuple[float, float, dict[str, float]]:
         vars(handlers)["measured"] = handle
+        settings = settings_of(stream, table, {"target": "benchmarks.handlers:measured"})
+        rate = share * await _most(stream, settings, shards, flat_out)
         pulse, stop, handled = Pulse(), asyncio.Event(), Meter(1)
+        await asyncio.to_thread(steer, stream, "Configure", shards=shards, rate=TRICKLE)
         settings = settings_of(stream, table, {"target": "benchmarks.handlers:measured"})
         daemon = asyncio.create_task(run_daemon(settings, handled.count, stop))
         await asyncio.sleep(SETTLING + 1)
@@ -74,9 +79,9 @@ def at_rate(stream: str, table: str, shards: int, rate: float, seconds: float) -
         beating.cancel()
         stop.set()
         await daemon
-        return stats["epoch"], pulse.result()
+        return rate, stats["epoch"], pulse.result()
 
-    epoch, lags = asyncio.run(run())
+    rate, epoch, lags = asyncio.run(run())
     waits = [now - (epoch + (n + 1) * shards / rate) for now, *numbers in calls for n in numbers]
     return {
         "rate": rate,
@@ -85,6 +90,15 @@ def at_rate(stream: str, table: str, shards: int, rate: float, seconds: float) -
         "p99_ms": 1e3 * percentile(waits, 0.99),
         **lags,
     }
+
+
+async def _most(stream: str, settings: Settings, shards: int, records: int) -> float:
+    """Records a second that the daemon reads when there are always more."""
+    await asyncio.to_thread(steer, stream, "Configure", shards=shards)
+    stop = asyncio.Event()
+    meter = Meter(records, warm_up=records // 10, on_end=stop.set)
+    await run_daemon(settings, meter.count, stop)
+    return meter.result()["per_second"]
 
 
 def daemon_flat_out(stream: str, table: str, records: int) -> dict[str, float]:

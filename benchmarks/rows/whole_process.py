@@ -45,6 +45,7 @@ def idle(stream: str, table: str, shards: int, workers: int, seconds: float) -> 
     hourly = 3600 / window
     return {
         "core_share": cpu / window / workers,
+        "us_per_poll": 1e6 * cpu / polls if polls else 0.0,
         "polls_per_shard_hour": polls * hourly / shards,
         "lease_reads_per_hour": reads * hourly,
         "lease_writes_per_hour": writes * hourly,

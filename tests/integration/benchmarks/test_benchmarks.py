@@ -109,6 +109,14 @@ class TestRows:
         assert found["disordered"] == 0
         assert found["speed_up"] > 0
 
+    def test_latency_at_a_share_of_what_is_possible(self, stub: StubStream, local_aws: LocalAws) -> None:
+        servers = {"stream": stub.endpoint, "table": local_aws.endpoint}
+        options = {"shards": 1, "share": 0.1, "seconds": 1.0, "flat_out": 4000}
+        found = run_row("latency", "at_share", {**servers, **options}, deadline=90)
+        assert found["rate"] > 0
+        assert found["calls"] > 0
+        assert 0 < found["p50_ms"] <= found["p99_ms"]
+
     def test_cold_start(self, stub: StubStream, local_aws: LocalAws) -> None:
         servers = {"stream": stub.endpoint, "table": local_aws.endpoint}
         found = run_row("cold_start", "cold_start", {**servers, "shards": 120})
@@ -146,7 +154,7 @@ def test_a_row_whose_environment_is_missing_is_skipped_with_a_message(
 ) -> None:
     missing = plan.Row("g", "a row", "m", "f", {}, needs=main.ROOT / ".venv-gone" / "python")
     monkeypatch.setattr(plan, "repeated", lambda scale: [missing])
-    monkeypatch.setattr(plan, "once", lambda scale, fastest: [])
+    monkeypatch.setattr(plan, "once", lambda scale: [])
     assert main.run([], rounds=2, scale=1.0) == {"medians": {}, "rounds": {}}
     assert capsys.readouterr().err == "a row: skipped, there is no .venv-gone/python (make makes it)\n"
 
@@ -154,21 +162,44 @@ def test_a_row_whose_environment_is_missing_is_skipped_with_a_message(
 class TestJudgement:
     def test_targets_need_their_rows_and_know_their_direction(self) -> None:
         medians = {
-            "daemon, no-op": {"per_cpu_second": 100.0},
+            "daemon, no-op": {"per_cpu_second": 200.0},
             "naive, no-op": {"per_cpu_second": 2.0},
             "limit": {"per_cpu_second": 500.0},
             "loop lag, daemon": {"wall_p99_ms": 60.0},
+            "loop lag, naive": {"wall_p99_ms": 600.0},
+            "5 ms, bare tasks, width 100": {"per_second": 15000.0},
+            "5 ms, 1000 keys, width 100": {"per_second": 14400.0},
+            "cold start": {"shards": 100, "cpu_s": 1.0, "lag_max_ms": 1.0},
         }
         found = {entry["target"]: entry["ok"] for entry in targets.judge(medians)}
         assert found == {
             "no-op handler against the naive loop": True,
             "no-op handler against the limit": False,
-            "event-loop lag at full load, p99": False,
+            "loop stalls at full load, p99, against the naive loop's": False,
+            "5 ms, 1000 keys, width 100: against bare tasks": True,
         }
         text = report.verdicts(targets.judge(medians))
         assert "MISS" in text
-        assert "against_naive=50" in report.table(medians)
+        assert "against_naive=100" in report.table(medians)
         assert report.chart(medians).count("<rect") == 4
+
+    def test_rows_that_are_compared_run_one_after_the_other_in_any_order(self) -> None:
+        rows = [plan.Row(group, f"{group}{number}", "m", "f", {}) for number in range(3) for group in "abc"]
+        orders = {tuple(row.name for row in main.in_random_order(rows, seed)) for seed in range(20)}
+        assert len(orders) > 10
+        for order in orders:
+            assert sorted(order) == sorted(row.name for row in rows)
+            assert len({name[0] for name in order[:3]}) == len({name[0] for name in order[3:6]}) == 1
+
+    def test_every_result_says_how_busy_the_machine_was(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(main.machine, "load", lambda: 3.5)
+        monkeypatch.setattr(plan, "repeated", lambda scale: [plan.Row("g", "a row", "m", "f", {})])
+        monkeypatch.setattr(plan, "once", lambda scale: [])
+        monkeypatch.setattr(plan.Row, "run", lambda row, stream, table: {"per_second": 2.0})
+        assert main.run([], rounds=2, scale=1.0)["medians"] == {"a row": {"per_second": 2.0, "load": 3.5}}
+        about = {"cpu": "Fast 9000", "cores": 2, "python": "3.11.7", "machine": "x86_64", "rounds": 2, "scale": 1.0}
+        assert report.heading(about, 3.5).startswith("Fast 9000, 2 cores, Python 3.11.7, 2 rounds; load average 3.5")
+        assert set(main.machine.description()) == {"cpu", "cores", "python", "machine"}
 
     def test_meter_leaves_out_what_is_before_its_start(self) -> None:
         ended: list[bool] = []
