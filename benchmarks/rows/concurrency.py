@@ -13,6 +13,7 @@ from benchmarks.measure import Meter
 from consumer.domain.record import Record
 
 PAUSE = 0.005  # seconds of a handler call
+Seen = tuple[str, Sequence[Record], bool]  # shard, the record of a call, begins or ends
 MOST_OF_A_SHARD = 250  # of the 256 that the setting allows
 
 
@@ -24,7 +25,7 @@ def shards_for(width: int) -> int:
 def daemon(stream: str, table: str, keys: int, width: int, records: int, one_fails: bool = False) -> dict[str, float]:
     """One record a call over ``keys`` keys (over all shards), ``width`` calls at the same time. With ``one_fails``
     every call for the key of the first record fails."""
-    seen: list[tuple[str, Record, bool]] = []
+    seen: list[Seen] = []
     failing: list[bytes] = []
 
     async def wait(batch: Sequence[Record], context: Any) -> None:
@@ -33,9 +34,9 @@ def daemon(stream: str, table: str, keys: int, width: int, records: int, one_fai
         if failing and bytes(batch[0].dynamodb.Keys) in failing:
             await asyncio.sleep(PAUSE)
             raise ValueError("one key fails")
-        seen.extend((context.shard_id, record, True) for record in batch)
+        seen.append((context.shard_id, batch, True))
         await asyncio.sleep(PAUSE)
-        seen.extend((context.shard_id, record, False) for record in batch)
+        seen.append((context.shard_id, batch, False))
 
     async def run() -> tuple[float, float]:
         vars(handlers)["wait"] = wait
@@ -52,15 +53,15 @@ def daemon(stream: str, table: str, keys: int, width: int, records: int, one_fai
     return {**_speed(serial, per_second, min(keys, width)), "disordered": _disordered(seen)}
 
 
-def _disordered(seen: Sequence[tuple[str, Record, bool]]) -> int:
+def _disordered(seen: Sequence[Seen]) -> int:
     """How many calls began while another one of their key was running, or after a later record of it.
 
-    Looked at when all is over, so that the clock does not count it. ``seen``: shard, record, begins or ends.
+    Looked at when all is over, so that the clock does not count it.
     """
     last: dict[tuple[str, bytes], int] = {}
     running: set[tuple[str, bytes]] = set()
     count = 0
-    for shard_id, record, begins in seen:
+    for shard_id, (record,), begins in seen:
         key, number = (shard_id, bytes(record.dynamodb.Keys)), int(record.sequence_number)
         if not begins:
             running.discard(key)
