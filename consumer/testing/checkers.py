@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from consumer.domain.events import records_from_event
 from consumer.domain.frontier import MAX_RUNS_BYTES, FrontierSnapshot, SettledFilter
-from consumer.domain.lease import LeaseRow
+from consumer.domain.lease import LeaseRow, LeaseState
 from consumer.domain.outcome import HandlerCall, Outcome
 from consumer.domain.shards import DAY
 from consumer.settings.model import Settings
@@ -38,6 +38,7 @@ class Checkers(Promptness):
         self.rows: dict[str, LeaseRow] = {}
         self._deleted: dict[str, list[LeaseRow]] = defaultdict(list)  # by hand: as they were
         self._frontiers: dict[tuple[str, int], FrontierSnapshot] = {}  # what an epoch started from
+        self._taken_as: dict[str, LeaseState] = {}  # the state of a shard when its epoch began
         self._busy: dict[tuple[str, str, str], int] = defaultdict(int)
         self._settled_by: dict[tuple[str, str | None, int], list[int]] = defaultdict(list)
         self._begun: dict[tuple[str, str | None, int], float] = {}  # when an epoch began to handle a shard
@@ -284,8 +285,16 @@ class Checkers(Promptness):
         if int(after.frontier.low or -1) < int(before.frontier.low or -1):
             self._history.violated("G4 fenced", f"{operation} moved the checkpoint of {after.shard_id} back")
         order = {"waiting": 0, "open": 1, "halted": 1, "deferred": 2, "draining": 3, "done": 4}
-        if order[after.state] < order[before.state]:
+        if after.epoch != before.epoch:
+            self._taken_as[after.shard_id] = before.state
+        if order[after.state] < order[before.state] and not self._reads_again(before, after):
             self._history.violated("G4 fenced", f"{operation} took {after.shard_id} from {before.state} back")
+
+    def _reads_again(self, before: LeaseRow, after: LeaseRow) -> bool:
+        """Where nothing may overtake a key, whoever takes over a shard that waits for some reads it again; once."""
+        if (before.state, after.state) != ("deferred", "open") or after.owner not in self._in_order:
+            return False
+        return self._taken_as.pop(after.shard_id, "") == "deferred"
 
     def _check_checkpoint(self, row: LeaseRow) -> None:
         frontier = SettledFilter(row.frontier)

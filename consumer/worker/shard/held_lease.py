@@ -35,7 +35,8 @@ STEADY = Backoff(1.0, 1.0)
 class HeldLease:
     """One lease at one epoch. ``subscription`` says what of the shard is settled.
 
-    ``writing`` is held during every checkpoint: one that was cut off could be applied late, after newer writes.
+    ``writing`` is held while the frontier is written: of two writes at once the older could be applied last, and so
+    could one that was cut off.
     """
 
     def __init__(self, context: WorkerContext, row: LeaseRow, subscription: Subscription) -> None:
@@ -99,6 +100,8 @@ class HeldLease:
                     await _next_change(subscription.unsaved, pause)
                     continue
                 async with self.writing:
+                    if pace.rest(clock.monotonic(), interval) > 0:
+                        continue  # a change of the state was written meanwhile
                     try:
                         await self._save()
                     except Unavailable as error:
@@ -115,7 +118,12 @@ class HeldLease:
         def failed(error: Exception, _: int) -> None:
             _checkpoint_failed(self, error)
 
-        await self._until_durable(self._save, Backoff(0.5, 0.5), failed)
+        await self._until_durable(self._save_alone, Backoff(0.5, 0.5), failed)
+
+    async def _save_alone(self) -> None:
+        """Not beside a checkpoint, which could bring the state before this one back."""
+        async with self.writing:
+            await self._save()
 
     async def _save(self) -> None:
         subscription = self._subscription
@@ -127,6 +135,8 @@ class HeldLease:
             raise
         self._saved_version, self._saved_at = version, self._clock.monotonic()
         self._saved_window = window
+        if window is not None:
+            self._taken = replace(self._taken, window_open=window.window is not None)
         self._pace.wrote(self._saved_at, settlements)
 
     # --- losses, windows -------------------------------------------------------------------------------
@@ -158,10 +168,10 @@ class HeldLease:
         """This shard has no tumbling windows any more: close what is left of one, and store that; repeated until it is
         durable. LeaseLost. Nothing may be settled meanwhile."""
         subscription = self._subscription
-        if subscription.window is not None:
-            subscription.window.close()
-        await self.change_state(self.state, self._taken.note)
-        self._taken = replace(self._taken, window_open=False)
+        if self._taken.window_open or not self.is_saved:  # or a checkpoint has stored its end
+            if subscription.window is not None:
+                subscription.window.close()
+            await self.change_state(self.state, self._taken.note)
         subscription.window = None
         self._saved_version = subscription.version  # which no longer counts the changes of the window,
         self._pace.wrote(self._saved_at, _settlements(subscription))  # nor does this one

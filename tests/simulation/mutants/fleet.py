@@ -158,8 +158,8 @@ FLEET = (
     Mutant(
         "checkpoints are written at the end only",
         "consumer/worker/shard/held_lease.py",
-        "                        await self._save()\n",
-        "                        await asyncio.sleep(0)\n",
+        "                    if pace.rest",
+        "                    await asyncio.sleep(interval)\n                    if True or pace.rest",
         ("G5 duplicates",),
         family="fleet",
         quick=True,

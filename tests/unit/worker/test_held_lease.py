@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from unittest.mock import patch
 
 import pytest
 
@@ -54,6 +55,54 @@ def test_a_checkpoint_puts_a_deleted_row_back_too() -> None:
         await asyncio.sleep(1.5)
         assert (await owner.row()).frontier.low == "7"
         assert lease.is_saved
+        saving.cancel()
+
+    with_owner(work)
+
+
+def test_a_state_is_not_written_beside_a_checkpoint_which_could_bring_the_old_one_back() -> None:
+    async def work(owner: Owner, lease: HeldLease) -> None:
+        states: list[str] = []
+        arrives, save = asyncio.Event(), owner.store.save
+
+        async def saved(label: str, held: LeaseRow, window: WindowState | None = None) -> None:
+            if held.state == "open":
+                await arrives.wait()
+            states.append(held.state)
+            await save(label, held, window)
+
+        with patch.object(owner.store, "save", saved):
+            saving = asyncio.create_task(lease.checkpoint_for_ever())
+            owner.settle(5)
+            await asyncio.sleep(0.5)
+            changing = asyncio.create_task(lease.change_state("deferred"))
+            await asyncio.sleep(0.5)
+            assert states == [], "the change does not overtake the checkpoint"
+            arrives.set()
+            await changing
+            await asyncio.sleep(1.5)
+            assert states == ["open", "deferred"]
+            saving.cancel()
+
+    with_owner(work)
+
+
+def test_what_a_change_of_the_state_has_stored_is_not_stored_again() -> None:
+    """Although a checkpoint was due, and waited for its turn."""
+
+    async def work(owner: Owner, lease: HeldLease) -> None:
+        writes: list[str] = []
+        owner.table.on_write = lambda operation, before, after: writes.append(after.state)
+        saving = asyncio.create_task(lease.checkpoint_for_ever())
+        await asyncio.sleep(0)
+        async with lease.writing:
+            changing = asyncio.create_task(lease.change_state("deferred"))
+            await asyncio.sleep(0)
+            owner.settle(5)
+            await asyncio.sleep(0.5)
+        await changing
+        await asyncio.sleep(1.5)
+        assert writes == ["deferred"]
         saving.cancel()
 
     with_owner(work)
