@@ -96,6 +96,7 @@ def test_ctrl_c_ends_the_demo_with_a_verdict_and_leaves_no_process(tmp_path: Pat
     assert not [pid for pid in children if runs(pid)]
 
 
+@pytest.mark.soak
 def test_the_demo_with_kinesis_skips_what_came_after_a_newer_change_and_nothing_else(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with started("-m", "demo", "--seconds", "8", "--source", "kinesis", log=log) as demo:

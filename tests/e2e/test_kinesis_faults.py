@@ -251,6 +251,7 @@ def test_iterators_that_expire_all_the_time(world: World) -> None:
     world.stop(worker)
 
 
+@pytest.mark.soak
 def test_a_key_that_is_disabled(world: World) -> None:
     """At the start: it ends with 77 and names the key. Later it waits, says why, and goes on when the key is back."""
     world.impatient = True
@@ -308,6 +309,7 @@ def test_a_stream_that_is_made_anew_while_it_is_read(world: World) -> None:
     world.stop(worker)
 
 
+@pytest.mark.soak
 def test_a_stream_that_was_made_anew_while_nobody_read(world: World) -> None:
     """With ``on_gap: halt`` nothing of the new one is read before a person has seen that the old one is gone."""
     world.impatient = True

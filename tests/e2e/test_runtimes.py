@@ -44,6 +44,7 @@ def start(fleet: Fleet, name: str, handler: dict[str, Any]) -> Worker:
     return fleet.start("w1", handler=handler, retry=retry, application=f"app-{name}")
 
 
+@pytest.mark.soak
 def test_functions_of_their_own_environment_and_language_run_beside_each_other(aws: Aws, tmp_path: Path) -> None:
     """The order of every key, retries, partial failures, time-outs, ends and dead letters: as with the built-in kind.
     Two have another boto3 than the daemon, one is in Go."""

@@ -135,7 +135,7 @@ def test_a_worker_that_was_refused_is_never_ready() -> None:
         coordinator = worker.coordinator
         assert coordinator is not None
         await coordinator.planned.wait()
-        worker.links["table"].weather = Weather(slow=1.0, slowest=5.0)
+        worker.links["table"].weather = Weather(slow=1.0, slowest=1.5)
         owned: list[int] = []
         while worker.process is process:
             board = board_of(worker)

@@ -76,6 +76,7 @@ class TestStub:
 class TestRows:
     """Every kind of row, in a process of its own as in a real run."""
 
+    @pytest.mark.soak
     def test_limit_and_naive(self, stub: StubStream) -> None:
         steer(stub.endpoint, "Configure", shards=2)
         for function, more in (("limit", {}), ("naive_loop", {"handler": "both_images"})):
@@ -102,6 +103,7 @@ class TestRows:
         assert found["records"] >= 3000
         assert steer(stub.endpoint, "Stats")["calls"]["GetRecords"] >= 4
 
+    @pytest.mark.soak
     def test_order_is_kept_by_concurrent_handlers(self, stub: StubStream, local_aws: LocalAws) -> None:
         steer(stub.endpoint, "Configure", shards=1, keys=5)
         servers = {"stream": stub.endpoint, "table": local_aws.endpoint}
@@ -109,6 +111,7 @@ class TestRows:
         assert found["disordered"] == 0
         assert found["speed_up"] > 0
 
+    @pytest.mark.soak
     def test_latency_at_a_share_of_what_is_possible(self, stub: StubStream, local_aws: LocalAws) -> None:
         servers = {"stream": stub.endpoint, "table": local_aws.endpoint}
         options = {"shards": 1, "share": 0.1, "seconds": 1.0, "flat_out": 4000}
@@ -117,6 +120,7 @@ class TestRows:
         assert found["calls"] > 0
         assert 0 < found["p50_ms"] <= found["p99_ms"]
 
+    @pytest.mark.soak
     def test_cold_start(self, stub: StubStream, local_aws: LocalAws) -> None:
         servers = {"stream": stub.endpoint, "table": local_aws.endpoint}
         found = run_row("cold_start", "cold_start", {**servers, "shards": 120})

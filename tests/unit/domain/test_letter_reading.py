@@ -120,7 +120,15 @@ def test_an_image_comes_back_as_the_handler_got_it(form: Callable[[Letter], Read
     assert json.loads(bytes(found.dynamodb.NewImage)) == IMAGE  # type: ignore[attr-defined]  # it is a change
 
 
-@pytest.mark.parametrize("form", [full, compressed, pointing, lambda_object, lambda_message], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "form",
+    [
+        full,
+        pointing,
+        *(pytest.param(form, marks=pytest.mark.soak) for form in (compressed, lambda_object, lambda_message)),
+    ],
+    ids=lambda form: form.__name__,
+)
 def test_its_bytes_are_the_same_bytes(form: Callable[[Letter], ReadLetter]) -> None:
     """5 MB in one item: what goes to the handler again is what went to it before, byte for byte."""
     text = json.dumps({"text": {"S": "漢字\u001f" * 420_000}}, ensure_ascii=False, separators=(",", ":")).encode()

@@ -81,7 +81,7 @@ def fleets(
 
 
 @given(fleets())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_fleet_is_balanced_within_two_rounds_and_stays_so(fleet: tuple[list[SessionRow], Rows]) -> None:
     """Free leases first, then hand-overs: afterwards nobody holds two more than another, and nothing moves again."""
     sessions, rows = fleet
@@ -96,7 +96,7 @@ def test_any_fleet_is_balanced_within_two_rounds_and_stays_so(fleet: tuple[list[
 
 
 @given(fleets(caps=True, leaving=True, odd=True))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_caps_and_leaving_workers_are_respected(fleet: tuple[list[SessionRow], Rows]) -> None:
     """Nobody is given more than its capacity, leaving workers neither take nor get anything, and it comes to rest."""
     sessions, rows = fleet
@@ -115,7 +115,7 @@ def test_caps_and_leaving_workers_are_respected(fleet: tuple[list[SessionRow], R
 
 
 @given(fleets(caps=True, leaving=True, odd=True))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_workers_with_the_same_view_never_want_the_same_lease(fleet: tuple[list[SessionRow], Rows]) -> None:
     """Takes are disjoint, name startable shards only, and do not depend on the order of the rows or sessions."""
     sessions, rows = fleet
@@ -131,7 +131,7 @@ def test_workers_with_the_same_view_never_want_the_same_lease(fleet: tuple[list[
 
 
 @given(fleets(odd=True))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_shards_that_cannot_move_do_not_stop_the_others(fleet: tuple[list[SessionRow], Rows]) -> None:
     """Halted and quarantined shards stay; among movable ones nobody keeps two more than another could have."""
     sessions, rows = fleet
