@@ -27,6 +27,11 @@ class Past:
     throttles: tuple[float | None, ...] = ()
     calls_per_hour: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def seconds(self) -> float:
+        """How much time ``calls_per_hour`` is the average of."""
+        return len(self.lag) * self.step
+
 
 class History:
     """``observe`` it often; it makes a point now and then. Times are monotonic seconds."""

@@ -19,6 +19,7 @@ from consumer.operate.problem import CONFIG_FILE
 from consumer.operate.status import SLOW, ShardStatus, Status, StatusBoard
 from consumer.operate.verdict import Verdict, judge
 
+PRICED: Final = 300.0  # seconds that calls are counted before they are priced: a start asks for much, once
 BEHIND: Final = 60.0  # seconds that reading is behind, from which one worker more is wished for
 ALWAYS: Final = ("shard_id", "state", "owner", "mine", "epoch", "note", "parents")  # of a shard
 _SHARD_FIELDS: Final = tuple(one.name for one in fields(ShardStatus))
@@ -119,8 +120,10 @@ def _scaling(status: Status) -> dict[str, float]:
 
 
 def _call_costs(status: Status) -> dict[str, Any]:
-    """Of the AWS calls of this worker a month, at list prices; without what is not paid by the call."""
-    prices, calls = list_prices(), status.history.calls_per_hour
+    """Of the AWS calls of this worker a month, at list prices; without what is not paid by the call, and nothing yet
+    while there are no more calls to go by than those of a start."""
+    prices, history = list_prices(), status.history
+    calls = history.calls_per_hour if history.seconds >= PRICED else {}
     kinesis = ":kinesis:" in status.stream_arn
     found = cost_of_calls(calls, "kinesis" if kinesis else "dynamodb", prices)
     return {

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from consumer.operate.error_groups import ErrorReport
-from consumer.operate.history import Past
+from consumer.operate.history import RATES, STEP, History, Past
 from consumer.operate.price_list import list_prices
 from consumer.operate.status import ShardStatus, Status, StatusBoard
 from consumer.operate.status_json import StatusJson, status_json
@@ -79,6 +79,19 @@ def test_reading_of_a_kinesis_stream_is_not_paid_by_the_call() -> None:
 
 def test_before_anything_was_measured_nothing_is_said_to_cost_nothing() -> None:
     assert parsed(samples.board(samples.status(NOW, (), history=Past())))["call_costs"]["dollars_a_month"] is None
+
+
+@pytest.mark.parametrize(("minutes", "is_priced"), [(1, False), (4.8, False), (5, True)])
+def test_a_start_is_not_taken_for_a_month(minutes: float, is_priced: bool) -> None:
+    """Leases of a thousand shards are made once: $164 a month, had they been counted for ten seconds."""
+    history = History()
+    history.add(0.0, dict.fromkeys(RATES, 0.0), {})
+    for step in range(1, round(minutes * 60 / STEP) + 1):
+        history.add(step * STEP, dict.fromkeys(RATES, 0.0), {"PutItem": 1000.0})
+    costs = parsed(samples.board(samples.status(NOW, (), history=history.past)))["call_costs"]
+    month = pytest.approx(12_000 * 730 * 0.625 / 1e6, abs=0.01)
+    assert costs["dollars_a_month"] == (month if is_priced else None)
+    assert costs["by_operation"] == ({"PutItem": month} if is_priced else {})
 
 
 def test_a_count_of_letters_that_is_not_known_is_null() -> None:
