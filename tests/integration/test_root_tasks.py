@@ -151,14 +151,15 @@ async def test_a_count_that_never_comes_holds_up_neither_start_nor_stop(
         return 0
 
     monkeypatch.setattr(SqsDeadLetters, "backlog", backlog)
-    daemon, stop = app.Daemon(await settings(on_failure={"destination": (await queue()).arn})), asyncio.Event()
+    patient = await settings(on_failure={"destination": (await queue()).arn}, shutdown={"grace": "60s"})
+    daemon, stop = app.Daemon(patient), asyncio.Event()
     running = asyncio.create_task(daemon.run(stop))
     async with asyncio.timeout(30):
         await asked.wait()
         while daemon._board.readiness() != (True, "ready"):
             await asyncio.sleep(0.05)
     stop.set()
-    async with asyncio.timeout(4):  # below shutdown.grace
+    async with asyncio.timeout(30):  # below shutdown.grace
         await running
     assert daemon._board.status is not None
     assert daemon._board.status.dead_letter_backlog is None
