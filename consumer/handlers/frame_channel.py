@@ -19,7 +19,7 @@ from consumer.handlers.runtime import wire
 
 _READ = 64 * 1024  # bytes at a time
 # Bytes that the socket takes before the process reads: the event of nearly every batch, so that it is sent in one call
-# and the process wakes up once for it.
+# and the process wakes up once for it. The system may give less (Linux: net.core.wmem_max); then the rest follows.
 _UNREAD = 1 << 20
 _LAST_READS = 64
 

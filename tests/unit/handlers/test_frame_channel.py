@@ -96,6 +96,19 @@ async def test_events_arrive_as_they_were_made() -> None:
         await channel.close()
 
 
+async def test_what_is_still_on_its_way_goes_first() -> None:
+    channel = FrameChannel(SETUP, None, Listener())
+    program = await channel.open()
+    with socket.socket(fileno=os.dup(program.inherited[0])) as process:
+        await channel.connect(1)
+        events = [bytes([size % 251]) * size for size in (6 << 20, 10, 0, 5 << 20, 7)]
+        assert [channel.hand_over(call(f"request-{size}"), event) for size, event in enumerate(events)] == [None] * 5
+        received = [await asyncio.to_thread(wire.receive, process) for _ in range(6)]
+        assert [frame and frame[0].get("request_id") for frame in received[1:]] == [f"request-{n}" for n in range(5)]
+        assert [frame and frame[1] for frame in received[1:]] == events
+        await channel.close()
+
+
 async def test_an_event_for_a_process_that_is_gone_raises_nothing() -> None:
     """Its end is noticed by who waits for it."""
     channel = FrameChannel(SETUP, None, Listener())
