@@ -126,6 +126,8 @@ class Record(StreamRecord, gc=False):
         raw = getattr(self.dynamodb, field)
         if raw in _ABSENT:
             raise ValueError(f"record {self.sequence_number}, a {self.event_name}, has no {words} to decode")
+        if raw == UNREADABLE:  # a type without required attributes would take it for an item that has none of them
+            raise ValueError(f"record {self.sequence_number}: its {words} cannot be read")
         decode: Callable[[Raw], T] = decoder_of(type_)  # type: ignore[arg-type]  # classes are hashable, which mypy does not see of type[T]
         try:
             return decode(raw)

@@ -22,7 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from consumer.domain.record import Change, Record
+from consumer.domain.events import batch_event_json, records_from_event
+from consumer.domain.record import UNREADABLE, Change, Record
 from consumer.domain.typed_items import decoder_of
 from tests.unit.domain.test_attribute_values import BYTES, NUMBERS, TEXT, values, wire
 
@@ -329,6 +330,18 @@ def test_what_only_the_json_module_reads_spoils_no_other_attribute(odd: bytes) -
 def test_what_is_no_item_is_an_error(text: bytes) -> None:
     with pytest.raises(ValueError, match="decode"):
         Record(Change("4711", NewImage=Raw(text))).decode(Point)
+
+
+@pytest.mark.parametrize("image", ["new", "keys"])
+def test_what_could_not_be_read_is_no_item_without_attributes(image: Any) -> None:
+    """Not for a type whose attributes have defaults either; nor in a worker process, beside a record that only the json
+    module reads."""
+    unreadable = Record(Change("1", Keys=UNREADABLE, NewImage=UNREADABLE))
+    odd = Record(Change("2", Keys=Raw(b'{"a":{"S":"\\ud800"}}')))
+    for one in (unreadable, records_from_event(batch_event_json([unreadable, odd]))[0]):
+        assert isinstance(one, Record)
+        with pytest.raises(ValueError, match=r"record 1: its .* cannot be read$"):
+            one.decode(Tree, image=image)
 
 
 @pytest.mark.parametrize(
