@@ -194,16 +194,19 @@ class _Attribute:
 class _Object:
     """A class: its attributes, in a structure of their own."""
 
-    def __init__(self, make: Callable[..., Any], forbid_unknown_fields: bool) -> None:
+    def __init__(self, make: Callable[..., Any], forbid_unknown_fields: bool, tag_field: str | None) -> None:
         self.wire: Any = None  # until it is complete
         self._make = make
         self._forbid = forbid_unknown_fields
+        self._tag_field = tag_field  # an attribute that was looked at already
         self._attributes: list[_Attribute] = []
 
     def complete(self, attributes: list[_Attribute]) -> None:
         """TypeError when msgspec takes the name of an attribute for none."""
         self._attributes = attributes
         members = [_member(place, attribute) for place, attribute in enumerate(attributes)]
+        if self._forbid and self._tag_field is not None:
+            members.append(("tag", Any, msgspec.field(name=self._tag_field, default=None)))
         try:
             self.wire = msgspec.defstruct("Item", members, kw_only=True, forbid_unknown_fields=self._forbid, gc=False)
         except ValueError as error:  # quotes, backslashes and control characters
@@ -242,7 +245,7 @@ class _Object:
                 one.value.look(attributes[one.name], _inside(path, one.name))
             elif one.required:
                 raise Mismatch(_inside(path, one.name), one.value.expected, "nothing")
-        if self._forbid and not attributes.keys() <= {one.name for one in self._attributes}:
+        if self._forbid and not attributes.keys() <= {self._tag_field, *(one.name for one in self._attributes)}:
             raise Mismatch(path, "no attributes that the class has not (forbid_unknown_fields)", "others")
 
 
@@ -382,6 +385,7 @@ class _Compiler:
             given = {field.name for field in dataclasses.fields(type_.cls) if field.init}
             fields = [field for field in fields if field.name in given]
         make = dict if isinstance(type_, inspect.TypedDictType) else type_.cls
-        found = self._objects[id(type_)] = _Object(make, getattr(type_, "forbid_unknown_fields", False))
+        forbid, tag_field = getattr(type_, "forbid_unknown_fields", False), getattr(type_, "tag_field", None)
+        found = self._objects[id(type_)] = _Object(make, forbid, tag_field)
         found.complete([_Attribute(one.name, one.encode_name, one.required, self.value(one.type)) for one in fields])
         return found

@@ -332,6 +332,24 @@ def test_what_is_no_item_is_an_error(text: bytes) -> None:
         Record(Change("4711", NewImage=Raw(text))).decode(Point)
 
 
+class Closed(msgspec.Struct, tag="closed", forbid_unknown_fields=True):
+    at: int
+
+
+class Open(msgspec.Struct, tag="open", forbid_unknown_fields=True):
+    doors: list[Closed | Open] = []
+
+
+def test_a_tag_is_no_unknown_field() -> None:
+    shut = {"type": {"S": "closed"}, "at": {"N": "3"}}
+    assert record(shut).decode(Closed) == Closed(3)
+    assert record({"type": {"S": "open"}, "doors": {"L": [{"M": shut}]}}).decode(Open) == Open([Closed(3)])
+    either = msgspec.defstruct("Item", [("door", Open | Closed)])
+    assert record({"door": {"M": shut}}).decode(either).door == Closed(3)
+    with pytest.raises(ValueError, match="attribute door: expected no attributes that the class has not"):
+        record({"door": {"M": {**shut, "lock": {"S": SECRET}}}}).decode(either)
+
+
 @pytest.mark.parametrize("image", ["new", "keys"])
 def test_what_could_not_be_read_is_no_item_without_attributes(image: Any) -> None:
     """Not for a type whose attributes have defaults either; nor in a worker process, beside a record that only the json
