@@ -162,6 +162,8 @@ def item_from_json(raw: bytes | memoryview) -> dict[str, Any]:
         return _map(_decode_json(raw))
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"an image does not decode: {error}") from error
+    except UnicodeDecodeError as error:  # which would show the text
+        raise ValueError(f"an image does not decode: text that is no UTF-8 ({error.reason})") from None
     except _ODD as error:
         raise ValueError(f"an image has an odd attribute value and does not decode: {error!r}") from error
 

@@ -47,9 +47,10 @@ def decoder_of(type_: Any) -> Callable[[bytes], Any]:
         try:
             look(item, "")
             wire = msgspec.convert(item, form.wire)
+            msgspec.json.encode(wire)  # refuses lone surrogates, as new_image does
         except Mismatch as error:
             raise UnlikeItem(f"{_where(error.path)}: expected {error.expected}, found {error.found}") from None
-        except (msgspec.ValidationError, RecursionError):
+        except (msgspec.ValidationError, UnicodeEncodeError, RecursionError):
             raise UnlikeItem("it has a value that DynamoDB does not have") from None
         return unwrap(wire)  # what is raised here is raised by a class of the handler
 

@@ -326,6 +326,22 @@ def test_what_only_the_json_module_reads_spoils_no_other_attribute(odd: bytes) -
     assert one.decode(Point) == Point(2.0)
 
 
+@pytest.mark.parametrize(
+    "item", [rb'{"v":{"S":"\ud800"}}', b'{"v":{"S":"hush\xff"}}', rb'{"\ud800":{"S":"a"},"v":{"S":"a"}}']
+)
+@pytest.mark.parametrize(
+    "type_", [dict[str, str], dict[str, Any], msgspec.defstruct("Item", [("v", str)])], ids=["texts", "any", "class"]
+)
+def test_text_that_is_none_is_an_error(item: bytes, type_: Any) -> None:
+    """As in new_image: in what is wanted, and in names. A handler would fail with it later, at what it writes to."""
+    one = Record(Change("4711", NewImage=Raw(item)))
+    with pytest.raises(ValueError, match="does not decode") as raised:
+        _ = one.new_image
+    assert "hush" not in str(raised.value)
+    with pytest.raises(ValueError, match=": it has a value that DynamoDB does not have"):
+        one.decode(type_)
+
+
 @pytest.mark.parametrize("text", [b"{", b"[]", b'"a"', b'{"x":{"N":"1"}', b'{"x":' * 100_000, b'{"unreadable":1}'])
 def test_what_is_no_item_is_an_error(text: bytes) -> None:
     with pytest.raises(ValueError, match="decode"):
