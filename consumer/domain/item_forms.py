@@ -333,7 +333,7 @@ class _Compiler:
                 return _sets(self.forms(type_.item_type), set), set
             case inspect.FrozenSetType():
                 return _sets(self.forms(type_.item_type), frozenset), frozenset
-            case inspect.DictType(key_type=inspect.AnyType() | inspect.StrType()):
+            case inspect.DictType(key_type=inspect.AnyType() | inspect.StrType() as key) if not constraints_of(key):
                 return [_dict(self.value(type_.value_type))], dict
         raise TypeError(f"no attribute of an item can become {type_!r}")
 

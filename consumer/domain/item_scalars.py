@@ -124,7 +124,13 @@ def annotated_scalar(type_: inspect.Type) -> Form:
         return with_check(form, constrained(base, constraints)) if constraints else form
     cls = _TEXTS.get(type(type_))
     if cls is None:
-        raise TypeError(f"no attribute of an item can become {getattr(type_, 'cls', type_)!r}")
+        other = getattr(type_, "cls", type_)
+        if isinstance(other, type) and hasattr(other, "__struct_fields__"):
+            raise TypeError(
+                f"{other.__name__} is of another msgspec than the daemon's, such as a copy in handler.path: take that "
+                "away, or give a dataclass"
+            )
+        raise TypeError(f"no attribute of an item can become {other!r}")
     return with_check(_scalar("S", cls.__name__, str), constrained(cls, constraints))
 
 

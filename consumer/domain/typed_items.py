@@ -27,7 +27,7 @@ def decoder_of(type_: Any) -> Callable[[bytes], Any]:
     for such a type. Threads share it."""
     try:
         form = item_form(type_)
-    except TypeError as error:
+    except (TypeError, NameError) as error:  # NameError: of an annotation that is a text
         raise TypeError(f"decode({name_of(type_)}): {error}") from None
     decode = msgspec.json.Decoder(form.wire).decode
     unwrap, look = form.unwrap, form.look

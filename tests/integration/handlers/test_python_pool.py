@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec import Raw
 from structlog.testing import capture_logs
@@ -175,3 +177,44 @@ async def test_stopping_the_loop_is_a_crash_and_the_process_is_replaced(tmp_path
         assert outcome.fault is not None
         assert outcome.fault.kind == "crashed"
         assert (await invoke(handler, call(attempt=2))).kind == "ok"
+
+
+TYPED = """
+from __future__ import annotations
+from dataclasses import dataclass
+import msgspec
+from consumer import Context, Record
+@dataclass
+class Item:
+    pk: str
+    n: Number
+Number = int
+class Struct(msgspec.Struct):
+    n: int
+def handler(records: list[Record], context: Context) -> list[Record]:
+    if context.attempt > 1:
+        records[0].decode(Struct)
+    return [record for record in records if record.decode(Item).n == 1]
+"""
+
+
+async def test_records_become_types_of_the_handler(tmp_path: Path) -> None:
+    """Whose annotations are texts until they are looked up in its module."""
+    path = write_module(tmp_path, TYPED)
+    async with running(path, "python") as handler:
+        outcome = await invoke(handler, call(2))
+        assert (outcome.kind, outcome.failed) == ("partial", (number(1),))
+        assert (await invoke(handler, call(2, attempt=2))).failed == (number(1),)
+
+
+async def test_structures_of_another_msgspec_are_named(tmp_path: Path) -> None:
+    """The code brings its own, as `pip install --target` leaves it: what is known of its classes is that they are not
+    known. Dataclasses are the same everywhere."""
+    shutil.copytree(Path(msgspec.__file__).parent, tmp_path / "msgspec")
+    path = write_module(tmp_path, TYPED)
+    async with running(path, "python") as handler:
+        assert (await invoke(handler, call(2))).failed == (number(1),)
+        outcome = await invoke(handler, call(2, attempt=2))
+    assert outcome.fault is not None
+    assert outcome.fault.type == "TypeError"
+    assert "Struct is of another msgspec than the daemon's" in outcome.fault.message

@@ -384,6 +384,8 @@ def test_what_could_not_be_read_is_no_item_without_attributes(image: Any) -> Non
         (int, "an item is a map"),
         (list[int], "an item is a map"),
         (dict[int, str], "no attribute of an item can become"),
+        (dict[Annotated[str, msgspec.Meta(max_length=3)], str], "no attribute of an item can become"),
+        (msgspec.defstruct("Item", [("v", "Nowhere")]), r"decode\(Item\): name 'Nowhere' is not defined"),
         (msgspec.defstruct("Item", [("v", int | float)]), r"int \| float: an attribute would not tell"),
         (msgspec.defstruct("Item", [("v", str | dt.datetime)]), "may not contain more than one str-like type"),
         (msgspec.defstruct("Item", [("v", complex)]), "no attribute of an item can become <class 'complex'>"),
