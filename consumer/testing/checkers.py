@@ -287,14 +287,11 @@ class Checkers(Promptness):
         order = {"waiting": 0, "open": 1, "halted": 1, "deferred": 2, "draining": 3, "done": 4}
         if after.epoch != before.epoch:
             self._taken_as[after.shard_id] = before.state
-        if order[after.state] < order[before.state] and not self._reads_again(before, after):
+        # Where nothing may overtake a key, whoever takes over a shard that waits for some reads it again; once.
+        again = (before.state, after.state) == ("deferred", "open") and after.owner in self._in_order
+        again = again and self._taken_as.pop(after.shard_id, "") == "deferred"
+        if order[after.state] < order[before.state] and not again:
             self._history.violated("G4 fenced", f"{operation} took {after.shard_id} from {before.state} back")
-
-    def _reads_again(self, before: LeaseRow, after: LeaseRow) -> bool:
-        """Where nothing may overtake a key, whoever takes over a shard that waits for some reads it again; once."""
-        if (before.state, after.state) != ("deferred", "open") or after.owner not in self._in_order:
-            return False
-        return self._taken_as.pop(after.shard_id, "") == "deferred"
 
     def _check_checkpoint(self, row: LeaseRow) -> None:
         frontier = SettledFilter(row.frontier)

@@ -99,13 +99,10 @@ class HeldLease:
                 if (pause := pace.pause(now, interval, _settlements(subscription), under_way=under_way)) > 0:
                     await _next_change(subscription.unsaved, pause)
                     continue
-                async with self.writing:
-                    if pace.rest(clock.monotonic(), interval) > 0:
-                        continue  # a change of the state was written meanwhile
-                    try:
-                        await self._save()
-                    except Unavailable as error:
-                        _checkpoint_failed(self, error)
+                try:
+                    await self._save(interval)
+                except Unavailable as error:
+                    _checkpoint_failed(self, error)
 
     def reopen(self) -> None:
         """Read a shard again that is halted, or was read to its end before: its next write says so."""
@@ -118,26 +115,26 @@ class HeldLease:
         def failed(error: Exception, _: int) -> None:
             _checkpoint_failed(self, error)
 
-        await self._until_durable(self._save_alone, Backoff(0.5, 0.5), failed)
+        await self._until_durable(self._save, Backoff(0.5, 0.5), failed)
 
-    async def _save_alone(self) -> None:
-        """Not beside a checkpoint, which could bring the state before this one back."""
+    async def _save(self, interval: float = 0.0) -> None:
+        """Not beside another write, which could bring back what was before; nor, once it is its turn, within so many
+        seconds after that."""
         async with self.writing:
-            await self._save()
-
-    async def _save(self) -> None:
-        subscription = self._subscription
-        version, window, settlements = subscription.version, subscription.window_state, _settlements(subscription)
-        try:
-            await self.write(lambda row, window: self._store.save(self._label, row, window))
-        except Unavailable:
-            self._pace.failed(self._clock.monotonic())
-            raise
-        self._saved_version, self._saved_at = version, self._clock.monotonic()
-        self._saved_window = window
-        if window is not None:
-            self._taken = replace(self._taken, window_open=window.window is not None)
-        self._pace.wrote(self._saved_at, settlements)
+            if self._pace.rest(self._clock.monotonic(), interval) > 0:
+                return
+            subscription = self._subscription
+            version, window, settlements = subscription.version, subscription.window_state, _settlements(subscription)
+            try:
+                await self.write(lambda row, window: self._store.save(self._label, row, window))
+            except Unavailable:
+                self._pace.failed(self._clock.monotonic())
+                raise
+            self._saved_version, self._saved_at = version, self._clock.monotonic()
+            self._saved_window = window
+            if window is not None:
+                self._taken = replace(self._taken, window_open=window.window is not None)
+            self._pace.wrote(self._saved_at, settlements)
 
     # --- losses, windows -------------------------------------------------------------------------------
 

@@ -158,8 +158,8 @@ FLEET = (
     Mutant(
         "checkpoints are written at the end only",
         "consumer/worker/shard/held_lease.py",
-        "                    if pace.rest",
-        "                    await asyncio.sleep(interval)\n                    if True or pace.rest",
+        "await self._save(interval)",
+        "await asyncio.sleep(interval)",
         ("G5 duplicates",),
         family="fleet",
         quick=True,
