@@ -21,14 +21,14 @@ LOOKS: Final = 15  # that a saturation is the mean of: with one a second, what a
 
 class HandlerPlaces:
     """As many places as ``handler`` is wide (0: any number), of which retries may take half, and one at least. Made
-    once the handler is started."""
+    once the handler is started, in the event loop of its calls."""
 
     def __init__(self, handler: Handler) -> None:
         width = handler.width
         self._handler = handler
         self._all = asyncio.Semaphore(width) if width else None
         self._again = asyncio.Semaphore(max(1, width // 2)) if width else None
-        self._taken = _Taken(width)
+        self._taken = _Taken(width, asyncio.get_running_loop().time)
 
     @property
     def are_limited(self) -> bool:
@@ -77,10 +77,12 @@ class HandlerPlaces:
 
 
 class _Taken:
-    """How many places are taken, and for how long: what is taken only between two looks counts as well."""
+    """How many places are taken, and for how long: what is taken only between two looks counts as well. ``time`` gives
+    monotonic seconds, also to a call that is dropped when no loop runs any more."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, time: Callable[[], float]) -> None:
         self._width = width
+        self._time = time
         self._count = 0
         self._place_seconds = 0.0
         self._changed_at: float | None = None
@@ -88,7 +90,7 @@ class _Taken:
         self._shares: deque[float] = deque(maxlen=LOOKS)
 
     def change(self, by: int) -> None:
-        now = asyncio.get_running_loop().time()
+        now = self._time()
         if self._changed_at is not None:
             self._place_seconds += self._count * (now - self._changed_at)
         self._changed_at = now

@@ -404,8 +404,12 @@ class Shard:
 def run(plan: Plan) -> None:
     """Run a plan to its end. AssertionError (in a group, from a task) when something does not hold."""
     loop = VirtualLoop(random.Random(0))
+
+    async def life() -> None:
+        await Shard(plan, loop).run()
+
     try:
-        loop.run_until(Shard(plan, loop).run())
+        loop.run_until(life())
     finally:
         loop.close()
     assert loop.failures == []

@@ -82,7 +82,7 @@ def test_saturation_is_what_was_taken_since_the_last_look() -> None:
     in_virtual_time(lambda _: work())
 
 
-def test_a_handler_without_a_limit_has_no_saturation() -> None:
+async def test_a_handler_without_a_limit_has_no_saturation() -> None:
     assert HandlerPlaces(Recorder()).saturation() is None
 
 
@@ -153,3 +153,16 @@ async def test_a_wait_that_is_cancelled_as_it_ends_gives_the_process_back() -> N
     await settle()
     async with asyncio.timeout(1):
         await places.reserve(again=False)
+
+
+def test_a_call_that_is_dropped_when_its_loop_has_ended_gives_its_place_back() -> None:
+    """As a coroutine does that is collected."""
+    loop = asyncio.new_event_loop()
+    try:
+        places = loop.run_until_complete(places_of(1))
+        held = loop.run_until_complete(places.reserve(again=True))
+    finally:
+        loop.close()
+    assert places.are_taken
+    held.release()
+    assert not places.are_taken
