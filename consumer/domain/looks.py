@@ -12,7 +12,7 @@ NEARLY_FULL = 0.9  # of a page: after a full one the next is asked for at once, 
 
 
 class Looks:
-    """Of one shard. All times are seconds of one clock."""
+    """Of one shard. All times are seconds of one monotonic clock."""
 
     __slots__ = ("_asked_at", "_before", "_began", "_pages", "_part")
 

@@ -29,7 +29,7 @@ _OUTCOMES: tuple[tuple[type[StreamConsumerError], str], ...] = (
 
 class PageRequests:
     """What both readers of a shard ask the service. ``waits_for_room`` is True while a page has to wait for memory;
-    ``asked_at`` is when the last page was asked for (Unix seconds)."""
+    ``asked_at`` is when the last page was asked for (Unix seconds), and ``asked`` the same in monotonic seconds."""
 
     def __init__(self, context: WorkerContext, shard_id: str, budget: BudgetAccount) -> None:
         self._source = context.ports.source
@@ -41,7 +41,7 @@ class PageRequests:
         self._record_bytes = 0.0
         self._budget = budget
         self.waits_for_room = False
-        self.asked_at = 0.0
+        self.asked_at = self.asked = 0.0
 
     @property
     def retention(self) -> float:
@@ -67,7 +67,7 @@ class PageRequests:
         finally:
             self.waits_for_room = False
         try:
-            self.asked_at = self._clock.wall()
+            self.asked_at, self.asked = self._clock.wall(), self._clock.monotonic()
             limit = min(FEW_RECORDS, self._most) if budget.short else self._most
             try:
                 page = await self._source.get_records(self.shard_id, iterator, min(limit, most or limit))

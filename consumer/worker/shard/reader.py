@@ -242,8 +242,8 @@ class ShardReader:
             pause = max(pause, limits.paid_after(page.wire_bytes))
         pause = max(least, pause * (0.9 + 0.2 * self._random.random()))
         part = max((page.count or len(page.records)) / poll.max_records, page.wire_bytes / limits.page_bytes)
-        self._looks.read(self._requests.asked_at, 1.0 if page.behind else part)
-        until_next = self._looks.until_next(pause, self._clock.wall())
+        self._looks.read(self._requests.asked, 1.0 if page.behind else part)
+        until_next = self._looks.until_next(pause, now)
         if page.records:
             pause = max(limits.pause_behind(page.wire_bytes), until_next)
         await self._pause(pause)
