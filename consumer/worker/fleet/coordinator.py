@@ -226,8 +226,7 @@ class Coordinator:
             if len(supervisor.workers) > before:
                 self._wake.set()
         if membership.is_steady(self._cycle) and not supervisor.stopping:
-            for shard_id, to in todo.hand_over:
-                supervisor.release(shard_id, to)
+            supervisor.hand_over(todo.hand_over)
         self._tell(await membership.remove_fenced(self._memory.overview.owners))
 
     def _tell(self, errors: Iterable[Unavailable]) -> None:

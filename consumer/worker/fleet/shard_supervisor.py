@@ -233,15 +233,17 @@ class ShardSupervisor:
 
     # --- releasing ---------------------------------------------------------------------------------------
 
-    def release(self, shard_id: str, to: str) -> None:
-        """Hand a lease over to another worker, once its shard is drained. One that is on its way goes where it goes, if
-        it can: the plans in the middle of many hand-overs would deal again what is left, and move it twice."""
-        worker = self._workers.get(shard_id)
+    def hand_over(self, moves: Iterable[tuple[str, str]]) -> None:
+        """Hand leases over to other workers (shard, incarnation), once their shards are drained. One that is on its way
+        goes where it goes, if it can: the plans in the middle of many hand-overs would deal again what is left, and
+        move it twice."""
         takers = {session.incarnation for session in self._membership.live if not session.leaving}
-        if worker is None or (worker.releasing and worker.wish.to in takers):
-            return
-        log.info("lease.handing_over", shard_id=shard_id, target=to)
-        worker.release(to)
+        for shard_id, to in moves:
+            worker = self._workers.get(shard_id)
+            if worker is None or (worker.releasing and worker.wish.to in takers):
+                continue
+            log.info("lease.handing_over", shard_id=shard_id, target=to)
+            worker.release(to)
 
     async def drain(self, grace: float) -> None:
         """Start nothing more, and release every lease once the calls of its shard have ended; after ``grace`` seconds
