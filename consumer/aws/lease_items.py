@@ -43,7 +43,7 @@ from consumer.aws.table_rows import AttributeMap, Clause, Item, key
 from consumer.domain.dead_letter import PayloadPart
 from consumer.domain.deferred import DeferredKey
 from consumer.domain.frontier import FrontierSnapshot
-from consumer.domain.lease import LeaseRow, LeaseState, SessionRow
+from consumer.domain.lease import MOST_FAILING, LeaseRow, LeaseState, SessionRow
 from consumer.domain.replay_start import ReplayStart
 from consumer.ports.leases import Loss, ReplayTrace
 
@@ -58,7 +58,6 @@ SESSIONS: Final = "sessions"
 SHARD: Final = "shard#"
 LETTERS: Final = "letters"
 MAX_VERSION: Final = 40  # characters of a session's
-MAX_FAILING: Final = 5  # shards that a session names
 MAX_NOTE: Final = 1000  # characters; a note is for operators, and the row must stay small
 MOST_SHARDS: Final = 1000  # named in the trace of a replay
 
@@ -275,7 +274,7 @@ def session_row(item: Item) -> SessionRow | None:
         stream_id=lenient_text(item, "stream_arn"),
         readable=not newer_version(item),
         version=lenient_text(item, "version")[:MAX_VERSION],
-        failing=tuple(lenient_text(item, "failing").split()[:MAX_FAILING]),
+        failing=tuple(lenient_text(item, "failing").split()[:MOST_FAILING]),
     )
 
 

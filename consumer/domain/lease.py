@@ -21,6 +21,7 @@ from .replay_start import ReplayStart
 
 TAKE_MARGIN = 1.1  # observers wait this much longer than owners rely on their leases: clock rates may differ by 10 %
 
+MOST_FAILING = 5  # shards that a session names: its row is read by all
 OWNERS_PER_SECOND = 2**4  # more than can follow each other: each has written to the row
 EPOCHS_PER_SECOND = 2**20
 

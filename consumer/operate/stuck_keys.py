@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from shlex import quote
 from typing import Final
 
+from consumer.domain.lease import MOST_FAILING
 from consumer.operate.problem import CONFIG, Problem, counted, ids_of, of_kinds, time_in_words
 from consumer.operate.status import ShardStatus, Status
 
@@ -55,6 +56,8 @@ def stuck_elsewhere(status: Status) -> Iterator[Problem]:
         return
     first, worker = next(iter(stuck.items()))
     where = first if len(stuck) == 1 else counted(len(stuck), "shard")
+    if any(len(one.failing) >= MOST_FAILING for one in stuck.values()):
+        where += " or more"
     yield Problem(
         "warning",
         "stuck_keys_elsewhere",

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from consumer.domain.outcome import OK, HandlerCall, Outcome
-from consumer.testing.simulated_worker import Scripted
+from consumer.testing.memory_client import ATTEMPTS
+from consumer.testing.simulated_worker import Scripted, SimulatedWorker
 from consumer.testing.simulation import Simulation
 from tests.simulation.scenarios import change_fleet
 from tests.support.simulated_fleet import LogEvents
@@ -301,3 +302,51 @@ def test_another_parallelization_factor_at_every_restart_loses_and_repeats_nothi
 
     checked(world, scenario)
     assert len(world.history.duplicates) < 20
+
+
+def _named(world: Simulation, worker: SimulatedWorker) -> tuple[str, ...]:
+    """The failing shards in the session row of a worker."""
+    (sessions,) = world.table.sessions.values()
+    return sessions[worker.incarnation].row.failing
+
+
+def test_an_announcement_that_was_lost_is_made_again() -> None:
+    """Also the one that a shard fails no more: the pages of the other workers would show it for ever."""
+
+    async def scenario(world: Simulation) -> None:
+        worker = world.add_worker("w", Scripted(takes_a_while))
+        worker.start()
+        await world.until(world.balanced, 30.0)
+        assert worker.coordinator is not None
+        failing: tuple[str, ...]
+        for failing in (("shard-7",), ()):
+            lost = worker.links["table"].lose_request("announce", times=ATTEMPTS)
+            worker.coordinator.tell_failing(failing)
+            await world.sleep(10.0)
+            assert lost.taken == ATTEMPTS
+            assert _named(world, worker) == failing
+        before = world.calls["announce"]
+        await world.sleep(60.0)
+        assert world.calls["announce"] == before
+        await world.finish()
+
+    checked(Simulation("lost announcements"), scenario)
+
+
+def test_shards_that_fail_in_turns_are_announced_once() -> None:
+    shards = [f"shard-{number:03}" for number in range(100)]
+
+    async def scenario(world: Simulation) -> None:
+        worker = world.add_worker("w", Scripted(takes_a_while))
+        worker.start()
+        await world.until(world.balanced, 30.0)
+        assert worker.coordinator is not None
+        before = world.calls["announce"]
+        for turn in range(60):
+            worker.coordinator.tell_failing(shards[50 if turn % 2 == 0 else 0 :])
+            await world.sleep(1.0)
+        assert world.calls["announce"] - before == 1
+        assert _named(world, worker) == tuple(shards[50:55])
+        await world.finish()
+
+    checked(Simulation("failing in turns"), scenario)

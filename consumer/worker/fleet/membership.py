@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 import structlog
 
 from consumer.domain.errors import SessionFenced, Unavailable
-from consumer.domain.lease import Observer, SessionRow
+from consumer.domain.lease import MOST_FAILING, Observer, SessionRow
 from consumer.domain.reading_pace import SESSION_BYTES, seconds_of_budget
 from consumer.worker.context import WorkerContext
 from consumer.worker.tasks import each
@@ -22,7 +22,6 @@ KEPT_FENCED = (
     6  # of its durations that a fenced session's row stays after its last sign of life: longer than a request is late
 )
 ANNOUNCE_PAUSE = 0.05  # seconds: many releases make one announcement
-MOST_FAILING = 5  # shards that are named: each session row is read by all
 
 
 class Membership:
@@ -59,7 +58,8 @@ class Membership:
             return False
         self.sessions = await self._store.sessions()
         self._read_at = self._clock.monotonic()
-        if any(one.capacity != self._capacity for one in self.sessions if one.incarnation == self._me):
+        announced = (self._capacity, self._failing)
+        if any((one.capacity, one.failing) != announced for one in self.sessions if one.incarnation == self._me):
             self._has_news.set()
         return True
 
@@ -149,8 +149,10 @@ class Membership:
         self._has_news.set()
 
     def tell_failing(self, shard_ids: Iterable[str]) -> None:
-        """In these shards a key fails again and again: the status pages of the other workers say so, too."""
-        found = tuple(sorted(shard_ids)[:MOST_FAILING])
+        """In these shards a key fails again and again: the status pages of the other workers say so, too. Those that
+        were named before come first: where many shards fail in turns, others would be announced every second."""
+        named = sorted(shard_ids, key=lambda shard_id: (shard_id not in self._failing, shard_id))[:MOST_FAILING]
+        found = tuple(sorted(named))
         if found != self._failing:
             self._failing = found
             self._has_news.set()

@@ -12,6 +12,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
+from consumer.domain.lease import MOST_FAILING
 from consumer.operate.error_groups import ErrorGroup
 from consumer.operate.history import Past
 from consumer.operate.problem import SEVERITIES
@@ -122,6 +123,12 @@ WRONG: list[tuple[str, str, Status, str]] = [
         "warning",
         status(fleet=(WorkerStatus("me", mine=True), WorkerStatus("other", failing=("shard-9",)))),
         "Keys of shard-9 failing again and again at another worker, other.",
+    ),
+    (
+        "stuck_keys_elsewhere",
+        "warning",
+        status(fleet=(WorkerStatus("other", failing=tuple(f"shard-{number}" for number in range(MOST_FAILING))),)),
+        "Keys of 5 shards or more failing again and again at another worker, other.",
     ),
     (
         "lag",
