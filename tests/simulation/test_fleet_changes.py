@@ -150,6 +150,35 @@ def test_a_shard_that_drains_for_long_keeps_the_worker_that_it_goes_to() -> None
     assert max(asked.values()) == 1
 
 
+def test_a_shard_on_its_way_to_a_worker_that_leaves_goes_to_any() -> None:
+    """It would be the lease of a worker that has ended, until that counts as dead."""
+    events = LogEvents()
+    world = Simulation("the taker leaves", shards=2, on_event=events)
+
+    async def takes_long(call: HandlerCall) -> Outcome:
+        await asyncio.sleep(20.0)
+        return OK
+
+    async def scenario(world: Simulation) -> None:
+        world.add_worker("w", Scripted(takes_long)).start()
+        await world.until(world.balanced, 30.0)
+        for number in range(20):
+            world.put(f"k{number}")
+        await world.sleep(5.0)
+        taker = world.add_worker("n", Scripted(takes_a_while))
+        taker.start()
+        await world.until(lambda: bool(events.of("lease.handing_over")), 15.0)
+        await taker.stop()
+        del world.workers[taker.name]
+        await world.until(world.everything_settled, 60.0)
+        (*_, (released, _, _, _), (taken, _, before, _)) = world.checkers.moves
+        assert before is None
+        assert taken - released < 2.0
+        await world.finish()
+
+    checked(world, scenario)
+
+
 def test_a_thousand_shards_over_five_workers() -> None:
     world = Simulation("thousand", shards=1000, config=QUIET)
 

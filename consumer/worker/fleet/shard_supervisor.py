@@ -236,11 +236,12 @@ class ShardSupervisor:
     def hand_over(self, moves: Iterable[tuple[str, str]]) -> None:
         """Hand leases over to other workers (shard, incarnation), once their shards are drained. One that is on its way
         goes where it goes, if it can: the plans in the middle of many hand-overs would deal again what is left, and
-        move it twice."""
+        move it twice. If it cannot, because that worker has left, any may take it."""
         takers = {session.incarnation for session in self._membership.live if not session.leaving}
-        for shard_id, to in moves:
-            worker = self._workers.get(shard_id)
-            if worker is None or (worker.releasing and worker.wish.to in takers):
+        targets = dict(moves)
+        for shard_id, worker in self._workers.items():
+            before, to = worker.wish.to, targets.get(shard_id)
+            if before in takers or before == to:
                 continue
             log.info("lease.handing_over", shard_id=shard_id, target=to)
             worker.release(to)
