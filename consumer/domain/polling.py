@@ -131,7 +131,7 @@ class Arrivals:
         pages = sum(self._pages)
         if pages <= 0.0:
             return tuple(plan)
-        doubt = DOUBT * sum(self._watched) / pages  # seconds
+        doubt = DOUBT * max(FIRST_STRETCH, sum(self._watched)) / pages  # seconds; a clock may show next to none
         often = [(DOUBT + found) / (doubt + watched) for found, watched in zip(self._pages, self._watched, strict=True)]
         expected = [each * watched for each, watched in zip(often, self._watched, strict=True)]
         missing = WATCHED * sum(expected)

@@ -101,7 +101,7 @@ def test_a_daemon_whose_terminal_is_closed_drains(aws: Aws, fleet: Fleet) -> Non
     worker = fleet.start("w", SLOW, stdin=terminal)
     os.close(terminal)
     _at_work(aws, fleet, worker)
-    wait_until(lambda: has_event(worker, "daemon.started"), 30, "its start is complete")
+    wait_until(lambda: worker.status()["ready"], 30, "its start is complete")
     worker.send(signal.SIGHUP)
     wait_until(lambda: has_event(worker, "config.reloaded"), 10, "it reloads")
     os.close(master)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from itertools import accumulate, pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from consumer.domain.kinesis_format import READING
@@ -63,6 +63,7 @@ class TestBounds:
         assert Pauses.of(source, target, longest) == pauses
 
     @given(looks, limits, knobs)
+    @example([(5e-324, 1)], STREAMS, (1.0, 1.0))
     def test_of_pauses(
         self, history: list[tuple[float, int]], source: ReadingLimits, knob: tuple[float, float]
     ) -> None:
