@@ -13,7 +13,9 @@ import pytest
 from msgspec import Raw
 from pydantic import ValidationError
 
+from consumer.domain.polling import Pauses
 from consumer.domain.record import Change, Record
+from consumer.domain.source_format import ReadingLimits
 from consumer.settings.errors import ConfigError
 from consumer.settings.load import load_settings, settings_from
 from consumer.settings.model import Settings
@@ -49,6 +51,12 @@ def test_the_defaults_are_those_of_the_contract(load: Load, tmp_path: Path) -> N
     assert (settings.logging.level, settings.logging.format) == ("info", "json")
     assert settings.filters == ()
     assert settings.aws.endpoints.secret_urls() == {}
+
+
+def test_a_longest_pause_below_what_a_shard_allows_loads_and_is_as_long_as_it_must_be(load: Load) -> None:
+    poll = load(BASE.replace("table: orders", "table: orders, poll: {idle_backoff_max: 50ms}")).source.poll
+    assert poll.idle_backoff_max == 0.05
+    assert Pauses.of(ReadingLimits(), poll.target_latency, poll.idle_backoff_max) == (0.2, 0.2, 0.2)
 
 
 def test_values_are_in_seconds_and_bytes(load: Load) -> None:
