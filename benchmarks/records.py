@@ -1,7 +1,7 @@
 """Realistic change records: ten attributes of all types, both images, about 1 KB or 2 KB on the wire.
 
-A record is cut where its key and its sequence number go, so that a page is one ``join`` and costs the stub server
-about a microsecond a record.
+A record is cut where its time, its key and its sequence number go, so that a page is one ``join`` and costs the stub
+server about a microsecond a record.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from typing import Any
 TEMPLATES = 1000
 ENVELOPE = 440  # bytes of a record without its images
 FIRST_NUMBER = 100_000_000_000_000_000_000_000  # 24 digits, as the service's numbers have
-_KEY, _NUMBER = "@key@", "@number@"
+_CREATED, _KEY, _NUMBER = "@created@", "@key@", "@number@"
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """The constant parts of one record, in order: part, key, part, key, part, key, part, number, part."""
+    """The constant parts of one record, in order: part, Unix seconds, part, key, part, key, part, key, part, number,
+    part."""
 
-    parts: tuple[bytes, bytes, bytes, bytes, bytes]
+    parts: tuple[bytes, bytes, bytes, bytes, bytes, bytes]
 
 
-def render_templates(size: int, created: float, seed: int = 1) -> list[Template]:
-    """``TEMPLATES`` different records of about ``size`` bytes of JSON each, ``created`` in Unix seconds."""
+def render_templates(size: int, seed: int = 1) -> list[Template]:
+    """``TEMPLATES`` different records of about ``size`` bytes of JSON each."""
     rng = random.Random(seed)
-    return [_cut(json.dumps(_record(rng, size, created), separators=(",", ":")).encode()) for _ in range(TEMPLATES)]
+    return [_cut(json.dumps(_record(rng, size), separators=(",", ":")).encode()) for _ in range(TEMPLATES)]
 
 
 def key_of(number: int, keys: int) -> bytes:
@@ -41,7 +42,7 @@ def index_of(sequence_number: str) -> int:
     return int(sequence_number) - FIRST_NUMBER
 
 
-def _record(rng: random.Random, size: int, created: float) -> dict[str, Any]:
+def _record(rng: random.Random, size: int) -> dict[str, Any]:
     lines = 3 if size >= 2000 else 0
     bare = 2 * len(json.dumps(_image(rng, lines, 0), separators=(",", ":"))) + ENVELOPE
     filler = max(0, (size - bare) // 2)
@@ -52,7 +53,7 @@ def _record(rng: random.Random, size: int, created: float) -> dict[str, Any]:
         "eventSource": "aws:dynamodb",
         "awsRegion": "eu-west-1",
         "dynamodb": {
-            "ApproximateCreationDateTime": created,
+            "ApproximateCreationDateTime": _CREATED,
             "Keys": {"pk": {"S": _KEY}},
             "NewImage": _image(rng, lines, filler),
             "OldImage": _image(rng, lines, filler),
@@ -93,6 +94,7 @@ def _image(rng: random.Random, lines: int, filler: int) -> dict[str, Any]:
 
 
 def _cut(text: bytes) -> Template:
-    first, second, third, rest = text.split(_KEY.encode())
+    head, rest = text.split(b'"%s"' % _CREATED.encode())
+    first, second, third, rest = rest.split(_KEY.encode())
     before, after = rest.split(_NUMBER.encode())
-    return Template((first, second, third, before, after))
+    return Template((head, first, second, third, before, after))

@@ -17,6 +17,7 @@ from consumer.settings.model import Settings
 
 PULSE = 0.002  # seconds between looks at the loop
 TRICKLE = 20.0  # records/s of a shard before the measurement
+TAUGHT = 100  # records of each shard by which the daemon has seen that it is a busy one
 SETTLING = 2.0  # seconds at the beginning that do not count
 
 
@@ -54,7 +55,8 @@ def at_share(stream: str, table: str, shards: int, share: float, seconds: float,
     right before, by the same process, with ``flat_out`` records: minutes later the machine may be twice as busy, and
     the same rate too much for it.
 
-    Before that a trickle keeps the shards awake: what piles up until an idle shard is polled again is another row's.
+    Before that a trickle keeps the shards awake, until the daemon has read enough of each to poll it as often as it
+    may: what piles up until an idle shard is polled again, or one that it knows nothing of yet, is another row's.
     """
     calls: list[tuple[float, int, int]] = []
 
@@ -66,11 +68,12 @@ def at_share(stream: str, table: str, shards: int, share: float, seconds: float,
         vars(handlers)["measured"] = handle
         settings = settings_of(stream, table, {"target": "benchmarks.handlers:measured"})
         rate = share * await _most(stream, settings, shards, flat_out)
-        pulse, stop, handled = Pulse(), asyncio.Event(), Meter(1)
+        taught = asyncio.Event()
+        pulse, stop, handled = Pulse(), asyncio.Event(), Meter(TAUGHT * shards, on_end=taught.set)
         await asyncio.to_thread(steer, stream, "Configure", shards=shards, rate=TRICKLE)
         settings = settings_of(stream, table, {"target": "benchmarks.handlers:measured"})
         daemon = asyncio.create_task(run_daemon(settings, handled.count, stop))
-        await asyncio.sleep(SETTLING + 1)
+        await taught.wait()
         stats = await asyncio.to_thread(steer, stream, "Configure", shards=shards, rate=rate / shards)
         await asyncio.sleep(SETTLING)
         calls.clear()
