@@ -237,3 +237,21 @@ resource "aws_cloudwatch_metric_alarm" "lag" {
   alarm_actions       = var.alarm_topic_arns
   tags                = var.tags
 }
+
+resource "aws_cloudwatch_metric_alarm" "stuck_key" {
+  count = local.ecs_count
+
+  alarm_name          = "${var.application}-stuck-key"
+  alarm_description   = "A key has failed for more than 45 seconds and its records wait, or most of a shard does. The status page and docs/runbooks/StreamConsumerStuckKey.md say more."
+  namespace           = "StreamConsumer"
+  metric_name         = "stream_consumer_failing_seconds"
+  dimensions          = { Application = var.application, Table = var.source_table }
+  statistic           = "Maximum"
+  period              = 60
+  evaluation_periods  = 1
+  threshold           = 45
+  comparison_operator = "GreaterThanThreshold"
+  treat_missing_data  = "notBreaching" # the lag alarm is the one that rings for silence
+  alarm_actions       = var.alarm_topic_arns
+  tags                = var.tags
+}

@@ -328,11 +328,22 @@ def test_the_stack_scales_on_reading_and_rings_on_lag_or_silence() -> None:
     assert [step["ScalingAdjustment"] for (step,) in steps] == [2, -1]
 
 
+def test_a_stuck_key_rings_as_soon_as_in_prometheus() -> None:
+    """Both count from the same metric and the same age, and neither needs a second look at it."""
+    alarm, lag = (cloudformation("service.yaml")["Resources"][name]["Properties"] for name in ("StuckKey", "Lag"))
+    groups = load(DEPLOY / "prometheus" / "alerts.yaml")["groups"]
+    (rule,) = (rule for group in groups for rule in group["rules"] if rule.get("alert") == "StreamConsumerStuckKey")
+    assert f"({alarm['MetricName']}[2m])) > {alarm['Threshold']}" in rule["expr"]
+    assert "for" not in rule
+    assert alarm["Period"] * alarm["EvaluationPeriods"] <= 60
+    assert alarm["AlarmActions"] == lag["AlarmActions"]
+
+
 def test_the_alarms_ask_for_metrics_that_the_daemon_logs() -> None:
     assert load(DEPLOY / "ecs" / "config.yaml")["logging"]["emf"] is True
     metrics = Metrics()
     shard = metrics.shard("s")
-    shard.lag_seconds = shard.iterator_age_seconds = 1.0
+    shard.lag_seconds = shard.iterator_age_seconds = shard.failing_seconds = 1.0
     lines: list[Any] = []
     EmfLines(metrics, "a", "t", lambda line: not lines.append(line)).write(0.0)
     (directive,) = lines[0]["_aws"]["CloudWatchMetrics"]
@@ -343,7 +354,7 @@ def test_the_alarms_ask_for_metrics_that_the_daemon_logs() -> None:
         if resource["Type"].endswith("::Alarm") and resource["Properties"]["Namespace"] == directive["Namespace"]
     ]
     assert {alarm["MetricName"] for alarm in asking} <= logged
-    assert len(asking) == 3
+    assert len(asking) == 4
     for alarm in asking:
         assert directive["Dimensions"] == [[dimension["Name"] for dimension in alarm["Dimensions"]]]
         assert [dimension["Value"]["Ref"] for dimension in alarm["Dimensions"]] == ["Application", "SourceTable"]

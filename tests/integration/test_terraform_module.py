@@ -188,7 +188,13 @@ def test_the_task_is_that_of_the_template() -> None:
 
 @pytest.mark.parametrize(
     ("alarm", "of_the_template"),
-    [("behind", "Behind"), ("caught_up", "CaughtUp"), ("lag", "Lag"), ("dead_letters", "DeadLettersArrived")],
+    [
+        ("behind", "Behind"),
+        ("caught_up", "CaughtUp"),
+        ("lag", "Lag"),
+        ("stuck_key", "StuckKey"),
+        ("dead_letters", "DeadLettersArrived"),
+    ],
 )
 def test_the_alarms_are_those_of_the_template(alarm: str, of_the_template: str, resources: dict[str, Block]) -> None:
     ours = resources[f"aws_cloudwatch_metric_alarm.{alarm}"]
