@@ -18,7 +18,7 @@ from .lease import SessionRow
 READ_BUDGET = 600.0
 POST_BUDGET = 800.0  # the same for posts, of which a fleet at rest has few
 LEASE_BYTES = 450  # of a row with the names of its attributes
-SESSION_BYTES = 220
+SESSION_BYTES = 220  # without the shards that it names
 UNIT_BYTES = 4096  # of a consistent read
 REGULAR_ROUNDS = 4  # a fleet with nothing to look for spends no more than a quarter of its budget
 CHANGE_BYTES = 60  # of one change in a post, about: with the parents of a new shard more
@@ -31,6 +31,13 @@ STARTED_TOGETHER = 60.0  # seconds
 def seconds_of_budget(rows: int, size: int) -> float:
     """How long one complete reading of so many rows of ``size`` bytes takes the budget of the fleet."""
     return max(1.0, rows * size / UNIT_BYTES) / READ_BUDGET
+
+
+def between_readings_of_sessions(sessions: Sequence[SessionRow]) -> float:
+    """Seconds after which each worker of the fleet may read all these rows again. A worker with failing keys has a
+    longer row, because it names some of their shards."""
+    size = sum(SESSION_BYTES + sum(len(shard_id) + 1 for shard_id in one.failing) for one in sessions)
+    return len(sessions) * seconds_of_budget(1, size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import structlog
 
 from consumer.domain.errors import SessionFenced, Unavailable
 from consumer.domain.lease import MOST_FAILING, Observer, SessionRow
-from consumer.domain.reading_pace import SESSION_BYTES, seconds_of_budget
+from consumer.domain.reading_pace import between_readings_of_sessions
 from consumer.worker.context import WorkerContext
 from consumer.worker.tasks import each
 
@@ -53,8 +53,7 @@ class Membership:
 
     async def read(self) -> bool:
         """Read all sessions; False when the fleet is so large that it is not this worker's time yet. Unavailable."""
-        known = len(self.sessions)
-        if known and self._clock.monotonic() - self._read_at < known * seconds_of_budget(known, SESSION_BYTES):
+        if self._clock.monotonic() - self._read_at < between_readings_of_sessions(self.sessions):
             return False
         self.sessions = await self._store.sessions()
         self._read_at = self._clock.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from consumer.domain.bulletin import MOST_CHANGES
-from consumer.domain.lease import SessionRow
+from consumer.domain.lease import MOST_FAILING, SessionRow
 from consumer.domain.reading_pace import (
     CHANGE_BYTES,
     LEASE_BYTES,
@@ -18,6 +18,7 @@ from consumer.domain.reading_pace import (
     Place,
     PostAllowance,
     ReadingPace,
+    between_readings_of_sessions,
 )
 
 
@@ -147,3 +148,18 @@ def test_a_portion_that_was_heavier_than_it_seemed_is_paid_for_by_the_next_ones(
     allowance.read([HEAVY] * portion, 200)
     assert allowance.portion(100, 100, 200, 15.0) == 0
     assert 0 < allowance.portion(100, 100, 200, 60.0) <= 6, "and so may be the next ones"
+
+
+@pytest.mark.parametrize("workers", [1, 10, 200, 1000])
+@pytest.mark.parametrize("failing", [(), ("shardId-00000001764000000000-deadbeef",) * MOST_FAILING])
+def test_sessions_stay_within_the_budget_also_when_all_workers_name_failing_shards(
+    workers: int, failing: tuple[str, ...]
+) -> None:
+    rows = [SessionRow(f"host-{number:04}", failing=failing) for number in range(workers)]
+    row_bytes = 220 + sum(len(shard_id) + 1 for shard_id in failing)
+    units = max(1.0, workers * row_bytes / UNIT_BYTES)
+    assert workers * units / between_readings_of_sessions(rows) <= READ_BUDGET * 1.001
+
+
+def test_without_a_session_seen_so_far_they_are_read_at_once() -> None:
+    assert between_readings_of_sessions([]) == 0.0
