@@ -15,6 +15,8 @@ from typing import Final
 # Seconds without a settlement after which the write is not held back for what is still under way. Longer than the calls
 # of quick handlers, which then share one write; so short that a slow call leaves next to nothing to be repeated.
 QUIET: Final = 0.05
+# Seconds that are no wait: what is left of a pause by rounding may be too short for any clock to move by it.
+MOMENT: Final = 1e-6
 
 
 class CheckpointPace:
@@ -37,16 +39,20 @@ class CheckpointPace:
         self._ended = now
 
     def rest(self, now: float, interval: float) -> float:
-        """Something has changed. Seconds until it may be written, not above 0 when it may: whatever comes meanwhile."""
+        """Something has changed. Seconds until it may be written, 0 when it may: whatever comes meanwhile."""
         self._since = min(self._since, now)
-        return self._ended + interval - now
+        return _wait(self._ended + interval - now)
 
     def pause(self, now: float, interval: float, settlements: int, *, under_way: bool) -> float:
-        """After the rest. Seconds until what has changed is to be written, now if they are not above 0; if more changes
-        before, ask again. ``under_way``: records were read that are not settled."""
+        """After the rest. Seconds until what has changed is to be written, 0 for now; if more changes before, ask
+        again. ``under_way``: records were read that are not settled."""
         if settlements != self._seen:
             self._seen, self._moved = settlements, now
         latest = self._since + interval
         if settlements == self._written:
-            return latest - now
-        return min(self._moved + QUIET, latest) - now if under_way else 0.0
+            return _wait(latest - now)
+        return _wait(min(self._moved + QUIET, latest) - now) if under_way else 0.0
+
+
+def _wait(seconds: float) -> float:
+    return seconds if seconds > MOMENT else 0.0

@@ -31,13 +31,15 @@ from weakref import WeakSet
 
 T = TypeVar("T")
 
+MOST_AT_ONCE = 100_000  # timers that follow each other at one moment: time stands still
 EPOCH = 1_767_225_600.0  # 2026-01-01T00:00:00Z: the wall clock at virtual time 0
 
 _lane: contextvars.ContextVar[Lane] = contextvars.ContextVar("lane")
 
 
 class SimulationStuck(Exception):
-    """Nothing can run and no timer is set, but the simulation has not ended: something waits for what never comes."""
+    """The simulation has not ended, but nothing can run and no timer is set, so something waits for what never comes;
+    or time stands still, because something waits again and again for less than a clock can tell."""
 
 
 class Lane:
@@ -96,6 +98,7 @@ class _Timers(asyncio.BaseEventLoop):
         self.epoch = EPOCH
         self.numbers = count()
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._at_once = 0
 
     def time(self) -> float:
         """The monotonic clock of the process that is running now."""
@@ -264,6 +267,9 @@ class VirtualLoop(_Timers):
             heapq.heappop(timers)
         if not timers:
             raise SimulationStuck(f"nothing left to do at virtual time {self.now:.3f} s")
+        self._at_once = 0 if timers[0][0] > self.now else self._at_once + 1
+        if self._at_once > MOST_AT_ONCE:
+            raise SimulationStuck(f"pauses are too short to pass at virtual time {self.now:.3f} s: {timers[0][2]!r}")
         self.now = max(self.now, timers[0][0])
         while timers and timers[0][0] <= self.now:
             timer = heapq.heappop(timers)[2]

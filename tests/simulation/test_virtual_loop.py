@@ -146,3 +146,15 @@ def test_waiting_for_what_never_comes_is_an_error() -> None:
 
     with pytest.raises(SimulationStuck):
         simulate(scenario)
+
+
+def test_waiting_for_less_than_a_clock_can_tell_is_an_error() -> None:
+    """What is left of a pause by rounding, say: a real clock would move on, and this one never does."""
+
+    async def scenario(loop: VirtualLoop) -> None:
+        await asyncio.sleep(1600.0)
+        while loop.time() < 1601.0:
+            await asyncio.sleep(1e-14)
+
+    with pytest.raises(SimulationStuck, match=r"too short to pass at virtual time 1600\.000 s"):
+        simulate(scenario)

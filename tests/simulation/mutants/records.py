@@ -44,7 +44,7 @@ RECORDS = (
     Mutant(
         "a checkpoint does not wait for the interval",
         "consumer/domain/checkpoint_pace.py",
-        "return self._ended + interval - now",
+        "return _wait(self._ended + interval - now)",
         "return 0.0",
         ("checkpoint rate",),
         family="records",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from consumer.domain.checkpoint_pace import QUIET, CheckpointPace
 
@@ -118,3 +120,16 @@ def test_whatever_comes_writes_are_an_interval_apart_and_nothing_waits_longer(ra
         else:
             pace.wrote(now, settlements)
             waiting = [settled for settled in waiting if settled > began]
+
+
+@given(st.floats(0.0, 1e8), st.floats(0.0, 600.0), st.floats(0.0, 600.0))
+@example(1603.5902538490768, 0.9999999999997726, 1.0)
+def test_a_wait_that_was_waited_is_over(ended: float, later: float, interval: float) -> None:
+    """Whatever rounding leaves of it: no clock moves by less than it can tell, and a shard would ask for ever."""
+    pace = CheckpointPace()
+    pace.wrote(ended, 0)
+    now = ended + later
+    now += pace.rest(now, interval)
+    assert pace.rest(now, interval) == 0.0
+    now += pace.pause(now, interval, 0, under_way=True)
+    assert pace.pause(now, interval, 0, under_way=True) == 0.0
