@@ -15,7 +15,7 @@
 
 #define FORMAT 1           /* of what a Maker takes and gives; consumer/domain/compiled_values.py uses the one it knows */
 #define DEEPEST 64         /* levels of nesting; DynamoDB has 32 */
-#define LONGEST_NUMBER 200 /* DynamoDB writes numbers out: up to 38 digits among up to 130 zeros */
+#define LONGEST_NUMBER 300 /* DynamoDB writes numbers out: up to 38 digits among up to 130 zeros */
 #define REMEMBERED_BITS 11
 #define REMEMBERED (1 << REMEMBERED_BITS)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from base64 import b64encode
 from collections.abc import Callable, Mapping
+from types import NotImplementedType
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -24,17 +25,16 @@ FORMAT: Final = 1  # of what is passed to it, and what comes back
 _decode_text = msgspec.json.Decoder(str).decode
 
 
-def _not_mine(_: bytes | memoryview) -> Any:
-    return NotImplemented
-
-
-_compiled: Callable[[bytes | memoryview], Any] = _not_mine
+_compiled: Callable[[bytes | memoryview], dict[str, Any] | NotImplementedType] | None = None
 
 
 def item_from_json(raw: bytes | memoryview) -> dict[str, Any]:
     """A whole image or key map from its JSON text to Python values. ValueError when it does not decode."""
-    item = _compiled(raw)
-    return item_in_python(raw) if item is NotImplemented else item
+    if _compiled is not None:
+        item = _compiled(raw)
+        if not isinstance(item, NotImplementedType):
+            return item
+    return item_in_python(raw)
 
 
 class Choice(NamedTuple):
@@ -60,7 +60,7 @@ def use(module: Any, unfit: str = "") -> Choice:
     """Use this one; None for Python. ValueError, and nothing has changed, when it is not fit."""
     global _compiled
     if module is None:
-        _compiled = _not_mine
+        _compiled = None
         return Choice("Python", unfit)
     if module.FORMAT != FORMAT:
         raise ValueError(f"its format is {module.FORMAT}, and not {FORMAT}")

@@ -17,7 +17,8 @@ import json, pathlib, sys
 def handle(records, context):
     item = records[0].new_image
     module = sys.modules[type(records[0]).__module__]
-    told = json.dumps([module.item_from_json.__globals__["_compiled"].__name__, str(item["version"])])
+    compiled = module.item_from_json.__globals__["_compiled"]
+    told = json.dumps([compiled is not None, str(item["version"])])
     with pathlib.Path(__file__).with_name("said").open("a") as file:
         file.write(told + "\\n")
 """
@@ -40,7 +41,7 @@ def test_it_is_used_where_handlers_run(
     fleet: Fleet, aws: Aws, speedups_folder: Path, tmp_path: Path, isolation: str
 ) -> None:
     found = started_with(fleet, aws, tmp_path, isolation, {"PYTHONPATH": str(speedups_folder)})
-    assert found == ("compiled code", ["item", "3"])
+    assert found == ("compiled code", [True, "3"])
 
 
 @pytest.mark.parametrize("isolation", ["process", "inline"])
@@ -48,13 +49,13 @@ def test_it_is_not_used_when_it_is_turned_off(
     fleet: Fleet, aws: Aws, speedups_folder: Path, tmp_path: Path, isolation: str
 ) -> None:
     environment = {"PYTHONPATH": str(speedups_folder), VARIABLE: "0"}
-    assert started_with(fleet, aws, tmp_path, isolation, environment) == ("Python", ["_not_mine", "3"])
+    assert started_with(fleet, aws, tmp_path, isolation, environment) == ("Python", [False, "3"])
 
 
 def test_one_that_is_not_fit_is_named(fleet: Fleet, aws: Aws, tmp_path: Path) -> None:
     (tmp_path / f"{PACKAGE}.py").write_text("FORMAT = 0\n")
     found = started_with(fleet, aws, tmp_path, "inline", {"PYTHONPATH": str(tmp_path)})
-    assert found == ("Python", ["_not_mine", "3"])
+    assert found == ("Python", [False, "3"])
     (event,) = [event for event in fleet.workers[0].events() if event["event"] == "speedups.unfit"]
     assert event["level"] == "warning"
     assert "format is 0" in event["reason"]

@@ -21,15 +21,15 @@ SOURCE = Path(__file__).parents[2] / "speedups" / f"{compiled_values.PACKAGE}.c"
 STRICT = ("-std=c11", "-Wall", "-Wextra", "-Werror")  # here only: a newer compiler may warn of more
 
 
-def build(folder: Path, *flags: str) -> Path:
-    """The module in this folder, compiled with these flags as well. Skips the test where it cannot be built."""
+def build(folder: Path) -> Path:
+    """The module in this folder. Skips the test where it cannot be built."""
     compiler, headers = shutil.which("cc"), sysconfig.get_path("include")
     if compiler is None:
         pytest.skip("no C compiler (cc)")
     if not (Path(headers) / "Python.h").exists():
         pytest.skip(f"no headers of this Python ({headers}/Python.h)")
     module = folder / f"{compiled_values.PACKAGE}{EXTENSION_SUFFIXES[0]}"
-    options = [*STRICT, "-shared", "-fPIC", "-O2", "-isystem", headers, *flags]
+    options = [*STRICT, "-shared", "-fPIC", "-O2", "-isystem", headers]
     if sysconfig.get_config_var("MACHDEP") == "darwin":
         options += ["-undefined", "dynamic_lookup"]
     done = subprocess.run([compiler, *options, str(SOURCE), "-o", str(module)], capture_output=True, text=True)
