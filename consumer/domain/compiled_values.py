@@ -23,8 +23,6 @@ VARIABLE: Final = "STREAM_CONSUMER_SPEEDUPS"  # of the environment: 0 turns it o
 FORMAT: Final = 1  # of what is passed to it, and what comes back
 
 _decode_text = msgspec.json.Decoder(str).decode
-
-
 _compiled: Callable[[bytes | memoryview], dict[str, Any] | NotImplementedType] | None = None
 
 

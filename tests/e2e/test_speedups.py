@@ -18,7 +18,8 @@ def handle(records, context):
     item = records[0].new_image
     module = sys.modules[type(records[0]).__module__]
     compiled = module.item_from_json.__globals__["_compiled"]
-    told = json.dumps([compiled is not None, str(item["version"])])
+    used = compiled is not None and compiled(records[0].dynamodb.NewImage) == item
+    told = json.dumps([used, str(item["version"])])
     with pathlib.Path(__file__).with_name("said").open("a") as file:
         file.write(told + "\\n")
 """
