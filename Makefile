@@ -27,7 +27,7 @@ DOCS_READY := .venv-docs/.ready
 CHECK_PYTHON = "$(PYTHON)" -c '$(FITS)' >/dev/null 2>&1 || { echo "$(NO_PYTHON)" >&2; exit 1; }
 NO_PYTHON = make: $(if $(PYTHON),$(PYTHON) is no Python,none of $(PYTHONS) is a Python) of 3.11 or newer with venv and ensurepip; name one with PYTHON=
 
-.PHONY: demo local test check lint types check soak soak-hour mutants bench schema docs screenshot lock dist sbom clean help
+.PHONY: demo local test check lint types check soak soak-hour mutants bench speedups schema docs screenshot lock dist sbom clean help
 
 help:
 	@echo "make demo [SECONDS=20] [SOURCE=kinesis]   the real daemon on an embedded local AWS"
@@ -35,6 +35,7 @@ help:
 	@echo "make test               lint, types, import contract and the whole test suite"
 	@echo "make lint types         only those"
 	@echo "make bench [QUICK=1] [ROUNDS=5] [ROWS='throughput idle']   what it costs, side by side with an aioboto3 loop"
+	@echo "make speedups           compiles what makes images into Python values, for make bench (and the daemon of .venv)"
 	@echo "make soak [SEEDS=2000]  that many simulations of the fleet under faults, and a tenth of them record by record; 50 workers that start at once; the large searches"
 	@echo "make soak-hour [MINUTES=60] [RATE=60]   two real daemons under faults of every kind for an hour: losses, order, memory, descriptors"
 	@echo "make mutants            one-line mistakes in the code that the simulator must notice"
@@ -89,6 +90,10 @@ $(KINESIS_READY): $(KINESIS_LOCK)
 
 bench: $(READY) $(AWS_READY)
 	@$(BIN)/python -m benchmarks $(ROWS) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(QUICK),--quick)
+
+# Optional: nothing else needs a compiler.
+speedups: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation ./speedups
 
 demo: $(READY) $(AWS_READY)
 	@$(BIN)/python -m demo --source "$(SOURCE)" $(if $(SECONDS),--seconds $(SECONDS))
@@ -180,4 +185,4 @@ lock: $(DEV_READY)
 	npm update --prefix requirements/kinesis-servers --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund
 
 clean:
-	rm -rf .venv .venv-aws .venv-runtime .venv-release .venv-docs .kinesis-servers build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-aws .venv-runtime .venv-release .venv-docs .kinesis-servers build dist speedups/build speedups/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,7 +18,6 @@ from benchmarks.servers import StubStream
 from benchmarks.targets import judge
 from demo.local_aws import LocalAws, find_local_aws_python
 
-ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
 QUICK = 0.25  # of the records, and one round: to see that everything works
 
@@ -54,12 +53,12 @@ def run(selected: list[str], rounds: int, scale: float) -> dict[str, Any]:
     def wanted(row: Row) -> bool:
         if selected and not any(word in (row.group, row.name) for word in selected):
             return False
-        if row.needs is None or row.needs.exists():
+        if row.needs is None or row.needs.there:
             return True
         if row.name not in skipped:
             skipped.add(row.name)
-            missing = row.needs.relative_to(ROOT)
-            print(f"{row.name}: skipped, there is no {missing} (make makes it)", file=sys.stderr, flush=True)
+            missing = f"there is no {row.needs.what} ({row.needs.made_by} makes it)"
+            print(f"{row.name}: skipped, {missing}", file=sys.stderr, flush=True)
         return False
 
     def measure(row: Row, stream: str, table: str) -> None:

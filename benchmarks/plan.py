@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any
 
 from benchmarks.row import run_row
 from benchmarks.rows.concurrency import shards_for
-from benchmarks.rows.runtimes import RUNTIME_PYTHON
+from benchmarks.rows.runtimes import ROOT, RUNTIME_PYTHON
 from benchmarks.servers import steer
+from consumer.domain.compiled_values import PACKAGE
 
 SHARDS = 4
 Result = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Need:
+    """What not every checkout has, and what makes it."""
+
+    what: str
+    there: bool
+    made_by: str
+
+
+@dataclass(frozen=True)
 class Row:
     """``group`` is what ROWS= selects by. ``stub`` configures the stream first; None leaves that to the row. Without
-    the file ``needs`` the row is skipped."""
+    what it ``needs`` the row is skipped."""
 
     group: str
     name: str
@@ -27,7 +37,7 @@ class Row:
     arguments: dict[str, Any]
     stub: dict[str, Any] | None = field(default_factory=lambda: {"shards": SHARDS})
     table: bool = True
-    needs: Path | None = None
+    needs: Need | None = None
 
     def run(self, stream: str, table: str) -> Result:
         if self.stub is not None:
@@ -55,6 +65,13 @@ def _throughput(scale: float) -> list[Row]:
         target = "benchmarks.handlers:on_lambda"
         return {"kind": "lambda", "isolation": "process", "target": target, "processes": processes}
 
+    plain = daemon("daemon, both images", inline("both_images"), fast // 2)
+    compiled = replace(
+        plain,
+        name=f"{plain.name}, compiled",
+        arguments={**plain.arguments, "compiled": True},
+        needs=Need("compiled code", find_spec(PACKAGE) is not None, "make speedups"),
+    )
     filtered = daemon("daemon, no-op, filters on", inline("nothing"), fast // 2)
     filtered.arguments["sections"] = {"filters": [{"eventName": ["MODIFY", "INSERT"]}]}
     limit = {"records": fast, "shards": SHARDS}
@@ -68,7 +85,8 @@ def _throughput(scale: float) -> list[Row]:
         daemon("daemon, two fields", inline("two_fields"), fast // 2),
         naive("naive, both images", "both_images"),
         daemon("daemon, both images typed", inline("both_images_typed"), fast // 2),
-        daemon("daemon, both images", inline("both_images"), fast // 2),
+        plain,
+        compiled,
         naive("naive, lambda in-process", "call_lambda"),
         daemon("daemon, lambda, 1 process", on_lambda(1), fast // 3),
         daemon("daemon, lambda, 2 processes", on_lambda(2), fast // 3),
@@ -88,14 +106,16 @@ def _small_pages(scale: float) -> list[Row]:
 
 
 def _runtimes(scale: float) -> list[Row]:
-    def row(name: str, kind: str, needs: Path | None) -> Row:
+    other = Need(str(RUNTIME_PYTHON.relative_to(ROOT)), RUNTIME_PYTHON.exists(), "make")
+
+    def row(name: str, kind: str, needs: Need | None) -> Row:
         arguments = {"kind": kind, "calls": int(600 * scale)}
         return Row("runtimes", name, "runtimes", "calls", arguments, None, table=False, needs=needs)
 
     return [
         row("call of 100, built-in", "built_in", None),
-        row("call of 100, built-in, handler.python", "other_python", RUNTIME_PYTHON),
-        row("call of 100, awslambdaric", "awslambdaric", RUNTIME_PYTHON),
+        row("call of 100, built-in, handler.python", "other_python", other),
+        row("call of 100, awslambdaric", "awslambdaric", other),
     ]
 
 

@@ -14,6 +14,7 @@ _BARS = (
     "naive, lambda in-process",
     "daemon, lambda, 2 processes",
     "daemon, both images",
+    "daemon, both images, compiled",
     "daemon, both images typed",
     "daemon, two fields",
     "daemon, reads keys",

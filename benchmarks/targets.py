@@ -9,6 +9,7 @@ from typing import Any
 
 BARE, ORDERED = "5 ms, bare tasks, width 100", "5 ms, 1000 keys, width 100"
 IDLE = "idle, 1000 shards"
+COMPILED = "daemon, both images, compiled"
 LAG, P99 = "loop lag, daemon", "wall_p99_ms"
 SDK, PER_CALL = "aioboto3, 10 records", "us_per_call"
 RECORD = 2000  # bytes, of the records of nearly all rows
@@ -80,7 +81,7 @@ TARGETS = (
     Target("no-op handler against the limit", 0.50, True, _ratio("daemon, no-op", "limit")),
     Target("pages of 10: CPU per call against aioboto3", 0.35, False, _ratio("daemon's source", SDK, PER_CALL)),
     Target("two fields against the naive loop", 40, True, _ratio("daemon, two fields", "naive, two fields"), "x"),
-    Target("both images against the naive loop", 20, True, _ratio("daemon, both images", "naive, both images"), "x"),
+    Target("both images, compiled, against the naive loop", 20, True, _ratio(COMPILED, "naive, both images"), "x"),
     Target("lambda in worker processes against the naive loop (the worse of 1 and 2)", 32, True, _lambda_worse, "x"),
     Target("loop stalls at full load, p99, against the naive loop's", 0.05, False, _ratio(LAG, "loop lag, naive", P99)),
     Target("5 ms, 1000 keys, width 100: against bare tasks", 0.95, True, _ratio(ORDERED, BARE, "per_second")),

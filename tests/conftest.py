@@ -38,7 +38,7 @@ from demo.local_aws import LocalAws, find_local_aws_python, free_port
 hypothesis_settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("shared")
 
-pytest_plugins = ("tests.support.kinesis_fixtures", "tests.support.order_of_tests")
+pytest_plugins = ("tests.support.kinesis_fixtures", "tests.support.order_of_tests", "tests.support.speedups")
 
 LONG_POLL = letter_queue.LONG_POLL  # as it is on AWS, whatever local_aws makes of it
 REGION = "us-east-1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 from benchmarks import naive
 from benchmarks.daemon import run_daemon, settings_of
 from benchmarks.measure import Meter
+from consumer.domain import compiled_values
 
 
 def limit(stream: str, records: int, shards: int) -> dict[str, float]:
@@ -69,9 +71,19 @@ def naive_loop(stream: str, records: int, shards: int, handler: str) -> dict[str
 
 
 def daemon(
-    stream: str, table: str, records: int, handler: dict[str, Any], sections: dict[str, Any] | None = None
+    stream: str,
+    table: str,
+    records: int,
+    handler: dict[str, Any],
+    sections: dict[str, Any] | None = None,
+    compiled: bool = False,
 ) -> dict[str, float]:
-    """The whole daemon: real client, leases and checkpoints in the local AWS, batches of 100 (the default)."""
+    """The whole daemon: real client, leases and checkpoints in the local AWS, batches of 100 (the default). Images are
+    made into values by Python, also where the compiled code is installed, or by that."""
+    os.environ[compiled_values.VARIABLE] = "1" if compiled else "0"
+    choice = compiled_values.choose(os.environ)
+    if compiled and choice.made_by == "Python":
+        raise RuntimeError(f"the compiled code is not used: {choice.unfit or 'it is not installed'}")
     meter = Meter(records, warm_up=records // 10)
 
     async def run() -> None:

@@ -22,7 +22,7 @@ import msgspec
 # boto3.dynamodb.types.DYNAMODB_CONTEXT begins at -128, and traps Rounded and Clamped, too. Those come also when no more
 # than zeros are cut off, and the service writes numbers of up to 38 significant digits out with all their zeros.
 _CONTEXT = Context(Emin=-130, Emax=126, prec=38, traps=[Overflow, Inexact])
-_create_decimal = _CONTEXT.create_decimal
+create_decimal = _CONTEXT.create_decimal
 _decode_json = msgspec.json.Decoder().decode
 
 
@@ -42,16 +42,26 @@ def _text(value: Any) -> str:
 def _number(text: Any) -> Decimal:
     if type(text) is not str:
         raise TypeError(f"{type(text).__name__} instead of a number's text")
-    number = _create_decimal(text)
+    number = create_decimal(text)
     if not number.is_finite():  # "NaN", "Infinity", and what does not read as a number: the context traps no NaN
         raise NoNumber
     return number
 
 
 @functools.cache
+def plain_binary() -> Any:
+    """boto3's own wrapper of bytes; imported with the first B attribute. Handlers written for boto3 use its ``.value``.
+    None if that of the installed boto3 keeps more than its value, so that it must be made by its ``__init__``."""
+    from boto3.dynamodb.types import Binary
+
+    binary = Binary.__new__(Binary)
+    binary.value = b"a"
+    return Binary if vars(binary) == vars(Binary(b"a")) else None
+
+
+@functools.cache
 def _maker_of_binary() -> Callable[[Any], Any]:
-    """Makes boto3's own wrapper of base64 text; imported with the first B attribute. Handlers written for boto3 use its
-    ``.value``."""
+    """Makes it of base64 text."""
     from boto3.dynamodb.types import Binary
 
     def make(text: Any) -> Any:
@@ -61,9 +71,9 @@ def _maker_of_binary() -> Callable[[Any], Any]:
         return binary
 
     new = Binary.__new__
-    if vars(make("YQ==")) == vars(Binary(b"a")):
+    if plain_binary() is not None:
         return make
-    return lambda text: Binary(a2b_base64(_text(text), strict_mode=True))  # of a boto3 that keeps more in it
+    return lambda text: Binary(a2b_base64(_text(text), strict_mode=True))
 
 
 def _binary(text: Any) -> Any:
@@ -93,7 +103,7 @@ def _map(item: Any) -> dict[str, Any]:
         elif descriptor == "N":
             if type(value) is not str:
                 raise TypeError(f"{type(value).__name__} instead of a number's text")
-            value = _create_decimal(value)
+            value = create_decimal(value)
             if not value.is_finite():
                 raise NoNumber
         else:
@@ -179,7 +189,7 @@ def value_from_wire(wire: dict[str, Any]) -> Any:
 def number_from_text(text: str) -> Decimal:
     """A number from its text, as it stands behind N. NoNumber."""
     try:
-        number = _create_decimal(text)
+        number = create_decimal(text)
     except DecimalException:
         raise NoNumber from None
     if not number.is_finite():

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from .attribute_values import item_from_json
+from .compiled_values import item_from_json
 from .stream_record import StreamRecord, encode
 from .typed_items import UnlikeItem, decoder_of, name_of
 

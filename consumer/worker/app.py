@@ -19,6 +19,7 @@ from typing import Any
 import structlog
 
 from consumer.aws.adapters import MainAdapters, lease_table
+from consumer.domain import compiled_values
 from consumer.domain.errors import StreamConsumerError, first_error
 from consumer.handlers.build import build_handler
 from consumer.operate import sd_notify
@@ -161,9 +162,12 @@ class Daemon:
         if ports.dead_letters is not None:
             backlog = watch_backlog(ports.dead_letters, metrics.dead_letter_backlog, ports.random)
             self._root(roots, stack, "dead-letter backlog", backlog)
+        values = compiled_values.choose(os.environ)
+        if values.unfit:
+            log.warning("speedups.unfit", reason=values.unfit)
         gc_tuning.tune()
-        arn = worker.stream.stream_arn
-        log.info("daemon.started", application=settings.application, stream_arn=arn, pid=os.getpid())
+        about = {"application": settings.application, "stream_arn": worker.stream.stream_arn, "pid": os.getpid()}
+        log.info("daemon.started", **about, values_made_by=values.made_by)
         return worker
 
     def _reconfigure(self, worker: IncarnationLoop, settings: Settings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -63,6 +64,14 @@ def test_the_wheel_has_the_package_with_its_type_marker_and_nothing_else(built: 
     assert {name.partition("/")[0] for name in names} == {"consumer", "dynamodb_stream_consumer-0.1.0.dist-info"}
 
 
+def test_the_wheel_is_for_any_machine(built: Path) -> None:
+    """The compiled code is a package of its own."""
+    wheel = next(built.glob("*.whl"))
+    assert wheel.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(wheel) as contents:
+        assert {Path(name).suffix for name in contents.namelist()} & {".c", ".so", ".pyd"} == set()
+
+
 def test_the_sdist_has_what_builds_and_tests_it(built: Path) -> None:
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -76,8 +85,30 @@ def test_the_sdist_has_what_builds_and_tests_it(built: Path) -> None:
         "SECURITY.md",
         "deploy/iam/policy.json",
     } <= names
+    assert {name for name in names if name.startswith("speedups/")} == {
+        "speedups/README.md",
+        "speedups/pyproject.toml",
+        "speedups/setup.py",
+        "speedups/stream_consumer_speedups.c",
+    }
     assert not [name for name in names if name.startswith((".venv", ".kinesis-servers")) or "__pycache__" in name]
     assert not [name for name in names if "node_modules" in name]
+
+
+@pytest.mark.usefixtures("speedups")
+def test_the_compiled_code_is_a_package_of_its_own(tmp_path: Path) -> None:
+    """Built as ``make speedups`` builds it."""
+    source, site = tmp_path / "speedups", tmp_path / "site"
+    shutil.copytree(ROOT / "speedups", source, ignore=shutil.ignore_patterns("build", "*.egg-info"))
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
+    done = subprocess.run([*command, "-w", str(tmp_path), str(source)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(next(tmp_path.glob("stream_consumer_speedups-*.whl"))) as wheel:
+        wheel.extractall(site)
+    code = "from consumer.domain.compiled_values import choose; print(*choose({}))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "compiled code \n", done.stderr
 
 
 def test_the_sdist_builds_the_same_wheel(built: Path, tmp_path: Path) -> None:

@@ -76,6 +76,8 @@ def test_what_a_workflow_makes_is_a_target() -> None:
 
 def test_the_version_is_the_same_everywhere() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    speedups = tomllib.loads((ROOT / "speedups" / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert speedups == version
     assert f"ARG VERSION={version}\n" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ...domain import compiled_values
 from ...domain.events import records_from_event
 from .context import Context
 from .functions import is_async
@@ -29,6 +30,7 @@ class PythonRunner:
     def __init__(self, function: Callable[..., Any], report_failures: bool) -> None:
         self._function = function
         self._report_failures = report_failures
+        compiled_values.choose(os.environ)  # what came of it is in the log of the daemon, which asks, too
         self._loop: asyncio.AbstractEventLoop | None = None
         if is_async(function):
             import asyncio

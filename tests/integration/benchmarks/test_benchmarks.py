@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from benchmarks.rows.runtimes import RUNTIME_PYTHON
 from benchmarks.servers import StubStream, steer
 from benchmarks.stub_stream import STREAM_ARN, Stream
 from consumer.aws.pages import convert_page, decode_page
+from consumer.domain.compiled_values import PACKAGE
 from consumer.domain.events import batch_event_json
 from demo.local_aws import LocalAws
 
@@ -103,6 +105,18 @@ class TestRows:
         assert found["records"] >= 3000
         assert steer(stub.endpoint, "Stats")["calls"]["GetRecords"] >= 4
 
+    def test_a_row_of_the_compiled_code_is_not_made_by_python(
+        self, stub: StubStream, local_aws: LocalAws, speedups_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        steer(stub.endpoint, "Configure", shards=2)
+        row: dict[str, object] = {"stream": stub.endpoint, "table": local_aws.endpoint, "records": 4000}
+        row |= {"handler": {"target": "benchmarks.handlers:both_images"}, "compiled": True}
+        if importlib.util.find_spec(PACKAGE) is None:
+            with pytest.raises(RuntimeError, match="it is not installed"):
+                run_row("throughput", "daemon", row)
+        monkeypatch.syspath_prepend(speedups_folder)
+        assert run_row("throughput", "daemon", row)["records"] >= 3000
+
     @pytest.mark.soak
     def test_order_is_kept_by_concurrent_handlers(self, stub: StubStream, local_aws: LocalAws) -> None:
         steer(stub.endpoint, "Configure", shards=1, keys=5)
@@ -156,11 +170,12 @@ class TestRows:
 def test_a_row_whose_environment_is_missing_is_skipped_with_a_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    missing = plan.Row("g", "a row", "m", "f", {}, needs=main.ROOT / ".venv-gone" / "python")
+    need = plan.Need(".venv-gone/bin/python", there=False, made_by="make")
+    missing = plan.Row("g", "a row", "m", "f", {}, needs=need)
     monkeypatch.setattr(plan, "repeated", lambda scale: [missing])
     monkeypatch.setattr(plan, "once", lambda scale: [])
     assert main.run([], rounds=2, scale=1.0) == {"medians": {}, "rounds": {}}
-    assert capsys.readouterr().err == "a row: skipped, there is no .venv-gone/python (make makes it)\n"
+    assert capsys.readouterr().err == "a row: skipped, there is no .venv-gone/bin/python (make makes it)\n"
 
 
 class TestJudgement:

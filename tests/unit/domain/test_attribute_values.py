@@ -1,4 +1,5 @@
-"""Attribute values: equality with boto3's deserializer, every number DynamoDB has, and odd values as ValueError."""
+"""Attribute values: equality with boto3's deserializer, every number DynamoDB has, and odd values as ValueError; each
+made by Python, and by the compiled code."""
 
 from __future__ import annotations
 
@@ -12,7 +13,9 @@ from boto3.dynamodb.types import DYNAMODB_CONTEXT, Binary, TypeDeserializer, Typ
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from consumer.domain.attribute_values import item_from_json
+from consumer.domain.compiled_values import item_from_json
+
+pytestmark = pytest.mark.usefixtures("made_by")
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 NUMBERS = st.one_of(
