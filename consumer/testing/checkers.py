@@ -222,6 +222,8 @@ class Checkers(Promptness):
             for number in (numbers if deferred_from else ())
             if _is_deferred(items[record_name(held.shard_id, str(number))], deferred_from)
         )
+        gone = self.gone_up_to(held.shard_id)
+        missing = [number for number in missing if number > gone]  # nobody reads the others again
         size = sum(len(first) + len(last) + 6 for first, last in held.frontier.runs)
         if missing and size < MAX_RUNS_BYTES - 200:
             self._history.violated(

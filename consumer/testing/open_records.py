@@ -89,6 +89,10 @@ class OpenRecords:
         self._history.note("trim", shard_id, upto)
         return lost
 
+    def gone_up_to(self, shard_id: str) -> float:
+        """The last number that the service has dropped; below all numbers when it has dropped none."""
+        return max((last for _, last in self._horizons[shard_id]), default=-math.inf)
+
     def excuse(self, shard_id: str) -> None:
         """Of what was lost of a shard so far nobody can know any more."""
         self._lost.pop(shard_id, None)
