@@ -20,8 +20,8 @@ from botocore.loaders import Loader
 from consumer.aws import sdk_data
 from consumer.aws.errors import AwsConfigurationError
 from consumer.aws.session import AwsSession
+from tests.support.authorities import LOCAL_SERVER
 
-SERVER = Path(__file__).with_name("local_server.pem")  # its key and its certificate, which names 127.0.0.1
 TYPES = ("service-2", "endpoint-rule-set-1")
 
 
@@ -112,7 +112,7 @@ async def test_all_clients_share_one_context_that_trusts_what_is_configured(
         return web.json_response({"TableNames": [], "Streams": []}, headers={"x-amzn-RequestId": "1"})
 
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(SERVER)
+    server.load_cert_chain(LOCAL_SERVER)
     application = web.Application()
     application.router.add_route("*", "/", answer)
     runner = web.AppRunner(application)
@@ -135,7 +135,7 @@ async def test_all_clients_share_one_context_that_trusts_what_is_configured(
                 await (await session.client("dynamodb")).list_tables()
         assert seen == []
         loaded.clear()
-        monkeypatch.setenv("AWS_CA_BUNDLE", str(SERVER))
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(LOCAL_SERVER))
 
         async def call() -> None:
             async with AwsSession("eu-west-1", endpoints) as session:
@@ -145,7 +145,7 @@ async def test_all_clients_share_one_context_that_trusts_what_is_configured(
         await call()
         await asyncio.to_thread(asyncio.run, call())  # the session of the control thread
         assert len(seen) == 4
-        assert loaded == [str(SERVER)]
+        assert loaded == [str(LOCAL_SERVER)]
     finally:
         await runner.cleanup()
 
