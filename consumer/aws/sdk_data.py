@@ -77,7 +77,7 @@ class HttpSession(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore has no t
 
 @cache
 def trust(authorities: str) -> ssl.SSLContext:
-    """What trusts the authorities in this file or folder, as the SDK makes it. May be used by several threads."""
+    """What trusts the authorities in this file, as the SDK makes it. Several threads may use it."""
     context: ssl.SSLContext = create_urllib3_context()
     context.load_verify_locations(authorities)
     return context
