@@ -13,7 +13,7 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from functools import cache, partial
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -22,11 +22,11 @@ import aiobotocore.session
 import structlog
 from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-from botocore.loaders import Loader, create_loader
 
 from consumer.aws.credentials import HeldCredentials, metadata_service_is_asked, sdk_chain
 from consumer.aws.errors import AwsConfigurationError, one_line, translate
 from consumer.aws.inspection import Inspection, Parsers
+from consumer.aws.sdk_data import HttpSession, models
 from consumer.domain.errors import DependencyError, StreamConsumerError
 from consumer.ports.time import Clock
 
@@ -91,7 +91,7 @@ class AwsSession:
         try:
             botocore_session = aiobotocore.session.get_session()
             data_path = botocore_session.get_config_variable("data_path")
-            botocore_session.register_component("data_loader", _models(data_path))
+            botocore_session.register_component("data_loader", models(data_path))
             botocore_session.register_component("credential_provider", self)
             botocore_session.register_component("response_parser_factory", Parsers())
             self._session = aioboto3.Session(botocore_session=botocore_session, region_name=self._region)
@@ -150,7 +150,8 @@ class AwsSession:
         options = dict(self._config_options)
         if service == "s3" and endpoint:
             options["s3"] = {"addressing_style": "path"}  # a custom endpoint rarely resolves bucket.host names
-        config = AioConfig(connector_args={"keepalive_timeout": IDLE_CONNECTION}, **options)
+        connector = {"keepalive_timeout": IDLE_CONNECTION}
+        config = AioConfig(connector_args=connector, http_session_cls=HttpSession, **options)
         try:
             # The context manager closes what it opened when it fails half-way; the stack owns it from then on.
             client = await self._stack.enter_async_context(
@@ -165,12 +166,6 @@ class AwsSession:
         if self._session is None:
             raise RuntimeError("AwsSession is used outside its 'async with' block")
         return self._session
-
-
-@cache
-def _models(data_path: str | None) -> Loader:
-    """Service models, for all sessions of the process (each loop has one): they are large, and read-only."""
-    return create_loader(data_path)
 
 
 def _no_credentials() -> StreamConsumerError:

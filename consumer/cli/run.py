@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -18,6 +18,7 @@ from consumer.cli.failures import EX_CONFIG, EX_INTERNAL, EX_UNAVAILABLE, fail
 from consumer.cli.process_one import stand_before_the_daemon
 from consumer.domain.errors import PermissionDenied, StreamConsumerError, first_error
 from consumer.domain.urls import redact_urls
+from consumer.worker import gc_tuning
 
 if TYPE_CHECKING:  # imported on use: --help must not wait for it
     from consumer.settings.model import Settings
@@ -40,6 +41,7 @@ def run(config: Path) -> None:
     """
     early = signals.quit_early()
     stand_before_the_daemon()
+    gc_tuning.spare_the_start()
     file, environ = config.absolute(), dict(os.environ)  # user code in this process may change both
     settings = _settings_or_failed_start(config, environ)
 
@@ -62,7 +64,8 @@ def run(config: Path) -> None:
 
 def _settings_or_failed_start(path: Path, environ: Mapping[str, str]) -> Settings:
     """The settings of ``path``, or every problem on stderr and in the log, whose format is not known, and exit 78."""
-    import structlog
+    with _hidden("rich"):  # structlog would import it for a console that is not used here: 50 modules
+        import structlog
 
     from consumer.operate.logs import close_logging, configure_logging
     from consumer.settings.errors import ConfigError
@@ -78,6 +81,19 @@ def _settings_or_failed_start(path: Path, environ: Mapping[str, str]) -> Setting
         close_logging()
         sys.stderr.write(f"{error}\n")
         sys.exit(EX_CONFIG)
+
+
+@contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    """A module that is not imported yet cannot be imported meanwhile."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]  # as documented: its import fails
+    try:
+        yield
+    finally:
+        del sys.modules[module]
 
 
 def _failed(error: BaseException, *, started: bool) -> NoReturn:

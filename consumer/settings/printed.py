@@ -10,8 +10,13 @@ sizes are strings, and any single value may instead be a `${VAR}` reference.
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
+import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import yaml
@@ -107,11 +112,14 @@ class _AsWritten(GenerateJsonSchema):
 def json_schema() -> dict[str, Any]:
     """The schema as a JSON-serialisable dict; the same for every call."""
     generated = Settings.model_json_schema(schema_generator=_AsWritten)
+    models = {model.__name__: model for model in _sections(Settings)}
     for definition in (generated, *generated["$defs"].values()):
+        texts = _texts(models[definition["title"]])
         for name, field in definition["properties"].items():
-            if "description" in field:  # in the source it may go over several lines
-                field["description"] = " ".join(field["description"].split())
-            definition["properties"][name] = _or_reference(field)
+            section = generated["$defs"].get(field.get("$ref", "").rpartition("/")[2], {})
+            if texts[name] != section.get("description"):
+                field["description"] = texts[name]
+            definition["properties"][name] = _or_reference(dict(sorted(field.items())))
         # `batch:` with nothing below it means all defaults.
         if not definition.get("required") and "anyOf" not in definition:
             definition["type"] = ["object", "null"]
@@ -122,6 +130,37 @@ def json_schema() -> dict[str, Any]:
 def json_schema_text() -> str:
     """The schema as the file `config/consumer.schema.json` holds it."""
     return json.dumps(json_schema(), indent=2) + "\n"
+
+
+def _sections(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    yield model
+    for field in model.model_fields.values():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _sections(kind)
+
+
+def _texts(model: type[BaseModel]) -> dict[str, str]:
+    """What is written below each key in the source. Pydantic can read that, too, but does it whenever the class is
+    imported: a tenth of the time in which a file is checked, in each start of the daemon."""
+    found: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        if issubclass(base, BaseModel) and base is not BaseModel:
+            found |= dict(_texts_in(_classes(base.__module__)[base.__name__].body))
+    return found
+
+
+@cache
+def _classes(module: str) -> dict[str, ast.ClassDef]:
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {found.name: found for found in tree.body if isinstance(found, ast.ClassDef)}
+
+
+def _texts_in(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
+    for statement, following in pairwise(body):
+        match statement, following:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                yield name, " ".join(text.split())
 
 
 def _or_reference(field: dict[str, Any]) -> dict[str, Any]:

@@ -148,8 +148,8 @@ class MemoryLetterBox:
             return [
                 self._read(one)
                 for one in self._world.dead_letters.delivered
-                if (found := one.attributes).get("ordinal") == number
-                and found.get("park_id") == park_id
+                if (found := one.attributes).get("park_id") == park_id  # first: of few, the other two of many
+                and found.get("ordinal") == number
                 and found.get("shard_id") == shard_id
             ]
 

@@ -20,6 +20,7 @@ import yaml
 
 from benchmarks.process import total_of
 from demo.local_aws import free_port
+from tests.support.authorities import NONE_ELSE
 
 ROOT = Path(__file__).resolve().parents[2]
 LEASE_SECONDS = 3.0
@@ -178,6 +179,7 @@ class Fleet:
                 cwd=ROOT,
                 env={
                     **os.environ,
+                    **NONE_ELSE,
                     "AWS_ACCESS_KEY_ID": "test",
                     "AWS_SECRET_ACCESS_KEY": "test",
                     "AWS_EC2_METADATA_DISABLED": "true",

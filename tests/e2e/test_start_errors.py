@@ -15,6 +15,7 @@ import yaml
 from tests.e2e.conftest import Aws
 from tests.e2e.fleet import ALONE, ROOT, Fleet, wait_until
 from tests.e2e.hurt import impatient
+from tests.support.authorities import NONE_ELSE
 
 
 def run(fleet: Fleet, config: dict[str, Any] | str, environment: dict[str, str] | None = None) -> tuple[int, str]:
@@ -30,6 +31,7 @@ def run(fleet: Fleet, config: dict[str, Any] | str, environment: dict[str, str] 
         cwd=ROOT,
         env={
             **os.environ,
+            **NONE_ELSE,
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_EC2_METADATA_DISABLED": "true",

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from tests.support import state_search
@@ -90,15 +91,24 @@ def steps(state: State, rules: Rules) -> Iterator[Step]:
 
 
 def _tick(state: State) -> State:
-    def older(age: int) -> int:
-        return min(DURATION, age + 1)
+    one, other = state.workers
+    sessions = (_unchanged_for_longer(state.sessions[0]), _unchanged_for_longer(state.sessions[1]))
+    return state._replace(workers=(_aged(one), _aged(other)), sessions=sessions)
 
-    workers = tuple(
-        w._replace(validity=older(w.validity), bump=w.bump and w.bump._replace(age=older(w.bump.age)))
-        for w in state.workers
-    )
-    sessions = tuple(tuple(s._replace(unchanged=older(s.unchanged)) for s in of) for of in state.sessions)
-    return state._replace(workers=workers, sessions=sessions)  # type: ignore[arg-type]  # pairs, as built here
+
+@cache
+def _aged(worker: Worker) -> Worker:
+    bump = worker.bump and worker.bump._replace(age=_older(worker.bump.age))
+    return worker._replace(validity=_older(worker.validity), bump=bump)
+
+
+@cache
+def _unchanged_for_longer(sessions: tuple[Session, ...]) -> tuple[Session, ...]:
+    return tuple(session._replace(unchanged=_older(session.unchanged)) for session in sessions)
+
+
+def _older(age: int) -> int:
+    return min(DURATION, age + 1)
 
 
 def _renewal(state: State, me: int, rules: Rules) -> Iterator[Step]:
@@ -176,26 +186,32 @@ def _session(state: State, whose: int, incarnation: int, session: Session) -> St
     return state._replace(sessions=sessions)
 
 
+@cache  # there are a million steps, and few different sessions of a worker
+def _readable(sessions: tuple[Session, ...], incarnation: int, owning: int | None) -> tuple[Session, ...]:
+    """The sessions of a worker, without what nobody reads of them again. ``owning``: the one that owns the lease."""
+
+    def read(number: int, session: Session) -> Session:
+        if number not in (incarnation, owning) or not (session.seen or session.fenced):
+            return Session()
+        return Session(fenced=True) if session.fenced else session
+
+    return tuple(read(number, session) for number, session in enumerate(sessions))
+
+
 def _canonical(state: State) -> State:
     """One state for all that can never be told apart again: what can be read no more is forgotten, and the two
     workers are the same but for their names (so the names in a way found may swap from step to step)."""
-    sessions = []
-    for me in (0, 1):
-        of = []
-        for incarnation, session in enumerate(state.sessions[me]):
-            matters = incarnation == state.workers[me].incarnation or state.owner == (me, incarnation)
-            if not matters or (not session.seen and not session.fenced):
-                of.append(Session())
-            else:
-                of.append(Session(fenced=True) if session.fenced else session)
-        sessions.append(tuple(of))
-    workers = tuple(
-        w._replace(bump=None) if w.bump and not w.bump.applied and of[w.incarnation].fenced else w
-        for w, of in zip(state.workers, sessions, strict=True)
-    )
-    state = State(workers, (sessions[0], sessions[1]), state.owner, state.epoch)  # type: ignore[arg-type]  # pairs, as built here
-    owner = None if state.owner is None else (1 - state.owner[0], state.owner[1])
-    mirror = State(state.workers[::-1], state.sessions[::-1], owner, state.epoch)
+    one, other = state.workers
+    owner, owning = state.owner or (None, None)
+    of_one = _readable(state.sessions[0], one.incarnation, owning if owner == 0 else None)
+    of_other = _readable(state.sessions[1], other.incarnation, owning if owner == 1 else None)
+    if one.bump and not one.bump.applied and of_one[one.incarnation].fenced:
+        one = one._replace(bump=None)
+    if other.bump and not other.bump.applied and of_other[other.incarnation].fenced:
+        other = other._replace(bump=None)
+    state = State((one, other), (of_one, of_other), state.owner, state.epoch)
+    others = None if state.owner is None else (1 - state.owner[0], state.owner[1])
+    mirror = State(state.workers[::-1], state.sessions[::-1], others, state.epoch)
     return state if hash(state) <= hash(mirror) else mirror  # equal hashes only cost a state counted twice
 
 

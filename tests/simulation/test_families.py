@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests.support.authorities import NONE_ELSE
+
 
 @pytest.mark.parametrize(
     ("family", "first", "seeds"),
@@ -28,6 +30,6 @@ import pytest
 def test_no_promise_is_broken(family: str, first: int, seeds: int) -> None:
     """In a process of its own, with Python's hash seed fixed: what fails is repeated by the command it prints."""
     command = [sys.executable, "-m", "tests.simulation.simulate", family, "--first", str(first), "--seeds", str(seeds)]
-    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    environment = {**os.environ, **NONE_ELSE, "PYTHONHASHSEED": "0"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

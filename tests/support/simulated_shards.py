@@ -23,6 +23,7 @@ from consumer.testing.history import Item
 from consumer.testing.network import Link
 from consumer.testing.simulated_worker import SimulatedWorker
 from consumer.testing.simulation import APPLICATION, Simulation
+from tests.support import simulated_fleet
 
 Behaviour = Callable[[HandlerCall], Awaitable[Outcome]]
 Config = Mapping[str, Mapping[str, Any]]
@@ -236,16 +237,8 @@ def losses(world: Simulation) -> list[Loss]:
 
 
 def metric(worker: SimulatedWorker, name: str, **labels: str) -> float:
-    """A metric of the worker's running process, summed over the series with ``labels``; 0 before its first session."""
-    if worker.context is None:
-        return 0.0
-    return sum(
-        sample.value
-        for family in worker.context.metrics.registry.collect()
-        for sample in family.samples
-        if sample.name.removeprefix("stream_consumer_") in (name, f"{name}_total")
-        and labels.items() <= sample.labels.items()
-    )
+    """The same of the worker's running process; 0 before its first session."""
+    return 0.0 if worker.context is None else simulated_fleet.metric(worker, name, **labels)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from tests.simulation.mutants.kinesis import KINESIS
 from tests.simulation.mutants.mutant import Mutant
 from tests.simulation.mutants.parking import PARKING
 from tests.simulation.mutants.records import RECORDS
+from tests.support.authorities import NONE_ELSE
 
 ROOT = Path(__file__).parents[3]
 COPIED = (
@@ -78,7 +79,13 @@ def run(mutant: Mutant, seeds: int = MOST_SEEDS) -> Verdict:
     run at all: that must look like no verdict."""
     with applied(mutant) as folder:
         command = [sys.executable, "-m", "tests.simulation.simulate", mutant.family, "--seeds", str(seeds), "--stop"]
-        environment = {**os.environ, "PYTHONPATH": folder, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {
+            **os.environ,
+            **NONE_ELSE,
+            "PYTHONPATH": folder,
+            "PYTHONHASHSEED": "0",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if f"{mutant.family}: " not in done.stdout:
         raise RuntimeError(f"the simulation of {mutant.name!r} did not run: {done.stderr[-2000:]}")

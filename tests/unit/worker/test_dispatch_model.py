@@ -12,6 +12,7 @@ import pytest
 from hypothesis import Phase, given, settings
 
 from tests.simulation.mutants import Mutant, applied, occurrences
+from tests.support.authorities import NONE_ELSE
 from tests.unit.worker.dispatch_model import FAMILIES, Plan
 from tests.unit.worker.dispatch_world import run
 
@@ -290,7 +291,12 @@ def test_the_model_notices(mutant: Mutant) -> None:
     assert occurrences(mutant) == 1
     here = Path(__file__).parents[3]
     with applied(mutant) as folder:
-        environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{here}", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {
+            **os.environ,
+            **NONE_ELSE,
+            "PYTHONPATH": f"{folder}{os.pathsep}{here}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
         command = [sys.executable, "-m", "tests.unit.worker.dispatch_world", mutant.family]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stdout
