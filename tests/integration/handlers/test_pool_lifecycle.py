@@ -118,7 +118,7 @@ async def test_an_idle_process_that_dies_is_replaced(tmp_path: Path) -> None:
     async with running(path, processes=2) as handler:
         victim = workers()[0]
         os.kill(victim, signal.SIGKILL)
-        await eventually(lambda: len(workers()) == 2 and victim not in workers())
+        await eventually(lambda: len(now := workers()) == 2 and victim not in now)
         outcomes = await asyncio.gather(*[invoke(handler, call()) for _ in range(8)])
         assert {outcome.kind for outcome in outcomes} == {"ok"}
 
