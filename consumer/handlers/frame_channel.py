@@ -103,7 +103,9 @@ class FrameChannel:
             head = frames.head_of(invocation, event)
         except wire.FrameError as error:
             return Outcome("failed", fault=HandlerFault("raised", "RequestTooLarge", str(error)))
-        self._send(self._transport, head, event)
+        if not self._send(self._transport, head, event):
+            gone = HandlerFault("crashed", "ProcessGone", "the worker process ended before the call was sent to it")
+            return Outcome("not_invoked", fault=gone)
         return None
 
     def ask_to_end(self) -> bool:
@@ -120,18 +122,24 @@ class FrameChannel:
         for end in self._ends:
             end.close()
 
-    def _send(self, transport: asyncio.Transport, head: bytes, event: bytes) -> None:
+    def _send(self, transport: asyncio.Transport, head: bytes, event: bytes) -> bool:
         """Both at once and uncopied: ``writelines`` joins them first (before Python 3.12), and after a ``write`` of one
-        the process wakes up for the head and has to wait for the event."""
+        the process wakes up for the head and has to wait for the event. False when nobody is there to read: the news of
+        the end of a process may come later than the next call."""
         sent = 0
         if not transport.get_write_buffer_size():
-            with contextlib.suppress(OSError):  # it is full, or broken, which the transport finds, too
+            try:
                 sent = self._ends[0].sendmsg((head, event))
+            except (BrokenPipeError, ConnectionResetError):
+                return False
+            except OSError:
+                sent = 0  # it is full
         if sent < len(head):
             transport.write(head[sent:])
         rest = memoryview(event)[max(0, sent - len(head)) :]
         if rest:
             transport.write(rest)
+        return True
 
     def _read_the_rest(self, near: socket.socket) -> None:
         """The news of the end of a process may come before its last words."""

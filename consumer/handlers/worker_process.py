@@ -54,12 +54,13 @@ class WorkerProcess:
         self.idle = asyncio.Event()  # it waits for a call, or is gone; a runtime may go on after it has answered one
         self._busy_for: asyncio.TimerHandle | None = None
         self._dying = ""  # why it was killed
+        self._has_ended = False  # it did not take a call, but the news of its end is not here yet
         self._expired = False
 
     @property
     def usable(self) -> bool:
         """Whether a call may be given to it: alive as far as is known, and not killed."""
-        return not self._program.gone and not self._dying
+        return not (self._program.gone or self._dying or self._has_ended)
 
     @property
     def pid(self) -> int | None:
@@ -103,6 +104,7 @@ class WorkerProcess:
         refused = self._channel.hand_over(call, event)
         if refused is not None:
             self._answer = None
+            self._has_ended = refused.fault is not None and refused.fault.kind == "crashed"
             return refused
         self.idle.clear()
         expiry = loop.call_later(call.timeout, self._expire)

@@ -15,7 +15,7 @@ from aiohttp import web
 from consumer.domain.outcome import TOO_LATE
 from consumer.handlers.runtime.wire import instant
 from tests.integration.handlers.http_servers import serving, started
-from tests.integration.handlers.support import call, eventually, invoke, running, workers, write_module
+from tests.integration.handlers.support import alive, call, eventually, invoke, running, workers, write_module
 
 COLD = """
 import os, pathlib, time
@@ -83,6 +83,21 @@ async def test_a_reserved_process_that_dies_spends_no_retry(tmp_path: Path) -> N
         assert (await reservation.run(call(request_id="lost"))).kind == "not_invoked"
         reservation.release()
         assert not (tmp_path / "called lost").exists()
+        assert (await invoke(handler, call(request_id="next"))).kind == "ok"
+
+
+async def test_one_that_has_died_unnoticed_spends_no_retry_either(tmp_path: Path) -> None:
+    """The daemon hears of its end in the next turn of the loop at the earliest, and the call goes out in this one."""
+    async with running(write_module(tmp_path, COLD)) as handler:
+        reservation = await handler.reserve()
+        (pid,) = workers()
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 5
+        while alive(pid):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)  # this loop is blocked
+        assert (await reservation.run(call(request_id="lost"))).kind == "not_invoked"
+        reservation.release()
         assert (await invoke(handler, call(request_id="next"))).kind == "ok"
 
 

@@ -115,12 +115,15 @@ async def test_what_is_still_on_its_way_goes_first() -> None:
         await channel.close()
 
 
-async def test_an_event_for_a_process_that_is_gone_raises_nothing() -> None:
-    """Its end is noticed by who waits for it."""
+async def test_an_event_for_a_process_that_is_gone_was_not_handed_over() -> None:
+    """The news of its end may come later."""
     channel = FrameChannel(SETUP, None, Listener())
     program = await channel.open()
     process = os.dup(program.inherited[0])
     await channel.connect(1)
     os.close(process)
-    assert channel.hand_over(call("request-1"), b"{}") is None
+    refused = channel.hand_over(call("request-1"), b"{}")
+    assert refused is not None
+    assert refused.fault is not None
+    assert (refused.kind, refused.fault.kind) == ("not_invoked", "crashed")
     await channel.close()
