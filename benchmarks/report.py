@@ -39,19 +39,20 @@ def table(medians: Mapping[str, Mapping[str, Any]]) -> str:
         numbers = {key: value for key, value in row.items() if isinstance(value, int | float)}
         if base and "per_cpu_second" in numbers:
             numbers["against_naive"] = numbers["per_cpu_second"] / base
-        lines.append(f"{name:34} " + "  ".join(f"{key}={_short(value)}" for key, value in numbers.items()))
+        lines.append(f"{name:34} " + "  ".join(f"{key}={short(value)}" for key, value in numbers.items()))
     return "\n".join(lines)
 
 
 def verdicts(found: list[dict[str, Any]]) -> str:
     """The targets: bound, measured, ok or MISS."""
     return "\n".join(
-        f"{entry['target']:75} {entry['bound']:>10}  {_short(entry['measured']):>9}  {'ok' if entry['ok'] else 'MISS'}"
+        f"{entry['target']:75} {entry['bound']:>10}  {short(entry['measured']):>9}  {'ok' if entry['ok'] else 'MISS'}"
         for entry in found
     )
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """Three digits, or all of those before the point."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks import __main__ as main
-from benchmarks import naive, plan, report, targets
+from benchmarks import naive, plan, report, tables, targets
 from benchmarks.handlers import on_lambda
 from benchmarks.measure import Meter, percentile
 from benchmarks.records import FIRST_NUMBER, index_of, key_of
@@ -237,3 +238,28 @@ def test_the_committed_results_name_no_machine() -> None:
         text = path.read_text()
         assert "/tmp" not in text
         assert "127.0.0.1" not in text
+
+
+class TestTables:
+    def test_the_page_has_the_figures_of_the_committed_run(self) -> None:
+        """No figure is copied by hand: ``python -m benchmarks.tables`` after a run that is committed."""
+        page = tables.PAGE.read_text()
+        assert page == tables.filled(page, json.loads(tables.LAST.read_text()))
+
+    def test_every_table_is_on_the_page(self) -> None:
+        assert set(re.findall(r"<!-- bench: ([\w ]+) -->", tables.PAGE.read_text())) == set(tables.TABLES)
+
+    def test_a_mark_of_no_table_is_an_error(self) -> None:
+        with pytest.raises(KeyError, match="unheard of"):
+            tables.filled("<!-- bench: unheard of -->\n<!-- end -->\n", {})
+
+    def test_a_table_is_replaced_and_the_rest_stays(self) -> None:
+        run = {"medians": {"loop lag, naive": LAGS, "loop lag, daemon": LAGS}}
+        page = "before\n<!-- bench: lag -->\nold\n<!-- end -->\nafter\n"
+        filled = tables.filled(page, run)
+        assert filled.startswith("before\n<!-- bench: lag -->\n\n| event loop flat out |")
+        assert filled.endswith("| daemon | 10 ms | 1,234 ms |\n\n<!-- end -->\nafter\n")
+        assert tables.filled(filled, run) == filled
+
+
+LAGS = {"lag_p99_ms": 10.0, "lag_max_ms": 1234.0}
