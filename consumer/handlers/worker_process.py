@@ -104,7 +104,9 @@ class WorkerProcess:
         refused = self._channel.hand_over(call, event)
         if refused is not None:
             self._answer = None
-            self._has_ended = refused.fault is not None and refused.fault.kind == "crashed"
+            if refused.fault is not None and refused.fault.kind == "crashed":
+                self._has_ended = True
+                self._program.signal(signal.SIGKILL)  # should it live on, deaf, it would keep its place for ever
             return refused
         self.idle.clear()
         expiry = loop.call_later(call.timeout, self._expire)

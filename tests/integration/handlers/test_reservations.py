@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 
 from consumer.domain.outcome import TOO_LATE
+from consumer.handlers.frame_channel import FrameChannel
 from consumer.handlers.runtime.wire import instant
 from tests.integration.handlers.http_servers import serving, started
 from tests.integration.handlers.support import alive, call, eventually, invoke, running, workers, write_module
@@ -99,6 +100,17 @@ async def test_one_that_has_died_unnoticed_spends_no_retry_either(tmp_path: Path
         assert (await reservation.run(call(request_id="lost"))).kind == "not_invoked"
         reservation.release()
         assert (await invoke(handler, call(request_id="next"))).kind == "ok"
+
+
+async def test_one_that_lives_and_takes_no_call_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its runtime has ended, say, and a thread of user code has not: its place would be lost for ever."""
+    async with running(write_module(tmp_path, COLD)) as handler:
+        (pid,) = workers()
+        with monkeypatch.context() as deaf:
+            deaf.setattr(FrameChannel, "_send", lambda *_: False)
+            assert (await invoke(handler, call(request_id="lost"))).kind == "not_invoked"
+        assert (await invoke(handler, call(request_id="next"))).kind == "ok"
+        assert pid not in workers()
 
 
 async def test_a_process_that_slept_with_the_call_on_its_way_does_not_start_it(tmp_path: Path) -> None:
