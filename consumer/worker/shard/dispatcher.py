@@ -189,7 +189,8 @@ class Dispatcher:
                 if not self._calls.may_go_on:
                     return
                 work = self._order.next(alone=self._taken == 1)
-                self._start()
+                if self._taken < self._width:
+                    self._start()
         finally:
             self._taken -= 1
 

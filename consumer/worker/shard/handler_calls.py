@@ -32,6 +32,7 @@ class HandlerCalls:
         self.breaker = breaker
         self._context = context
         self._clock = context.ports.clock
+        self._validity = context.validity
         self._lease = lease
         self._draining = draining
         self._waiting: set[asyncio.Timeout] = set()
@@ -43,7 +44,7 @@ class HandlerCalls:
     @property
     def may_go_on(self) -> bool:
         """Whether anything may be done with records that are not settled yet."""
-        return not (self._draining.is_set() or self._context.validity.fenced)
+        return not (self._draining.is_set() or self._validity.fenced)
 
     async def turn(self, *, again: bool) -> Reservation | None:
         """What a call needs, reserved until its caller releases it; None when nothing may be called. The lease is held
@@ -51,14 +52,16 @@ class HandlerCalls:
         places.
 
         No context manager: one made of an async generator takes a tenth of what a call of one record costs."""
-        reserved = await self._reserve(again=again)
+        places = self._context.places
+        reserved = await (self._in_line(again=again) if places.are_limited else places.reserve(again=again))
         if reserved is None:
             return None
         may_call = False
         try:
             # After all waiting and right before the call, with no await in between: a worker that was frozen, or waited
             # for a process, while its lease was taken, starts nothing any more.
-            may_call = await self.still_owns() and not self._draining.is_set()
+            owns = self._validity.holds(self._clock.monotonic()) or await self.still_owns()
+            may_call = owns and not self._draining.is_set()
         finally:
             if not may_call:
                 reserved.release()
@@ -70,18 +73,15 @@ class HandlerCalls:
         for waiting in ended:
             waiting.reschedule(asyncio.get_running_loop().time())
 
-    async def _reserve(self, *, again: bool) -> Reservation | None:
-        """None when the shard is released first."""
-        places = self._context.places
-        if not places.are_limited:
-            return await places.reserve(again=again)
+    async def _in_line(self, *, again: bool) -> Reservation | None:
+        """Wait for a place; None when the shard is released first."""
         if self._draining.is_set():
             return None
         try:
             async with asyncio.timeout(None) as waiting:
                 self._waiting.add(waiting)
                 try:
-                    return await places.reserve(again=again)
+                    return await self._context.places.reserve(again=again)
                 finally:
                     self._waiting.discard(waiting)
         except TimeoutError:
@@ -90,8 +90,7 @@ class HandlerCalls:
     async def still_owns(self) -> bool:
         """Wait out a late renewal; False when the lease is over or being released. True without giving up the loop when
         the session is valid, so nothing can come between this and what the caller does next."""
-        validity = self._context.validity
-        while not validity.holds(self._clock.monotonic()):
+        while not self._validity.holds(self._clock.monotonic()):
             if not self.may_go_on:
                 return False
             await asyncio.sleep(0.05)
@@ -99,7 +98,8 @@ class HandlerCalls:
 
     async def call(self, turn: Reservation, step: Invoke, request_id: str, window: WindowCall | None = None) -> Outcome:
         """One handler call, in its ``turn``. Nothing is awaited before it."""
-        settings, redaction = self._context.settings, self._context.redaction
+        edition = self._context.config.now
+        settings, redaction = edition.settings, edition.redaction
         call = HandlerCall(
             records=step.records,
             request_id=request_id,
@@ -127,7 +127,7 @@ class HandlerCalls:
         log.info("batch.retry_scheduled", shard_id=self._lease.shard_id, **about, attempt=attempt, after=after)
 
     def _valid_for(self) -> float:
-        return self._context.validity.left(self._clock.monotonic())
+        return self._validity.left(self._clock.monotonic())
 
     def _failed(self, step: Invoke, outcome: Outcome, request_id: str) -> None:
         fault = outcome.fault
