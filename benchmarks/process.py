@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import yaml
+from botocore.session import get_session
 
 from benchmarks.daemon import config_of
 from benchmarks.handlers import STAMPS
@@ -109,3 +110,11 @@ def daemon_process(stream: str, table: str, target: str, application: str = "", 
     if application:
         config |= {"application": application, "leases": {"table": application, "create_table": True}}
     return DaemonProcess(config)
+
+
+def frontier_writes(endpoint: str, table: str) -> int:
+    """How many frontiers the worker that runs has written to its lease table: it numbers them over all of its
+    shards."""
+    client: Any = get_session().create_client("dynamodb", "eu-west-1", endpoint_url=endpoint)
+    rows = client.scan(TableName=table, ConsistentRead=True)["Items"]
+    return max(int(row["revision"]["N"]) for row in rows if "revision" in row)

@@ -7,11 +7,8 @@ import random
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
-from botocore.session import get_session
-
-from benchmarks.process import daemon_process, wait_for
+from benchmarks.process import daemon_process, frontier_writes, wait_for
 from benchmarks.servers import steer
 
 LEASE = 2.0  # seconds: the next worker waits a little longer for the one that was killed
@@ -32,16 +29,15 @@ def crash(
     handled: set[str] = set()
     repeated: list[int] = []
     writes = seconds = 0.0
-    client: Any = get_session().create_client("dynamodb", "eu-west-1", endpoint_url=table)
     with _records(stream, shards, rate, chance):
         for number in range(kills + 1):
             with daemon_process(stream, table, "journal", application=fleet, **sections) as daemon:
                 wait_for(lambda: daemon.metric('stream_consumer_leases{state="owned"}') >= shards, 60)
                 time.sleep(SETTLED_IN)
                 if number < kills:
-                    before, began = _writes(client, fleet), time.monotonic()
+                    before, began = frontier_writes(table, fleet), time.monotonic()
                     time.sleep(MEASURED + chance.random())
-                    writes += _writes(client, fleet) - before
+                    writes += frontier_writes(table, fleet) - before
                     seconds += time.monotonic() - began
                 daemon.kill()
                 lines = daemon.lines()
@@ -56,12 +52,6 @@ def crash(
         "kills_without": sum(not count for count in repeated) / kills,
         "writes_a_shard_second": writes / shards / seconds,
     }
-
-
-def _writes(client: Any, table: str) -> int:
-    """Of frontiers by the worker that runs: it numbers them over all of its shards."""
-    rows = client.scan(TableName=table, ConsistentRead=True)["Items"]
-    return max(int(row["revision"]["N"]) for row in rows if "revision" in row)
 
 
 @contextlib.contextmanager

@@ -8,13 +8,12 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.process import daemon_process, wait_for
+from benchmarks.process import daemon_process, frontier_writes, wait_for
 from benchmarks.servers import child_environment, steer
 
 API = "stream_consumer_api_calls_total"
 READS = ("GetItem", "Query")
 WRITES = ("PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems")
-SESSION_RENEWAL = 2.5  # seconds
 BACKED_OFF = 14.0  # seconds until polls are 5 s apart
 
 
@@ -34,12 +33,11 @@ def idle(stream: str, table: str, shards: int, workers: int, seconds: float) -> 
             return sum(daemon.metric(*(f'{API}{{operation="{name}"}}' for name in operations)) for daemon in daemons)
 
         reads, writes = calls(*READS), calls(*WRITES)
-        polls = steer(stream, "Stats")["calls"].get("GetRecords", 0)
-        cpu, started = sum(daemon.cpu() for daemon in daemons), time.monotonic()
+        cpu = sum(daemon.cpu() for daemon in daemons)
+        polls, started = steer(stream, "Stats")["calls"].get("GetRecords", 0), time.monotonic()
         time.sleep(seconds)
-        window = time.monotonic() - started
+        polls, window = steer(stream, "Stats")["calls"].get("GetRecords", 0) - polls, time.monotonic() - started
         cpu = sum(daemon.cpu() for daemon in daemons) - cpu
-        polls = steer(stream, "Stats")["calls"].get("GetRecords", 0) - polls
         reads, writes = calls(*READS) - reads, calls(*WRITES) - writes
         wakes = [_wake_up(stream, daemons, shard) for shard in range(min(shards, 5))]
     hourly = 3600 / window
@@ -88,13 +86,12 @@ def memory(stream: str, table: str, shards: int, buffer_mib: int, seconds: float
 def catch_up(stream: str, table: str, shards: int, records: int) -> dict[str, float]:
     """A backlog of ``records`` in all, from process start to everything settled."""
     steer(stream, "Configure", shards=shards, records=records // shards)
-    with daemon_process(stream, table, "stamp_first") as daemon:
+    fleet = f"bench-catch-up-{time.time_ns()}"
+    with daemon_process(stream, table, "stamp_first", application=fleet) as daemon:
         wait_for(lambda: daemon.metric('stream_consumer_records_total{result="handled"}') >= records, 600, pause=0.1)
+        saves = frontier_writes(table, fleet)
         total = time.monotonic() - daemon.started
         first = min(daemon.stamps()) - daemon.started
-        updates = daemon.metric(f'{API}{{operation="UpdateItem"}}')
-    # The same operation also takes each lease once and renews the session (leases.duration / 4 apart).
-    saves = updates - shards - int(total / SESSION_RENEWAL) - 1
     return {
         "records": records,
         "first_record_s": first,
