@@ -25,11 +25,13 @@ from typing import Any, Final
 
 import aiobotocore.session
 import structlog
-from aiobotocore.credentials import AioProcessProvider
+from aiobotocore.credentials import AioContainerProvider, AioProcessProvider
+from aiobotocore.utils import AioContainerMetadataFetcher
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError, CredentialRetrievalError, NoCredentialsError
 
 from consumer.aws.errors import one_line
+from consumer.aws.sdk_data import ClientConfig, FetchingSession
 from consumer.ports.time import Clock
 
 log = structlog.get_logger()
@@ -248,11 +250,12 @@ def metadata_service_is_asked() -> bool:
 async def sdk_chain(region: str | None) -> Found | None:
     """Ask the SDK's own chain of providers from scratch: nothing that a session has cached answers."""
     session = aiobotocore.session.get_session()
+    session.set_default_client_config(ClientConfig())
     if region is not None:
         session.set_config_variable("region", region)  # for a role that is assumed through STS
     chain = session.get_component("credential_provider")
     programs: list[asyncio.subprocess.Process] = []
-    _keep_track(chain, programs)
+    _prepare(chain, programs)
     try:
         credentials = await chain.load_credentials()
         if credentials is None:
@@ -270,8 +273,9 @@ async def sdk_chain(region: str | None) -> Found | None:
     return Found(keys, str(credentials.method), None if end is None else end.timestamp())
 
 
-def _keep_track(chain: Any, programs: list[asyncio.subprocess.Process]) -> None:
-    """Let a ``credential_process`` be known to whoever gives up waiting for it."""
+def _prepare(chain: Any, programs: list[asyncio.subprocess.Process]) -> None:
+    """Let a ``credential_process`` be known to whoever gives up waiting for it, and the endpoint of a container be
+    known to be the one that was meant."""
 
     async def start(*command: str, **options: Any) -> asyncio.subprocess.Process:
         program = await asyncio.create_subprocess_exec(*command, **options)
@@ -281,3 +285,6 @@ def _keep_track(chain: Any, programs: list[asyncio.subprocess.Process]) -> None:
     for provider in chain.providers:
         if isinstance(provider, AioProcessProvider):
             provider._popen = start  # noqa: SLF001 - the chain makes its providers itself, so it cannot be an argument
+        if isinstance(provider, AioContainerProvider):
+            asks = FetchingSession(timeout=AioContainerMetadataFetcher.TIMEOUT_SECONDS)
+            provider._fetcher = AioContainerMetadataFetcher(asks)  # noqa: SLF001 - as above

@@ -20,13 +20,12 @@ from typing import Any, Final, Self
 import aioboto3
 import aiobotocore.session
 import structlog
-from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from consumer.aws.credentials import HeldCredentials, metadata_service_is_asked, sdk_chain
 from consumer.aws.errors import AwsConfigurationError, one_line, translate
 from consumer.aws.inspection import Inspection, Parsers
-from consumer.aws.sdk_data import HttpSession, models
+from consumer.aws.sdk_data import ClientConfig, models
 from consumer.domain.errors import DependencyError, StreamConsumerError
 from consumer.ports.time import Clock
 
@@ -151,7 +150,7 @@ class AwsSession:
         if service == "s3" and endpoint:
             options["s3"] = {"addressing_style": "path"}  # a custom endpoint rarely resolves bucket.host names
         connector = {"keepalive_timeout": IDLE_CONNECTION}
-        config = AioConfig(connector_args=connector, http_session_cls=HttpSession, **options)
+        config = ClientConfig(connector, **options)
         try:
             # The context manager closes what it opened when it fails half-way; the stack owns it from then on.
             client = await self._stack.enter_async_context(

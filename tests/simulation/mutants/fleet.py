@@ -73,17 +73,18 @@ FLEET = (
     Mutant(
         "ownership is checked before the reservation",
         "consumer/worker/shard/handler_calls.py",
-        """        reserved = await self._reserve(again=again)
+        """        reserved = await (self._in_line(again=again) if places.are_limited else places.reserve(again=again))
         if reserved is None:
             return None
         may_call = False
         try:
             # After all waiting and right before the call, with no await in between: a worker that was frozen, or waited
             # for a process, while its lease was taken, starts nothing any more.
-            may_call = await self.still_owns() and not self._draining.is_set()
+            owns = self._validity.holds(self._clock.monotonic()) or await self.still_owns()
+            may_call = owns and not self._draining.is_set()
 """,
         """        may_call = await self.still_owns() and not self._draining.is_set()
-        reserved = await self._reserve(again=again)
+        reserved = await (self._in_line(again=again) if places.are_limited else places.reserve(again=again))
         if reserved is None:
             return None
         try:

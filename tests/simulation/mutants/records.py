@@ -8,7 +8,7 @@ RECORDS = (
     Mutant(
         "no look at the deadline before a call",
         "consumer/worker/shard/handler_calls.py",
-        "may_call = await self.still_owns() and not self._draining.is_set()",
+        "may_call = owns and not self._draining.is_set()",
         "may_call = not self._draining.is_set()",
         ("G3 one owner",),
     ),

@@ -150,9 +150,25 @@ async def test_all_clients_share_one_context_that_trusts_what_is_configured(
         await runner.cleanup()
 
 
-async def test_a_proxy_and_no_verification_have_contexts_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_with_authorities_and_no_verification_have_contexts_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No setting of the daemon leads there, but user code may use the class."""
     monkeypatch.setattr(sdk_data, "trust", lambda authorities: pytest.fail("the shared one"))
-    unverified = sdk_data.HttpSession(verify=False)._create_connector(None)
-    through_proxy = sdk_data.HttpSession()._create_connector("http://127.0.0.1:9")
+    proxy, of_proxy = "https://127.0.0.1:9", {"proxy_ca_bundle": str(LOCAL_SERVER)}
+    unverified = sdk_data.HttpSession(verify=False)._create_connector(proxy)
+    of_its_own = sdk_data.HttpSession(proxies_config=of_proxy)._create_connector(proxy)
+    assert of_its_own._ssl.check_hostname
+    assert of_its_own._ssl.verify_mode == ssl.CERT_REQUIRED
     await unverified.close()
-    await through_proxy.close()
+    await of_its_own.close()
+
+
+@pytest.mark.parametrize("path", ["", os.pathsep, f"$NOT_SET{os.pathsep}", "~nobody-has-this-name"])
+def test_what_names_no_folder_is_no_place_of_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: str) -> None:
+    """In particular not the working directory: what lies there would take the place of the SDK's own data."""
+    (tmp_path / "endpoints.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NOT_SET", raising=False)
+    assert sdk_data.models(path.replace("$NOT_SET", "")).load_data("endpoints") != {}
+    assert sdk_data.models(path).load_data("endpoints") == Loader().load_data("endpoints")
