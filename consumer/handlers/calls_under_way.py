@@ -74,11 +74,11 @@ class CallUnderWay:
         self._cancel = cancel
         self._all.deadlines.add(self)
 
-    def end(self, answer: Answer) -> None:
-        """User code has ended with this; what comes later is not heard."""
+    def end(self, answer: Answer, at: float | None = None) -> None:
+        """User code has ended with this, now or ``at`` that time of the loop; what comes later is not heard."""
         if not self.answered:
             self.answered = True
-            self.seconds += self.loop.time()
+            self.seconds += self.loop.time() if at is None else at
             self._all.deadlines.discard(self)
             self._all.ends.add(self.loop, self.ended, answer)
 

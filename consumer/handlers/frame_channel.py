@@ -126,6 +126,8 @@ class FrameChannel:
         """Both at once and uncopied: ``writelines`` joins them first (before Python 3.12), and after a ``write`` of one
         the process wakes up for the head and has to wait for the event. False when nobody is there to read: the news of
         the end of a process may come later than the next call."""
+        if transport.is_closing():
+            return False
         sent = 0
         if not transport.get_write_buffer_size():
             try:

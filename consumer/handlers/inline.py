@@ -14,14 +14,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import importlib
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import msgspec
+import structlog
 
 from consumer.domain.errors import HandlerImportMayPass
 from consumer.domain.outcome import TOO_LATE, HandlerCall, HandlerFault, Outcome
@@ -74,9 +77,7 @@ class InlineHandler:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.import_timeout):
-                function, error = await _run_in_thread(
-                    loop, "handler-import", lambda: load_target(self._target, self._path)
-                )
+                function, error = await _run_in_thread(loop, "handler-import", lambda: _load(self._target, self._path))
         except TimeoutError:
             raise HandlerImportMayPass(
                 f"handler.target {self._target!r}: its import did not end within {self.import_timeout:g} s"
@@ -144,8 +145,12 @@ class InlineHandler:
         if self._is_async:
             work = loop.create_task(_caught(function, call, records, context, under_way))
         else:
-            work = _run_in_thread(loop, f"handler-{call.request_id}", lambda: _called(function, call, records, context))
-            work.add_done_callback(lambda work: under_way.end(work.result()))
+            work = _run_in_thread(
+                loop,
+                f"handler-{call.request_id}",
+                lambda: _called(function, call, records, context),
+                under_way.end,
+            )
 
         def cancel() -> None:
             # A thread cannot be cancelled. A task that is done without an answer was cancelled by other code before its
@@ -217,15 +222,22 @@ async def _caught(
     under_way.end(answer)
 
 
-def _run_in_thread(loop: asyncio.AbstractEventLoop, name: str, work: Callable[[], Any]) -> asyncio.Future[Answer]:
-    """Run ``work`` in a daemon thread of its own. RuntimeError when no thread can be started.
+def _run_in_thread(
+    loop: asyncio.AbstractEventLoop,
+    name: str,
+    work: Callable[[], Any],
+    heard: Callable[[Answer, float], None] = lambda answer, at: None,
+) -> asyncio.Future[Answer]:
+    """Run ``work`` in a daemon thread of its own. ``heard`` is given the answer, and the time of the loop at which the
+    work has ended, before the future is done. RuntimeError when no thread can be started.
 
     Not the loop's executor: its threads are joined at exit, so one that hangs would keep the daemon from ending.
     """
     context = contextvars.copy_context()
     ended: asyncio.Future[Answer] = loop.create_future()
 
-    def settle(answer: Answer) -> None:
+    def settle(answer: Answer, at: float) -> None:
+        heard(answer, at)
         if not ended.done():
             ended.set_result(answer)
 
@@ -236,7 +248,14 @@ def _run_in_thread(loop: asyncio.AbstractEventLoop, name: str, work: Callable[[]
         except BaseException as error:  # noqa: BLE001  # whatever user code raises is an outcome
             answer = (None, error)
         with contextlib.suppress(RuntimeError):  # the loop is closed: the answer is not awaited any more
-            loop.call_soon_threadsafe(settle, answer)
+            loop.call_soon_threadsafe(settle, answer, loop.time())
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return ended
+
+
+def _load(target: str, path: str | None) -> Callable[..., Any]:
+    """The target. The start hides ``rich`` from structlog (``cli/run.py``), whose formatters are user code's, too."""
+    if vars(structlog.dev)["rich"] is None and find_spec("rich") is not None:
+        importlib.reload(structlog.dev)
+    return load_target(target, path)

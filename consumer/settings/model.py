@@ -107,11 +107,12 @@ class Poll(Section):
     target_latency: Annotated[float, duration_in(0.2, 300)] = 2.0
     """Duration 200ms..5m, default 2s. 95 of 100 records are read within it, once the worker has learned when records of
     their shard come. Half of it costs up to twice the GetRecords; `stream-consumer cost` shows the trade. Shards
-    with much to read are read sooner, up to five times a second."""
+    with much to read are read sooner: up to five times a second, or as soon as there is a page of `max_records`."""
     idle_backoff_max: Annotated[float, duration_in(0.001, 300)] = 5.0
     """Duration 1ms..5m, default 5s. The longest pause between two reads of a shard: while no record is expected, pauses
     grow up to it. Longer is cheaper and adds as much latency to the first record after a quiet time. A shard near its
-    tip is read five times a second at most, so less than 200ms counts as 200ms."""
+    tip is read five times a second at most, so less than 200ms counts as 200ms, or as soon as there is a page of
+    `max_records`."""
 
 
 class Source(Section):

@@ -45,3 +45,30 @@ def test_what_the_daemon_does_not_use_is_not_imported_and_the_start_is_not_searc
     assert len(found["walks"]) < 20  # Python's own thresholds make hundreds of them
     assert found["last"] == []  # a collection now would stop the loop
     assert found["frozen"] > 10_000
+
+
+# An inline handler that logs exceptions with structlog's own console, as user code does with the library it knows.
+USES_RICH = """
+import asyncio, io, sys
+from consumer.cli import run
+with run._hidden("rich"):
+    import structlog
+assert "rich" not in sys.modules
+from consumer.handlers.inline import InlineHandler
+asyncio.run(InlineHandler(sys.argv[1], sys.argv[2]).start())
+out = io.StringIO()
+sys.modules["with_rich"].show(out, (ValueError, ValueError("broken"), None))
+print(out.getvalue())
+"""
+
+
+def test_inline_user_code_has_all_of_structlog(tmp_path: Path) -> None:
+    (tmp_path / "with_rich.py").write_text(
+        "import structlog\n"
+        "show = structlog.dev.RichTracebackFormatter(width=100, color_system=None)\n"
+        "def handler(records, context): structlog.dev.rich_traceback\n"
+    )
+    command = [sys.executable, "-c", USES_RICH, "with_rich:handler", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=SAMPLE.parents[1])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ValueError: broken" in done.stdout

@@ -30,7 +30,7 @@ class PythonRunner:
     def __init__(self, function: Callable[..., Any], report_failures: bool) -> None:
         self._function = function
         self._report_failures = report_failures
-        compiled_values.choose(os.environ)  # what came of it is in the log of the daemon, which asks, too
+        compiled_values.choose(os.environ)  # of this interpreter, which with handler.python is not the daemon's
         self._loop: asyncio.AbstractEventLoop | None = None
         if is_async(function):
             import asyncio

@@ -113,6 +113,16 @@ async def test_an_end_that_waits_to_be_heard_of_is_in_time(tmp_path: Path, stops
             assert outcome.seconds < 0.3
 
 
+async def test_a_plain_function_that_has_ended_in_time_was_in_time(tmp_path: Path) -> None:
+    """The loop is held up meanwhile, until the deadline is over: its timer and the news of the end come in one turn."""
+    async with running(tmp_path, "import time\ndef handler(records, context): time.sleep(0.02)") as handler:
+        outcome = asyncio.create_task(invoke(handler, call(timeout=0.2)))
+        await asyncio.sleep(0.001)
+        time.sleep(0.5)
+        assert (await outcome).kind == "ok"
+        assert 0.02 <= (await outcome).seconds < 0.2
+
+
 async def test_a_caller_that_is_gone_keeps_nobody_waiting(tmp_path: Path) -> None:
     async with running(tmp_path, TOGETHER) as handler:
         calls = [asyncio.create_task(invoke(handler, call())) for _ in range(WIDTH)]
