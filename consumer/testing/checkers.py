@@ -22,7 +22,7 @@ from consumer.testing.history import Duplicate, History, Item
 from consumer.testing.memory_rules import MemoryRules
 from consumer.testing.open_records import Promptness, Stream, record_name
 
-DESCRIBE_WINDOW = 10.0  # seconds
+LISTING_WINDOW = 10.0  # seconds
 DESCRIBE_LIMIT = 10.0  # DescribeStream calls a second, for the whole fleet: an AWS quota
 
 
@@ -44,9 +44,11 @@ class Checkers(Promptness):
         self._begun: dict[tuple[str, str | None, int], float] = {}  # when an epoch began to handle a shard
         self._saving: dict[str, LeaseRow] = {}
         self._damaged: dict[str, int] = {}  # by shard: the epoch whose frontier was made unreadable
+        self._readable: dict[str, LeaseRow] = {}  # the row before that
         self._memory = MemoryRules(history)
         self.checkpoints = CheckpointRules(history)
-        self._describes: deque[float] = deque()
+        self.listing_limit = DESCRIBE_LIMIT  # calls a second that list shards
+        self._listings: deque[float] = deque()
         self.moves: list[tuple[float, str, str | None, str | None]] = []  # time, shard, owner before and after
         self.cut_off: list[str] = []  # calls that did not get to their end
 
@@ -172,8 +174,9 @@ class Checkers(Promptness):
                 if unsettled and self._stream_of(other) < number:
                     self._history.violated("G2 order", f"{shard_id} starts, {other} of an older stream is unsettled")
         for parent in self._streams[number].parents_of(shard_id):
-            # A row that was made anew says less than the one that was deleted.
-            known = [self.rows.get(parent), *self._deleted[parent][-1:]]
+            # A row that was made anew says less than the one that was deleted, as does one that cannot be read.
+            row = self.rows.get(parent)
+            known = [row, *self._deleted[parent][-1:], self._readable.get(parent) if row and row.corrupt else None]
             held_back = {key.digest for row in known if row is not None for key in row.frontier.deferred}
             held_back -= {item.digest for item in items}
             left = [item for item in self._open[parent].values() if item.digest not in held_back]
@@ -260,6 +263,9 @@ class Checkers(Promptness):
     def corrupted(self, row: LeaseRow) -> None:
         """A lease row was made unreadable, or repaired, by hand."""
         self._history.note("row damaged" if row.corrupt else "row repaired", row.shard_id)
+        before = self.rows.get(row.shard_id)
+        if before is not None and not before.corrupt:
+            self._readable[row.shard_id] = before
         self.rows[row.shard_id] = row
         self._damaged[row.shard_id] = row.epoch
 
@@ -311,14 +317,14 @@ class Checkers(Promptness):
 
     # --- calls to AWS ----------------------------------------------------------------------------------
 
-    def described(self, calls: int = 1) -> None:
-        """DescribeStream calls reached the service: as many as a listing has pages."""
+    def listed(self, calls: int = 1) -> None:
+        """Calls that list shards reached the service: as many as a listing has pages."""
         now = self._history.now()
-        self._describes.extend([now] * calls)
-        while self._describes[0] <= now - DESCRIBE_WINDOW:
-            self._describes.popleft()
-        if len(self._describes) > DESCRIBE_LIMIT * DESCRIBE_WINDOW:
-            self._history.violated("DescribeStream rate", f"{len(self._describes)} calls in {DESCRIBE_WINDOW:g} s")
+        self._listings.extend([now] * calls)
+        while self._listings[0] <= now - LISTING_WINDOW:
+            self._listings.popleft()
+        if len(self._listings) > self.listing_limit * LISTING_WINDOW:
+            self._history.violated("listing rate", f"{len(self._listings)} calls in {LISTING_WINDOW:g} s")
 
     def at_the_end(self, gaps: set[str]) -> None:
         """Everything has settled down: nothing may be left, and whatever was skipped must have left a trace."""

@@ -36,6 +36,7 @@ TABLE: Final = "orders"
 LATEST_DOUBLE: Final = 5.0  # seconds from the change to its second record
 LATEST_SWAP: Final = 2.0  # seconds that a change may be late, so that later ones of its item come before it
 ANEW_AFTER: Final = 20.0
+LIST_SHARDS_LIMIT: Final = 100.0  # calls a second of an account, in an older guide of AWS; now 1,000 of a stream
 SOURCE: Final = {"kind": "kinesis", "stream": "changes", "table": TABLE}
 
 
@@ -81,6 +82,7 @@ class KinesisSimulation(Simulation):
             bounds=bounds,
             first_stream=lambda clock, shards, _: MemoryKinesis(clock, shards=shards),
         )
+        self.checkers.listing_limit = LIST_SHARDS_LIMIT
         self.doubled = doubled
         self.swapped = swapped
         self.millis = False

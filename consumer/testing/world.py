@@ -182,7 +182,7 @@ class World:
         self.calls[operation] += 1
         self.history.note("call", link.sender, link.service, operation, outcome)
         if operation in ("list_shards", "child_shards", "check_listing"):  # ``describe`` asks DescribeTable
-            self.checkers.described(self._pages() if (operation, outcome) == ("list_shards", "list") else 1)
+            self.checkers.listed(self._pages() if (operation, outcome) == ("list_shards", "list") else 1)
 
     def _pages(self) -> int:
         """Calls that a complete listing takes: the largest stream decides."""

@@ -216,7 +216,10 @@ async def crash(world: Simulation, worker: SimulatedWorker, slack: float = 0.1) 
 async def change_fleet(
     world: Simulation, up: Sequence[SimulatedWorker] = (), down: Sequence[SimulatedWorker] = (), within: float = 30.0
 ) -> None:
-    """Workers come or go, all at once. Balanced soon, at most one move a shard, and then nothing moves any more."""
+    """Workers come or go, all at once. Balanced soon, one move a shard, and then nothing moves any more.
+
+    A hand-over cannot be seen while it drains, so one that another worker plans meanwhile may lead to the same worker,
+    which passes a shard on: that is one move more, once."""
     before = len(world.checkers.moves)
     for worker in up:
         worker.start()
@@ -226,9 +229,9 @@ async def change_fleet(
     await world.until(lambda: all(worker.incarnation for worker in up) and world.balanced(), within, "balance")
     settled = len(world.checkers.moves)
     moved = Counter(shard for _, shard, _, owner in world.checkers.moves[before:] if owner is not None)
-    for shard_id, times in moved.items():
-        if times > 1:
-            world.history.violated("fair share", f"{shard_id} moved {times} times for one change of the fleet")
+    twice = [shard_id for shard_id, times in moved.items() if times > 1]
+    if len(twice) > 1 or max(moved.values(), default=0) > 2:
+        world.history.violated("fair share", f"{twice[0]} moved {moved[twice[0]]} times for one change of the fleet")
     await asyncio.sleep(60.0)
     if len(world.checkers.moves) > settled:
         world.history.violated("fair share", f"{world.checkers.moves[settled]} moved although nothing changed")
