@@ -62,6 +62,7 @@ _BAD_CREDENTIALS: Final = re.compile(
     r"|RequestExpired|AuthFailure"
 )
 _NO_ANSWER: Final = (HTTPClientError, EndpointUnreachable, ResponseParserError, aiohttp.ClientError, OSError)
+_TRUST_HINT: Final = "; AWS_CA_BUNDLE names the authorities that are trusted, also that of a proxy that looks into TLS"
 _NOT_CONFIGURED: Final = (
     ConfigParseError,
     InvalidConfigError,
@@ -172,7 +173,8 @@ def translate(error: BaseException, operation: str, resource: str) -> StreamCons
     if isinstance(error, _NOT_CONFIGURED):
         return AwsConfigurationError(f"AWS credentials or region are not usable: {one_line(error)}")
     if isinstance(error, _NO_ANSWER):
-        return Unanswered(operation, type(error).__name__, one_line(error))
+        hint = _TRUST_HINT if "CERTIFICATE_VERIFY_FAILED" in str(error) else ""
+        return Unanswered(operation, type(error).__name__, one_line(error) + hint)
     return DependencyError(operation, type(error).__name__, one_line(error))
 
 

@@ -185,7 +185,7 @@ FLEET = (
         "consumer/worker/fleet/shard_listing.py",
         "if missing >= patience:",
         "if True:",
-        ("G1 complete", "G2 order"),
+        ("G1 complete", "G2 order", "liveness"),
     ),
     Mutant(
         "a parent without a row counts as settled",
