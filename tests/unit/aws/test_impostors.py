@@ -144,7 +144,7 @@ async def test_no_service_but_the_one_that_was_meant_is_asked(
     server: Server, monkeypatch: pytest.MonkeyPatch, case: Set
 ) -> None:
     asked = case(server, monkeypatch)
-    with pytest.raises(StreamConsumerError, match="CERTIFICATE_VERIFY_FAILED.*AWS_CA_BUNDLE"):
+    with pytest.raises(StreamConsumerError, match=r"CERTIFICATE_VERIFY_FAILED.*AWS_CA_BUNDLE"):
         await tables(asked["host"])
     assert server.seen == []
     assert [name.partition(":")[0] for name in server.connected] == ([asked["proxied"]] if "proxied" in asked else [])
