@@ -21,17 +21,23 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import aiobotocore.session
 import structlog
-from aiobotocore.credentials import AioContainerProvider, AioProcessProvider
+from aiobotocore.credentials import (
+    AioAssumeRoleProvider,
+    AioContainerProvider,
+    AioInstanceMetadataProvider,
+    AioProcessProvider,
+)
 from aiobotocore.utils import AioContainerMetadataFetcher
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError, CredentialRetrievalError, NoCredentialsError
 
+from consumer.aws.connections import ClientConfig, FetchingSession, authorities_of
 from consumer.aws.errors import one_line
-from consumer.aws.sdk_data import ClientConfig, FetchingSession
 from consumer.ports.time import Clock
 
 log = structlog.get_logger()
@@ -255,7 +261,7 @@ async def sdk_chain(region: str | None) -> Found | None:
         session.set_config_variable("region", region)  # for a role that is assumed through STS
     chain = session.get_component("credential_provider")
     programs: list[asyncio.subprocess.Process] = []
-    _prepare(chain, programs)
+    _prepare(chain, programs, authorities_of(session))
     try:
         credentials = await chain.load_credentials()
         if credentials is None:
@@ -273,9 +279,10 @@ async def sdk_chain(region: str | None) -> Found | None:
     return Found(keys, str(credentials.method), None if end is None else end.timestamp())
 
 
-def _prepare(chain: Any, programs: list[asyncio.subprocess.Process]) -> None:
-    """Let a ``credential_process`` be known to whoever gives up waiting for it, and the endpoint of a container be
-    known to be the one that was meant."""
+def _prepare(chain: Any, programs: list[asyncio.subprocess.Process], authorities: str) -> None:
+    """Let a ``credential_process`` be known to whoever gives up waiting for it. And let those who are asked without a
+    client be asked as AWS is: directly, and with the same authorities. The chain makes its providers itself, so none of
+    this can be an argument."""
 
     async def start(*command: str, **options: Any) -> asyncio.subprocess.Process:
         program = await asyncio.create_subprocess_exec(*command, **options)
@@ -284,7 +291,19 @@ def _prepare(chain: Any, programs: list[asyncio.subprocess.Process]) -> None:
 
     for provider in chain.providers:
         if isinstance(provider, AioProcessProvider):
-            provider._popen = start  # noqa: SLF001 - the chain makes its providers itself, so it cannot be an argument
-        if isinstance(provider, AioContainerProvider):
-            asks = FetchingSession(timeout=AioContainerMetadataFetcher.TIMEOUT_SECONDS)
-            provider._fetcher = AioContainerMetadataFetcher(asks)  # noqa: SLF001 - as above
+            provider._popen = start  # noqa: SLF001 - no argument
+        elif isinstance(provider, AioAssumeRoleProvider):  # makes others, for the profile that a role is assumed from
+            makers = provider._profile_provider_builder  # noqa: SLF001 - no argument
+            makers._create_process_provider = partial(_known, makers._create_process_provider, start)  # noqa: SLF001 - no argument
+        elif isinstance(provider, AioContainerProvider):
+            asks = FetchingSession(authorities, timeout=AioContainerMetadataFetcher.TIMEOUT_SECONDS)
+            provider._fetcher = AioContainerMetadataFetcher(asks)  # noqa: SLF001 - no argument
+        elif isinstance(provider, AioInstanceMetadataProvider):
+            fetcher = provider._role_fetcher  # noqa: SLF001 - no argument
+            fetcher._session = FetchingSession(authorities, timeout=fetcher._timeout)  # noqa: SLF001 - no argument
+
+
+def _known(make: Callable[..., Any], start: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    provider = make(*arguments, **options)
+    provider._popen = start  # noqa: SLF001 - as above
+    return provider

@@ -172,10 +172,20 @@ def translate(error: BaseException, operation: str, resource: str) -> StreamCons
         return Unanswered(operation, "Timeout", one_line(error) or "no answer in time")
     if isinstance(error, _NOT_CONFIGURED):
         return AwsConfigurationError(f"AWS credentials or region are not usable: {one_line(error)}")
+    if isinstance(error, RecursionError) or "maximum recursion depth" in str(error):  # the SDK wraps some of them
+        found = "every place that was asked names another one, or none, for the bucket; look at aws.endpoints"
+        return Unanswered(operation, "RedirectLoop", found)
     if isinstance(error, _NO_ANSWER):
-        hint = _TRUST_HINT if "CERTIFICATE_VERIFY_FAILED" in str(error) else ""
-        return Unanswered(operation, type(error).__name__, one_line(error) + hint)
+        return Unanswered(operation, type(error).__name__, one_line(error) + _hint(error))
     return DependencyError(operation, type(error).__name__, one_line(error))
+
+
+def _hint(error: BaseException) -> str:
+    """What the SDK does not say, or leaves out."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return _TRUST_HINT
+    cause = getattr(error, "kwargs", {}).get("error")
+    return f" ({cause.status} {one_line(cause.message)})" if isinstance(cause, aiohttp.ClientHttpProxyError) else ""
 
 
 def _from_answer(error: ClientError, operation: str, resource: str) -> StreamConsumerError:
@@ -243,8 +253,12 @@ def _key_in(message: str) -> str:
     return found[0].rstrip(".") if found else ""
 
 
-# Everything a call may raise for reasons outside this program; whatever else it raises is a bug and stays visible.
-FAULTS: Final = (StreamConsumerError, ClientError, BotoCoreError, ResponseParserError, aiohttp.ClientError, OSError)
+# Everything a call may raise for reasons outside this program; whatever else it raises is a bug and stays visible. The
+# SDK goes round in circles where an answer of S3 without the region of the bucket sends it elsewhere.
+FAULTS: Final = (
+    *(StreamConsumerError, ClientError, BotoCoreError, ResponseParserError, aiohttp.ClientError, OSError),
+    RecursionError,
+)
 
 
 class ApiCaller:

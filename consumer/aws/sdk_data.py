@@ -1,27 +1,20 @@
-"""What all clients of the process share of the SDK: its service models, and whom its connections trust.
+"""The SDK's service models, which all sessions of the process share.
 
-As it comes, the SDK reads the certificate authorities (150 of them) for each client anew, and decodes its models into
-ordered dictionaries, pair by pair: together a quarter of the CPU time in which a daemon starts. And its asynchronous
-form (aiobotocore 2.25) trusts too much: it takes a certificate of any name, and through a proxy one of any authority.
+As they come, the SDK decodes them into ordered dictionaries, pair by pair. With the certificate authorities (150 of
+them), which it reads for each client anew (``connections.py``), that was a quarter of the CPU time of a start.
 """
 
 from __future__ import annotations
 
 import gzip
 import os
-import ssl
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-import aiohttp
 import msgspec
-from aiobotocore.config import AioConfig
-from aiobotocore.httpsession import AIOHTTPSession
-from aiobotocore.utils import _RefCountedSession
 from botocore.exceptions import DataNotFoundError
-from botocore.httpsession import create_urllib3_context, get_cert_path
 from botocore.loaders import JSONFileLoader, Loader
 
 SERVICES: Final = ("dynamodb", "dynamodbstreams", "kinesis", "s3", "sns", "sqs")  # sorted, as the SDK lists them
@@ -67,54 +60,3 @@ class _ModelFiles(JSONFileLoader):  # type: ignore[misc]  # botocore has no type
                 except msgspec.DecodeError as error:
                     raise ValueError(f"{file_path}{extension}: {error}") from error
         return None
-
-
-class HttpSession(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore has no types
-    """The SDK's connections, to nobody else than they are meant for, and with one TLS context for all clients that
-    trust the same authorities."""
-
-    def _create_connector(self, proxy_url: str | None) -> aiohttp.TCPConnector:
-        of_proxy = self._proxy_config.settings
-        if not (of_proxy.get("proxy_ca_bundle") or of_proxy.get("proxy_client_cert")):
-            proxy_url = None  # with a proxy that has no settings of its own the SDK would verify nothing
-        if proxy_url or not self._verify or self._cert_file:  # a context of their own
-            connector: aiohttp.TCPConnector = super()._create_connector(proxy_url)
-            return connector
-        context = trust(get_cert_path(self._verify))
-        return aiohttp.TCPConnector(limit=self._max_pool_connections, ssl=context, **self._connector_args)
-
-    def _get_ssl_context(self) -> ssl.SSLContext:
-        return _checks_names()
-
-
-class FetchingSession(HttpSession, _RefCountedSession):  # type: ignore[misc]  # aiobotocore has no types
-    """The same for what the SDK asks without a client: the endpoint of a container's credentials."""
-
-
-class ClientConfig(AioConfig):  # type: ignore[misc]  # aiobotocore has no types
-    """Makes clients with ``HttpSession``, also where the SDK adds options of its own: ``merge`` of the SDK forgets the
-    class of the session."""
-
-    def __init__(self, connector_args: dict[str, Any] | None = None, **options: Any) -> None:
-        super().__init__(connector_args, HttpSession, **options)
-
-    def merge(self, other_config: Any) -> AioConfig:
-        """With the options of the other one, which win."""
-        merged = super().merge(other_config)
-        merged.http_session_cls = HttpSession
-        return merged
-
-
-@cache
-def trust(authorities: str) -> ssl.SSLContext:
-    """What trusts the authorities in this file, as the SDK makes it. Several threads may use it."""
-    context = _checks_names()
-    context.load_verify_locations(authorities)
-    return context
-
-
-def _checks_names() -> ssl.SSLContext:
-    """The SDK switches the check off, because the HTTP library of its synchronous form does it."""
-    context: ssl.SSLContext = create_urllib3_context()
-    context.check_hostname = True
-    return context

@@ -22,10 +22,11 @@ import aiobotocore.session
 import structlog
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
+from consumer.aws.connections import ClientConfig, authorities_of
 from consumer.aws.credentials import HeldCredentials, metadata_service_is_asked, sdk_chain
 from consumer.aws.errors import AwsConfigurationError, one_line, translate
 from consumer.aws.inspection import Inspection, Parsers
-from consumer.aws.sdk_data import ClientConfig, models
+from consumer.aws.sdk_data import models
 from consumer.domain.errors import DependencyError, StreamConsumerError
 from consumer.ports.time import Clock
 
@@ -96,6 +97,7 @@ class AwsSession:
             self._session = aioboto3.Session(botocore_session=botocore_session, region_name=self._region)
             if not self._session.region_name:
                 raise AwsConfigurationError("no AWS region is configured (set aws.region or AWS_REGION)")
+            authorities_of(botocore_session)
             await self._credentials.obtain()
         except NoCredentialsError as error:
             raise _no_credentials() from error

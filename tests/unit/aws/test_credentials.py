@@ -253,6 +253,7 @@ def test_the_first_question_raises_what_is_wrong() -> None:
 # --- the SDK's chain -------------------------------------------------------------------------------------------------
 
 
+ROLE = "arn:aws:iam::000000000000:role/orders"
 REQUEST_ID = {"x-amzn-RequestId": "1"}  # without it no service has answered
 
 
@@ -365,17 +366,21 @@ async def test_keys_that_change_in_a_file_are_read_again(
     assert set(endpoint.keys) == {"KEY1", "KEY2"}
 
 
+@pytest.mark.parametrize(
+    "profile", ["[default]", f"[default]\nrole_arn = {ROLE}\nsource_profile = base\n[profile base]"]
+)
 async def test_a_program_that_hangs_is_not_left_behind(
-    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, profile: str
 ) -> None:
-    """A ``credential_process`` that never answers would stay for each time that it is asked."""
+    """A ``credential_process`` that never answers would stay for each time that it is asked; also that of the profile
+    from which a role is assumed."""
     monkeypatch.setattr("consumer.aws.credentials.ANSWER_DEADLINE", 1.0)
     program, pid = tmp_path / "program.py", tmp_path / "pid"
     program.write_text(
         f"import os, pathlib, time\npathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\ntime.sleep(60)"
     )
     config = tmp_path / "config"
-    config.write_text(f"[default]\ncredential_process = {sys.executable} {program}\n")
+    config.write_text(f"{profile}\ncredential_process = {sys.executable} {program}\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
     with pytest.raises(DependencyError):
         await AwsSession("us-east-1", {}).__aenter__()

@@ -17,7 +17,7 @@ from aiohttp import web
 from botocore.exceptions import SSLError
 from botocore.loaders import Loader
 
-from consumer.aws import sdk_data
+from consumer.aws import connections, sdk_data
 from consumer.aws.errors import AwsConfigurationError
 from consumer.aws.session import AwsSession
 from tests.support.authorities import LOCAL_SERVER
@@ -27,7 +27,7 @@ TYPES = ("service-2", "endpoint-rule-set-1")
 
 @pytest.fixture(autouse=True)
 def nothing_shared(aws_environment: None) -> Iterator[None]:
-    shared = (sdk_data.models, sdk_data.trust)
+    shared = (sdk_data.models, connections.trust)
     for cached in shared:
         cached.cache_clear()
     yield
@@ -150,18 +150,15 @@ async def test_all_clients_share_one_context_that_trusts_what_is_configured(
         await runner.cleanup()
 
 
-async def test_a_proxy_with_authorities_and_no_verification_have_contexts_of_their_own(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """No setting of the daemon leads there, but user code may use the class."""
-    monkeypatch.setattr(sdk_data, "trust", lambda authorities: pytest.fail("the shared one"))
-    proxy, of_proxy = "https://127.0.0.1:9", {"proxy_ca_bundle": str(LOCAL_SERVER)}
-    unverified = sdk_data.HttpSession(verify=False)._create_connector(proxy)
-    of_its_own = sdk_data.HttpSession(proxies_config=of_proxy)._create_connector(proxy)
-    assert of_its_own._ssl.check_hostname
-    assert of_its_own._ssl.verify_mode == ssl.CERT_REQUIRED
-    await unverified.close()
-    await of_its_own.close()
+async def test_a_proxy_with_authorities_has_a_context_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the daemon leads there, but code may use the class."""
+    monkeypatch.setattr(connections, "trust", lambda authorities: pytest.fail("the shared one"))
+    of_proxy = {"proxy_ca_bundle": str(LOCAL_SERVER)}
+    connector = connections.HttpSession(proxies_config=of_proxy)._create_connector("https://127.0.0.1:9")
+    context = vars(connector)["_ssl"]
+    assert context.check_hostname
+    assert context.verify_mode == ssl.CERT_REQUIRED
+    await connector.close()
 
 
 @pytest.mark.parametrize("path", ["", os.pathsep, f"$NOT_SET{os.pathsep}", "~nobody-has-this-name"])
