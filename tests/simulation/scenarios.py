@@ -27,6 +27,7 @@ from tests.simulation import mixed_settings
 from tests.simulation.breaker import breaker
 from tests.simulation.failing_keys import failing_keys
 from tests.simulation.kinesis import kinesis
+from tests.simulation.lost_parent import lost_parent
 from tests.simulation.parking import blocked, older_view, parked_child, parking
 from tests.simulation.protocol_faults import PROTOCOL
 from tests.simulation.record_faults import RECORDS, WEATHER, RecordNemesis
@@ -249,6 +250,7 @@ FAMILIES: dict[str, Callable[..., Run]] = {
     "parked_child": parked_child,
     "blocked": blocked,
     "older_view": older_view,
+    "lost_parent": lost_parent,
 }
 
 

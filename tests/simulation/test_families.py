@@ -25,6 +25,7 @@ from tests.support.authorities import NONE_ELSE
         ("parked_child", 0, 3),
         ("blocked", 0, 3),
         ("older_view", 0, 3),
+        ("lost_parent", 0, 3),
     ],
 )
 def test_no_promise_is_broken(family: str, first: int, seeds: int) -> None:

@@ -51,15 +51,17 @@ class Verdict:
     output: str
 
 
-def occurrences(mutant: Mutant) -> int:
-    return (ROOT / mutant.file).read_text(encoding="utf-8").count(mutant.old)
+def occurrences(mutant: Mutant) -> set[int]:
+    """How often each of the lines to change is there."""
+    text = (ROOT / mutant.file).read_text(encoding="utf-8")
+    return {text.count(old) for old, _ in mutant.changes}
 
 
 @contextmanager
 def applied(mutant: Mutant) -> Iterator[str]:
     """A folder to run in: a copy of the package and its simulations with the mistake. ValueError when it does not
     apply, because then it would prove nothing."""
-    if occurrences(mutant) != 1:
+    if occurrences(mutant) != {1}:
         raise ValueError(f"the line to change is not there once in {mutant.file}: {mutant.name}")
     with tempfile.TemporaryDirectory() as folder:
         for part in COPIED:
@@ -70,7 +72,10 @@ def applied(mutant: Mutant) -> Iterator[str]:
                 target.parent.mkdir(exist_ok=True)
                 shutil.copy(source, target)
         path = Path(folder) / mutant.file
-        path.write_text(path.read_text(encoding="utf-8").replace(mutant.old, mutant.new), encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
+        for old, new in mutant.changes:
+            text = text.replace(old, new)
+        path.write_text(text, encoding="utf-8")
         yield folder
 
 

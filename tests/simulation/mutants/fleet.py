@@ -193,6 +193,9 @@ FLEET = (
         "all(parent in rows and rows[parent].lets_children_start for",
         "all(parent not in rows or rows[parent].lets_children_start for",
         ("G2 order",),
+        family="lost_parent",
+        quick=True,
+        also=(("parent not in rows or not rows[parent].settled", "parent in rows and not rows[parent].settled"),),
     ),
     Mutant(
         "an owner puts its deleted row back with the frontier it came with",
