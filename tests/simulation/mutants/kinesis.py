@@ -10,7 +10,7 @@ KINESIS = (
         "consumer/domain/shards.py",
         'return row.state != "waiting" or all(parent in rows',
         'return row.state != "waiting" or not row.parents or any(parent in rows',
-        ("G2 order",),
+        ("G2 order", "last version"),
         family="kinesis",
     ),
     Mutant(
