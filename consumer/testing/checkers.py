@@ -174,9 +174,9 @@ class Checkers(Promptness):
                 if unsettled and self._stream_of(other) < number:
                     self._history.violated("G2 order", f"{shard_id} starts, {other} of an older stream is unsettled")
         for parent in self._streams[number].parents_of(shard_id):
-            # A row that was made anew says less than the one that was deleted, as does one that cannot be read.
-            row = self.rows.get(parent)
-            known = [row, *self._deleted[parent][-1:], self._readable.get(parent) if row and row.corrupt else None]
+            # A row that was made anew says less than the one that was deleted, and one that cannot be read nothing.
+            rows = [self.rows.get(parent), *self._deleted[parent][-1:]]
+            known = [self._readable.get(parent) if row and row.corrupt else row for row in rows]
             held_back = {key.digest for row in known if row is not None for key in row.frontier.deferred}
             held_back -= {item.digest for item in items}
             left = [item for item in self._open[parent].values() if item.digest not in held_back]
