@@ -37,8 +37,8 @@ SETTLED_WITHIN = 240.0  # seconds after healing: the longest back-offs of all pa
 BALANCED_WITHIN = 60.0
 OUTWAITED = 2.2 * mixed_settings.LONGEST  # seconds: a dead worker, and once more when its session row is deleted
 START_POSITIONS = ("trim_horizon", "trim_horizon", "latest")
-# Seconds from the write of a record to its end, in a fleet that is well: a pause of 2 s, longer by a tenth at most, after
-# a read that was under way, and the next one.
+# Seconds from the write of a record to its end, in a fleet that is well: a read that was under way, a pause of 2 s that
+# may be a tenth longer, and the next read.
 PROMPT = 3.5
 IDLE_AT_MOST = 35.0  # between two polls of a shard without records
 SLOWEST_IMPORT = 25.0  # seconds until a handler process is ready: twice what a take-over takes
