@@ -31,6 +31,7 @@ ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / ".kinesis-servers"
 PRELOAD: Final = Path(__file__).with_name("loopback_only.js")
 START_DEADLINE: Final = 60.0  # seconds; kinesis-local takes 1 s on an idle machine and 12 s on a busy one
+NODE_DEADLINE = 30.0  # seconds for a question to Node.js itself
 STOP_GRACE: Final = 5.0  # seconds between asking and killing
 ACCOUNT: Final = "000000000000"
 
@@ -235,7 +236,7 @@ def _find_node() -> str:
     asked = None
     if shutil.which("node"):
         asked = subprocess.run(
-            ["node", "-p", "process.execPath"], capture_output=True, text=True, timeout=START_DEADLINE
+            ["node", "-p", "process.execPath"], capture_output=True, text=True, timeout=NODE_DEADLINE
         )
     if asked is None or asked.returncode != 0:
         missing = "there is no Node.js that runs"
