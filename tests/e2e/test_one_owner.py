@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from consumer.domain.remembered import MAX_AGE
 from tests.e2e.conftest import Aws
 from tests.e2e.fleet import LEASE_SECONDS, Fleet, duplicates, out_of_order, wait_until
 from tests.e2e.hurt import has_event, key_of, lease_rows, wait_owned
@@ -49,6 +50,7 @@ def test_a_worker_that_slept_does_not_bring_a_finished_shard_back(aws: Aws, flee
     wait_owned(sleeper, SHARDS)
     fleet.wait_for(aws.write(fleet.table, 40, range(1, 3)))
     sleeper.send(signal.SIGSTOP)
+    asleep_at = time.monotonic()
     other = fleet.start("other")
     wait_owned(other, SHARDS, 5 * LEASE_SECONDS)
     ended = {shard["shard_id"] for shard in proxy.call("shards")}
@@ -60,6 +62,8 @@ def test_a_worker_that_slept_does_not_bring_a_finished_shard_back(aws: Aws, flee
     for shard_id in ended:
         proxy.call("vanish", shard_id)
         aws.dynamodb.delete_item(TableName=f"leases-{fleet.table}", Key=key_of(rows[shard_id]))
+    old = asleep_at + (MAX_AGE + 0.5) * LEASE_SECONDS  # a memory that is younger is of a row that was deleted by hand
+    wait_until(lambda: time.monotonic() > old, 30, "what it remembers is old")
     sleeper.send(signal.SIGCONT)
     wait_until(lambda: has_event(sleeper, "session.fenced"), 30, "it learns that its session is over")
     share_evenly(fleet, SHARDS)
