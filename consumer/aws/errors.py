@@ -62,6 +62,7 @@ _BAD_CREDENTIALS: Final = re.compile(
     r"|RequestExpired|AuthFailure"
 )
 _NO_ANSWER: Final = (HTTPClientError, EndpointUnreachable, ResponseParserError, aiohttp.ClientError, OSError)
+_ON_BUCKETS: Final = {"PutObject", "GetObject", "HeadObject", "DeleteObject", "HeadBucket", "ListObjectsV2"}
 _TRUST_HINT: Final = "; AWS_CA_BUNDLE names the authorities that are trusted, also that of a proxy that looks into TLS"
 _NOT_CONFIGURED: Final = (
     ConfigParseError,
@@ -172,12 +173,19 @@ def translate(error: BaseException, operation: str, resource: str) -> StreamCons
         return Unanswered(operation, "Timeout", one_line(error) or "no answer in time")
     if isinstance(error, _NOT_CONFIGURED):
         return AwsConfigurationError(f"AWS credentials or region are not usable: {one_line(error)}")
-    if isinstance(error, RecursionError) or "maximum recursion depth" in str(error):  # the SDK wraps some of them
+    if _goes_in_circles(error, operation):
         found = "every place that was asked names another one, or none, for the bucket; look at aws.endpoints"
         return Unanswered(operation, "RedirectLoop", found)
     if isinstance(error, _NO_ANSWER):
         return Unanswered(operation, type(error).__name__, one_line(error) + _hint(error))
     return DependencyError(operation, type(error).__name__, one_line(error))
+
+
+def _goes_in_circles(error: BaseException, operation: str) -> bool:
+    """What the SDK does where an answer of S3 that sends it elsewhere names no region. It wraps some of these. Anything
+    else that recurses too deeply is a bug."""
+    deep = isinstance(error, RecursionError) or "maximum recursion depth" in str(error)
+    return deep and operation in _ON_BUCKETS
 
 
 def _hint(error: BaseException) -> str:
@@ -253,12 +261,8 @@ def _key_in(message: str) -> str:
     return found[0].rstrip(".") if found else ""
 
 
-# Everything a call may raise for reasons outside this program; whatever else it raises is a bug and stays visible. The
-# SDK goes round in circles where an answer of S3 without the region of the bucket sends it elsewhere.
-FAULTS: Final = (
-    *(StreamConsumerError, ClientError, BotoCoreError, ResponseParserError, aiohttp.ClientError, OSError),
-    RecursionError,
-)
+# Everything a call may raise for reasons outside this program; whatever else it raises is a bug and stays visible.
+FAULTS: Final = (StreamConsumerError, ClientError, BotoCoreError, ResponseParserError, aiohttp.ClientError, OSError)
 
 
 class ApiCaller:
@@ -342,7 +346,10 @@ class ApiCaller:
                 raise Unanswered(operation, "Cancelled", "the SDK cancelled its own call") from error
             outcome = ""
             raise
-        except FAULTS as error:
+        except (*FAULTS, RecursionError) as error:
+            if isinstance(error, RecursionError) and not _goes_in_circles(error, operation):
+                outcome = "error"
+                raise
             translated = translate(error, operation, resource)
             outcome = outcome_of(translated)
             if isinstance(translated, CredentialsRejected):

@@ -463,3 +463,12 @@ async def test_a_call_is_cancelled_with_its_caller():
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await ApiCaller().call("UpdateItem", "leases", asyncio.Event().wait())
+
+
+@pytest.mark.parametrize("operation", ["GetRecords", "UpdateItem", "SendMessage"])
+async def test_what_recurses_too_deeply_elsewhere_is_a_bug_and_no_redirect(operation: str) -> None:
+    async def deep() -> None:
+        raise RecursionError("maximum recursion depth exceeded")
+
+    with pytest.raises(RecursionError):
+        await ApiCaller().call(operation, "orders", deep())
