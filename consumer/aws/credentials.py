@@ -291,19 +291,21 @@ def _prepare(chain: Any, programs: list[asyncio.subprocess.Process], authorities
 
     for provider in chain.providers:
         if isinstance(provider, AioProcessProvider):
-            provider._popen = start  # noqa: SLF001 - no argument
+            provider._popen = start  # noqa: SLF001 - the chain makes its providers itself, so it cannot be an argument
         elif isinstance(provider, AioAssumeRoleProvider):  # makes others, for the profile that a role is assumed from
-            makers = provider._profile_provider_builder  # noqa: SLF001 - no argument
-            makers._create_process_provider = partial(_known, makers._create_process_provider, start)  # noqa: SLF001 - no argument
+            makers = provider._profile_provider_builder  # noqa: SLF001 - made by the chain, as above
+            made = partial(_known, makers._create_process_provider, start)  # noqa: SLF001 - its only place for this
+            makers._create_process_provider = made  # noqa: SLF001 - its only place for this
         elif isinstance(provider, AioContainerProvider):
             asks = FetchingSession(authorities, timeout=AioContainerMetadataFetcher.TIMEOUT_SECONDS)
-            provider._fetcher = AioContainerMetadataFetcher(asks)  # noqa: SLF001 - no argument
+            provider._fetcher = AioContainerMetadataFetcher(asks)  # noqa: SLF001 - made by the chain, as above
         elif isinstance(provider, AioInstanceMetadataProvider):
-            fetcher = provider._role_fetcher  # noqa: SLF001 - no argument
-            fetcher._session = FetchingSession(authorities, timeout=fetcher._timeout)  # noqa: SLF001 - no argument
+            fetcher = provider._role_fetcher  # noqa: SLF001 - made by the chain, as above
+            asks = FetchingSession(authorities, timeout=fetcher._timeout)  # noqa: SLF001 - as configured, said nowhere else
+            fetcher._session = asks  # noqa: SLF001 - the fetcher takes no session from outside
 
 
 def _known(make: Callable[..., Any], start: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     provider = make(*arguments, **options)
-    provider._popen = start  # noqa: SLF001 - as above
+    provider._popen = start  # noqa: SLF001 - the SDK's maker takes no argument for it
     return provider

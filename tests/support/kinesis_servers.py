@@ -31,7 +31,7 @@ ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / ".kinesis-servers"
 PRELOAD: Final = Path(__file__).with_name("loopback_only.js")
 START_DEADLINE: Final = 60.0  # seconds; kinesis-local takes 1 s on an idle machine and 12 s on a busy one
-NODE_DEADLINE = 30.0  # seconds for a question to Node.js itself
+NODE_DEADLINE: Final = 30.0  # seconds for a question to Node.js itself
 STOP_GRACE: Final = 5.0  # seconds between asking and killing
 ACCOUNT: Final = "000000000000"
 
