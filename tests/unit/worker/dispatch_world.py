@@ -56,7 +56,8 @@ from tests.unit.worker.right_clock import RightClock
 SHARD = "shardId-1"
 WINDOW = 10  # seconds
 MOST_AGE = 60
-FOR_EVER = 3600.0
+# Seconds. An open breaker probes every ten minutes at last: a record with six retries may take more than an hour alone.
+FOR_EVER = 12 * 3600.0
 RE_READ = 8  # records in a page of the second reader
 KEY_OF = partition_key_reader("id")
 

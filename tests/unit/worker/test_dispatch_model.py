@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 
+from consumer.domain.batching import BOUNDS
 from tests.simulation.mutants import Mutant, applied, occurrences
 from tests.support.authorities import NONE_ELSE
 from tests.unit.worker.dispatch_model import FAMILIES, Plan
@@ -19,7 +20,32 @@ from tests.unit.worker.dispatch_world import run
 QUICK = tuple(phase for phase in Phase if phase is not Phase.explain)
 
 
+# One key, and a breaker that probes every ten minutes while six retries of it are spent: this takes over an hour.
+SLOW = Plan(
+    pages=[
+        [("a", "good"), ("a", "poison"), ("a", "flaky"), *[("a", "good")] * 5],
+        *([("a", "good")], [("a", "poison")], [("a", "good")] * 6, [("a", "good")] * 8),
+    ],
+    pauses=[0.0, 0.0, 0.0, 7.0, 30.0],
+    order="key",
+    batch_size=3,
+    factor=1,
+    places=0,
+    batching_window=0.0,
+    room=3,
+    retries=6,
+    refusals=0.0,
+    bisect=False,
+    limited_age=False,
+    bounds=BOUNDS,
+    stops=[],
+    windows=False,
+    seed=2532,
+)
+
+
 @given(FAMILIES["batches"])
+@example(SLOW)
 @settings(max_examples=150, report_multiple_bugs=False, phases=QUICK)
 def test_every_record_is_settled_once_in_order_and_no_checkpoint_passes_one(plan: Plan) -> None:
     """Never two attempts of a key at once, never past an unsettled record. A hand-over repeats nothing, a crash
